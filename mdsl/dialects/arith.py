@@ -1,0 +1,600 @@
+"""arith: arithmetic on scalars, vectors and tensors, element by element. Upstream's names and meaning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mdsl.ir.attributes import Attribute, DenseAttr, FloatAttr, IntegerAttr
+from mdsl.ir.core import Op, Value
+from mdsl.ir.declare import (
+    ANY,
+    BOOL_LIKE,
+    COMMUTATIVE,
+    CONSTANT,
+    ELEMENTWISE,
+    FLOAT_LIKE,
+    INT,
+    INT_LIKE,
+    PURE,
+    SAME_TYPE,
+    attr,
+    operand,
+    result,
+)
+from mdsl.ir.types import FloatType, IndexType, IntegerType, ShapedType, Type, dtype_of, element_of, i1, i64, is_float
+
+if TYPE_CHECKING:
+    from mdsl.syntax.cursor import Cursor
+    from mdsl.syntax.printer import Printer
+
+
+class Constant(Op):
+    """A number or dense data known at compile time."""
+
+    name = "arith.constant"
+    traits = PURE
+    value = attr(CONSTANT)
+    output = result()
+
+    @staticmethod
+    def of(value: float | bool | np.ndarray, type: Type) -> Constant:
+        """A scalar constant, or a splat for a shaped type, or dense data from an array."""
+        return Constant(value=constant_attribute(value, type), results=[type])
+
+    def infer(self) -> Sequence[Type]:
+        return [type_of_constant(self.attributes["value"])]
+
+    def verify_op(self) -> None:
+        if type_of_constant(self.attributes["value"]) != self.result.type:
+            raise self.error(f"value {self.attributes['value']} is not of type {self.result.type}")
+
+    def fold(self) -> Sequence[Value | Attribute] | None:
+        return [self.attributes["value"]]
+
+    @classmethod
+    def parse_custom(cls, cursor: Cursor) -> Op:
+        extra = cursor.attr_dict()
+        value = cursor.attribute()
+        if not CONSTANT.accepts(value):
+            raise cursor.fail("a number or dense data before")
+        return cls.from_parts([], [type_of_constant(value)], {**extra, "value": value})
+
+    def print_custom(self, printer: Printer) -> None:
+        extra = {k: v for k, v in self.attributes.items() if k != "value"}
+        printer.token(printer.attributes(extra) if extra else "")
+        printer.token(str(self.attributes["value"]))
+
+
+def type_of_constant(value: Attribute) -> Type:
+    return value.type  # type: ignore[attr-defined, no-any-return]
+
+
+def constant_attribute(value: float | bool | np.ndarray, type: Type) -> Attribute:
+    """`value` as an attribute of `type`: a number, a splat or dense data."""
+    if isinstance(type, ShapedType):
+        if isinstance(value, np.ndarray) and value.ndim:
+            return DenseAttr(np.asarray(value, dtype_of(type.element)).reshape(type.shape), type)
+        return DenseAttr.splat(value, type)  # type: ignore[arg-type]
+    if isinstance(type, FloatType):
+        return FloatAttr(float(dtype_of(type).type(value)), type)
+    if isinstance(type, IntegerType) and type.width == 1:
+        return IntegerAttr(int(bool(value)), i1)
+    assert isinstance(type, IntegerType | IndexType)
+    return IntegerAttr(int(dtype_of(type).type(value)), type)
+
+
+def constant_of(value: Value) -> int | float | None:
+    """The number that a scalar value is known to be, else None."""
+    owner = value.owner
+    if isinstance(owner, Constant):
+        found = owner.attributes["value"]
+        if isinstance(found, IntegerAttr | FloatAttr):
+            return found.value
+    return None
+
+
+class Binary(Op):
+    """Base: two operands and a result of one type."""
+
+    traits = PURE | SAME_TYPE | ELEMENTWISE
+    assembly = "$lhs `,` $rhs attr-dict `:` type($output)"
+    neutral: int | float | None = None  # x op neutral = x
+
+    def infer(self) -> Sequence[Type]:
+        return [self.operands[0].type]
+
+    def fold(self) -> Sequence[Value | Attribute] | None:
+        if self.neutral is None:
+            return None
+        left, right = self.operands
+        if constant_of(right) == self.neutral:
+            return [left]
+        if "commutative" in self.traits and constant_of(left) == self.neutral:
+            return [right]
+        return None
+
+
+class FloatBinary(Binary):
+    """Base of binary ops on floats."""
+
+    lhs = operand(FLOAT_LIKE)
+    rhs = operand(FLOAT_LIKE)
+    output = result(FLOAT_LIKE)
+
+
+class IntBinary(Binary):
+    """Base of binary ops on integers."""
+
+    lhs = operand(INT_LIKE)
+    rhs = operand(INT_LIKE)
+    output = result(INT_LIKE)
+
+
+class AddF(FloatBinary):
+    """lhs + rhs."""
+
+    name = "arith.addf"
+    traits = FloatBinary.traits | COMMUTATIVE
+
+
+class SubF(FloatBinary):
+    """lhs - rhs."""
+
+    name = "arith.subf"
+    neutral = 0.0
+
+
+class MulF(FloatBinary):
+    """lhs * rhs."""
+
+    name = "arith.mulf"
+    traits = FloatBinary.traits | COMMUTATIVE
+    neutral = 1.0
+
+
+class DivF(FloatBinary):
+    """lhs / rhs."""
+
+    name = "arith.divf"
+    neutral = 1.0
+
+
+class RemF(FloatBinary):
+    """C's fmod."""
+
+    name = "arith.remf"
+
+
+class MaximumF(FloatBinary):
+    """The larger; NaN if either is NaN."""
+
+    name = "arith.maximumf"
+    traits = FloatBinary.traits | COMMUTATIVE
+
+
+class MinimumF(FloatBinary):
+    """The smaller; NaN if either is NaN."""
+
+    name = "arith.minimumf"
+    traits = FloatBinary.traits | COMMUTATIVE
+
+
+class MaxNumF(FloatBinary):
+    """The larger; a number if either is one."""
+
+    name = "arith.maxnumf"
+    traits = FloatBinary.traits | COMMUTATIVE
+
+
+class MinNumF(FloatBinary):
+    """The smaller; a number if either is one."""
+
+    name = "arith.minnumf"
+    traits = FloatBinary.traits | COMMUTATIVE
+
+
+class AddI(IntBinary):
+    """lhs + rhs, wrapping."""
+
+    name = "arith.addi"
+    traits = IntBinary.traits | COMMUTATIVE
+    neutral = 0
+
+
+class SubI(IntBinary):
+    """lhs - rhs, wrapping."""
+
+    name = "arith.subi"
+    neutral = 0
+
+
+class MulI(IntBinary):
+    """lhs * rhs, wrapping."""
+
+    name = "arith.muli"
+    traits = IntBinary.traits | COMMUTATIVE
+    neutral = 1
+
+
+class DivSI(IntBinary):
+    """Signed division, towards zero; 0 where the divisor is 0."""
+
+    name = "arith.divsi"
+    neutral = 1
+
+
+class DivUI(IntBinary):
+    """Unsigned division; 0 where the divisor is 0."""
+
+    name = "arith.divui"
+    neutral = 1
+
+
+class RemSI(IntBinary):
+    """Signed remainder, of the dividend's sign; 0 where the divisor is 0."""
+
+    name = "arith.remsi"
+
+
+class RemUI(IntBinary):
+    """Unsigned remainder; 0 where the divisor is 0."""
+
+    name = "arith.remui"
+
+
+class AndI(IntBinary):
+    """Bitwise and."""
+
+    name = "arith.andi"
+    traits = IntBinary.traits | COMMUTATIVE
+
+
+class OrI(IntBinary):
+    """Bitwise or."""
+
+    name = "arith.ori"
+    traits = IntBinary.traits | COMMUTATIVE
+    neutral = 0
+
+
+class XOrI(IntBinary):
+    """Bitwise exclusive or."""
+
+    name = "arith.xori"
+    traits = IntBinary.traits | COMMUTATIVE
+    neutral = 0
+
+
+class ShLI(IntBinary):
+    """Shift left; 0 for a shift past the width."""
+
+    name = "arith.shli"
+    neutral = 0
+
+
+class ShRSI(IntBinary):
+    """Shift right, filling with the sign."""
+
+    name = "arith.shrsi"
+    neutral = 0
+
+
+class ShRUI(IntBinary):
+    """Shift right, filling with zeros."""
+
+    name = "arith.shrui"
+    neutral = 0
+
+
+class MaxSI(IntBinary):
+    """The larger of two signed integers."""
+
+    name = "arith.maxsi"
+    traits = IntBinary.traits | COMMUTATIVE
+
+
+class MinSI(IntBinary):
+    """The smaller of two signed integers."""
+
+    name = "arith.minsi"
+    traits = IntBinary.traits | COMMUTATIVE
+
+
+class MaxUI(IntBinary):
+    """The larger of two unsigned integers."""
+
+    name = "arith.maxui"
+    traits = IntBinary.traits | COMMUTATIVE
+
+
+class MinUI(IntBinary):
+    """The smaller of two unsigned integers."""
+
+    name = "arith.minui"
+    traits = IntBinary.traits | COMMUTATIVE
+
+
+class NegF(Op):
+    """-operand."""
+
+    name = "arith.negf"
+    traits = PURE | SAME_TYPE | ELEMENTWISE
+    assembly = "$operand attr-dict `:` type($output)"
+    operand = operand(FLOAT_LIKE)
+    output = result(FLOAT_LIKE)
+
+    def infer(self) -> Sequence[Type]:
+        return [self.operands[0].type]
+
+
+CMPF = ("false", "oeq", "ogt", "oge", "olt", "ole", "one", "ord", "ueq", "ugt", "uge", "ult", "ule", "une", "uno", "true")
+CMPI = ("eq", "ne", "slt", "sle", "sgt", "sge", "ult", "ule", "ugt", "uge")
+
+
+class Compare(Op):
+    """Base of comparisons; the predicate is a number, as upstream has it, and a word in the text."""
+
+    traits = PURE | ELEMENTWISE
+    predicates: tuple[str, ...] = ()
+
+    @property
+    def word(self) -> str:
+        """The predicate as a word."""
+        return self.predicates[int(self.attr("predicate"))]
+
+    @classmethod
+    def of(cls, word: str, lhs: Value, rhs: Value) -> Op:
+        return cls(lhs, rhs, predicate=cls.predicates.index(word))
+
+    def infer(self) -> Sequence[Type]:
+        type = self.operands[0].type
+        return [type.with_shape(type.shape).__class__(type.shape, i1) if isinstance(type, ShapedType) else i1]
+
+    def verify_op(self) -> None:
+        if not 0 <= int(self.attr("predicate")) < len(self.predicates):
+            raise self.error(f"predicate must be 0 to {len(self.predicates) - 1}")
+        if self.operands[0].type != self.operands[1].type:
+            raise self.error(f"compares {self.operands[0].type} with {self.operands[1].type}")
+        if list(self.infer()) != [self.result.type]:
+            raise self.error(f"result must be of type {self.infer()[0]}")
+
+    @classmethod
+    def parse_custom(cls, cursor: Cursor) -> Op:
+        if not any(cursor.sees(p) for p in cls.predicates):
+            raise cursor.fail(f"a predicate ({', '.join(cls.predicates)})")
+        predicate = cls.predicates.index(cursor.word())
+        cursor.expect(",")
+        operands = [cursor.value()]
+        cursor.expect(",")
+        operands.append(cursor.value())
+        attributes = {"predicate": IntegerAttr(predicate, i64), **cursor.attr_dict()}
+        cursor.expect(":")
+        start = cursor.at
+        type = cursor.type()
+        cursor.typed(operands, [type, type], start)
+        op = cls.from_parts(operands, [], attributes)
+        op.set_result_types(op.infer())
+        return op
+
+    def print_custom(self, printer: Printer) -> None:
+        printer.token(f"{self.word}, {printer.values(self.operands)}")
+        extra = {k: v for k, v in self.attributes.items() if k != "predicate"}
+        printer.token(printer.attributes(extra) if extra else "")
+        printer.token(f": {self.operands[0].type}")
+
+
+class CmpF(Compare):
+    """Compares floats: `o` predicates are false, `u` predicates true where either is NaN."""
+
+    name = "arith.cmpf"
+    predicates = CMPF
+    predicate = attr(INT)
+    lhs = operand(FLOAT_LIKE)
+    rhs = operand(FLOAT_LIKE)
+    output = result(BOOL_LIKE)
+
+
+class CmpI(Compare):
+    """Compares integers, signed (`s`) or unsigned (`u`)."""
+
+    name = "arith.cmpi"
+    predicates = CMPI
+    predicate = attr(INT)
+    lhs = operand(INT_LIKE)
+    rhs = operand(INT_LIKE)
+    output = result(BOOL_LIKE)
+
+
+class Select(Op):
+    """`true_value` where the condition holds, else `false_value`."""
+
+    name = "arith.select"
+    traits = PURE | ELEMENTWISE
+    condition = operand(BOOL_LIKE)
+    true_value = operand()
+    false_value = operand()
+    output = result()
+
+    def infer(self) -> Sequence[Type]:
+        return [self.operands[1].type]
+
+    def verify_op(self) -> None:
+        _, yes, no = self.operands
+        if not yes.type == no.type == self.result.type:
+            raise self.error(f"chooses between {yes.type} and {no.type}, result {self.result.type}")
+        condition = self.operands[0].type
+        if condition != i1 and (not isinstance(yes.type, ShapedType) or condition != type(yes.type)(yes.type.shape, i1)):
+            raise self.error(f"condition {condition} does not fit {yes.type}")
+
+    def fold(self) -> Sequence[Value | Attribute] | None:
+        condition = constant_of(self.operands[0])
+        return None if condition is None else [self.operands[1 if condition else 2]]
+
+    @classmethod
+    def parse_custom(cls, cursor: Cursor) -> Op:
+        operands = cursor.values()
+        attributes = cursor.attr_dict()
+        cursor.expect(":")
+        start = cursor.at
+        types = cursor.types()
+        if len(operands) != 3:
+            raise cursor.parser.error("takes a condition and two values", cursor.anchor)
+        if len(types) == 1:
+            condition = operands[0].type if isinstance(operands[0].type, ShapedType) else i1
+            types = [condition, *types]
+        cursor.typed(operands, [types[0], types[1], types[1]], start)
+        return cls.from_parts(operands, [types[1]], attributes)
+
+    def print_custom(self, printer: Printer) -> None:
+        printer.token(printer.values(self.operands))
+        printer.token(printer.attributes(self.attributes) if self.attributes else "")
+        condition = self.operands[0].type
+        printer.token(f": {condition if isinstance(condition, ShapedType) else ''}".rstrip())
+        if isinstance(condition, ShapedType):
+            printer.token(",")
+        printer.token(str(self.result.type))
+
+
+class Cast(Op):
+    """Base of conversions: the shape stays, the element type changes."""
+
+    traits = PURE | ELEMENTWISE
+    assembly = "$input attr-dict `:` type($input) `to` type($output)"
+
+    def verify_op(self) -> None:
+        source, target = self.operands[0].type, self.result.type
+        if isinstance(source, ShapedType) != isinstance(target, ShapedType) or (
+            isinstance(source, ShapedType) and isinstance(target, ShapedType) and source.shape != target.shape
+        ):
+            raise self.error(f"cannot change the shape: {source} to {target}")
+        self.verify_widths(_width(element_of(source)), _width(element_of(target)))
+
+    def verify_widths(self, source: int, target: int) -> None:
+        """Overridden by conversions that only widen or only narrow."""
+
+
+def _width(type: Type) -> int:
+    return 64 if isinstance(type, IndexType) else type.width if isinstance(type, IntegerType) else 8 * dtype_of(type).itemsize
+
+
+class _Widening(Cast):
+    """Base of conversions to a wider type."""
+
+    def verify_widths(self, source: int, target: int) -> None:
+        if source >= target:
+            raise self.error(f"must widen, from {source} to {target} bits")
+
+
+class _Narrowing(Cast):
+    """Base of conversions to a narrower type."""
+
+    def verify_widths(self, source: int, target: int) -> None:
+        if source <= target:
+            raise self.error(f"must narrow, from {source} to {target} bits")
+
+
+class ExtF(_Widening):
+    """To a wider float type."""
+
+    name = "arith.extf"
+    input = operand(FLOAT_LIKE)
+    output = result(FLOAT_LIKE)
+
+
+class TruncF(_Narrowing):
+    """To a narrower float type, rounding to nearest even."""
+
+    name = "arith.truncf"
+    input = operand(FLOAT_LIKE)
+    output = result(FLOAT_LIKE)
+
+
+class ExtSI(_Widening):
+    """To a wider integer, repeating the sign."""
+
+    name = "arith.extsi"
+    input = operand(INT_LIKE)
+    output = result(INT_LIKE)
+
+
+class ExtUI(_Widening):
+    """To a wider integer, filling with zeros."""
+
+    name = "arith.extui"
+    input = operand(INT_LIKE)
+    output = result(INT_LIKE)
+
+
+class TruncI(_Narrowing):
+    """To a narrower integer, dropping high bits."""
+
+    name = "arith.trunci"
+    input = operand(INT_LIKE)
+    output = result(INT_LIKE)
+
+
+class SIToFP(Cast):
+    """A signed integer as a float."""
+
+    name = "arith.sitofp"
+    input = operand(INT_LIKE)
+    output = result(FLOAT_LIKE)
+
+
+class UIToFP(Cast):
+    """An unsigned integer as a float."""
+
+    name = "arith.uitofp"
+    input = operand(INT_LIKE)
+    output = result(FLOAT_LIKE)
+
+
+class FPToSI(Cast):
+    """A float as a signed integer, towards zero; saturates, 0 for NaN."""
+
+    name = "arith.fptosi"
+    input = operand(FLOAT_LIKE)
+    output = result(INT_LIKE)
+
+
+class FPToUI(Cast):
+    """A float as an unsigned integer, towards zero; saturates, 0 for NaN."""
+
+    name = "arith.fptoui"
+    input = operand(FLOAT_LIKE)
+    output = result(INT_LIKE)
+
+
+class IndexCast(Cast):
+    """Between index and integers, signed."""
+
+    name = "arith.index_cast"
+    input = operand(INT_LIKE)
+    output = result(INT_LIKE)
+
+
+class Bitcast(Cast):
+    """The same bits as another type of the same width."""
+
+    name = "arith.bitcast"
+    input = operand(ANY)
+    output = result(ANY)
+
+    def verify_widths(self, source: int, target: int) -> None:
+        if source != target:
+            raise self.error(f"must keep the width, from {source} to {target} bits")
+
+
+def add(lhs: Value, rhs: Value) -> Op:
+    """`arith.addf` or `arith.addi`, by type."""
+    return AddF(lhs, rhs) if is_float(lhs.type) else AddI(lhs, rhs)
+
+
+def multiply(lhs: Value, rhs: Value) -> Op:
+    """`arith.mulf` or `arith.muli`, by type."""
+    return MulF(lhs, rhs) if is_float(lhs.type) else MulI(lhs, rhs)
+
+

@@ -1,0 +1,157 @@
+"""func: functions, calls and returns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+from mdsl.ir.attributes import ArrayAttr, Attribute, DictAttr, StringAttr, SymbolRefAttr, TypeAttr
+from mdsl.ir.core import Block, Op, Region, Value
+from mdsl.ir.declare import ARRAY, ISOLATED, STRING, SYMBOL, SYMBOL_REF, TERMINATOR, TYPE, attr, operand, region, result
+from mdsl.ir.types import FunctionType, Type
+
+if TYPE_CHECKING:
+    from mdsl.syntax.cursor import Cursor
+    from mdsl.syntax.printer import Printer
+
+F = TypeVar("F", bound="FunctionLike")
+
+
+class FunctionLike(Op):
+    """What `func.func` and `ukernel.func` share: a name, a type, a body."""
+
+    traits = ISOLATED | SYMBOL
+    sym_name = attr(STRING)
+    function_type = attr(TYPE)
+    arg_attrs = attr(ARRAY, optional=True, doc="one dictionary an argument")
+    sym_visibility = attr(STRING, optional=True)
+    body_region = region()
+    terminator_name = "func.return"
+
+    @classmethod
+    def make(cls: type[F], name: str, inputs: Sequence[Type], results: Sequence[Type], names: Sequence[str | None] = ()) -> F:
+        """An empty function; `names` name the arguments."""
+        block = Block(inputs, names or [None] * len(inputs))
+        return cls(results=[], regions=[Region(block)], sym_name=name, function_type=FunctionType(tuple(inputs), tuple(results)))
+
+    @property
+    def type(self) -> FunctionType:
+        found = self.attributes["function_type"]
+        assert isinstance(found, TypeAttr) and isinstance(found.type, FunctionType)
+        return found.type
+
+    @property
+    def symbol(self) -> str:
+        return str(self.attr("sym_name"))
+
+    @property
+    def args(self) -> list[Value]:
+        return list(self.body.args)
+
+    def update_type(self) -> None:
+        """Makes `function_type` that of the block's arguments and the terminator's operands."""
+        inputs = tuple(a.type for a in self.body.args)
+        results = tuple(v.type for v in self.body.terminator.operands)
+        self.attributes["function_type"] = TypeAttr(FunctionType(inputs, results))
+
+    def arg_attributes(self) -> list[dict[str, Attribute]]:
+        """A dictionary for every argument."""
+        found = self.attributes.get("arg_attrs")
+        if not isinstance(found, ArrayAttr):
+            return [{} for _ in self.body.args]
+        return [dict(d.entries) if isinstance(d, DictAttr) else {} for d in found.values]
+
+    def set_arg_attributes(self, attrs: Sequence[dict[str, Attribute]]) -> None:
+        if any(attrs):
+            self.attributes["arg_attrs"] = ArrayAttr(tuple(DictAttr(tuple(a.items())) for a in attrs))
+        else:
+            self.attributes.pop("arg_attrs", None)
+
+    def verify_op(self) -> None:
+        attrs = self.attributes.get("arg_attrs")
+        if isinstance(attrs, ArrayAttr) and len(attrs) != len(self.body.args):
+            raise self.error(f"{len(attrs)} argument attributes for {len(self.body.args)} arguments")
+        if not isinstance(self.attributes["function_type"], TypeAttr) or not isinstance(self.attr("function_type"), FunctionType):
+            raise self.error("function_type must be a function type")
+        inputs = tuple(a.type for a in self.body.args)
+        if inputs != self.type.inputs:
+            raise self.error(f"the block takes {FunctionType(inputs, ())}, function_type says {self.type}")
+        end = self.body.last
+        if end is None or end.name != self.terminator_name:
+            raise self.error(f"the body must end in '{self.terminator_name}'")
+        results = tuple(v.type for v in end.operands)
+        if results != self.type.results:
+            raise end.error(f"returns ({', '.join(map(str, results))}), the function declares {self.type}")
+
+    @classmethod
+    def parse_custom(cls: type[F], cursor: Cursor) -> F:
+        attributes: dict[str, Attribute] = {}
+        if cursor.sees_token("WORD"):
+            attributes["sym_visibility"] = StringAttr(cursor.word())
+        name = cursor.symbol()
+        args = cursor.arguments()
+        results = cursor.type_group() if cursor.accept("->") else []
+        type = FunctionType(tuple(t for _, t, _ in args), tuple(results))
+        attributes = {"sym_name": StringAttr(name), "function_type": TypeAttr(type), **attributes}
+        attributes.update(cursor.attr_dict(keyword=True))
+        region = cursor.region(isolated=True, args=[(token, t) for token, t, _ in args])
+        func = cls.from_parts([], [], attributes, [region])
+        func.set_arg_attributes([a for _, _, a in args])
+        return func
+
+    def print_custom(self, printer: Printer) -> None:
+        visibility = self.attributes.get("sym_visibility")
+        printer.token(visibility.value if isinstance(visibility, StringAttr) else "")
+        arguments = printer.arguments(self.body.args, self.arg_attributes())
+        printer.token(f"{SymbolRefAttr(self.symbol)}{arguments}")
+        results = self.type.results
+        if results:
+            printer.token(f"-> {results[0]}" if len(results) == 1 else f"-> ({', '.join(map(str, results))})")
+        extra = {k: v for k, v in self.attributes.items() if k not in _OWN}
+        printer.token(f"attributes {printer.attributes(extra)}" if extra else "")
+        printer.region(self.regions[0])
+
+
+_OWN = ("sym_name", "function_type", "arg_attrs", "sym_visibility")
+
+
+class FuncOp(FunctionLike):
+    """A function. `@main`, or the only one, is what `mdsl run` runs."""
+
+    name = "func.func"
+    res_attrs = attr(ARRAY, optional=True)
+
+
+class Return(Op):
+    """Ends a function and hands back its results."""
+
+    name = "func.return"
+    traits = TERMINATOR
+    assembly = "$values attr-dict ( `:` type($values) )?"
+    values = operand(variadic=True)
+
+
+class Call(Op):
+    """Calls a function of the module; inlined before lowering."""
+
+    name = "func.call"
+    callee = attr(SYMBOL_REF)
+    args = operand(variadic=True)
+    values = result(variadic=True)
+
+    @classmethod
+    def parse_custom(cls, cursor: Cursor) -> Op:
+        callee = cursor.symbol()
+        operands = cursor.group("(").values()
+        attributes = {"callee": SymbolRefAttr(callee), **cursor.attr_dict()}
+        cursor.expect(":")
+        start = cursor.at
+        type = cursor.function_type()
+        cursor.typed(operands, type.inputs, start)
+        return cls.from_parts(operands, type.results, attributes)
+
+    def print_custom(self, printer: Printer) -> None:
+        printer.token(f"{self.attributes['callee']}({printer.values(self.operands)})")
+        extra = {k: v for k, v in self.attributes.items() if k != "callee"}
+        printer.token(printer.attributes(extra) if extra else "")
+        printer.token(f": {printer.function_type(self)}")

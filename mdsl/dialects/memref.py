@@ -1,0 +1,387 @@
+"""memref: memory and views of it. Upstream's names, operands and attributes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from mdsl.dialects.tensor import Index, Reassociation, SliceLike, print_access, reassociation, slice_operands, verify_indices
+from mdsl.ir.attributes import Attribute, DenseArrayAttr, StringAttr, SymbolRefAttr, TypeAttr, UnitAttr
+from mdsl.ir.core import Op, Value
+from mdsl.ir.declare import (
+    ANY_ATTR,
+    ARRAY,
+    INDEX,
+    INT,
+    INTS,
+    MEMREF,
+    PURE,
+    READS,
+    STRING,
+    SYMBOL,
+    SYMBOL_REF,
+    TYPE,
+    UNIT,
+    attr,
+    operand,
+    result,
+)
+from mdsl.ir.types import DYNAMIC, MemRefType, Type, dense_strides, i64
+
+if TYPE_CHECKING:
+    from mdsl.syntax.cursor import Cursor
+    from mdsl.syntax.printer import Printer
+
+
+def memref_type(value: Value) -> MemRefType:
+    """The value's type, known to be a memref."""
+    assert isinstance(value.type, MemRefType)
+    return value.type
+
+
+class _Allocation(Op):
+    """Base of alloc and alloca."""
+
+    sizes = operand(INDEX, variadic=True)
+    symbols = operand(INDEX, variadic=True)
+    alignment = attr(INT, optional=True, doc="bytes")
+    memory = result(MEMREF)
+
+    @classmethod
+    def of(cls, type: MemRefType) -> Op:
+        return cls([], [], results=[type])
+
+    @classmethod
+    def parse_custom(cls, cursor: Cursor) -> Op:
+        sizes = cursor.group("(").values()
+        attributes = {**cls.segments([sizes, []]), **cursor.attr_dict()}
+        cursor.expect(":")
+        return cls.from_parts(sizes, [cursor.type()], attributes)
+
+    def print_custom(self, printer: Printer) -> None:
+        printer.parts.append(f"({printer.values(self.operands)})")
+        shown = {k: v for k, v in self.attributes.items() if k != "operandSegmentSizes"}
+        printer.token(printer.attributes(shown) if shown else "")
+        printer.token(f": {self.result.type}")
+
+
+class Alloc(_Allocation):
+    """Memory that lives to the end of the call; `plan-memory` gives it a place in the arena."""
+
+    name = "memref.alloc"
+
+
+class Alloca(_Allocation):
+    """Memory of the enclosing kernel: registers or stack."""
+
+    name = "memref.alloca"
+
+
+class Dealloc(Op):
+    """Ends the life of an allocation. Liveness is planned at compile time, so it does nothing."""
+
+    name = "memref.dealloc"
+    assembly = "$memory attr-dict `:` type($memory)"
+    memory = operand(MEMREF)
+
+
+class Global(Op):
+    """Constant data of the module."""
+
+    name = "memref.global"
+    traits = SYMBOL
+    sym_name = attr(STRING)
+    sym_visibility = attr(STRING, optional=True)
+    type = attr(TYPE)
+    initial_value = attr(ANY_ATTR, optional=True)
+    constant = attr(UNIT, optional=True)
+    alignment = attr(INT, optional=True)
+
+    @classmethod
+    def parse_custom(cls, cursor: Cursor) -> Op:
+        attributes: dict[str, Attribute] = {}
+        if cursor.sees_token("STRING"):
+            attributes["sym_visibility"] = cursor.attribute()
+        if cursor.accept("constant"):
+            attributes["constant"] = UnitAttr()
+        attributes["sym_name"] = StringAttr(cursor.symbol())
+        cursor.expect(":")
+        attributes["type"] = TypeAttr(cursor.type())
+        if cursor.accept("="):
+            attributes["initial_value"] = cursor.attribute()
+        attributes.update(cursor.attr_dict())
+        return cls.from_parts([], [], attributes)
+
+    def print_custom(self, printer: Printer) -> None:
+        visibility = self.attributes.get("sym_visibility")
+        printer.token(str(visibility) if visibility else "")
+        printer.token("constant" if "constant" in self.attributes else "")
+        printer.token(f"{SymbolRefAttr(str(self.attr('sym_name')))} : {self.attributes['type']}")
+        value = self.attributes.get("initial_value")
+        printer.token(f"= {value}" if value else "")
+        own = ("sym_name", "sym_visibility", "type", "initial_value", "constant")
+        extra = {k: v for k, v in self.attributes.items() if k not in own}
+        printer.token(printer.attributes(extra) if extra else "")
+
+
+class GetGlobal(Op):
+    """The memory of a `memref.global`."""
+
+    name = "memref.get_global"
+    traits = PURE
+    assembly = "$name_ attr-dict `:` type($memory)"
+    memory = result(MEMREF)
+
+    @classmethod
+    def parse_custom(cls, cursor: Cursor) -> Op:
+        symbol = cursor.symbol()
+        attributes = {"name": SymbolRefAttr(symbol), **cursor.attr_dict()}
+        cursor.expect(":")
+        return cls.from_parts([], [cursor.type()], attributes)
+
+    def print_custom(self, printer: Printer) -> None:
+        printer.token(f"{self.attributes['name']} : {self.result.type}")
+
+    @property
+    def symbol(self) -> str:
+        found = self.attributes["name"]
+        assert isinstance(found, SymbolRefAttr)
+        return found.name
+
+    def verify_op(self) -> None:
+        if not isinstance(self.attributes.get("name"), SymbolRefAttr):
+            raise self.error("attribute 'name' must be a symbol")
+
+
+class Load(Op):
+    """One element."""
+
+    name = "memref.load"
+    traits = READS
+    memory = operand(MEMREF)
+    indices = operand(INDEX, variadic=True)
+    nontemporal = attr(ANY_ATTR, optional=True)
+    output = result()
+
+    def infer(self) -> Sequence[Type]:
+        return [memref_type(self.operands[0]).element]
+
+    def verify_op(self) -> None:
+        verify_indices(self, self.operands[0], self.operands[1:], self.result)
+
+    @classmethod
+    def parse_custom(cls, cursor: Cursor) -> Op:
+        memory = cursor.value()
+        indices = cursor.group("[").values()
+        attributes = cursor.attr_dict()
+        cursor.expect(":")
+        start = cursor.at
+        cursor.typed([memory], [cursor.type()], start)
+        op = cls.from_parts([memory, *indices], [], attributes)
+        op.set_result_types(op.infer())
+        return op
+
+    def print_custom(self, printer: Printer) -> None:
+        print_access(self, printer, [], self.operands[0], self.operands[1:])
+
+
+class Store(Op):
+    """Writes one element."""
+
+    name = "memref.store"
+    value = operand()
+    memory = operand(MEMREF)
+    indices = operand(INDEX, variadic=True)
+    nontemporal = attr(ANY_ATTR, optional=True)
+
+    def verify_op(self) -> None:
+        verify_indices(self, self.operands[1], self.operands[2:], self.operands[0])
+
+    @classmethod
+    def parse_custom(cls, cursor: Cursor) -> Op:
+        value = cursor.value()
+        cursor.expect(",")
+        memory = cursor.value()
+        indices = cursor.group("[").values()
+        attributes = cursor.attr_dict()
+        cursor.expect(":")
+        start = cursor.at
+        cursor.typed([memory], [cursor.type()], start)
+        return cls.from_parts([value, memory, *indices], [], attributes)
+
+    def print_custom(self, printer: Printer) -> None:
+        print_access(self, printer, self.operands[:1], self.operands[1], self.operands[2:])
+
+
+class SubView(SliceLike):
+    """A part of memory: `[offsets] [sizes] [strides]`."""
+
+    name = "memref.subview"
+    traits = PURE
+    assembly = "$source indices($offsets, $static_offsets) indices($sizes, $static_sizes) indices($strides, $static_strides) attr-dict `:` type($source) `to` type($view)"
+    source = operand(MEMREF)
+    offsets = operand(INDEX, variadic=True)
+    sizes = operand(INDEX, variadic=True)
+    strides = operand(INDEX, variadic=True)
+    static_offsets = attr(INTS)
+    static_sizes = attr(INTS)
+    static_strides = attr(INTS)
+    view = result(MEMREF)
+
+    @staticmethod
+    def of(
+        source: Value,
+        offsets: Sequence[Index],
+        sizes: Sequence[int],
+        strides: Sequence[int] | None = None,
+        shape: Sequence[int] | None = None,
+    ) -> SubView:
+        """The view of `shape` (default: `sizes`; unit dimensions may be dropped). Sizes and strides are static."""
+        groups, attributes = slice_operands(offsets, sizes, strides)
+        type = subview_type(memref_type(source), offsets, sizes, strides or [1] * len(sizes), sizes if shape is None else shape)
+        return SubView(source, *groups, results=[type], attributes=attributes)
+
+    def verify_op(self) -> None:
+        source, view = memref_type(self.operands[0]), memref_type(self.result)
+        self.verify_slice(source.shape, view.shape)
+        if self.sizes or self.strides:
+            raise self.error("sizes and strides must be numbers")
+        wanted = subview_type(source, self.mixed("offsets"), self.attr("static_sizes"), self.attr("static_strides"), view.shape)
+        if wanted != view:
+            raise self.error(f"makes a {wanted}, not a {view}")
+
+
+def subview_type(
+    source: MemRefType, offsets: Sequence[Index], sizes: Sequence[int], strides: Sequence[int], shape: Sequence[int]
+) -> MemRefType:
+    """Type of a subview; of `sizes`, the unit dimensions that `shape` lacks are dropped."""
+    terms = [o * s if isinstance(o, int) else None for o, s in zip(offsets, source.layout, strict=True)]
+    known = DYNAMIC not in (source.offset, *source.layout) and None not in terms
+    offset = source.offset + sum(t for t in terms if t is not None) if known else DYNAMIC
+    steps = [s * t for s, t in zip(source.layout, strides, strict=True)]
+    kept: list[int] = []
+    remaining = list(shape)
+    for size, step in zip(sizes, steps, strict=True):
+        if remaining and remaining[0] == size:
+            kept.append(step)
+            remaining.pop(0)
+    return MemRefType(tuple(shape), source.element, tuple(kept), offset)
+
+
+class CollapseShape(Reassociation):
+    """Merges neighbouring dimensions of densely laid out memory."""
+
+    name = "memref.collapse_shape"
+    traits = PURE
+    assembly = "$source $reassociation attr-dict `:` type($source) `into` type($view)"
+    source = operand(MEMREF)
+    reassociation = attr(ARRAY)
+    view = result(MEMREF)
+
+    @staticmethod
+    def of(source: Value, groups: Sequence[Sequence[int]], shape: Sequence[int]) -> CollapseShape:
+        return CollapseShape(source, reassociation=reassociation(groups), results=[_dense_view(memref_type(source), shape)])
+
+    def verify_op(self) -> None:
+        self.verify_groups(memref_type(self.result).shape, memref_type(self.operands[0]).shape)
+        _verify_dense(self)
+
+
+class ExpandShape(Reassociation):
+    """Splits dimensions of densely laid out memory."""
+
+    name = "memref.expand_shape"
+    traits = PURE
+    assembly = "$source $reassociation `output_shape` indices($output_shape, $static_output_shape) attr-dict `:` type($source) `into` type($view)"
+    source = operand(MEMREF)
+    output_shape = operand(INDEX, variadic=True)
+    reassociation = attr(ARRAY)
+    static_output_shape = attr(INTS)
+    view = result(MEMREF)
+
+    @staticmethod
+    def of(source: Value, groups: Sequence[Sequence[int]], shape: Sequence[int]) -> ExpandShape:
+        type = _dense_view(memref_type(source), shape)
+        numbers = DenseArrayAttr(i64, tuple(shape))
+        return ExpandShape(source, [], reassociation=reassociation(groups), static_output_shape=numbers, results=[type])
+
+    def verify_op(self) -> None:
+        self.verify_groups(memref_type(self.operands[0]).shape, memref_type(self.result).shape)
+        _verify_dense(self)
+
+
+def _dense_view(source: MemRefType, shape: Sequence[int]) -> MemRefType:
+    assert source.is_dense, f"{source} has gaps"
+    strides = None if source.offset == 0 else dense_strides(tuple(shape))
+    return MemRefType(tuple(shape), source.element, strides, source.offset)
+
+
+def _verify_dense(op: Op) -> None:
+    source = memref_type(op.operands[0])
+    if not source.is_dense:
+        raise op.error(f"{source} is not laid out densely")
+    wanted = _dense_view(source, memref_type(op.result).shape)
+    if wanted != op.result.type:
+        raise op.error(f"makes a {wanted}, not a {op.result.type}")
+
+
+class View(Op):
+    """Typed memory at a byte offset of a buffer of i8."""
+
+    name = "memref.view"
+    traits = PURE
+    source = operand(MEMREF)
+    byte_shift = operand(INDEX, doc="bytes")
+    sizes = operand(INDEX, variadic=True)
+    view = result(MEMREF)
+
+    def verify_op(self) -> None:
+        from mdsl.ir.types import i8
+
+        if memref_type(self.operands[0]).element != i8:
+            raise self.error("views memory of i8")
+
+    @classmethod
+    def parse_custom(cls, cursor: Cursor) -> Op:
+        source = cursor.value()
+        shift = cursor.group("[").value()
+        sizes = cursor.group("[").values()
+        attributes = cursor.attr_dict()
+        cursor.expect(":")
+        start = cursor.at
+        cursor.typed([source], [cursor.type()], start)
+        cursor.expect("to")
+        return cls.from_parts([source, shift, *sizes], [cursor.type()], attributes)
+
+    def print_custom(self, printer: Printer) -> None:
+        source, shift, *sizes = self.operands
+        printer.token(f"{printer.name(source)}[{printer.name(shift)}][{printer.values(sizes)}] : {source.type} to {self.result.type}")
+
+
+class Copy(Op):
+    """Copies elements between memories of one shape."""
+
+    name = "memref.copy"
+    assembly = "$source `,` $target attr-dict `:` type($source) `to` type($target)"
+    source = operand(MEMREF)
+    target = operand(MEMREF)
+
+    def verify_op(self) -> None:
+        source, target = memref_type(self.operands[0]), memref_type(self.operands[1])
+        if (source.shape, source.element) != (target.shape, target.element):
+            raise self.error(f"copies {source} to {target}")
+
+
+class Cast(Op):
+    """The same memory under a type with more or fewer known numbers."""
+
+    name = "memref.cast"
+    traits = PURE
+    assembly = "$source attr-dict `:` type($source) `to` type($view)"
+    source = operand(MEMREF)
+    view = result(MEMREF)
+
+    def verify_op(self) -> None:
+        source, view = memref_type(self.operands[0]), memref_type(self.result)
+        if (source.shape, source.element, source.layout) != (view.shape, view.element, view.layout):
+            raise self.error(f"cannot see {source} as {view}: only the offset may become unknown")

@@ -1,0 +1,267 @@
+"""vector: values in registers. Upstream's names, operands and attributes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from mdsl.dialects.tensor import print_access
+from mdsl.ir.attributes import Attribute, DenseArrayAttr, OpaqueAttr
+from mdsl.ir.core import Op, Value
+from mdsl.ir.declare import ANY_ATTR, INDEX, INTS, MEMREF, PURE, READS, SAME_TYPE, VECTOR, attr, operand, result
+from mdsl.ir.types import MemRefType, Type, VectorType, i64
+
+if TYPE_CHECKING:
+    from mdsl.syntax.cursor import Cursor
+    from mdsl.syntax.printer import Printer
+
+
+def _verify_access(op: Op, memory: Value, indices: Sequence[Value], vector: Value) -> None:
+    type = memory.type
+    assert isinstance(type, MemRefType) and isinstance(vector.type, VectorType)
+    if len(indices) != type.rank:
+        raise op.error(f"{len(indices)} indices for {type}")
+    if vector.type.element != type.element:
+        raise op.error(f"a {vector.type} of {type}")
+    if vector.type.rank != 1 or type.rank == 0 or type.layout[-1] != 1:
+        raise op.error("accesses a vector of one dimension along a last dimension of stride 1")
+
+
+class Load(Op):
+    """Neighbouring elements, along the last dimension."""
+
+    name = "vector.load"
+    traits = READS
+    memory = operand(MEMREF)
+    indices = operand(INDEX, variadic=True)
+    output = result(VECTOR)
+
+    def verify_op(self) -> None:
+        _verify_access(self, self.operands[0], self.operands[1:], self.result)
+
+    @classmethod
+    def parse_custom(cls, cursor: Cursor) -> Op:
+        memory = cursor.value()
+        indices = cursor.group("[").values()
+        attributes = cursor.attr_dict()
+        cursor.expect(":")
+        start = cursor.at
+        cursor.typed([memory], [cursor.type()], start)
+        cursor.expect(",")
+        return cls.from_parts([memory, *indices], [cursor.type()], attributes)
+
+    def print_custom(self, printer: Printer) -> None:
+        print_access(self, printer, [], self.operands[0], self.operands[1:], f", {self.result.type}")
+
+
+class Store(Op):
+    """Writes neighbouring elements, along the last dimension."""
+
+    name = "vector.store"
+    value = operand(VECTOR)
+    memory = operand(MEMREF)
+    indices = operand(INDEX, variadic=True)
+
+    def verify_op(self) -> None:
+        _verify_access(self, self.operands[1], self.operands[2:], self.operands[0])
+
+    @classmethod
+    def parse_custom(cls, cursor: Cursor) -> Op:
+        value = cursor.value()
+        cursor.expect(",")
+        memory = cursor.value()
+        indices = cursor.group("[").values()
+        attributes = cursor.attr_dict()
+        cursor.expect(":")
+        start = cursor.at
+        memory_type = cursor.type()
+        cursor.expect(",")
+        cursor.typed([memory, value], [memory_type, cursor.type()], start)
+        return cls.from_parts([value, memory, *indices], [], attributes)
+
+    def print_custom(self, printer: Printer) -> None:
+        print_access(self, printer, self.operands[:1], self.operands[1], self.operands[2:], f", {self.operands[0].type}")
+
+
+class Broadcast(Op):
+    """A scalar in every element."""
+
+    name = "vector.broadcast"
+    traits = PURE
+    assembly = "$source attr-dict `:` type($source) `to` type($output)"
+    source = operand()
+    output = result(VECTOR)
+
+    def verify_op(self) -> None:
+        type = self.result.type
+        assert isinstance(type, VectorType)
+        if self.operands[0].type != type.element:
+            raise self.error(f"broadcasts {self.operands[0].type} to {type}")
+
+
+class Fma(Op):
+    """lhs * rhs + acc, rounded once."""
+
+    name = "vector.fma"
+    traits = PURE | SAME_TYPE
+    assembly = "$lhs `,` $rhs `,` $acc attr-dict `:` type($output)"
+    lhs = operand(VECTOR)
+    rhs = operand(VECTOR)
+    acc = operand(VECTOR)
+    output = result(VECTOR)
+
+    def infer(self) -> Sequence[Type]:
+        return [self.operands[0].type]
+
+
+KINDS = ("add", "mul", "minimumf", "maximumf", "minnumf", "maxnumf", "minsi", "maxsi", "minui", "maxui", "and", "or", "xor")
+
+
+class Reduction(Op):
+    """All elements combined to one, in order from the accumulator if there is one."""
+
+    name = "vector.reduction"
+    traits = PURE
+    kind = attr(ANY_ATTR, doc=f"#vector.kind<...>: {', '.join(KINDS)}")
+    vector = operand(VECTOR)
+    acc = operand(optional=True)
+    dest = result()
+
+    @staticmethod
+    def of(kind: str, vector: Value) -> Reduction:
+        type = vector.type
+        assert isinstance(type, VectorType)
+        return Reduction(vector, None, kind=OpaqueAttr(f"#vector.kind<{kind}>"), results=[type.element])
+
+    @property
+    def word(self) -> str:
+        return str(self.attributes["kind"]).removeprefix("#vector.kind<").removesuffix(">")
+
+    def verify_op(self) -> None:
+        type = self.operands[0].type
+        assert isinstance(type, VectorType)
+        if self.word not in KINDS:
+            raise self.error(f"no kind '{self.word}': {', '.join(KINDS)}")
+        if type.element != self.result.type or any(v.type != type.element for v in self.operands[1:]):
+            raise self.error(f"reduces {type} to {self.result.type}")
+
+    @classmethod
+    def segments(cls, groups: Sequence[Sequence[Value]]) -> dict[str, Attribute]:
+        return {}
+
+    @classmethod
+    def parse_custom(cls, cursor: Cursor) -> Op:
+        kind = cursor.group("<").word()
+        cursor.expect(",")
+        operands = cursor.values()
+        attributes = {"kind": OpaqueAttr(f"#vector.kind<{kind}>"), **cursor.attr_dict()}
+        cursor.expect(":")
+        start = cursor.at
+        cursor.typed(operands[:1], [cursor.type()], start)
+        cursor.expect("into")
+        return cls.from_parts(operands, [cursor.type()], attributes)
+
+    def print_custom(self, printer: Printer) -> None:
+        printer.token(f"<{self.word}>, {printer.values(self.operands)} : {self.operands[0].type} into {self.result.type}")
+
+
+class Extract(Op):
+    """One element, at a static position."""
+
+    name = "vector.extract"
+    traits = PURE
+    source = operand(VECTOR)
+    dynamic_position = operand(INDEX, variadic=True)
+    static_position = attr(INTS)
+    output = result()
+
+    @staticmethod
+    def of(source: Value, position: int) -> Extract:
+        type = source.type
+        assert isinstance(type, VectorType)
+        return Extract(source, [], static_position=DenseArrayAttr(i64, (position,)), results=[type.element])
+
+    @property
+    def position(self) -> int:
+        return int(self.attr("static_position")[0])
+
+    def verify_op(self) -> None:
+        _verify_position(self, self.operands[0].type, self.result.type)
+
+    @classmethod
+    def parse_custom(cls, cursor: Cursor) -> Op:
+        source = cursor.value()
+        _, numbers = cursor.index_list()
+        attributes = {"static_position": DenseArrayAttr(i64, tuple(numbers)), **cursor.attr_dict()}
+        cursor.expect(":")
+        type = cursor.type()
+        cursor.expect("from")
+        start = cursor.at
+        cursor.typed([source], [cursor.type()], start)
+        return cls.from_parts([source], [type], attributes)
+
+    def print_custom(self, printer: Printer) -> None:
+        source = self.operands[0]
+        printer.token(f"{printer.name(source)}[{self.position}] : {self.result.type} from {source.type}")
+
+
+class Insert(Op):
+    """The destination with one element replaced, at a static position."""
+
+    name = "vector.insert"
+    traits = PURE
+    value = operand()
+    dest = operand(VECTOR)
+    dynamic_position = operand(INDEX, variadic=True)
+    static_position = attr(INTS)
+    output = result(VECTOR)
+
+    @staticmethod
+    def of(value: Value, dest: Value, position: int) -> Insert:
+        return Insert(value, dest, [], static_position=DenseArrayAttr(i64, (position,)), results=[dest.type])
+
+    @property
+    def position(self) -> int:
+        return int(self.attr("static_position")[0])
+
+    def verify_op(self) -> None:
+        _verify_position(self, self.operands[1].type, self.operands[0].type)
+        if self.result.type != self.operands[1].type:
+            raise self.error("result must be of the destination's type")
+
+    @classmethod
+    def parse_custom(cls, cursor: Cursor) -> Op:
+        value = cursor.value()
+        cursor.expect(",")
+        dest = cursor.value()
+        _, numbers = cursor.index_list()
+        attributes = {"static_position": DenseArrayAttr(i64, tuple(numbers)), **cursor.attr_dict()}
+        cursor.expect(":")
+        start = cursor.at
+        type = cursor.type()
+        cursor.expect("into")
+        cursor.typed([value, dest], [type, cursor.type()], start)
+        return cls.from_parts([value, dest], [dest.type], attributes)
+
+    def print_custom(self, printer: Printer) -> None:
+        value, dest = self.operands
+        printer.token(f"{printer.values([value, dest])} [{self.position}] : {value.type} into {dest.type}")
+
+
+def _verify_position(op: Op, vector: Type, element: Type) -> None:
+    assert isinstance(vector, VectorType)
+    numbers = op.attr("static_position")
+    if vector.rank != 1 or len(numbers) != 1 or not 0 <= numbers[0] < vector.shape[0]:
+        raise op.error(f"position {numbers} is not in {vector}")
+    if element != vector.element:
+        raise op.error(f"element {element} of {vector}")
+
+
+class Step(Op):
+    """0, 1, 2, ... as a vector of index."""
+
+    name = "vector.step"
+    traits = PURE
+    assembly = "attr-dict `:` type($output)"
+    output = result(VECTOR)
+

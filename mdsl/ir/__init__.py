@@ -1,0 +1,1 @@
+"""Types, attributes, values and operations; how an operation is declared, found and verified."""

@@ -1,0 +1,319 @@
+"""Attributes: immutable compile-time data of an op, printed in MLIR's syntax by `str()`."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from mdsl.ir.affine import AffineMap
+from mdsl.ir.types import FloatType, IntegerType, ShapedType, TensorType, Type, dtype_of, f64, i1, i64
+
+ELIDE_ABOVE = 16
+"""`dense<>` with more different elements than this becomes a resource when a pass makes it."""
+
+
+class Attribute:
+    """Base of all attributes."""
+
+
+@dataclass(frozen=True)
+class UnitAttr(Attribute):
+    """Present or absent: an attribute whose name alone is its value."""
+
+    def __str__(self) -> str:
+        return "unit"
+
+
+@dataclass(frozen=True)
+class IntegerAttr(Attribute):
+    """`4 : i64`; `true` and `false` are the two values of i1."""
+
+    value: int
+    type: Type = i64
+
+    def __str__(self) -> str:
+        if self.type == i1:
+            return "true" if self.value else "false"
+        return f"{self.value} : {self.type}"
+
+
+@dataclass(frozen=True, eq=False)
+class FloatAttr(Attribute):
+    """`1.5 : f32`; infinities and NaN print as their bits in hexadecimal."""
+
+    value: float
+    type: Type = f64
+
+    def __str__(self) -> str:
+        return f"{format_float(self.value, self.type)} : {self.type}"
+
+    # Compared by what is printed: NaN equals itself, 0.0 differs from -0.0.
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, FloatAttr) and str(self) == str(other)
+
+    def __hash__(self) -> int:
+        return hash(str(self))
+
+
+@dataclass(frozen=True)
+class StringAttr(Attribute):
+    """`"text"`."""
+
+    value: str
+
+    def __str__(self) -> str:
+        return json.dumps(self.value, ensure_ascii=False)
+
+
+@dataclass(frozen=True)
+class SymbolRefAttr(Attribute):
+    """`@name`."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"@{self.name}" if re.fullmatch(r"[A-Za-z_][\w$.]*", self.name) else f"@{json.dumps(self.name)}"
+
+
+@dataclass(frozen=True)
+class TypeAttr(Attribute):
+    """A type as data."""
+
+    type: Type
+
+    def __str__(self) -> str:
+        return str(self.type)
+
+
+@dataclass(frozen=True)
+class AffineMapAttr(Attribute):
+    """`affine_map<(d0) -> (d0)>`."""
+
+    map: AffineMap
+
+    def __str__(self) -> str:
+        return f"affine_map<{self.map}>"
+
+
+@dataclass(frozen=True)
+class ArrayAttr(Attribute):
+    """`[a, b]`."""
+
+    values: tuple[Attribute, ...]
+
+    def __str__(self) -> str:
+        return f"[{', '.join(map(str, self.values))}]"
+
+    def __iter__(self) -> Iterator[Attribute]:
+        return iter(self.values)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+@dataclass(frozen=True)
+class DenseArrayAttr(Attribute):
+    """`array<i64: 1, 2>`: plain numbers of one type."""
+
+    element: Type
+    values: tuple[int | float, ...]
+
+    def __str__(self) -> str:
+        body = ", ".join(format_number(v, self.element) for v in self.values)
+        return f"array<{self.element}: {body}>" if body else f"array<{self.element}>"
+
+
+@dataclass(frozen=True)
+class DictAttr(Attribute):
+    """`{a = 1 : i64, b}`."""
+
+    entries: tuple[tuple[str, Attribute], ...]
+
+    def __str__(self) -> str:
+        return format_dict(dict(self.entries))
+
+    def get(self, name: str) -> Attribute | None:
+        return dict(self.entries).get(name)
+
+
+@dataclass(frozen=True)
+class OpaqueAttr(Attribute):
+    """A dialect attribute kept as text, `#linalg.iterator_type<parallel>`."""
+
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True, eq=False)
+class DenseAttr(Attribute):
+    """`dense<...> : tensor<..>`; `array` has the type's shape and dtype (a splat is a broadcast view)."""
+
+    array: np.ndarray
+    type: ShapedType
+
+    @staticmethod
+    def splat(value: float, type: ShapedType) -> DenseAttr:
+        return DenseAttr(np.broadcast_to(np.asarray(value, dtype_of(type.element)), type.shape), type)
+
+    @property
+    def is_splat(self) -> bool:
+        return self.array.size > 0 and (all(s == 0 for s in self.array.strides) or self._all_same)
+
+    @cached_property
+    def _all_same(self) -> bool:
+        flat = np.ascontiguousarray(self.array).reshape(-1)
+        return flat[:1].tobytes() * flat.size == flat.tobytes() if flat.size <= 4096 else False
+
+    def __str__(self) -> str:
+        element = self.type.element
+        if self.is_splat:
+            body = format_number(self.array.flat[0].item(), element)
+        elif self.array.size == 0:
+            body = ""
+        else:
+            body = _nested(self.array, element)
+        return f"dense<{body}> : {self.type}"
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, DenseAttr)
+            and self.type == other.type
+            and (self.array is other.array or self.array.tobytes() == other.array.tobytes())
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.type, self.array.size))
+
+
+@dataclass(frozen=True)
+class DenseResourceAttr(Attribute):
+    """`dense_resource<name> : tensor<..>`; the data lies in `ModuleOp.resources`, not in the text."""
+
+    name: str
+    type: ShapedType
+    data: Resource | None = field(default=None, compare=False, repr=False)
+
+    def __str__(self) -> str:
+        return f"dense_resource<{self.name}> : {self.type}"
+
+    @property
+    def array(self) -> np.ndarray:
+        """The data, with the type's shape and dtype."""
+        assert self.data is not None, f"resource {self.name} has no data"
+        return self.data.array
+
+
+@dataclass(frozen=True, eq=False)
+class Resource:
+    """Data of a `dense_resource`. `external` tells that it lies in a file beside the text."""
+
+    array: np.ndarray
+    external: bool = False
+
+
+@dataclass(frozen=True)
+class Location(Attribute):
+    """`loc("file":line:column)`, lines and columns from 1."""
+
+    file: str
+    line: int
+    column: int
+
+    def __str__(self) -> str:
+        return f"loc({json.dumps(self.file)}:{self.line}:{self.column})"
+
+
+def format_float(value: float, type: Type) -> str:
+    """Shortest decimal that reads back as the same `type`; hexadecimal bits for inf and NaN."""
+    dtype = dtype_of(type)
+    if not np.isfinite(value):
+        bits = np.asarray(value, dtype).tobytes()[::-1].hex().upper()
+        return f"0x{bits}"
+    text = repr(float(value)) if dtype == np.float64 else str(dtype.type(value))
+    mantissa, exponent, power = text.partition("e")
+    return (mantissa if "." in mantissa else f"{mantissa}.0") + (f"{exponent}{power}" if power else "")
+
+
+def format_number(value: float, element: Type) -> str:
+    """A number as it stands in `dense<>` and `array<>`."""
+    if element == i1:
+        return "true" if value else "false"
+    return format_float(value, element) if isinstance(element, FloatType) else str(int(value))
+
+
+def _nested(array: np.ndarray, element: Type) -> str:
+    if array.ndim == 0:
+        return format_number(array.item(), element)
+    return f"[{', '.join(_nested(a, element) for a in array)}]"
+
+
+def format_dict(entries: Mapping[str, Attribute]) -> str:
+    """`{name = value, flag}`; integers of type i64 and floats of type f64 keep their type."""
+    parts = [name_of_key(k) if isinstance(v, UnitAttr) else f"{name_of_key(k)} = {v}" for k, v in entries.items()]
+    return f"{{{', '.join(parts)}}}"
+
+
+def name_of_key(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z_][\w$.]*", key) else json.dumps(key)
+
+
+AttributeLike = Attribute | Type | AffineMap | str | bool | int | float | list | tuple | dict | None
+
+
+def attribute(value: AttributeLike) -> Attribute:
+    """A Python value as the attribute that a person would write for it.
+
+    bool -> i1, int -> i64, float -> f64, str -> string, Type -> type, AffineMap -> map,
+    list or tuple -> array, dict -> dictionary. Raises TypeError for anything else.
+    """
+    match value:
+        case Attribute():
+            return value
+        case Type():
+            return TypeAttr(value)
+        case AffineMap():
+            return AffineMapAttr(value)
+        case bool():
+            return IntegerAttr(int(value), i1)
+        case int() | np.integer():
+            return IntegerAttr(int(value))
+        case float():
+            return FloatAttr(value)
+        case str():
+            return StringAttr(value)
+        case list() | tuple():
+            return ArrayAttr(tuple(attribute(v) for v in value))
+        case dict():
+            return DictAttr(tuple((k, attribute(v)) for k, v in value.items()))
+    raise TypeError(f"no attribute for {value!r}")
+
+
+def python_value(attr: Attribute) -> object:
+    """The inverse of `attribute`: numbers, strings, lists; other attributes as they are."""
+    match attr:
+        case IntegerAttr(value, type):
+            return bool(value) if type == i1 else value
+        case FloatAttr() | StringAttr():
+            return attr.value
+        case SymbolRefAttr():
+            return attr.name
+        case ArrayAttr():
+            return [python_value(v) for v in attr.values]
+        case DenseArrayAttr():
+            return list(attr.values)
+        case TypeAttr():
+            return attr.type
+        case AffineMapAttr():
+            return attr.map
+        case UnitAttr():
+            return True
+        case DenseAttr() if isinstance(attr.type, TensorType) and isinstance(attr.type.element, IntegerType):
+            return attr.array.tolist()
+    return attr

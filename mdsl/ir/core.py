@@ -1,0 +1,392 @@
+"""Values, operations, blocks and regions: the graph that every pass works on.
+
+A region holds one block: control flow is structured, so that a loop is an op with a body. Blocks link
+their operations in a list; a value knows its users. Names are part of a value and survive every pass:
+where two values of one function ask for the same name, the older keeps it (`syntax/printer.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import count
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+from mdsl.ir.attributes import Attribute, AttributeLike, DenseArrayAttr, Location, attribute
+from mdsl.ir.types import Type, i32
+
+if TYPE_CHECKING:
+    from mdsl.ir.declare import Field
+
+_serials = count()
+OpT = TypeVar("OpT", bound="Op")
+
+
+class Value:
+    """An SSA value: a type, a name (None until it is printed) and the operations that use it."""
+
+    __slots__ = ("name", "serial", "type", "users")
+
+    def __init__(self, type: Type, name: str | None = None) -> None:
+        self.type = type
+        self.name = name
+        self.serial = next(_serials)
+        self.users: dict[Op, None] = {}
+
+    def replace_by(self, new: Value) -> None:
+        """Lets every user read `new` instead; `new` inherits the name if it has none of its own."""
+        if self is new:
+            return
+        for user in list(self.users):
+            user.operands = [new if v is self else v for v in user.operands]
+        if new.name is None:
+            new.name, new.serial = self.name, self.serial
+
+    @property
+    def owner(self) -> Op | Block:
+        """The operation or the block that defines the value."""
+        raise AssertionError
+
+
+class OpResult(Value):
+    """Result number `index` of the operation `op`."""
+
+    __slots__ = ("index", "op")
+
+    def __init__(self, type: Type, op: Op, index: int, name: str | None = None) -> None:
+        super().__init__(type, name)
+        self.op = op
+        self.index = index
+
+    @property
+    def owner(self) -> Op | Block:
+        return self.op
+
+
+class BlockArgument(Value):
+    """Argument number `index` of `block`."""
+
+    __slots__ = ("block", "index")
+
+    def __init__(self, type: Type, block: Block, index: int, name: str | None = None) -> None:
+        super().__init__(type, name)
+        self.block = block
+        self.index = index
+
+    @property
+    def owner(self) -> Op | Block:
+        return self.block
+
+
+class Block:
+    """Arguments and a list of operations; the last is the terminator where the parent op wants one."""
+
+    def __init__(self, arg_types: Iterable[Type] = (), arg_names: Iterable[str | None] | None = None) -> None:
+        self.parent: Region | None = None
+        self.args: list[BlockArgument] = []
+        self.first: Op | None = None
+        self.last: Op | None = None
+        names = list(arg_names) if arg_names is not None else None
+        for i, type in enumerate(arg_types):
+            self.add_arg(type, names[i] if names else None)
+
+    def add_arg(self, type: Type, name: str | None = None) -> BlockArgument:
+        self.args.append(BlockArgument(type, self, len(self.args), name))
+        return self.args[-1]
+
+    def erase_arg(self, index: int) -> None:
+        """Removes an argument that nothing uses."""
+        assert not self.args[index].users, "argument still in use"
+        del self.args[index]
+        for i, arg in enumerate(self.args):
+            arg.index = i
+
+    @property
+    def ops(self) -> list[Op]:
+        """A snapshot: the block may change while the list is walked."""
+        ops: list[Op] = []
+        op = self.first
+        while op is not None:
+            ops.append(op)
+            op = op.next
+        return ops
+
+    def append(self, op: OpT) -> OpT:
+        return self.insert(op, None)
+
+    def insert(self, op: OpT, before: Op | None) -> OpT:
+        """Links `op` in front of `before`, or at the end."""
+        assert op.block is None, f"{op.name} already lies in a block"
+        op.block = self
+        op.next, op.prev = before, self.last if before is None else before.prev
+        if op.prev is None:
+            self.first = op
+        else:
+            op.prev.next = op
+        if op.next is None:
+            self.last = op
+        else:
+            op.next.prev = op
+        return op
+
+    @property
+    def terminator(self) -> Op:
+        assert self.last is not None, "empty block"
+        return self.last
+
+    @property
+    def parent_op(self) -> Op | None:
+        return self.parent.parent if self.parent else None
+
+
+class Region:
+    """One block nested in an operation (an empty block where MLIR has an empty region)."""
+
+    def __init__(self, block: Block | None = None) -> None:
+        self.parent: Op | None = None
+        self.block = block or Block()
+        self.block.parent = self
+
+
+class Op:
+    """An operation. A subclass declares a kind of operation with the fields of `ir/declare.py`.
+
+    `Matmul(a, b, results=[type], axis=1)` builds one: positional arguments fill the declared operands
+    (a sequence for a variadic one, None for an absent one), keywords the attributes; without `results`
+    the types are inferred by the class's `infer`.
+    """
+
+    name: ClassVar[str]
+    traits: ClassVar[frozenset[str]] = frozenset()
+    assembly: ClassVar[str | None] = None
+    fields: ClassVar[tuple[Field, ...]] = ()
+
+    def __init__(
+        self,
+        *operands: Value | Sequence[Value] | None,
+        results: Sequence[Type] | None = None,
+        regions: Sequence[Region] = (),
+        attributes: Mapping[str, AttributeLike] | None = None,
+        location: Location | None = None,
+        **attrs: AttributeLike,
+    ) -> None:
+        groups = [[] if g is None else [g] if isinstance(g, Value) else list(g) for g in operands]
+        named = {**(attributes or {}), **attrs}
+        plain = {k.rstrip("_"): attribute(v) for k, v in named.items() if v is not None}
+        plain.update(self.segments(groups))
+        self._setup([v for g in groups for v in g], plain, regions, location)
+        self.results: list[OpResult] = []
+        self.set_result_types(self.infer() if results is None else results)
+
+    @classmethod
+    def from_parts(
+        cls: type[OpT],
+        operands: Sequence[Value],
+        results: Sequence[Type],
+        attributes: Mapping[str, Attribute],
+        regions: Sequence[Region] = (),
+        location: Location | None = None,
+    ) -> OpT:
+        """The operation as the generic form writes it: flat operands, segment sizes among the attributes."""
+        op = cls.__new__(cls)
+        op._setup(list(operands), dict(attributes), regions, location)
+        op.results = []
+        op.set_result_types(results)
+        return op
+
+    def _setup(
+        self, operands: list[Value], attributes: dict[str, Attribute], regions: Sequence[Region], location: Location | None
+    ) -> None:
+        self.block: Block | None = None
+        self.prev: Op | None = None
+        self.next: Op | None = None
+        self.attributes = attributes
+        self.location = location
+        self.regions = list(regions)
+        for region in regions:
+            assert region.parent is None, "region already has an owner"
+            region.parent = self
+        self._operands: list[Value] = []
+        self.operands = operands
+
+    def set_result_types(self, types: Sequence[Type]) -> None:
+        self.results = [OpResult(t, self, i) for i, t in enumerate(types)]
+
+    @classmethod
+    def segments(cls, groups: Sequence[Sequence[Value]]) -> dict[str, Attribute]:
+        """`operandSegmentSizes` for an op with several variadic operand groups."""
+        if sum(f.variadic for f in cls.fields if f.kind == "operand") < 2:
+            return {}
+        return {"operandSegmentSizes": DenseArrayAttr(i32, tuple(len(g) for g in groups))}
+
+    # What a declaration may override ------------------------------------------------------------------
+
+    def infer(self) -> Sequence[Type]:
+        """Result types from operands and attributes."""
+        if not any(f.kind == "result" for f in self.fields):
+            return []
+        raise AssertionError(f"{self.name} does not infer its result types")
+
+    def verify_op(self) -> None:
+        """Checks the op's own contract; raises through `self.error(...)`."""
+
+    def fold(self) -> Sequence[Value | Attribute] | None:
+        """Each result as an existing value or a constant attribute; None if nothing folds."""
+        return None
+
+    # Structure ----------------------------------------------------------------------------------------
+
+    @property
+    def operands(self) -> list[Value]:
+        """The operands; assign a new list to change them."""
+        return self._operands
+
+    @operands.setter
+    def operands(self, values: Sequence[Value]) -> None:
+        for old in self._operands:
+            old.users.pop(self, None)
+        self._operands = list(values)
+        for new in self._operands:
+            new.users[self] = None
+
+    def set_operand(self, index: int, value: Value) -> None:
+        self.operands = [*self._operands[:index], value, *self._operands[index + 1 :]]
+
+    @property
+    def result(self) -> OpResult:
+        """The only result."""
+        assert len(self.results) == 1, f"{self.name} has {len(self.results)} results"
+        return self.results[0]
+
+    @property
+    def body(self) -> Block:
+        """The block of the first region."""
+        return self.regions[0].block
+
+    @property
+    def parent(self) -> Op | None:
+        """The operation whose region holds this one."""
+        return self.block.parent_op if self.block else None
+
+    def ancestors(self) -> Iterator[Op]:
+        """The enclosing operations, innermost first."""
+        op = self.parent
+        while op is not None:
+            yield op
+            op = op.parent
+
+    def walk(self) -> Iterator[Op]:
+        """This op, then every op nested in it, in program order; the walked ops may be rewritten."""
+        yield self
+        for region in self.regions:
+            for op in region.block.ops:
+                yield from op.walk()
+
+    def detach(self: OpT) -> OpT:
+        """Unlinks the op from its block, to be inserted elsewhere."""
+        block = self.block
+        assert block is not None
+        if self.prev is None:
+            block.first = self.next
+        else:
+            self.prev.next = self.next
+        if self.next is None:
+            block.last = self.prev
+        else:
+            self.next.prev = self.prev
+        self.block = self.prev = self.next = None
+        return self
+
+    def erase(self) -> None:
+        """Removes the op, whose results nothing may use any more, and all that is nested in it."""
+        for result in self.results:
+            assert not result.users, f"{self.name} erased while %{result.name} is in use"
+        self._drop()
+        if self.block is not None:
+            self.detach()
+
+    def _drop(self) -> None:
+        for region in self.regions:
+            for op in region.block.ops:
+                op._drop()
+        self.operands = []
+
+    def replace_by(self, *values: Value) -> None:
+        """Replaces each result by a value and erases the op."""
+        for result, value in zip(self.results, values, strict=True):
+            result.replace_by(value)
+        self.erase()
+
+    def clone(self: OpT, mapping: dict[Value, Value] | None = None) -> OpT:
+        """A deep copy, not yet inserted; operands go through `mapping`, which learns the new values."""
+        mapping = {} if mapping is None else mapping
+        regions = [Region(Block([a.type for a in r.block.args], [a.name for a in r.block.args])) for r in self.regions]
+        operands = [mapping.get(v, v) for v in self.operands]
+        copy = type(self).from_parts(operands, [r.type for r in self.results], self.attributes, regions, self.location)
+        for old, new in zip(self.results, copy.results, strict=True):
+            new.name = old.name
+            mapping[old] = new
+        for old_region, new_region in zip(self.regions, regions, strict=True):
+            mapping.update(zip(old_region.block.args, new_region.block.args, strict=True))
+            for op in old_region.block.ops:
+                new_region.block.append(op.clone(mapping))
+        return copy
+
+    def has(self, trait: str) -> bool:
+        return trait in self.traits
+
+    def attr(self, name: str) -> Any:
+        """The attribute as a Python value (`python_value`), None if absent and without default."""
+        for field in self.fields:
+            if field.name == name and field.kind == "attribute":
+                return field.__get__(self, type(self))
+        found = self.attributes.get(name)
+        from mdsl.ir.attributes import python_value
+
+        return None if found is None else python_value(found)
+
+    def error(self, message: str) -> VerifyError:
+        """An error at this op, to be raised by the caller."""
+        return VerifyError(message, self)
+
+    def __repr__(self) -> str:
+        from mdsl.syntax.printer import print_op
+
+        return print_op(self)
+
+
+class VerifyError(Exception):
+    """The IR breaks a rule; `op` is where."""
+
+    def __init__(self, message: str, op: Op) -> None:
+        super().__init__(f"'{op.name}': {message}")
+        self.op = op
+
+
+class Builder:
+    """Inserts operations at a point: before an op, or at a block's end."""
+
+    def __init__(self, block: Block, before: Op | None = None, location: Location | None = None) -> None:
+        self.block = block
+        self.point = before
+        self.location = location or (before.location if before else None)
+
+    @staticmethod
+    def before(op: Op) -> Builder:
+        assert op.block is not None
+        return Builder(op.block, op)
+
+    @staticmethod
+    def after(op: Op) -> Builder:
+        assert op.block is not None
+        return Builder(op.block, op.next, op.location)
+
+    def add(self, op: OpT, *names: str | None) -> OpT:
+        """Inserts `op`; names its results."""
+        op.location = op.location or self.location
+        for result, name in zip(op.results, names, strict=False):
+            result.name = name
+        return self.block.insert(op, self.point)
+
+    def value(self, op: Op, name: str | None = None) -> Value:
+        """Inserts `op` and returns its only result."""
+        return self.add(op, name).result

@@ -1,0 +1,185 @@
+"""How an operation is declared: class attributes that are its operands, results, attributes and regions.
+
+    class Softmax(Op):
+        '''Softmax along one axis.'''
+        name = "nn.softmax"
+        traits = PURE
+        x = operand(FLOAT_TENSOR)
+        axis = attr(INT, default=-1)
+        y = result(FLOAT_TENSOR)
+
+A declaration is the only description of an op: parser, printer, verifier, documentation and the editors'
+word lists read it. On an instance, `op.x` is the operand, `op.axis` the attribute as a Python value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from mdsl.ir import types as t
+from mdsl.ir.attributes import (
+    AffineMapAttr,
+    ArrayAttr,
+    Attribute,
+    AttributeLike,
+    DenseArrayAttr,
+    DenseAttr,
+    DenseResourceAttr,
+    DictAttr,
+    FloatAttr,
+    IntegerAttr,
+    StringAttr,
+    SymbolRefAttr,
+    TypeAttr,
+    UnitAttr,
+    attribute,
+    python_value,
+)
+from mdsl.ir.core import Op, Value
+
+# Traits ------------------------------------------------------------------------------------------------
+
+PURE = frozenset({"pure"})  # no effect but its results: may be folded, merged and dropped
+TERMINATOR = frozenset({"terminator"})  # the last op of a block
+ISOLATED = frozenset({"isolated"})  # its regions see no values from outside; they name their own
+SYMBOL = frozenset({"symbol"})  # defines `@sym_name`
+COMMUTATIVE = frozenset({"commutative"})
+SAME_TYPE = frozenset({"same-type"})  # operands and results are of one type
+ELEMENTWISE = frozenset({"elementwise"})  # scalars, vectors and tensors alike, element by element
+NO_TERMINATOR = frozenset({"no-terminator"})  # its block needs none
+READS = frozenset({"reads"})  # reads memory: two of them merge if nothing writes in between
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """What a type or an attribute must be; `description` stands in the error message."""
+
+    description: str
+    accepts: Callable[[Any], bool]
+
+
+def _elements(description: str, elements: tuple[t.Type, ...], *shaped: type[t.Type]) -> Constraint:
+    """Elements among `elements`, held in one of the `shaped` types, or bare where that is empty."""
+    if not shaped:
+        return Constraint(description, lambda x: x in elements)
+    return Constraint(description, lambda x: isinstance(x, shaped) and x.element in elements)
+
+
+ANY = Constraint("any type", lambda _: True)
+SCALAR_TYPES = (*t.FLOATS, *t.INTEGERS)
+SCALAR = _elements("a scalar", SCALAR_TYPES)
+TENSOR = Constraint("a tensor", lambda x: isinstance(x, t.TensorType))
+MEMREF = Constraint("a memref", lambda x: isinstance(x, t.MemRefType))
+VECTOR = Constraint("a vector", lambda x: isinstance(x, t.VectorType))
+SHAPED = Constraint("a tensor or a memref", lambda x: isinstance(x, t.TensorType | t.MemRefType))
+FLOAT_TENSOR = _elements("a tensor of floats", t.FLOATS, t.TensorType)
+INT_TENSOR = _elements("a tensor of integers", t.INTEGERS, t.TensorType)
+BOOL_TENSOR = _elements("a tensor of i1", (t.i1,), t.TensorType)
+INDEX = _elements("index", (t.index,))
+BOOL = _elements("i1", (t.i1,))
+INTEGER = _elements("an integer", t.INTEGERS)
+FLOAT_LIKE = Constraint("a float, or a vector or tensor of floats", t.is_float)
+INT_LIKE = Constraint("an integer, or a vector or tensor of integers", t.is_integer)
+BOOL_LIKE = Constraint("i1, or a vector or tensor of i1", lambda x: t.element_of(x) == t.i1)
+
+INT = Constraint("an integer", lambda a: isinstance(a, IntegerAttr) and a.type != t.i1)
+FLOAT = Constraint("a number", lambda a: isinstance(a, FloatAttr | IntegerAttr))
+BOOLEAN = Constraint("true or false", lambda a: isinstance(a, IntegerAttr) and a.type == t.i1)
+STRING = Constraint("a string", lambda a: isinstance(a, StringAttr))
+SYMBOL_REF = Constraint("a symbol", lambda a: isinstance(a, SymbolRefAttr))
+TYPE = Constraint("a type", lambda a: isinstance(a, TypeAttr))
+MAP = Constraint("an affine map", lambda a: isinstance(a, AffineMapAttr))
+UNIT = Constraint("a unit attribute", lambda a: isinstance(a, UnitAttr))
+ARRAY = Constraint("an array", lambda a: isinstance(a, ArrayAttr))
+DICT = Constraint("a dictionary", lambda a: isinstance(a, DictAttr))
+ANY_ATTR = Constraint("an attribute", lambda _: True)
+CONSTANT = Constraint("a number or dense data", lambda a: isinstance(a, IntegerAttr | FloatAttr | DenseAttr | DenseResourceAttr))
+INTS = Constraint(
+    "a list of integers",
+    lambda a: isinstance(a, DenseArrayAttr) or (isinstance(a, ArrayAttr) and all(INT.accepts(v) for v in a.values)),
+)
+
+
+def one_of(*words: str) -> Constraint:
+    """A string among `words`."""
+    listed = ", ".join(f'"{w}"' for w in words)
+    return Constraint(f"one of {listed}", lambda a: isinstance(a, StringAttr) and a.value in words)
+
+
+class Field:
+    """One operand, result, attribute or region of a declaration (a descriptor)."""
+
+    def __init__(
+        self,
+        kind: str,
+        constraint: Constraint,
+        variadic: bool = False,
+        optional: bool = False,
+        default: AttributeLike = None,
+        doc: str = "",
+    ) -> None:
+        self.kind = kind
+        self.constraint = constraint
+        self.variadic = variadic or (optional and kind != "attribute")
+        self.optional = optional
+        self.default = None if default is None else attribute(default)
+        self.doc = doc
+        self.name = ""
+
+    def __set_name__(self, owner: type[Op], name: str) -> None:
+        self.name = name.rstrip("_")
+        # Redeclared in a subclass: takes the place of the inherited field.
+        kept = tuple(f for f in owner.fields if f.name != self.name)
+        owner.fields = (*kept, self)
+
+    def __get__(self, op: Op | None, owner: type[Op]) -> Any:
+        if op is None:
+            return self
+        match self.kind:
+            case "operand":
+                return self._pick(op, op.operands, "operandSegmentSizes")
+            case "result":
+                return self._pick(op, list(op.results), "resultSegmentSizes")
+            case "region":
+                position = [f.name for f in owner.fields if f.kind == "region"].index(self.name)
+                return op.regions[position].block
+        found: Attribute | None = op.attributes.get(self.name, self.default)
+        return None if found is None else python_value(found)
+
+    def _pick(self, op: Op, values: list[Value], segments: str) -> Any:
+        start, end = self.span(op, len(values), segments)
+        picked = values[start:end]
+        if self.optional:
+            return picked[0] if picked else None
+        return picked if self.variadic else picked[0]
+
+    def span(self, op: Op, total: int, segments: str = "operandSegmentSizes") -> tuple[int, int]:
+        """Where this field's values lie among the op's `total` operands or results."""
+        group = [f for f in op.fields if f.kind == self.kind]
+        position = group.index(self)
+        sizes = op.attributes.get(segments)
+        if isinstance(sizes, DenseArrayAttr):
+            counts = [int(n) for n in sizes.values]
+        else:
+            rest = total - sum(not f.variadic for f in group)
+            counts = [rest if f.variadic else 1 for f in group]
+        start = sum(counts[:position])
+        return start, start + counts[position]
+
+
+def operand(constraint: Constraint = ANY, *, variadic: bool = False, optional: bool = False, doc: str = "") -> Any:
+    return Field("operand", constraint, variadic, optional, doc=doc)
+
+
+def result(constraint: Constraint = ANY, *, variadic: bool = False, doc: str = "") -> Any:
+    return Field("result", constraint, variadic, doc=doc)
+
+
+def attr(constraint: Constraint, *, default: AttributeLike = None, optional: bool = False, doc: str = "") -> Any:
+    return Field("attribute", constraint, optional=optional, default=default, doc=doc)
+
+
+def region(doc: str = "") -> Any:
+    return Field("region", ANY, doc=doc)

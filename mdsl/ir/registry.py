@@ -1,0 +1,23 @@
+"""Finding an operation's declaration by its name."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module
+
+from mdsl.ir.core import Op
+
+DIALECTS = ("builtin", "func", "arith", "math", "tensor", "memref", "affine", "scf", "linalg", "vector", "nn", "ukernel", "vm")
+"""Every dialect, in the order in which a program passes through them from the module inwards."""
+
+
+@cache
+def operations() -> dict[str, type[Op]]:
+    """Every declared operation, by name, dialect by dialect in order of declaration."""
+    found: dict[str, type[Op]] = {}
+    for dialect in DIALECTS:
+        for value in vars(import_module(f"mdsl.dialects.{dialect}")).values():
+            if isinstance(value, type) and issubclass(value, Op) and "name" in vars(value):
+                if value.name.split(".")[0] == dialect:
+                    found[value.name] = value
+    return found

@@ -1,0 +1,105 @@
+"""Checks what every program must keep to: declared shapes of ops, types, dominance, terminators, symbols."""
+
+from __future__ import annotations
+
+from mdsl.ir.attributes import Attribute, StringAttr, SymbolRefAttr
+from mdsl.ir.core import Block, Op, OpResult, Value
+from mdsl.ir.declare import Field
+
+
+def verify(root: Op) -> None:
+    """Raises VerifyError at the first op that breaks a rule."""
+    _verify_op(root, set())
+
+
+def _verify_op(op: Op, visible: set[Value]) -> None:
+    for value in op.operands:
+        if value not in visible:
+            raise op.error(f"operand %{value.name or '?'} {_why_invisible(value)}")
+    _verify_fields(op)
+    inside: set[Value] = set() if op.has("isolated") else visible
+    for region in op.regions:
+        _verify_block(op, region.block, inside)
+    op.verify_op()
+    _verify_symbols(op)
+
+
+def _why_invisible(value: Value) -> str:
+    owner = value.owner
+    if isinstance(owner, Op) and owner.block is None:
+        return "belongs to an erased operation"
+    return "does not dominate its use"
+
+
+def _verify_block(op: Op, block: Block, visible: set[Value]) -> None:
+    local: list[Value] = list(block.args)
+    visible.update(local)
+    inner = block.first
+    while inner is not None:
+        _verify_op(inner, visible)
+        if inner.has("terminator") and inner.next is not None:
+            raise inner.error("must be the last operation of its block")
+        visible.update(inner.results)
+        local.extend(inner.results)
+        inner = inner.next
+    if block.last is not None and not block.last.has("terminator") and not op.has("no-terminator"):
+        raise block.last.error(f"the last operation in '{op.name}' must be a terminator")
+    visible.difference_update(local)
+
+
+def _verify_fields(op: Op) -> None:
+    for kind, values in (("operand", op.operands), ("result", op.results)):
+        fields = [f for f in op.fields if f.kind == kind]
+        plain = sum(not f.variadic for f in fields)
+        if len(values) < plain or (len(values) > plain and len(fields) == plain):
+            raise op.error(f"takes {'at least ' if len(fields) > plain else ''}{plain} {kind}s, got {len(values)}")
+        for field in fields:
+            _verify_types(op, field, values)
+    for field in op.fields:
+        if field.kind == "attribute":
+            _verify_attribute(op, field)
+    wanted = sum(f.kind == "region" for f in op.fields)
+    if len(op.regions) != wanted:
+        raise op.error(f"takes {wanted} regions, got {len(op.regions)}")
+    if op.has("same-type"):
+        types = {v.type for v in (*op.operands, *op.results)}
+        if len(types) > 1:
+            raise op.error(f"operands and results must be of one type, got {', '.join(sorted(map(str, types)))}")
+
+
+def _verify_types(op: Op, field: Field, values: list[Value] | list[OpResult]) -> None:
+    start, end = field.span(op, len(values), "operandSegmentSizes" if field.kind == "operand" else "resultSegmentSizes")
+    if end > len(values) or start < 0 or (not field.variadic and end - start != 1):
+        raise op.error(f"operandSegmentSizes do not fit {len(values)} {field.kind}s")
+    for value in values[start:end]:
+        if not field.constraint.accepts(value.type):
+            raise op.error(f"{field.kind} '{field.name}' must be {field.constraint.description}, got {value.type}")
+
+
+def _verify_attribute(op: Op, field: Field) -> None:
+    found: Attribute | None = op.attributes.get(field.name)
+    if found is None:
+        if field.default is None and not field.optional:
+            raise op.error(f"attribute '{field.name}' is missing ({field.constraint.description})")
+        return
+    if not field.constraint.accepts(found):
+        raise op.error(f"attribute '{field.name}' must be {field.constraint.description}, got {found}")
+
+
+def _verify_symbols(op: Op) -> None:
+    """In a module: names are unique, and every reference finds its definition."""
+    if op.name != "builtin.module":
+        return
+    defined: set[str] = set()
+    for inner in op.body.ops:
+        if inner.has("symbol"):
+            name = inner.attributes.get("sym_name")
+            assert isinstance(name, StringAttr)
+            if name.value in defined:
+                raise inner.error(f"@{name.value} is already defined")
+            defined.add(name.value)
+    for inner in op.walk():
+        for attr in inner.attributes.values():
+            if isinstance(attr, SymbolRefAttr) and attr.name not in defined:
+                raise inner.error(f"@{attr.name} is not defined")
+

@@ -1,0 +1,44 @@
+"""What a pass is: a frozen dataclass whose fields are its options and whose `run` rewrites a module in place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar
+
+from mdsl.codegen.target import Target
+from mdsl.dialects.builtin import ModuleOp
+
+LEVELS = ("nn", "linalg", "tiled", "dispatch", "buffers", "kernels", "vm")
+"""The levels a program passes through, from a graph of tensor ops to bytecode's instructions."""
+
+
+def option(default: Any, help: str) -> Any:
+    """A pass's option: a dataclass field with its documentation. Types: int, bool, str, tuple[int, ...]."""
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass(frozen=True)
+class Pass:
+    """Base of passes. The class docstring's first line is the pass's help; it shows IR before and after.
+
+    `level` is the level that the pass works on: `mdsl opt` lowers a program that lies above it first.
+    None: any level.
+    """
+
+    name: ClassVar[str]
+    level: ClassVar[str | None] = None
+
+    def run(self, module: ModuleOp, target: Target) -> None:
+        """Rewrites `module`. Raises VerifyError where the program cannot be lowered."""
+        raise AssertionError(f"pass {self.name} has no run method")
+
+    def __str__(self) -> str:
+        """As `--pass-pipeline` writes it, with the options that differ from their defaults."""
+        changed = [f"{f.name}={_spell(getattr(self, f.name))}" for f in fields(self) if getattr(self, f.name) != f.default]
+        return f"{self.name}{{{','.join(changed)}}}" if changed else self.name
+
+
+def _spell(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"[{','.join(map(str, value))}]" if isinstance(value, tuple) else str(value)

@@ -1,0 +1,344 @@
+"""Types and attributes: from syntax trees to `ir.types` and `ir.attributes`."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+from lark import Token, Tree
+
+from mdsl.ir import affine
+from mdsl.ir.attributes import (
+    AffineMapAttr,
+    ArrayAttr,
+    Attribute,
+    DenseArrayAttr,
+    DenseAttr,
+    DenseResourceAttr,
+    DictAttr,
+    FloatAttr,
+    IntegerAttr,
+    Location,
+    OpaqueAttr,
+    StringAttr,
+    SymbolRefAttr,
+    TypeAttr,
+    UnitAttr,
+)
+from mdsl.ir.types import (
+    DYNAMIC,
+    SCALARS,
+    FloatType,
+    FunctionType,
+    MemRefType,
+    OpaqueType,
+    ShapedType,
+    TensorType,
+    Type,
+    VectorType,
+    dtype_of,
+    f64,
+    i1,
+    i64,
+)
+from mdsl.syntax.errors import Source, SyntaxError_
+from mdsl.syntax.grammar import Node, parse_tree
+from mdsl.syntax.resources import Resources
+
+_BOOLS = {"true": 1, "false": 0}
+
+
+class AttributeReader:
+    """Reads types and attributes of one text; knows its aliases and resources."""
+
+    def __init__(self, source: Source, resources: Resources) -> None:
+        self.source = source
+        self.resources = resources
+        self.types: dict[str, Type] = {}
+        self.aliases: dict[str, Attribute] = {}
+
+    def error(self, message: str, node: Node) -> SyntaxError_:
+        token = node if isinstance(node, Token) else next(iter(node.scan_values(lambda _: True)), None) if node else None
+        offset, length = (token.start_pos or 0, len(token)) if token is not None else (len(self.source.text.rstrip()), 1)
+        return SyntaxError_(message, self.source, offset, length)
+
+    def define(self, tree: Tree[Token]) -> None:
+        """Takes in an alias definition or a resource section."""
+        if tree.data == "metadata":
+            token = tree.children[0]
+            assert isinstance(token, Token)
+            self.resources.read_section(str(token), token.start_pos or 0)
+            return
+        name, value = tree.children
+        assert isinstance(name, Token)
+        if name.type == "TYPE_ALIAS":
+            self.types[str(name)] = self.type(value)
+        else:
+            self.aliases[str(name)] = self.attribute(value)
+
+    # Types ------------------------------------------------------------------------------------------------
+
+    def type(self, node: Node) -> Type:
+        if isinstance(node, Tree):
+            return self._function_type(node)
+        assert isinstance(node, Token)
+        match node.type:
+            case "SCALAR_TYPE":
+                if str(node) not in SCALARS:
+                    raise self.error(f"no type '{node}': integers are i1, i8, i16, i32 and i64", node)
+                return SCALARS[str(node)]
+            case "SHAPED_TYPE":
+                return _shaped_type(str(node)) or self._bad_shape(node)
+            case "TYPE_ALIAS" if str(node) in self.types:
+                return self.types[str(node)]
+            case "DIALECT_TYPE":
+                return OpaqueType(str(node))
+        raise self.error(f"expected a type, got '{node}'", node)
+
+    def _function_type(self, tree: Tree[Token]) -> FunctionType:
+        if tree.data != "function_type":
+            raise self.error("expected a type", tree)
+        inputs, results = tree.children
+        return FunctionType(self.types_of(inputs), self.types_of(results))
+
+    def types_of(self, node: Node) -> tuple[Type, ...]:
+        """`type` or `(type, ...)`."""
+        if isinstance(node, Tree) and node.data == "type_list":
+            return tuple(self.type(c) for c in node.children if c is not None)
+        return (self.type(node),)
+
+    def _bad_shape(self, token: Token) -> Type:
+        tree = parse_tree(self.source, "shaped_type", str(token), token.start_pos or 0)
+        raise self.error(f"no type '{tree.children[-2] if tree.children[-1] is None else token}'", token)
+
+    # Attributes -------------------------------------------------------------------------------------------
+
+    def entries(self, tree: Tree[Token]) -> dict[str, Attribute]:
+        """The entries of a `dict`."""
+        found: dict[str, Attribute] = {}
+        for entry in tree.children:
+            if not isinstance(entry, Tree):
+                continue
+            key, value = entry.children
+            assert isinstance(key, Tree)
+            token = key.children[0]
+            assert isinstance(token, Token)
+            name = json.loads(token) if token.type == "STRING" else str(token)
+            if name in found:
+                raise self.error(f"attribute '{name}' is given twice", token)
+            found[name] = UnitAttr() if value is None else self.attribute(value)
+        return found
+
+    def attribute(self, node: Node) -> Attribute:
+        if isinstance(node, Token):
+            return self._token(node)
+        assert isinstance(node, Tree)
+        match node.data:
+            case "typed_number":
+                number, type = node.children
+                assert isinstance(number, Token)
+                return self.number(number, None if type is None else self.type(type))
+            case "list":
+                return ArrayAttr(tuple(self.attribute(c) for c in node.children if c is not None))
+            case "dict":
+                return DictAttr(tuple(self.entries(node).items()))
+            case "dense":
+                return self._dense(node)
+            case "resource":
+                return self._resource(node)
+            case "array":
+                return self._array(node)
+            case "function_type":
+                return TypeAttr(self._function_type(node))
+        raise self.error("expected an attribute", node)
+
+    def _token(self, token: Token) -> Attribute:
+        text = str(token)
+        match token.type:
+            case "STRING":
+                return StringAttr(json.loads(text))
+            case "SYMBOL":
+                return SymbolRefAttr(json.loads(text[1:]) if text[1] == '"' else text[1:])
+            case "AFFINE_MAP":
+                return AffineMapAttr(self._map(token))
+            case "ATTR_ALIAS":
+                if text not in self.aliases:
+                    raise self.error(f"{text} is not defined", token)
+                return self.aliases[text]
+            case "DIALECT_ATTR":
+                return OpaqueAttr(text)
+            case "WORD" if text in _BOOLS:
+                return IntegerAttr(_BOOLS[text], i1)
+            case "WORD" if text == "unit":
+                return UnitAttr()
+            case "NUMBER":
+                return self.number(token, None)
+            case "SCALAR_TYPE" | "SHAPED_TYPE" | "TYPE_ALIAS" | "DIALECT_TYPE":
+                return TypeAttr(self.type(token))
+        raise self.error(f"expected an attribute, got '{text}'", token)
+
+    def number(self, token: Token, type: Type | None) -> Attribute:
+        """`1`, `1.5`, `0x7F800000 : f32`; without a type an integer is i64 and a decimal f64."""
+        text = str(token)
+        if type is None:
+            type = f64 if "." in text else i64
+        if isinstance(type, FloatType):
+            return FloatAttr(self._float(token, type), type)
+        if "." in text:
+            raise self.error(f"{text} is not an integer", token)
+        value = int(text, 0)
+        bits = 64 if type not in SCALARS.values() or str(type) == "index" else int(str(type)[1:])
+        if not -(1 << bits - 1) <= value < 1 << bits:
+            raise self.error(f"{text} does not fit in {type}", token)
+        # `255 : i8` names the same bits as `-1 : i8`.
+        return IntegerAttr(value - (1 << bits) if value >= 1 << max(bits - 1, 1) and bits > 1 else value, type)
+
+    def _float(self, token: Token, type: FloatType) -> float:
+        text = str(token)
+        if not text.startswith("0x"):
+            return float(dtype_of(type).type(float(text)))
+        dtype = dtype_of(type)
+        try:
+            raw = struct.pack(">Q", int(text, 16))[-dtype.itemsize :]
+        except struct.error:
+            raise self.error(f"{text} does not fit in {type}", token) from None
+        return float(np.frombuffer(raw[::-1], dtype)[0])
+
+    def _dense(self, tree: Tree[Token]) -> Attribute:
+        body, type_node = tree.children
+        type = self._shaped(type_node)
+        if isinstance(body, Token) and body.type == "STRING":
+            return self._dense_bytes(body, type)
+        dtype = dtype_of(type.element)
+        if body is None:
+            return self._of_shape(np.zeros(0, dtype), type, tree)
+        values = self._nested(body, type.element)
+        if not isinstance(values, list):
+            return DenseAttr.splat(values, type)
+        try:
+            array = np.array(values, dtype)
+        except (ValueError, OverflowError) as error:
+            raise self.error(f"dense data does not fit {type}: {error}", tree) from None
+        return self._of_shape(array, type, tree)
+
+    def _of_shape(self, array: np.ndarray, type: ShapedType, tree: Tree[Token]) -> Attribute:
+        if array.shape != type.shape and not (array.size == 0 == type.size):
+            raise self.error(f"dense data of shape {list(array.shape)} for {type}", tree)
+        return DenseAttr(array.reshape(type.shape), type)
+
+    def _dense_bytes(self, token: Token, type: ShapedType) -> Attribute:
+        """`dense<"0x0000803F...">`: the elements' bytes, little-endian, in row-major order."""
+        text = json.loads(token)
+        try:
+            data = bytes.fromhex(text.removeprefix("0x"))
+        except ValueError:
+            raise self.error("dense data in a string is written in hexadecimal, \"0x...\"", token) from None
+        if len(data) != type.nbytes:
+            raise self.error(f"{len(data)} bytes of data for {type}, which has {type.nbytes}", token)
+        return DenseAttr(np.frombuffer(data, dtype_of(type.element)).reshape(type.shape), type)
+
+    def _nested(self, node: Node, element: Type) -> float | list[float]:
+        if isinstance(node, Tree):
+            return [self._nested(c, element) for c in node.children if c is not None]  # type: ignore[misc]
+        assert isinstance(node, Token)
+        attr = IntegerAttr(_BOOLS[str(node)], i1) if str(node) in _BOOLS else None
+        if attr is None and node.type != "NUMBER":
+            raise self.error(f"expected a number, got '{node}'", node)
+        attr = attr or self.number(node, element)
+        assert isinstance(attr, IntegerAttr | FloatAttr)
+        return attr.value
+
+    def _shaped(self, node: Node) -> ShapedType:
+        type = self.type(node)
+        if not isinstance(type, ShapedType) or not type.is_static:
+            raise self.error(f"dense data needs a static shape, not {type}", node)
+        return type
+
+    def _resource(self, tree: Tree[Token]) -> Attribute:
+        name_token, type_node = tree.children
+        assert isinstance(name_token, Token)
+        name = json.loads(name_token) if name_token.type == "STRING" else str(name_token)
+        type = self._shaped(type_node)
+        try:
+            return DenseResourceAttr(name, type, self.resources.find(name, type))
+        except ValueError as error:
+            raise self.error(str(error), name_token) from None
+
+    def _array(self, tree: Tree[Token]) -> Attribute:
+        element, *values = tree.children
+        type = self.type(element)
+        numbers = [self._nested(v, type) for v in values if v is not None]
+        return DenseArrayAttr(type, tuple(n for n in numbers if not isinstance(n, list)))
+
+    def location(self, node: Node) -> Location | None:
+        """`loc("file":1:2)`; None for `loc(unknown)`."""
+        assert isinstance(node, Tree)
+        return self.location_of(list(node.children))
+
+    def location_of(self, parts: Sequence[Node]) -> Location | None:
+        tokens = [p for p in parts if isinstance(p, Token) and p.type != "COLON"]
+        if len(tokens) == 3:
+            return Location(json.loads(tokens[0]), int(tokens[1]), int(tokens[2]))
+        if len(tokens) == 1 and tokens[0].type == "ATTR_ALIAS":
+            found = self.aliases.get(str(tokens[0]))
+            return found if isinstance(found, Location) else None
+        return None
+
+    # Maps -------------------------------------------------------------------------------------------------
+
+    def _map(self, token: Token) -> affine.AffineMap:
+        tree = parse_tree(self.source, "affine_map", str(token), token.start_pos or 0)
+        words = [str(c) for c in tree.children if isinstance(c, Token) and c.type == "WORD"]
+        header = str(token).split("->")[0]
+        num_symbols = len(header.split("[")[1].split("]")[0].split(",")) if "[" in header and header.split("[")[1].strip("] )") else 0
+        dims, symbols = words[: len(words) - num_symbols], words[len(words) - num_symbols :]
+        names: dict[str, affine.AffineExpr] = {n: affine.Dim(i) for i, n in enumerate(dims)}
+        names.update({n: affine.Sym(i) for i, n in enumerate(symbols)})
+        plain = len(words)
+        results = [c for c in tree.children if c is not None][plain:]
+        return affine.AffineMap(len(dims), num_symbols, tuple(self._expr(r, names, token) for r in results))
+
+    def _expr(self, node: Node, names: dict[str, affine.AffineExpr], token: Token) -> affine.AffineExpr:
+        assert isinstance(node, Tree)
+        children = node.children
+        match node.data:
+            case "const":
+                return affine.Const(int(str(children[0])))
+            case "name":
+                if str(children[0]) not in names:
+                    raise self.error(f"'{children[0]}' is not a dimension of this map", token)
+                return names[str(children[0])]
+            case "negate":
+                return self._expr(children[0], names, token) * -1
+        left, right = self._expr(children[0], names, token), self._expr(children[-1], names, token)
+        match node.data:
+            case "add":
+                return left + right
+            case "sub":
+                return left - right
+            case "mul":
+                return left * right
+        return affine.binary(str(children[1]), left, right)
+
+
+@lru_cache(maxsize=4096)
+def _shaped_type(text: str) -> Type | None:
+    """The type a spelling stands for; None if its element is no type."""
+    tree = parse_tree(Source("<type>", text), "shaped_type")
+    kind, dims, element, layout = tree.children
+    if str(element) not in SCALARS:
+        return None
+    shape = tuple(DYNAMIC if d == "?" else int(d) for d in str(dims or "").split("x") if d)
+    scalar = SCALARS[str(element)]
+    if kind == "tensor":
+        return TensorType(shape, scalar)
+    if kind == "vector":
+        return VectorType(shape, scalar)
+    if not isinstance(layout, Tree):
+        return MemRefType(shape, scalar)
+    extents = [DYNAMIC if str(c) == "?" else int(str(c)) for c in layout.children if c is not None]
+    strides, offset = extents[: len(shape)], extents[len(shape) :]
+    return MemRefType(shape, scalar, tuple(strides), offset[0] if offset else 0)

@@ -1,0 +1,250 @@
+"""Reading the pieces of a custom form, one after another, with errors at the piece that does not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+from lark import Token, Tree
+
+from mdsl.ir.attributes import ArrayAttr, Attribute, DictAttr, Location
+from mdsl.ir.core import Region, Value
+from mdsl.ir.types import DYNAMIC, FunctionType, Type
+from mdsl.syntax.errors import SyntaxError_
+from mdsl.syntax.grammar import Node
+
+if TYPE_CHECKING:
+    from mdsl.syntax.parser import Parser
+
+T = TypeVar("T")
+
+_TYPE_TOKENS = ("SCALAR_TYPE", "SHAPED_TYPE", "TYPE_ALIAS", "DIALECT_TYPE")
+
+
+class Cursor:
+    """Pieces `pieces[at:]` of the op (or bracketed group) whose first token is `anchor`."""
+
+    def __init__(self, parser: Parser, pieces: Sequence[Node], anchor: Token) -> None:
+        self.parser = parser
+        self.pieces = list(pieces)
+        self.anchor = anchor
+        self.at = 0
+
+    # Looking ----------------------------------------------------------------------------------------------
+
+    @property
+    def piece(self) -> Node:
+        return self.pieces[self.at] if self.at < len(self.pieces) else None
+
+    def sees(self, text: str) -> bool:
+        """True if the next piece is the word or the punctuation `text`, or opens the bracket `text`."""
+        piece = self.piece
+        if isinstance(piece, Tree):
+            return {"parens": "(", "brackets": "[", "angles": "<", "braces": "{"}.get(str(piece.data)) == text
+        return piece is not None and str(piece) == text
+
+    def sees_token(self, *types: str) -> bool:
+        return isinstance(self.piece, Token) and self.piece.type in types
+
+    def fail(self, expected: str) -> SyntaxError_:
+        piece = self.piece
+        token = piece if isinstance(piece, Token) else next(iter(piece.scan_values(lambda _: True)), None) if piece else None
+        if token is None:
+            last = [t for p in self.pieces[: self.at] for t in (p.scan_values(lambda _: True) if isinstance(p, Tree) else [p])]
+            after = next((t for t in reversed(last) if isinstance(t, Token)), self.anchor)
+            place = (after.start_pos or 0) + len(after)
+            return SyntaxError_(f"expected {expected} after '{after}'", self.parser.source, place)
+        return self.parser.error(f"expected {expected}, got '{token}'", token)
+
+    # Taking -----------------------------------------------------------------------------------------------
+
+    def accept(self, text: str) -> bool:
+        if isinstance(self.piece, Token) and str(self.piece) == text:
+            self.at += 1
+            return True
+        return False
+
+    def expect(self, text: str) -> None:
+        if not self.accept(text):
+            raise self.fail(f"'{text}'")
+
+    def end(self, what: str) -> None:
+        """Nothing may be left."""
+        if self.at < len(self.pieces):
+            piece = self.piece
+            token = piece if isinstance(piece, Token) else next(iter(piece.scan_values(lambda _: True)), self.anchor) if piece else self.anchor
+            raise self.parser.error(f"unexpected '{token}' after {what}", token)
+
+    def token(self, type: str, what: str) -> Token:
+        piece = self.piece
+        if not isinstance(piece, Token) or piece.type != type:
+            raise self.fail(what)
+        self.at += 1
+        return piece
+
+    def group(self, bracket: str) -> Cursor:
+        """A cursor over the inside of the bracketed group that comes next."""
+        piece = self.piece
+        if not isinstance(piece, Tree) or not self.sees(bracket):
+            raise self.fail(f"'{bracket}'")
+        self.at += 1
+        return Cursor(self.parser, piece.children, next(iter(piece.scan_values(lambda _: True)), self.anchor))
+
+    def many(self, read: Callable[[Cursor], T]) -> list[T]:
+        """`read` separated by commas, up to the end of this cursor."""
+        items: list[T] = []
+        while self.at < len(self.pieces):
+            items.append(read(self))
+            if self.at < len(self.pieces):
+                self.expect(",")
+        return items
+
+    def value(self) -> Value:
+        return self.parser.value(self.token("VALUE", "a value (%name)"))
+
+    def values(self) -> list[Value]:
+        """`%a, %b`, possibly none."""
+        found: list[Value] = []
+        while self.sees_token("VALUE"):
+            found.append(self.value())
+            if not self.sees(",") or not self._value_follows():
+                break
+            self.at += 1
+        return found
+
+    def _value_follows(self) -> bool:
+        after = self.pieces[self.at + 1] if self.at + 1 < len(self.pieces) else None
+        return isinstance(after, Token) and after.type == "VALUE"
+
+    def word(self) -> str:
+        return str(self.token("WORD", "a word"))
+
+    def symbol(self) -> str:
+        token = self.token("SYMBOL", "a symbol (@name)")
+        return str(token)[1:].strip('"')
+
+    def integer(self) -> int:
+        token = self.token("NUMBER", "an integer")
+        try:
+            return int(str(token), 0)
+        except ValueError:
+            raise self.parser.error(f"expected an integer, got '{token}'", token) from None
+
+    def type(self) -> Type:
+        """A type, or a function type written with parentheses."""
+        if self.sees("("):
+            return self.function_type()
+        if not self.sees_token(*_TYPE_TOKENS):
+            raise self.fail("a type")
+        self.at += 1
+        return self.parser.attributes.type(self.pieces[self.at - 1])
+
+    def types(self) -> list[Type]:
+        """`type, type`, possibly none."""
+        found: list[Type] = []
+        while self.sees_token(*_TYPE_TOKENS) or (self.sees("(") and not found):
+            found.append(self.type())
+            if not self.accept(","):
+                break
+        return found
+
+    def type_group(self) -> list[Type]:
+        """`type` or `(type, ...)`."""
+        return self.group("(").many(Cursor.type) if self.sees("(") else [self.type()]
+
+    def function_type(self) -> FunctionType:
+        inputs = self.group("(").many(Cursor.type)
+        self.expect("->")
+        return FunctionType(tuple(inputs), tuple(self.type_group()))
+
+    def typed(self, values: Sequence[Value], types: Sequence[Type], start: int) -> None:
+        """Checks the written `types` against the `values`; `start` is where the types begin."""
+        anchor = self.pieces[start] if start < len(self.pieces) else None
+        token = anchor if isinstance(anchor, Token) else next(iter(anchor.scan_values(lambda _: True)), self.anchor) if anchor else self.anchor
+        if len(values) != len(types):
+            raise self.parser.error(f"{len(values)} operands, but {len(types)} operand types", token)
+        for value, type in zip(values, types, strict=True):
+            if value.type != type:
+                raise self.parser.error(f"%{value.name} is of type {value.type}, but {type} is written here", token)
+
+    def attribute(self) -> Attribute:
+        """Any attribute; a number takes the type that follows it behind a colon."""
+        reader = self.parser.attributes
+        piece = self.piece
+        if self.sees("["):
+            return ArrayAttr(tuple(self.group("[").many(Cursor.attribute)))
+        if self.sees("{"):
+            return DictAttr(tuple(self.dictionary().items()))
+        if piece is None or self.sees("(") or self.sees("<"):
+            raise self.fail("an attribute")
+        self.at += 1
+        if isinstance(piece, Token) and piece.type == "NUMBER":
+            return reader.number(piece, self.type() if self.accept(":") else None)
+        return reader.attribute(piece)
+
+    def dictionary(self) -> dict[str, Attribute]:
+        """`{name = value, flag}` if it comes next, else nothing."""
+        from mdsl.syntax.parser import unit_entries
+
+        piece = self.piece
+        if not isinstance(piece, Tree) or not self.sees("{"):
+            return {}
+        inner = piece.children[0]
+        assert isinstance(inner, Tree)
+        entries = self.parser.attributes.entries(inner) if inner.data == "dict" else unit_entries(inner)
+        if entries is None:
+            return {}
+        self.at += 1
+        return entries
+
+    def attr_dict(self, keyword: bool = False) -> dict[str, Attribute]:
+        """The op's attribute dictionary (after the word `attributes` where a region may follow)."""
+        if keyword and not self.accept("attributes"):
+            return {}
+        return self.dictionary()
+
+    def region(self, isolated: bool = False, args: Sequence[tuple[Token, Type]] = ()) -> Region:
+        if not self.sees("{"):
+            raise self.fail("a region")
+        self.at += 1
+        return self.parser.region(self.pieces[self.at - 1], isolated, args)
+
+    def arguments(self) -> list[tuple[Token, Type, dict[str, Attribute]]]:
+        """`(%a: type {attrs}, ...)`."""
+
+        def one(inner: Cursor) -> tuple[Token, Type, dict[str, Attribute]]:
+            token = inner.token("VALUE", "an argument (%name)")
+            inner.expect(":")
+            return token, inner.type(), inner.dictionary()
+
+        return self.group("(").many(one)
+
+    def index_list(self, brackets: str = "[") -> tuple[list[Value], list[int]]:
+        """`[%i, 0]`: the values, and every entry as a number (`DYNAMIC` where a value stands)."""
+        dynamic: list[Value] = []
+        static: list[int] = []
+        inner = self.group(brackets)
+        while inner.at < len(inner.pieces):
+            if inner.sees_token("VALUE"):
+                dynamic.append(inner.value())
+                static.append(DYNAMIC_INDEX)
+            else:
+                static.append(inner.integer())
+            if inner.at < len(inner.pieces):
+                inner.expect(",")
+        return dynamic, static
+
+    def take_location(self) -> Location | None:
+        """Removes a trailing `loc(...)`."""
+        if len(self.pieces) >= 2 and isinstance(self.pieces[-1], Tree) and str(self.pieces[-2]) == "loc":
+            group = self.pieces[-1]
+            if group.data == "parens":
+                del self.pieces[-2:]
+                return self.parser.attributes.location_of(list(group.children))
+        return None
+
+
+DYNAMIC_INDEX = -(2**63)
+"""What `static_offsets` holds where the offset is a value: upstream's ShapedType::kDynamic."""
+
+assert DYNAMIC != DYNAMIC_INDEX

@@ -1,0 +1,43 @@
+"""Errors that a user sees: `file:line:col: error: message`, the source line and a caret."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+
+class MdslError(Exception):
+    """An error to be shown without a traceback; every command turns it into exit code 1."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A text and the name of the file that it came from."""
+
+    name: str
+    text: str
+
+    def place(self, offset: int) -> tuple[int, int]:
+        """Line and column, from 1, of a character offset."""
+        line = self.text.count("\n", 0, offset) + 1
+        return line, offset - (self.text.rfind("\n", 0, offset) + 1) + 1
+
+
+class SyntaxError_(MdslError):
+    """An error at a place in a source text; `offset` and `length` count characters."""
+
+    def __init__(self, message: str, source: Source, offset: int, length: int = 1) -> None:
+        self.message = message
+        self.line, self.column = source.place(min(offset, len(source.text)))
+        lines = source.text.split("\n")
+        text = lines[self.line - 1] if self.line <= len(lines) else ""
+        marks = "^" * max(1, min(length, len(text) - self.column + 1))
+        # Tabs stay tabs under the line, so that the caret stands under its character.
+        indent = "".join("\t" if c == "\t" else " " for c in text[: self.column - 1])
+        super().__init__(f"{source.name}:{self.line}:{self.column}: error: {message}\n{text}\n{indent}{marks}")
+
+
+def nearest(word: str, known: list[str]) -> str:
+    """`; did you mean 'x'?` for a word that is close to a known one, else nothing."""
+    close = get_close_matches(word, known, 1, 0.6)
+    return f"; did you mean '{close[0]}'?" if close else ""

@@ -1,0 +1,69 @@
+"""The Lark parser made of `grammar.lark`, and what it says of a text that does not fit."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from lark import Lark, Token, Tree
+from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedToken
+
+from mdsl.syntax.errors import Source, SyntaxError_
+
+Node = Tree[Token] | Token | None
+
+_READABLE = {
+    "VALUE": "a value (%name)",
+    "RESULTS": "an operation",
+    "OP_NAME": "an operation",
+    "GENERIC_NAME": "an operation",
+    "SYMBOL": "a symbol (@name)",
+    "SCALAR_TYPE": "a type",
+    "SHAPED_TYPE": "a type",
+    "NUMBER": "a number",
+    "STRING": "a string",
+    "WORD": "a word",
+    "RBRACE": "'}'",
+    "RPAR": "')'",
+    "RSQB": "']'",
+    "MORETHAN": "'>'",
+    "EQUAL": "'='",
+    "COLON": "':'",
+    "COMMA": "','",
+    "$END": "the end of the text",
+}
+
+
+@cache
+def lark() -> Lark:
+    """The LALR(1) parser with the start rules `file`, `shaped_type` and `affine_map`."""
+    text = files("mdsl").joinpath("grammar.lark").read_text(encoding="utf-8")
+    return Lark(text, parser="lalr", lexer="contextual", start=["file", "shaped_type", "affine_map"], maybe_placeholders=True)
+
+
+def parse_tree(source: Source, start: str = "file", text: str | None = None, offset: int = 0) -> Tree[Token]:
+    """The syntax tree of `text` (default: the whole source), which lies at `offset` in the source."""
+    try:
+        return lark().parse(source.text if text is None else text, start=start)
+    except UnexpectedInput as error:
+        raise _readable(error, source, offset) from None
+
+
+def _readable(error: UnexpectedInput, source: Source, offset: int) -> SyntaxError_:
+    place = offset + max(error.pos_in_stream or 0, 0)
+    expected: Any = getattr(error, "accepts", None) or getattr(error, "expected", None) or getattr(error, "allowed", None) or ()
+    names = sorted({_READABLE[name] for name in expected if name in _READABLE})
+    wanted = f"expected {' or '.join(names)}" if 0 < len(names) <= 4 else "unexpected text"
+    if isinstance(error, UnexpectedToken) and error.token.type == "$END":
+        return SyntaxError_(f"{wanted}, got the end of the text", source, len(source.text.rstrip()))
+    got, length = _found(error, source, place)
+    return SyntaxError_(f"{wanted}, got {got}", source, place, length)
+
+
+def _found(error: UnexpectedInput, source: Source, place: int) -> tuple[str, int]:
+    if isinstance(error, UnexpectedToken):
+        text = str(error.token)
+        return f"'{text.splitlines()[0]}'", len(text)
+    assert isinstance(error, UnexpectedCharacters)
+    return f"'{source.text[place : place + 1]}'", 1

@@ -1,0 +1,207 @@
+"""IR -> text: canonical, stable, and such that parsing it gives the same IR again.
+
+Names: within one isolated op (a function, a kernel) every value has its own name. Where two ask for the
+same one, the older value keeps it and the younger gets a number, so that what a pass adds never renames
+what was there.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left, insort
+from collections.abc import Mapping, Sequence
+
+from mdsl.ir.attributes import Attribute, UnitAttr, name_of_key
+from mdsl.ir.core import Op, Region, Value
+from mdsl.ir.types import FunctionType
+from mdsl.syntax import resources
+from mdsl.syntax.assembly import plain_number, print_custom
+
+
+def print_module(op: Op, *, generic: bool = False, locations: bool = False, data: bool = False) -> str:
+    """The text of `op`, ending in a newline.
+
+    `generic` prints every op in the generic form; `locations` adds `loc(...)`; `data` appends the
+    data of the resources that lie in no file.
+    """
+    printer = Printer(generic, locations)
+    if op.name == "builtin.module" and not generic and not op.attributes:
+        printer.name_values(op)
+        for inner in op.body.ops:
+            printer.op(inner)
+    else:
+        printer.op(op)
+    text = "\n".join(printer.lines) + "\n" if printer.lines else ""
+    if data:
+        text += resources.print_section({n: r for n, r in resources.used(op).items() if not r.external})
+    return text
+
+
+def print_op(op: Op) -> str:
+    """One op as text, without a trailing newline; for messages and debugging."""
+    return print_module(op).rstrip("\n")
+
+
+class Printer:
+    """Lines so far, the one being written, and the names of the values."""
+
+    def __init__(self, generic: bool, locations: bool) -> None:
+        self.generic = generic
+        self.locations = locations
+        self.lines: list[str] = []
+        self.names: dict[Value, str] = {}
+        self.indent = 0
+        self.parts: list[str] = []
+
+    # Names ------------------------------------------------------------------------------------------------
+
+    def name_values(self, root: Op) -> None:
+        """Gives every value defined under `root`, up to nested isolated ops, its name.
+
+        A scope is an interval of op positions; two values may bear one name if their scopes are disjoint.
+        """
+        found: list[tuple[Value, tuple[int, int]]] = []
+        self._collect(root, found, 0)
+        taken: dict[str, list[tuple[int, int]]] = {}
+        for value, scope in sorted(found, key=lambda f: f[0].serial):
+            base = _clean(value.name) or self._default(value)
+            name, number = base, 0
+            while _overlaps(taken.setdefault(name, []), scope):
+                number += 1
+                name = f"{base}_{number}"
+            insort(taken[name], scope)
+            self.names[value] = name
+
+    def _collect(self, op: Op, found: list[tuple[Value, tuple[int, int]]], at: int) -> int:
+        """Appends the values of the op's regions with their scopes; positions count from `at`."""
+        for region in op.regions:
+            start = at
+            values: list[Value] = list(region.block.args)
+            inner = region.block.first
+            while inner is not None:
+                at += 1
+                values.extend(inner.results)
+                if inner.regions and "isolated" not in inner.traits:
+                    at = self._collect(inner, found, at)
+                inner = inner.next
+            at += 1
+            found.extend((v, (start, at)) for v in values)
+        return at
+
+    @staticmethod
+    def _default(value: Value) -> str:
+        owner = value.owner
+        return owner.name.split(".")[-1] if isinstance(owner, Op) else "arg"
+
+    def name(self, value: Value) -> str:
+        if value not in self.names:  # an op printed on its own: operands from outside
+            self.names[value] = _clean(value.name) or self._default(value)
+        return f"%{self.names[value]}"
+
+    # Pieces of a custom form ------------------------------------------------------------------------------
+
+    def token(self, text: str) -> None:
+        """Writes `text`, set off by a space (except before a comma)."""
+        if text:
+            self.parts.append(text if text == "," or not self.parts else f" {text}")
+
+    def values(self, values: Sequence[Value]) -> str:
+        return ", ".join(self.name(v) for v in values)
+
+    def types(self, values: Sequence[Value]) -> str:
+        return ", ".join(str(v.type) for v in values)
+
+    def function_type(self, op: Op) -> str:
+        return str(FunctionType(tuple(v.type for v in op.operands), tuple(v.type for v in op.results)))
+
+    def attributes(self, attrs: Mapping[str, Attribute]) -> str:
+        parts = [
+            name_of_key(k) if isinstance(v, UnitAttr) and "." not in k else f"{name_of_key(k)} = {plain_number(v)}"
+            for k, v in attrs.items()
+        ]
+        return f"{{{', '.join(parts)}}}"
+
+    def index_list(self, dynamic: Sequence[Value], static: Sequence[int]) -> str:
+        from mdsl.syntax.cursor import DYNAMIC_INDEX
+
+        values = iter(dynamic)
+        return f"[{', '.join(self.name(next(values)) if s == DYNAMIC_INDEX else str(s) for s in static)}]"
+
+    def arguments(self, values: Sequence[Value], attrs: Sequence[Mapping[str, Attribute]] = ()) -> str:
+        """`(%a: type {attrs}, ...)`."""
+        parts = [f"{self.name(v)}: {v.type}" for v in values]
+        extra = [f" {self.attributes(a)}" if a else "" for a in attrs] or [""] * len(parts)
+        return f"({', '.join(p + e for p, e in zip(parts, extra, strict=True))})"
+
+    def region(self, region: Region, *, label: bool = False) -> None:
+        """`{ ... }` over several lines; `label` writes the block's arguments as `^bb0(...)`."""
+        self.parts.append(" {" if self.parts else "{")
+        self._flush()
+        if label and region.block.args:
+            self.lines.append(f"{'  ' * self.indent}^bb0{self.arguments(region.block.args)}:")
+        self.indent += 1
+        op = region.block.first
+        while op is not None:
+            self.op(op)
+            op = op.next
+        self.indent -= 1
+        self.parts = ["}"]
+
+    def _flush(self) -> None:
+        self.lines.append("  " * self.indent + "".join(self.parts))
+        self.parts = []
+
+    # Operations -------------------------------------------------------------------------------------------
+
+    def op(self, op: Op) -> None:
+        if op.regions and ("isolated" in op.traits or not self.names):
+            self.name_values(op)
+        self.parts = []
+        if op.results:
+            self.parts.append(f"{self.values(op.results)} =")
+        if self.generic:
+            self._generic(op)
+        else:
+            self.token(op.name)
+            print_custom(op, self)
+        if self.locations:
+            self.token("loc(unknown)" if op.location is None else str(op.location))
+        self._flush()
+
+    def _generic(self, op: Op) -> None:
+        self.token(f'"{op.name}"({self.values(op.operands)})')
+        if op.regions:
+            self.parts.append(" (")
+            for i, region in enumerate(op.regions):
+                self.parts.append(", " if i else "")
+                self._generic_region(region)
+            self.parts.append(")")
+        if op.attributes:
+            entries = [name_of_key(k) if isinstance(v, UnitAttr) else f"{name_of_key(k)} = {v}" for k, v in op.attributes.items()]
+            self.token(f"{{{', '.join(entries)}}}")
+        self.token(f": {self.function_type(op)}")
+
+    def _generic_region(self, region: Region) -> None:
+        if region.block.first is None and not region.block.args:
+            self.parts.append("{}")
+            return
+        self.parts.append("{")
+        self._flush()
+        if region.block.args:
+            self.lines.append(f"{'  ' * self.indent}^bb0{self.arguments(region.block.args)}:")
+        self.indent += 1
+        for op in region.block.ops:
+            self.op(op)
+        self.indent -= 1
+        self.parts = ["}"]
+
+
+def _overlaps(scopes: list[tuple[int, int]], scope: tuple[int, int]) -> bool:
+    """True if one of the sorted, disjoint (or equal) `scopes` overlaps `scope`."""
+    at = bisect_left(scopes, scope)
+    return (at > 0 and scopes[at - 1][1] > scope[0]) or (at < len(scopes) and scopes[at][0] < scope[1])
+
+
+def _clean(name: str | None) -> str:
+    """A name that the grammar accepts: words, dots and dashes."""
+    return re.sub(r"[^\w$.-]", "_", name, flags=re.ASCII) if name else ""

@@ -1,0 +1,114 @@
+"""Data of `dense_resource<name>`: from the text's own section or a `.safetensors` file beside it."""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from mdsl.ir.attributes import DenseResourceAttr, Resource
+from mdsl.ir.core import Op
+from mdsl.ir.types import ShapedType, dtype_of, type_of_dtype
+from mdsl.syntax.errors import MdslError, Source, SyntaxError_, nearest
+
+_ALIGNMENT = b"\x40\x00\x00\x00"  # MLIR's blobs start with their alignment, 64, as a little-endian i32
+
+
+class Resources:
+    """What one text can refer to. `folder` is where its weights file would lie (None: nowhere)."""
+
+    def __init__(self, source: Source, folder: Path | None) -> None:
+        self.source = source
+        self.path = None if folder is None else folder / f"{Path(source.name).stem}.safetensors"
+        self.section: dict[str, bytes] = {}
+        self.cache: dict[str, Resource] = {}
+
+    def read_section(self, text: str, offset: int) -> None:
+        """MLIR's `{-# dialect_resources: { builtin: { name: "0x..." } } #-}`."""
+        for match in re.finditer(r'([\w.$]+|"[^"]*")\s*:\s*"(0x[0-9A-Fa-f]*)"', text):
+            name = match[1].strip('"')
+            try:
+                data = bytes.fromhex(match[2][2:])
+            except ValueError:
+                raise SyntaxError_(f"resource {name} is not whole bytes", self.source, offset + match.start(2)) from None
+            self.section[name] = data[4:]
+
+    @cached_property
+    def _file(self) -> dict[str, np.ndarray]:
+        """The tensors of the weights file, mapped."""
+        assert self.path is not None
+        return load_weights(self.path)
+
+    def find(self, name: str, type: ShapedType) -> Resource:
+        """The resource `name`, which must have the shape and dtype of `type`. Raises ValueError."""
+        if name not in self.cache:
+            self.cache[name] = self._load(name, type)
+        resource = self.cache[name]
+        found = resource.array
+        if found.shape != type.shape or found.dtype != dtype_of(type.element):
+            dims = "x".join(map(str, [*found.shape, type_of_dtype(found.dtype)]))
+            raise ValueError(f"resource '{name}' is a tensor<{dims}>, not a {type}")
+        return resource
+
+    def _load(self, name: str, type: ShapedType) -> Resource:
+        if name in self.section:
+            data = self.section[name]
+            if len(data) != type.nbytes:
+                raise ValueError(f"resource '{name}' has {len(data)} bytes, {type} has {type.nbytes}")
+            return Resource(np.frombuffer(data, dtype_of(type.element)).reshape(type.shape))
+        if self.path is None or not self.path.exists():
+            where = f" and the weights file {self.path} does not exist" if self.path else ""
+            raise ValueError(f"resource '{name}' is not in the text{where}")
+        if name not in self._file:
+            raise ValueError(f"no tensor '{name}' in {self.path}{nearest(name, list(self._file))}")
+        return Resource(self._file[name], external=True)
+
+
+def load_weights(path: Path) -> dict[str, np.ndarray]:
+    """The tensors of a `.safetensors` file as views of the mapped file. Raises MdslError."""
+    try:
+        with open(path, "rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            total = path.stat().st_size
+            if size > total - 8:
+                raise ValueError("the header is longer than the file")
+            header = json.loads(file.read(size))
+        mapped = np.memmap(path, np.uint8, "r", offset=8 + size) if total > 8 + size else np.zeros(0, np.uint8)
+        return {name: _view(mapped, entry) for name, entry in header.items() if name != "__metadata__"}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise MdslError(f"{path}: error: not a readable .safetensors file: {error}") from None
+
+
+_SAFETENSORS = {"F64": "f64", "F32": "f32", "F16": "f16", "BF16": "bf16", "I64": "i64", "I32": "i32", "I16": "i16", "I8": "i8", "BOOL": "i1"}
+
+
+def _view(mapped: np.ndarray, entry: dict[str, object]) -> np.ndarray:
+    from mdsl.ir.types import SCALARS
+
+    start, end = entry["data_offsets"]  # type: ignore[misc]
+    dtype = dtype_of(SCALARS[_SAFETENSORS[str(entry["dtype"])]])
+    if not 0 <= start <= end <= mapped.size:
+        raise ValueError("a tensor lies outside the file")
+    return np.asarray(mapped[start:end]).view(dtype).reshape(entry["shape"])  # type: ignore[arg-type]
+
+
+def used(root: Op) -> dict[str, Resource]:
+    """The resources that the ops under `root` refer to, by name, in order of first use."""
+    found: dict[str, Resource] = {}
+    for op in root.walk():
+        for attr in op.attributes.values():
+            if isinstance(attr, DenseResourceAttr) and attr.data is not None:
+                found.setdefault(attr.name, attr.data)
+    return found
+
+
+def print_section(resources: dict[str, Resource]) -> str:
+    """The `{-# dialect_resources #-}` section that holds `resources`; empty for none."""
+    if not resources:
+        return ""
+    lines = [f'      {n}: "0x{(_ALIGNMENT + r.array.tobytes()).hex().upper()}"' for n, r in resources.items()]
+    body = ",\n".join(lines)
+    return f"\n{{-#\n  dialect_resources: {{\n    builtin: {{\n{body}\n    }}\n  }}\n#-}}\n"

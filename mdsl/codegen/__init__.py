@@ -1,0 +1,1 @@
+"""Micro-kernel IR to LLVM to native code: the machine's description, the emitter, the object cache."""

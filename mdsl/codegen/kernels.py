@@ -1,0 +1,108 @@
+"""Compiling the micro-kernels of a program, each as an object of its own that the cache keeps.
+
+A kernel that two programs share is compiled once; a warm start parses, proves and generates nothing. (LLVM
+calls are serialised by llvmlite's lock, so that kernels are compiled one after another.)
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache as memoize
+
+from mdsl.bytecode.intervals import Interval
+from mdsl.bytecode.verify import KernelArgument
+from mdsl.codegen import cache
+from mdsl.codegen.native import NativeCode, load_object, to_object
+from mdsl.codegen.target import Target
+from mdsl.dialects.ukernel import UkernelFunc
+from mdsl.ir.core import VerifyError
+
+_SYMBOL = "kernel"
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """Kernels by name: their addresses, valid while this object lives, and what they do with their
+    arguments, which `bytecode.verify` needs."""
+
+    addresses: dict[str, int] = field(default_factory=dict)
+    signatures: dict[str, tuple[KernelArgument, ...]] = field(default_factory=dict)
+    code: dict[str, NativeCode] = field(default_factory=dict, repr=False)
+
+
+def compile_kernels(funcs: Iterable[UkernelFunc], target: Target | None = None) -> Kernels:
+    """Prove and compile micro-kernels on memrefs, lowered to scf, arith, math, vector and memref.
+
+    Raises VerifyError where a kernel cannot be compiled or is not provably within its arguments.
+    """
+    from mdsl.syntax.printer import print_op
+
+    kernels = Kernels()
+    for func in funcs:
+        _add(kernels, func.symbol, print_op(func), lambda func=func: func, target or Target.host())
+    return kernels
+
+
+def load_kernels(sources: Mapping[str, str], target: Target | None = None) -> Kernels:
+    """Like `compile_kernels`, from the text of each `ukernel.func` by name, which may be hostile: it is
+    parsed and verified unless the cache knows it. Raises MdslError or VerifyError."""
+    kernels = Kernels()
+    for name, source in sources.items():
+        _add(
+            kernels,
+            name,
+            source,
+            lambda name=name, source=source: _parse(name, source),
+            target or Target.host(),
+        )
+    return kernels
+
+
+def _parse(name: str, source: str) -> UkernelFunc:
+    from mdsl.ir.verifier import verify
+    from mdsl.syntax.parser import parse
+
+    module = parse(source, f"micro-kernel {name}")
+    verify(module)
+    ops = module.body.ops
+    if len(ops) != 1 or not isinstance(ops[0], UkernelFunc) or ops[0].symbol != name:
+        raise VerifyError(f"must hold just the ukernel.func @{name}", module)
+    return ops[0]
+
+
+def _add(kernels: Kernels, name: str, source: str, make: Callable[[], UkernelFunc], target: Target) -> None:
+    """Compile one kernel, or take it from the cache. Its name is left out of the key: what it computes
+    does not depend on it."""
+    anonymous = source.replace(f"@{name}(", f"@{_SYMBOL}(", 1)
+    digest = cache.source_digest("codegen", "ir", "dialects", "syntax", "bytecode")
+    key = cache.key("kernel", anonymous, digest)
+    make = memoize(make)  # a new kernel is parsed once, to be proved and then compiled
+    kernels.signatures[name] = _signature(key, make)
+    code = load_object(key, [_SYMBOL], lambda: _object(make(), target), target)
+    kernels.code[name] = code
+    kernels.addresses[name] = code.address(_SYMBOL)
+
+
+def _object(func: UkernelFunc, target: Target) -> bytes:
+    from mdsl.codegen.kernel import to_llvm_ir
+
+    return to_object(to_llvm_ir(func, _SYMBOL), target)
+
+
+def _signature(key: str, make: Callable[[], UkernelFunc]) -> tuple[KernelArgument, ...]:
+    """The result of the proof, which the cache keeps beside the object."""
+    name = cache.key("signature", key)
+    known = cache.get(name)
+    if known is not None:
+        return tuple(_from_json(*row) for row in json.loads(known))
+    from mdsl.codegen.bounds import prove
+
+    signature = prove(make())
+    cache.put(name, json.dumps(signature).encode())
+    return signature
+
+
+def _from_json(kind: str, span: int, interval: list[int], alignment: int) -> KernelArgument:
+    return KernelArgument(kind, span, Interval(*interval), alignment)  # type: ignore[arg-type]

@@ -1,0 +1,126 @@
+"""LLVM IR text to native code in this process, through the on-disk object cache."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import weakref
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+import llvmlite.binding as llvm
+
+from mdsl.codegen import cache
+from mdsl.codegen.target import Target, TargetError
+
+if TYPE_CHECKING:
+    from llvmlite.binding.orcjit import LLJIT, ResourceTracker
+
+_PIPELINE = "O3 -unroll -slp"
+"""Names the optimisation settings of `_optimise`, as a part of every object's key."""
+
+_lock = threading.RLock()
+_loaded: weakref.WeakValueDictionary[str, NativeCode] = weakref.WeakValueDictionary()
+_library_number = itertools.count()
+_jit: LLJIT | None = None
+
+
+class NativeCode:
+    """Machine code loaded into this process; its functions may be called while this object lives."""
+
+    def __init__(self, tracker: ResourceTracker) -> None:
+        self._tracker = tracker
+
+    def address(self, symbol: str) -> int:
+        """The address of `symbol`, which must be among those named when the module was compiled."""
+        return self._tracker[symbol]
+
+
+def compile_module(
+    llvm_ir: str, symbols: Iterable[str], key_extra: str = "", target: Target | None = None
+) -> NativeCode:
+    """Compile a module of LLVM IR, or load its object from the cache, and link it into the process.
+
+    `symbols` are the functions whose addresses will be asked for; `key_extra` is any further text that
+    the result depends on. Functions that the module declares are looked up in the process (libc, libm).
+    Raises TargetError when the host cannot run `target`'s code, RuntimeError when LLVM rejects the IR.
+    """
+    target = target or Target.host()
+    return load_object(cache.key(llvm_ir, key_extra), symbols, lambda: to_object(llvm_ir, target), target)
+
+
+def load_object(key: str, symbols: Iterable[str], produce: Callable[[], bytes], target: Target) -> NativeCode:
+    """Link the object file cached under `key` (for this target), or the one that `produce()` returns.
+
+    This is what a caller uses that can tell the key of an object without generating its LLVM IR.
+    """
+    if not target.runs_here:
+        raise TargetError(f"code for target '{target.name}' cannot run on this machine ({Target.host().cpu})")
+    exports = sorted(set(symbols))
+    name = cache.key("object", key, target.fingerprint(), _PIPELINE)
+    identity = cache.key(name, *exports)
+    with _lock:
+        code = _loaded.get(identity)
+        if code is None:
+            code = _loaded[identity] = NativeCode(_link_cached(name, exports, produce))
+        return code
+
+
+def to_llvm(llvm_ir: str, target: Target) -> str:
+    """The optimised LLVM IR of a module."""
+    return str(_optimise(llvm_ir, target)[0])
+
+
+def to_assembly(llvm_ir: str, target: Target) -> str:
+    """The assembly of a module, for any target that LLVM knows."""
+    module, machine = _optimise(llvm_ir, target)
+    return machine.emit_assembly(module)
+
+
+def to_object(llvm_ir: str, target: Target) -> bytes:
+    """The object file of a module, for any target that LLVM knows."""
+    module, machine = _optimise(llvm_ir, target)
+    return machine.emit_object(module)
+
+
+def _link_cached(name: str, exports: list[str], produce: Callable[[], bytes]) -> ResourceTracker:
+    image = cache.get(name)
+    if image is not None:
+        try:
+            return _link(image, exports)
+        except RuntimeError:  # an object that LLVM does not accept is a damaged one
+            pass
+    image = produce()
+    tracker = _link(image, exports)
+    cache.put(name, image)
+    return tracker
+
+
+def _link(image: bytes, exports: list[str]) -> ResourceTracker:
+    """Load an object file. JITLink lays out its sections together, so that the small code model holds."""
+    global _jit
+    if _jit is None:
+        _jit = llvm.create_lljit_compiler(Target.host().machine(), use_jit_link=True)
+    library = llvm.JITLibraryBuilder().add_object_img(image).add_current_process()
+    for symbol in exports:
+        library.export_symbol(symbol)
+    return library.link(_jit, f"mdsl-{next(_library_number)}")
+
+
+def _optimise(llvm_ir: str, target: Target) -> tuple[llvm.ModuleRef, llvm.TargetMachine]:
+    """Parse and optimise a module for `target`.
+
+    Loops stay rolled: the kernels' reduction loops are shaped by the passes, and LLVM, unrolling them,
+    turns their broadcasts into shuffles (a half of the speed).
+    """
+    machine = target.machine()
+    module = llvm.parse_assembly(llvm_ir, llvm.create_context())
+    module.triple = target.triple
+    module.data_layout = str(machine.target_data)
+    module.verify()
+    tuning = llvm.create_pipeline_tuning_options(speed_level=3)
+    tuning.loop_unrolling = False
+    tuning.slp_vectorization = False
+    builder = llvm.create_pass_builder(machine, tuning)
+    builder.getModulePassManager().run(module, builder)
+    return module, machine

@@ -1,0 +1,202 @@
+"""What the proof of a kernel's bounds accepts, and how it says no."""
+
+from __future__ import annotations
+
+import pytest
+
+from mdsl.codegen.bounds import prove
+from mdsl.codegen.kernels import load_kernels
+from mdsl.dialects.ukernel import UkernelFunc
+from mdsl.ir.core import VerifyError
+from mdsl.ir.verifier import verify
+from mdsl.syntax.errors import MdslError
+from mdsl.syntax.parser import parse
+
+CONSTANTS = "".join(f"%c{i} = arith.constant {i} : index\n" for i in (0, 1, 4, 8, 15, 16, 17))
+
+
+def proved(arguments: str, body: str) -> list[tuple[str, int]]:
+    module = parse(f"ukernel.func @k({arguments}) {{\n{CONSTANTS}{body}\nukernel.return\n}}", "test")
+    verify(module)
+    (func,) = module.body.ops
+    assert isinstance(func, UkernelFunc)
+    return [(use.kind, use.span) for use in prove(func)]
+
+
+A = "%a: memref<16xf32>"
+INDEX = "%i: index {mdsl.range = array<i64: 0, 15>}"
+
+
+ACCEPTED = {
+    "constant": (A, "%v = memref.load %a[%c15] : memref<16xf32>"),
+    "index in its declared range": (f"{A}, {INDEX}", "%v = memref.load %a[%i] : memref<16xf32>"),
+    "last vector of a loop": (
+        "%a: memref<20xf32>",
+        """scf.for %i = %c0 to %c17 step %c4 {
+             %v = vector.load %a[%i] : memref<20xf32>, vector<4xf32>
+           }""",
+    ),
+    "a loop that never runs": (
+        A,
+        "scf.for %i = %c17 to %c16 step %c1 { %v = memref.load %a[%i] : memref<16xf32> }",
+    ),
+    "clamped data": (
+        f"{A}, %d: memref<1xi32>",
+        """%x = memref.load %d[%c0] : memref<1xi32>
+           %i = arith.index_cast %x : i32 to index
+           %low = arith.maxsi %i, %c0 : index
+           %j = arith.minsi %low, %c15 : index
+           %v = memref.load %a[%j] : memref<16xf32>""",
+    ),
+    "affine": (
+        f"{A}, {INDEX}",
+        """%j = affine.apply affine_map<(d0) -> (d0 floordiv 4 * 4 + d0 mod 2)>(%i)
+           %v = memref.load %a[%j] : memref<16xf32>""",
+    ),
+    "choice": (
+        f"{A}, {INDEX}, %f: i1",
+        """%j = scf.if %f -> (index) { scf.yield %i : index } else { scf.yield %c15 : index }
+           %k = arith.select %f, %j, %c4 : index
+           %v = memref.load %a[%k] : memref<16xf32>""",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ACCEPTED)
+def test_accepted(case: str) -> None:
+    assert proved(*ACCEPTED[case])[0][0] == "read"
+
+
+REJECTED = {
+    "past the end": (
+        A,
+        "%v = memref.load %a[%c16] : memref<16xf32>",
+        r"memref.load.*index 0 .*dimension of 16.*\[16, 16\]",
+    ),
+    "vector past the end": (
+        A,
+        "%v = vector.load %a[%c1] : memref<16xf32>, vector<16xf32>",
+        r"reaches \[1, 16\]",
+    ),
+    "store past the end": (
+        f"{A}, %x: i32",
+        "%f = arith.sitofp %x : i32 to f32\nmemref.store %f, %a[%c17] : memref<16xf32>",
+        "memref.store",
+    ),
+    "unknown index": (f"{A}, %i: index", "%v = memref.load %a[%i] : memref<16xf32>", "not provably"),
+    "negative": (
+        A,
+        "%m = arith.subi %c0, %c1 : index\n%v = memref.load %a[%m] : memref<16xf32>",
+        r"\[-1, -1\]",
+    ),
+    "row end": (
+        "%a: memref<4x8xf32, strided<[512, 1], offset: ?>>",
+        "%v = memref.load %a[%c0, %c8] : memref<4x8xf32, strided<[512, 1], offset: ?>>",
+        "index 1",
+    ),
+    "loop too far": (
+        A,
+        "scf.for %i = %c0 to %c17 step %c1 { %v = memref.load %a[%i] : memref<16xf32> }",
+        r"reaches \[0, 16\]",
+    ),
+    "step zero": (
+        A,
+        "scf.for %i = %c0 to %c4 step %c0 { %v = memref.load %a[%i] : memref<16xf32> }",
+        "step must be positive",
+    ),
+    "unknown step": (f"{A}, %i: index", "scf.for %j = %c0 to %c4 step %i { }", "step must be positive"),
+    "loop to anywhere": (f"{A}, %i: index", "scf.for %j = %c0 to %i step %c1 { }", "may overflow"),
+    "carried index": (
+        A,
+        """%r = scf.for %i = %c0 to %c4 step %c1 iter_args(%j = %c0) -> (index) {
+             %v = memref.load %a[%j] : memref<16xf32>
+             %n = arith.addi %j, %c1 : index
+             scf.yield %n : index
+           }""",
+        "not provably",
+    ),
+    "data": (
+        f"{A}, %d: memref<1xindex>",
+        "%i = memref.load %d[%c0] : memref<1xindex>\n%v = memref.load %a[%i] : memref<16xf32>",
+        "not provably",
+    ),
+    "wrapped": (
+        f"{A}, %x: i8",
+        """%y = arith.addi %x, %x : i8
+           %i = arith.index_cast %y : i8 to index
+           %j = arith.maxsi %i, %c0 : index
+           %v = memref.load %a[%j] : memref<16xf32>""",
+        r"reaches \[0, 127\]",
+    ),
+    "subview too far": (
+        f"{A}, {INDEX}",
+        "%s = memref.subview %a[%i] [2] [1] : memref<16xf32> to memref<2xf32, strided<[1], offset: ?>>",
+        "offset 0",
+    ),
+    "view too far": (
+        "%b: memref<64xi8>",
+        "%v = memref.view %b[%c4][] : memref<64xi8> to memref<16xf32>",
+        "byte shift",
+    ),
+    "view not aligned": (
+        "%b: memref<80xi8>",
+        "%v = memref.view %b[%c1][] : memref<80xi8> to memref<16xf32>",
+        "multiple of 4",
+    ),
+    "carried memref": (
+        A,
+        """%r = scf.for %i = %c0 to %c4 step %c1 iter_args(%m = %a) -> (memref<16xf32>) {
+             scf.yield %m : memref<16xf32>
+           }""",
+        "must come from an argument",
+    ),
+    "chosen memref": (
+        f"{A}, %b: memref<16xf32>, %f: i1",
+        "%m = arith.select %f, %a, %b : memref<16xf32>",
+        "must come from an argument",
+    ),
+    "other memory": (A, "%m = memref.alloc() : memref<16xf32>", "cannot stand in a compiled micro-kernel"),
+    "large frame": (A, "%m = memref.alloca() : memref<100000xf32>", "local memory exceeds"),
+    "large vector": (
+        A,
+        "%m = arith.constant dense<0.0> : vector<100000xf32>",
+        "no vector of 1 to 4096 elements",
+    ),
+    "unknown shape": ("%a: memref<?xf32>", "", "static shape"),
+    "float argument": ("%x: f32", "", "must be a memref, an index or an integer"),
+    "tensor": ("%x: tensor<4xf32>", "", "no machine code for type tensor<4xf32>"),
+}
+
+
+@pytest.mark.parametrize("case", REJECTED)
+def test_rejected(case: str) -> None:
+    arguments, body, message = REJECTED[case]
+    with pytest.raises(VerifyError, match=message):
+        proved(arguments, body)
+
+
+def test_kinds_follow_views() -> None:
+    uses = proved(
+        "%a: memref<16xf32>, %b: memref<16xf32>, %c: memref<2x4xi8>",
+        """%s = memref.subview %b[4] [4] [2] : memref<16xf32> to memref<4xf32, strided<[2], offset: 4>>
+           %v = memref.load %a[%c0] : memref<16xf32>
+           memref.store %v, %s[%c1] : memref<4xf32, strided<[2], offset: 4>>""",
+    )
+    assert uses == [("read", 64), ("write", 64), ("read", 8)]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "ukernel.func @k(",
+        "ukernel.func @other() { ukernel.return }",
+        "ukernel.func @k() { ukernel.return }\nukernel.func @l() { ukernel.return }",
+        "func.func @k() { func.return }",
+        'ukernel.func @k() { "os.system"() : () -> ()\nukernel.return }',
+        "ukernel.func @k() { %c = arith.constant dense_resource<w> : vector<4xf32>\nukernel.return }",
+        "ukernel.func @k(%a: tensor<4xf32>) -> tensor<4xf32> { ukernel.return %a : tensor<4xf32> }",
+    ],
+)
+def test_hostile_text_is_an_error(source: str) -> None:
+    with pytest.raises((VerifyError, MdslError)):
+        load_kernels({"k": source})

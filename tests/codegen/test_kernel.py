@@ -1,0 +1,346 @@
+"""Micro-kernels: from text to native code, against NumPy."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import sys
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from mdsl.codegen.kernel import to_llvm_ir
+from mdsl.codegen.kernels import Kernels, compile_kernels, load_kernels
+from mdsl.codegen.native import to_assembly
+from mdsl.codegen.target import Target
+from mdsl.dialects.ukernel import UkernelFunc
+from mdsl.ir.core import VerifyError
+from mdsl.ir.verifier import verify
+from mdsl.syntax.parser import parse
+
+
+def kernel(arguments: str, body: str) -> UkernelFunc:
+    module = parse(f"ukernel.func @k({arguments}) {{\n{body}\nukernel.return\n}}", "test")
+    verify(module)
+    (func,) = module.body.ops
+    assert isinstance(func, UkernelFunc)
+    return func
+
+
+def call(kernels: Kernels, *arguments: np.ndarray | int, name: str = "k") -> None:
+    slots = [argument if isinstance(argument, int) else argument.ctypes.data for argument in arguments]
+    array = (ctypes.c_int64 * len(slots))(*slots)
+    ctypes.CFUNCTYPE(None, ctypes.c_void_p)(kernels.addresses[name])(ctypes.addressof(array))
+
+
+def run(arguments: str, body: str, *values: np.ndarray | int) -> None:
+    call(compile_kernels([kernel(arguments, body)]), *values)
+
+
+def matmul_text(rows: int, depth: int, columns: int, name: str = "mm", lanes: int = 16) -> str:
+    """C += A B on packed operands, as the passes shape it: all of C in registers over the whole depth."""
+    vector = f"vector<{lanes}xf32>"
+    tiles = [(row, column) for row in range(rows) for column in range(0, columns, lanes)]
+    types = ", ".join([vector] * len(tiles))
+    a, b, c = f"memref<{depth}x{rows}xf32>", f"memref<{depth}x{columns}xf32>", f"memref<{rows}x{columns}xf32>"
+    lines = [f"ukernel.func @{name}(%a: {a}, %b: {b}, %c: {c}) {{"]
+    lines += [f"  %i{i} = arith.constant {i} : index" for i in range(max(rows, columns))]
+    lines += [f"  %depth = arith.constant {depth} : index"]
+    lines += [f"  %c{m}_{n} = vector.load %c[%i{m}, %i{n}] : {c}, {vector}" for m, n in tiles]
+    carried = ", ".join(f"%acc{m}_{n} = %c{m}_{n}" for m, n in tiles)
+    lines += [f"  %r:{len(tiles)} = scf.for %k = %i0 to %depth step %i1 iter_args({carried}) -> ({types}) {{"]
+    lines += [f"    %b{n} = vector.load %b[%k, %i{n}] : {b}, {vector}" for n in range(0, columns, lanes)]
+    for m in range(rows):
+        lines += [f"    %a{m} = memref.load %a[%k, %i{m}] : {a}"]
+        lines += [f"    %v{m} = vector.broadcast %a{m} : f32 to {vector}"]
+    lines += [f"    %n{m}_{n} = vector.fma %v{m}, %b{n}, %acc{m}_{n} : {vector}" for m, n in tiles]
+    lines += [f"    scf.yield {', '.join(f'%n{m}_{n}' for m, n in tiles)} : {types}", "  }"]
+    lines += [f"  vector.store %r#{i}, %c[%i{m}, %i{n}] : {c}, {vector}" for i, (m, n) in enumerate(tiles)]
+    return "\n".join([*lines, "  ukernel.return", "}"])
+
+
+@pytest.mark.parametrize(("rows", "depth", "columns"), [(14, 64, 32), (7, 33, 32), (4, 1, 16)])
+def test_matmul(rows: int, depth: int, columns: int) -> None:
+    kernels = load_kernels({"mm": matmul_text(rows, depth, columns)})
+    generator = np.random.default_rng(0)
+    a, b = (generator.normal(size=(depth, n)).astype(np.float32) for n in (rows, columns))
+    c = generator.normal(size=(rows, columns)).astype(np.float32)
+    expected = c + a.T @ b
+    call(kernels, a, b, c, name="mm")
+    np.testing.assert_allclose(c, expected, rtol=1e-4, atol=1e-5)
+    assert [(use.kind, use.span) for use in kernels.signatures["mm"]] == [
+        ("read", 4 * depth * rows),
+        ("read", 4 * depth * columns),
+        ("write", 4 * rows * columns),
+    ]
+
+
+def test_matmul_inner_loop_is_the_one_measured() -> None:
+    """28 FMAs a step with the broadcasts as their memory operands: no shuffles, no spills, no unrolling."""
+    (func,) = parse(matmul_text(14, 512, 32), "test").body.ops
+    assert isinstance(func, UkernelFunc)
+    assembly = to_assembly(to_llvm_ir(func), Target.parse("avx512"))
+    start = assembly.index("LBB0_1:")
+    loop = assembly[
+        start : assembly.index("jl\t", start) if "jl\t" in assembly[start:] else assembly.index("jne", start)
+    ]
+    assert loop.count("vfmadd") == 28
+    assert loop.count("{1to16}") + loop.count("vbroadcastss") >= 14
+    for unwanted in ("vperm", "vshuf", "(%rsp)", "vinsert"):
+        assert unwanted not in loop
+
+
+TYPES = {
+    "f32": "f4",
+    "f64": "f8",
+    "f16": "f2",
+    "bf16": ml_dtypes.bfloat16,
+    "i8": "i1",
+    "i32": "i4",
+    "i1": "?",
+}
+
+
+class Guarded:
+    """An array whose last byte (or first) is next to memory that may not be touched."""
+
+    def __init__(self, array: np.ndarray, at_end: bool) -> None:
+        page = mmap.PAGESIZE
+        self.memory = mmap.mmap(-1, 3 * page)
+        start = ctypes.addressof(ctypes.c_char.from_buffer(self.memory))
+        libc = ctypes.CDLL(None)
+        libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+        for guard in (0, 2 * page):
+            assert libc.mprotect(start + guard, page, 0) == 0
+        offset = page + (page - array.nbytes if at_end else 0)
+        self.array = np.frombuffer(self.memory, array.dtype, array.size, offset)
+        self.array[:] = array
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="mprotect")
+@pytest.mark.parametrize("element", TYPES)
+def test_vectors_touch_nothing_beyond_their_elements(element: str) -> None:
+    lengths = [1, 2, 3, 5, 7, 9, 13, 15, 16, 17, 24, 31]
+    funcs = []
+    for n in lengths:
+        memory, vector = f"memref<{n}x{element}>", f"vector<{n}x{element}>"
+        body = f"%z = arith.constant 0 : index\n%v = vector.load %a[%z] : {memory}, {vector}\n"
+        func = kernel(f"%a: {memory}, %b: {memory}", body + f"vector.store %v, %b[%z] : {memory}, {vector}")
+        func.attributes["sym_name"] = (
+            parse(f"ukernel.func @k{n}() {{ ukernel.return }}", "t").body.ops[0].attributes["sym_name"]
+        )
+        funcs.append(func)
+    kernels = compile_kernels(funcs)
+    for n in lengths:
+        values = np.random.default_rng(n).integers(0, 2 if element == "i1" else 100, n).astype(TYPES[element])
+        for at_end in (True, False):
+            source, target = Guarded(values, at_end), Guarded(np.zeros_like(values), at_end)
+            call(kernels, source.array, target.array, name=f"k{n}")
+            np.testing.assert_array_equal(target.array, values)
+
+
+@pytest.mark.parametrize("length", [1, 2, 7, 16, 19])
+def test_reductions(length: int) -> None:
+    floats = np.random.default_rng(1).normal(size=length).astype(np.float32)
+    integers = np.random.default_rng(2).integers(-50, 50, length).astype(np.int32)
+    cases = {
+        "add": (floats, np.sum), "mul": (floats, np.prod), "minimumf": (floats, np.min),
+        "maximumf": (floats, np.max), "minnumf": (floats, np.min), "maxnumf": (floats, np.max),
+        "minsi": (integers, np.min), "maxsi": (integers, np.max), "and": (integers, np.bitwise_and.reduce),
+        "or": (integers, np.bitwise_or.reduce), "xor": (integers, np.bitwise_xor.reduce),
+    }  # fmt: skip
+    for kind, (values, reference) in cases.items():
+        element = "f32" if values is floats else "i32"
+        output = np.zeros(2, values.dtype)
+        run(
+            f"%a: memref<{length}x{element}>, %o: memref<2x{element}>",
+            f"""
+            %z = arith.constant 0 : index
+            %one = arith.constant 1 : index
+            %v = vector.load %a[%z] : memref<{length}x{element}>, vector<{length}x{element}>
+            %r = vector.reduction <{kind}>, %v : vector<{length}x{element}> into {element}
+            %s = vector.reduction <{kind}>, %v, %r : vector<{length}x{element}> into {element}
+            memref.store %r, %o[%z] : memref<2x{element}>
+            memref.store %s, %o[%one] : memref<2x{element}>""",
+            values,
+            output,
+        )
+        twice = reference(np.array([reference(values), reference(values)]))
+        np.testing.assert_allclose(output, [reference(values), twice], rtol=1e-5, err_msg=kind)
+
+
+def test_control_flow() -> None:
+    """Nested loops with carried scalars, loops that never run, branches with results."""
+    output = np.zeros(4, np.int64)
+    body = """
+      %c0 = arith.constant 0 : index
+      %c1 = arith.constant 1 : index
+      %c2 = arith.constant 2 : index
+      %c3 = arith.constant 3 : index
+      %c10 = arith.constant 10 : index
+      %zero = arith.constant 0 : i64
+      %sum = scf.for %i = %c0 to %n step %c3 iter_args(%s = %zero) -> (i64) {
+        %t = scf.for %j = %c0 to %i step %c1 iter_args(%u = %s) -> (i64) {
+          %x = arith.index_cast %j : index to i64
+          %v = arith.addi %u, %x : i64
+          scf.yield %v : i64
+        }
+        scf.yield %t : i64
+      }
+      memref.store %sum, %o[%c0] : memref<4xi64>
+      %big = arith.cmpi sgt, %n, %c10 : index
+      %a, %b = scf.if %big -> (i64, i64) {
+        scf.yield %sum, %zero : i64, i64
+      } else {
+        scf.yield %zero, %sum : i64, i64
+      }
+      memref.store %a, %o[%c1] : memref<4xi64>
+      memref.store %b, %o[%c2] : memref<4xi64>
+      scf.if %big {
+        memref.store %sum, %o[%c3] : memref<4xi64>
+      }
+    """
+    kernels = compile_kernels(
+        [kernel("%n: index {mdsl.range = array<i64: -5, 20>}, %o: memref<4xi64>", body)]
+    )
+    for n in (-5, 0, 1, 7, 10, 11, 20):
+        output[:] = -1
+        call(kernels, n, output)
+        total = sum(j for i in range(0, n, 3) for j in range(i))
+        expected = [total, total if n > 10 else 0, 0 if n > 10 else total, total if n > 10 else -1]
+        assert output.tolist() == expected, n
+
+
+def test_affine_apply_rounds_down() -> None:
+    output = np.zeros(4, np.int64)
+    maps = ["d0 floordiv 7", "d0 mod 7", "d0 ceildiv 7", "d0 * 3 - d1 floordiv 4 + 5"]
+    body = "".join(
+        f"""
+        %c{i} = arith.constant {i} : index
+        %m{i} = affine.apply affine_map<(d0, d1) -> ({text})>(%a, %b)
+        %v{i} = arith.index_cast %m{i} : index to i64
+        memref.store %v{i}, %o[%c{i}] : memref<4xi64>"""
+        for i, text in enumerate(maps)
+    )
+    kernels = compile_kernels([kernel("%a: index, %b: index, %o: memref<4xi64>", body)])
+    for a in (-15, -14, -1, 0, 6, 7, 13, 100):
+        for b in (-9, 0, 3):
+            call(kernels, a, b, output)
+            assert output.tolist() == [a // 7, a % 7, -(-a // 7), a * 3 - b // 4 + 5]
+
+
+def test_views() -> None:
+    """A strided argument, a subview at variable offsets, reshapes, a typed view of bytes."""
+    source = np.arange(6 * 40, dtype=np.float32).reshape(6, 40)
+    output = np.zeros((2, 3, 4), np.float32)
+    rows, part = (
+        f"memref<{shape}, strided<[{stride}, 1], offset: ?>>"
+        for shape, stride in (("6x8xf32", 40), ("2x6xf32", 80))
+    )
+    run(
+        f"%a: {rows}, %i: index {{mdsl.range = array<i64: 0, 2>}}, %o: memref<2x3x4xf32>",
+        f"""
+      %c0 = arith.constant 0 : index
+      %c1 = arith.constant 1 : index
+      %c2 = arith.constant 2 : index
+      %c6 = arith.constant 6 : index
+      %c64 = arith.constant 64 : index
+      %s = memref.subview %a[%i, 2] [2, 6] [2, 1] : {rows} to {part}
+      %bytes = memref.alloca() : memref<128xi8>
+      %local = memref.view %bytes[%c64][] : memref<128xi8> to memref<2x6xf32>
+      scf.for %r = %c0 to %c2 step %c1 {{
+        scf.for %c = %c0 to %c6 step %c2 {{
+          %v = vector.load %s[%r, %c] : {part}, vector<2xf32>
+          vector.store %v, %local[%r, %c] : memref<2x6xf32>, vector<2xf32>
+        }}
+      }}
+      %flat = memref.collapse_shape %local [[0, 1]] : memref<2x6xf32> into memref<12xf32>
+      %out = memref.collapse_shape %o [[0, 1, 2]] : memref<2x3x4xf32> into memref<24xf32>
+      %whole = vector.load %flat[%c0] : memref<12xf32>, vector<12xf32>
+      vector.store %whole, %out[%c6] : memref<24xf32>, vector<12xf32>""",
+        source[:, 3:],
+        1,
+        output,
+    )
+    expected = np.zeros(24, np.float32)
+    expected[6:18] = source[1:5:2, 5:11].reshape(-1)
+    np.testing.assert_array_equal(output.reshape(-1), expected)
+
+
+def test_local_memory_begins_as_zeros() -> None:
+    output = np.ones(32, np.float32)
+    body = """
+      %z = arith.constant 0 : index
+      %t = memref.alloca() : memref<32xf32>
+      %v = vector.load %t[%z] : memref<32xf32>, vector<32xf32>
+      vector.store %v, %o[%z] : memref<32xf32>, vector<32xf32>"""
+    run("%o: memref<32xf32>", body, output)
+    assert not output.any()
+
+
+@pytest.mark.parametrize("element", ["f16", "bf16"])
+def test_narrow_floats_round_after_each_op(element: str) -> None:
+    generator = np.random.default_rng(5)
+    x, y = (generator.normal(size=16).astype(TYPES[element]) for _ in range(2))
+    output = np.zeros_like(x)
+    memory, vector = f"memref<16x{element}>", f"vector<16x{element}>"
+    run(
+        f"%x: {memory}, %y: {memory}, %o: {memory}",
+        f"""
+      %z = arith.constant 0 : index
+      %half = arith.constant dense<0.5> : {vector}
+      %a = vector.load %x[%z] : {memory}, {vector}
+      %b = vector.load %y[%z] : {memory}, {vector}
+      %c = arith.mulf %a, %b : {vector}
+      %d = arith.addf %c, %half : {vector}
+      vector.store %d, %o[%z] : {memory}, {vector}""",
+        x,
+        y,
+        output,
+    )
+    np.testing.assert_array_equal(output, x * y + x.dtype.type(0.5))
+
+
+def test_masks_constants_and_elements() -> None:
+    values = np.array([3.0, -1.0, np.nan, 0.0], np.float32)
+    positive, output = np.zeros(4, bool), np.zeros(4, np.float32)
+    run(
+        "%x: memref<4xf32>, %p: memref<4xi1>, %o: memref<4xf32>, %flag: i1",
+        """
+      %z = arith.constant 0 : index
+      %ramp = arith.constant dense<[0.5, 1.5, 2.5, 3.5]> : vector<4xf32>
+      %zero = arith.constant dense<0.0> : vector<4xf32>
+      %v = vector.load %x[%z] : memref<4xf32>, vector<4xf32>
+      %m = arith.cmpf ogt, %v, %zero : vector<4xf32>
+      vector.store %m, %p[%z] : memref<4xi1>, vector<4xi1>
+      %back = vector.load %p[%z] : memref<4xi1>, vector<4xi1>
+      %s = arith.select %back, %v, %ramp : vector<4xi1>, vector<4xf32>
+      %e = vector.extract %ramp[3] : f32 from vector<4xf32>
+      %n = arith.negf %e : f32
+      %t = arith.select %flag, %n, %e : f32
+      %r = vector.insert %t, %s [2] : f32 into vector<4xf32>
+      vector.store %r, %o[%z] : memref<4xf32>, vector<4xf32>""",
+        values,
+        positive,
+        output,
+        1,
+    )
+    assert positive.tolist() == [True, False, False, False]
+    assert output.tolist() == [3.0, 1.5, -3.5, 3.5]
+
+
+def test_noalias_is_said_where_the_signature_says_it() -> None:
+    func = kernel("%a: memref<4xf32> {llvm.noalias}, %b: memref<4xf32>", "")
+    assert to_llvm_ir(func).count("noalias") == 1
+
+
+def test_equal_kernels_share_an_object() -> None:
+    first, second = (load_kernels({name: matmul_text(2, 5, 16, name)}) for name in ("first", "second"))
+    assert first.addresses["first"] == second.addresses["second"]
+
+
+def test_unlowered_kernel_is_an_error() -> None:
+    body = "%c = arith.constant 0.0 : f32\nlinalg.fill ins(%c : f32) outs(%a : memref<4xf32>)"
+    with pytest.raises(VerifyError, match="'linalg.fill'"):
+        compile_kernels([kernel("%a: memref<4xf32>", body)])

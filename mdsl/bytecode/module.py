@@ -1,0 +1,172 @@
+"""What a `.mbc` file holds, as plain dataclasses.
+
+A `Module` is functions, the micro-kernels they dispatch (as IR text), constants and provenance.
+A function's buffers are numbered: its inputs, its outputs, the module's constants, then one arena.
+Registers are 64-bit slots, each with one element type for its whole life.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import prod
+
+import ml_dtypes
+import numpy as np
+
+FORMAT_VERSION = 1
+
+DTYPES: dict[str, np.dtype] = {
+    "f32": np.dtype(np.float32),
+    "f64": np.dtype(np.float64),
+    "f16": np.dtype(np.float16),
+    "bf16": np.dtype(ml_dtypes.bfloat16),
+    "i1": np.dtype(np.bool_),
+    "i8": np.dtype(np.int8),
+    "i16": np.dtype(np.int16),
+    "i32": np.dtype(np.int32),
+    "i64": np.dtype(np.int64),
+    "index": np.dtype(np.int64),
+}
+"""The element types and the NumPy dtype of each; `index` is 64 bits wide, `i1` a byte of 0 or 1."""
+
+ELEMENT_NAMES: dict[np.dtype, str] = {dtype: name for name, dtype in DTYPES.items() if name != "index"}
+
+
+class BytecodeError(Exception):
+    """A module that is not well formed or not safe to run.
+
+    `offset` is the byte in the `.mbc` file at fault, or None for a module that was built in memory.
+    """
+
+    def __init__(self, message: str, offset: int | None = None) -> None:
+        super().__init__(message if offset is None else f"{message} (at byte {offset})")
+        self.message = message
+        self.offset = offset
+
+    def __reduce__(self) -> tuple[type[BytecodeError], tuple[str, int | None]]:
+        return BytecodeError, (self.message, self.offset)
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """A named, dense, row-major tensor of the signature."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        return prod(self.shape) * DTYPES[self.dtype].itemsize
+
+    def __str__(self) -> str:
+        return f"{self.name}: tensor<{'x'.join([*map(str, self.shape), self.dtype])}>"
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A read-only tensor that lies in the file, aligned to 64 bytes, and is mapped when it is loaded."""
+
+    name: str
+    array: np.ndarray
+
+    @property
+    def spec(self) -> TensorSpec:
+        return TensorSpec(self.name, ELEMENT_NAMES[self.array.dtype], self.array.shape)
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A micro-kernel: the text of its `ukernel.func`, compiled for the host when the module is loaded."""
+
+    name: str
+    ir: str
+
+
+@dataclass(frozen=True)
+class BufferArgument:
+    """A dispatch argument `buffer + register * stride + offset`: a pointer; stride and offset in bytes.
+
+    Without a register it is `buffer + offset`.
+    """
+
+    buffer: int
+    register: int | None = None
+    stride: int = 0
+    offset: int = 0
+
+
+@dataclass(frozen=True)
+class RegisterArgument:
+    """A dispatch argument that is the 64-bit value of an integer register."""
+
+    register: int
+
+
+Argument = BufferArgument | RegisterArgument
+Operand = int | float | tuple[tuple[Argument, ...], ...]
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """A mnemonic of the table in `isa` and its operands, in the order in which the table names them."""
+
+    opcode: str
+    operands: tuple[Operand, ...] = ()
+
+
+@dataclass
+class Function:
+    """Structured code over numbered registers and buffers.
+
+    `registers` has a type a register, `arena` is the size of the arena in bytes. `locations` is empty or
+    names the source of each instruction; `offsets` is empty or has the byte at which each one was decoded.
+    """
+
+    name: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    registers: tuple[str, ...]
+    arena: int
+    code: list[Instruction]
+    locations: tuple[str, ...] = ()
+    offsets: tuple[int, ...] = field(default=(), compare=False)
+
+
+@dataclass
+class Module:
+    functions: list[Function]
+    kernels: list[Kernel] = field(default_factory=list)
+    constants: list[Constant] = field(default_factory=list)
+    provenance: dict[str, str] = field(default_factory=dict)
+
+    def function(self, name: str | None = None) -> Function:
+        """The function of that name; without a name `main`, or the first."""
+        for function in self.functions:
+            if function.name == (name or "main"):
+                return function
+        if name is None and self.functions:
+            return self.functions[0]
+        raise BytecodeError(f"the module has no function '{name or 'main'}'")
+
+    def buffers(self, function: Function) -> list[Buffer]:
+        """The buffers of a function, in the order of their numbers."""
+        return [
+            *(Buffer(spec.name, spec.nbytes, "input") for spec in function.inputs),
+            *(Buffer(spec.name, spec.nbytes, "output") for spec in function.outputs),
+            *(Buffer(constant.name, constant.array.nbytes, "constant") for constant in self.constants),
+            Buffer("arena", function.arena, "arena"),
+        ]
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """A numbered buffer of a function: its size in bytes and what it is (input, output, constant, arena)."""
+
+    name: str
+    nbytes: int
+    kind: str
+
+    @property
+    def writable(self) -> bool:
+        return self.kind in ("output", "arena")

@@ -1,0 +1,177 @@
+"""The semantics of the opcodes, each written once as an emitter of LLVM IR.
+
+The interpreter's handlers and the JIT are both made from these; see `machine` for what they may use.
+"""
+
+from __future__ import annotations
+
+from llvmlite import ir
+
+from mdsl.bytecode.machine import (
+    BYTES,
+    I1,
+    I64,
+    POINTER,
+    Context,
+    Machine,
+    load_element,
+    store_element,
+    stored_type,
+)
+from mdsl.codegen import arithmetic
+
+
+def const(m: Machine) -> None:
+    m.write("result", m.immediate("value"))
+
+
+def mov(m: Machine) -> None:
+    m.write("result", m.read("source"))
+
+
+def lea(m: Machine) -> None:
+    b = m.builder
+    scaled = b.add(m.read("base"), b.mul(m.read("index"), m.immediate("stride")))
+    m.write("result", b.add(scaled, m.immediate("offset")))
+
+
+def compute(m: Machine, op: str, names: tuple[str, ...], element: str, result: str) -> None:
+    """An op of the `arith` or `math` dialect on scalars."""
+    operands = [m.read(name) for name in names]
+    m.write("result", arithmetic.emit(op, m.builder, operands, element, result))
+
+
+def select(m: Machine) -> None:
+    m.write("result", m.builder.select(m.read("condition"), m.read("then"), m.read("otherwise")))
+
+
+def load(m: Machine, element: str) -> None:
+    m.write("result", _load(m, "buffer", m.read("index"), element))
+
+
+def load_indexed(m: Machine, element: str) -> None:
+    m.write("result", _load(m, "buffer", _indexed(m), element))
+
+
+def store(m: Machine, element: str) -> None:
+    store_element(m.builder, m.read("value"), _address(m, "buffer", m.read("index"), element), element)
+
+
+def store_indexed(m: Machine, element: str) -> None:
+    store_element(m.builder, m.read("value"), _address(m, "buffer", _indexed(m), element), element)
+
+
+def dot(m: Machine, element: str) -> None:
+    """The product is rounded before it is added, as by a mulf and an addf."""
+    left = _load(m, "left", _indexed(m, "left_"), element)
+    right = _load(m, "right", _indexed(m, "right_"), element)
+    product = arithmetic.emit("arith.mulf", m.builder, [left, right], element, element)
+    m.write("sum", arithmetic.emit("arith.addf", m.builder, [m.read("sum"), product], element, element))
+
+
+def copy(m: Machine, element: str) -> None:
+    target = _address(m, "target", m.read("target_index"), element)
+    source = _address(m, "source", m.read("source_index"), element)
+    nbytes = m.builder.mul(m.immediate("count"), I64(BYTES[element]))
+    module = m.builder.module
+    memmove = module.declare_intrinsic("llvm.memmove", [POINTER, POINTER, I64])
+    m.builder.call(memmove, [target, source, nbytes, I1(0)])
+
+
+def fill(m: Machine, element: str) -> None:
+    b = m.builder
+    value, start = m.read("value"), _address(m, "buffer", m.read("index"), element)
+    count, before = m.immediate("count"), b.block
+    body, after = b.append_basic_block("fill"), b.append_basic_block("filled")
+    b.branch(body)
+    b.position_at_end(body)
+    position = b.phi(I64, "position")
+    position.add_incoming(I64(0), before)
+    store_element(b, value, _element_pointer(b, start, position, element), element)
+    following = b.add(position, I64(1))
+    position.add_incoming(following, body)
+    b.cbranch(b.icmp_signed("<", following, count), body, after)
+    b.position_at_end(after)
+
+
+def dispatch(m: Machine) -> None:
+    b = m.builder
+    for arguments in m.calls():
+        m.call_kernel([b.add(b.add(a.base, b.mul(a.register, a.stride)), a.offset) for a in arguments])
+
+
+def loop_begin(m: Machine) -> None:
+    lower = m.read("lower")
+    m.write("counter", lower)
+    m.jump_if(m.builder.icmp_signed(">=", lower, m.read("upper")), "exit")
+
+
+def loop_end(m: Machine) -> None:
+    following = m.builder.add(m.read("counter"), m.immediate("step"))
+    m.write("counter", following)
+    m.jump_if(m.builder.icmp_signed("<", following, m.read("upper")), "body")
+
+
+def parallel_begin(m: Machine) -> None:
+    """Worker w of n takes one contiguous run of the trips; the first trips % n workers take one more."""
+    b = m.builder
+    lower, upper, step = m.read("lower"), m.read("upper"), m.immediate("step")
+    worker, workers = m.context(Context.WORKER), m.context(Context.WORKERS)
+    last = b.sub(b.sub(upper, lower), I64(1))
+    trips = b.add(b.udiv(last, step), I64(1))
+    trips = b.select(b.icmp_signed("<", lower, upper), trips, I64(0))
+    share, rest = b.udiv(trips, workers), b.urem(trips, workers)
+    first = b.add(b.mul(worker, share), b.select(b.icmp_unsigned("<", worker, rest), worker, rest))
+    count = b.add(share, b.zext(b.icmp_unsigned("<", worker, rest), I64))
+    counter = b.add(lower, b.mul(first, step))
+    m.write("counter", counter)
+    m.write("stop", b.add(counter, b.mul(count, step)))
+    m.jump_if(b.icmp_unsigned("==", count, I64(0)), "exit")
+
+
+def parallel_end(m: Machine) -> None:
+    following = m.builder.add(m.read("counter"), m.immediate("step"))
+    m.write("counter", following)
+    m.jump_if(m.builder.icmp_signed("<", following, m.read("stop")), "body")
+
+
+def single_begin(m: Machine) -> None:
+    m.jump_if(m.builder.icmp_unsigned("!=", m.context(Context.WORKER), I64(0)), "exit")
+
+
+def if_begin(m: Machine) -> None:
+    m.jump_if(m.builder.not_(m.read("condition")), "otherwise")
+
+
+def otherwise(m: Machine) -> None:
+    m.jump("exit")
+
+
+def nothing(m: Machine) -> None:
+    """The end of a block that is only left forwards."""
+
+
+def barrier(m: Machine) -> None:
+    m.call_barrier()
+
+
+def ret(m: Machine) -> None:
+    m.finish()
+
+
+def _indexed(m: Machine, prefix: str = "") -> ir.Value:
+    """The element offset base + index * stride."""
+    b = m.builder
+    return b.add(m.read(prefix + "base"), b.mul(m.read(prefix + "index"), m.immediate(prefix + "stride")))
+
+
+def _address(m: Machine, buffer: str, index: ir.Value, element: str) -> ir.Value:
+    return _element_pointer(m.builder, m.buffer(buffer), index, element)
+
+
+def _element_pointer(b: ir.IRBuilder, base: ir.Value, index: ir.Value, element: str) -> ir.Value:
+    return b.gep(base, [index], source_etype=stored_type(element))
+
+
+def _load(m: Machine, buffer: str, index: ir.Value, element: str) -> ir.Value:
+    return load_element(m.builder, _address(m, buffer, index, element), element)

@@ -1,0 +1,138 @@
+"""The blocks of structured code: which instructions belong together and where their jumps go."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import count
+
+from mdsl.bytecode.isa import OPCODES, Opcode, Operand
+from mdsl.bytecode.module import Argument, BytecodeError, Function
+from mdsl.bytecode.module import Operand as Value
+
+MAX_DEPTH = 64
+"""Blocks inside each other."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """An instruction with all of its operands, also the implied ones.
+
+    A label's value is the index of the instruction to go to; a scratch register's is a number after those
+    of the function's registers.
+    """
+
+    opcode: Opcode
+    operands: dict[str, tuple[Operand, Value]]
+    depth: int
+
+    def number(self, name: str) -> int:
+        """An operand that is an integer: all but the values of `const` and the calls of a dispatch."""
+        value = self.operands[name][1]
+        assert isinstance(value, int), name
+        return value
+
+    def value(self, name: str) -> int | float:
+        """The value of a `const`."""
+        value = self.operands[name][1]
+        assert isinstance(value, int | float), name
+        return value
+
+    def calls(self) -> tuple[tuple[Argument, ...], ...]:
+        """The argument lists of a dispatch."""
+        calls = self.operands["calls"][1]
+        assert isinstance(calls, tuple)
+        return calls
+
+
+@dataclass
+class _Block:
+    """A block that is open: the instruction that opened it and, in an `if`, the one that divided it."""
+
+    start: int
+    opcode: Opcode
+    operands: dict[str, Value]
+    divider: int | None = None
+
+
+def resolve(function: Function) -> list[Step]:
+    """The function's instructions with their implied operands.
+
+    Raises BytecodeError for an unknown opcode, a wrong number of operands, or blocks that do not nest.
+    """
+    opcodes = [_opcode(function, index) for index in range(len(function.code))]
+    blocks = _match(function, opcodes)
+    steps: list[Step] = []
+    depth = 0
+    scratch = count(len(function.registers))
+    for index, (opcode, instruction) in enumerate(zip(opcodes, function.code, strict=True)):
+        operands = {
+            operand.name: (operand, value)
+            for operand, value in zip(opcode.operands, instruction.operands, strict=True)
+        }
+        if opcode.implied:
+            block, exit = blocks[index]
+            if opcode.role == "open":
+                block.operands.update((name, value) for name, (_, value) in operands.items())
+            for operand in opcode.implied:
+                operands[operand.name] = operand, _implied(operand, block, exit, scratch)
+        if opcode.role in ("divide", "close"):
+            depth -= 1
+        steps.append(Step(opcode, operands, depth))
+        if opcode.role in ("open", "divide"):
+            depth += 1
+    return steps
+
+
+def error(function: Function, index: int, message: str) -> BytecodeError:
+    """An error at an instruction; it names the byte in the file where the function came from one."""
+    where = f"function '{function.name}', instruction {index}: {message}"
+    return BytecodeError(where, function.offsets[index] if index < len(function.offsets) else None)
+
+
+def _opcode(function: Function, index: int) -> Opcode:
+    instruction = function.code[index]
+    opcode = OPCODES.get(instruction.opcode)
+    if opcode is None:
+        raise error(function, index, f"unknown opcode '{instruction.opcode}'")
+    if len(instruction.operands) != len(opcode.operands):
+        found, wanted = len(instruction.operands), len(opcode.operands)
+        raise error(function, index, f"'{opcode.mnemonic}' has {found} operands, not {wanted}")
+    return opcode
+
+
+def _match(function: Function, opcodes: list[Opcode]) -> dict[int, tuple[_Block, int]]:
+    """For each instruction of a block's frame, the block and the index of the instruction that closes it."""
+    open_blocks: list[_Block] = []
+    blocks: dict[int, tuple[_Block, int]] = {}
+    for index, opcode in enumerate(opcodes):
+        if opcode.role == "open":
+            open_blocks.append(_Block(index, opcode, {}))
+            if len(open_blocks) > MAX_DEPTH:
+                raise error(function, index, f"more than {MAX_DEPTH} blocks inside each other")
+        elif opcode.role:
+            block = open_blocks[-1] if open_blocks else None
+            if block is None or block.opcode.block != opcode.block:
+                raise error(function, index, f"'{opcode.mnemonic}' without its '{opcode.block}_begin'")
+            if opcode.role == "divide":
+                if block.divider is not None:
+                    raise error(function, index, "a second 'else'")
+                block.divider = index
+                continue
+            open_blocks.pop()
+            for part in {block.start, block.divider, index} - {None}:
+                blocks[part] = block, index
+    if open_blocks:
+        block = open_blocks[-1]
+        opcode = block.opcode
+        raise error(function, block.start, f"'{opcode.mnemonic}' without its '{opcode.block}_end'")
+    return blocks
+
+
+def _implied(operand: Operand, block: _Block, close: int, scratch: count[int]) -> Value:
+    """A scratch register gets its number where the block opens and is found by name where it closes."""
+    if operand.kind == "label":
+        after_divider = close + 1 if block.divider is None else block.divider + 1
+        return {"body": block.start + 1, "exit": close + 1, "otherwise": after_divider}[operand.name]
+    if operand.kind == "scratch" and operand.name not in block.operands:
+        block.operands[operand.name] = next(scratch)
+    return block.operands[operand.name]

@@ -1,0 +1,423 @@
+"""The proof, before a module runs, that it stays within its buffers and comes to an end.
+
+The code is read once, in order, with an interval for each integer register (see `intervals`). A register
+that a loop's body writes may have any value when the body begins, except the loop's own counter, which is
+between the bounds; so an index that is carried from trip to trip must be clamped before it is used. What is
+proved of an access is proved of every trip and of every worker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import prod
+from typing import Literal, NamedTuple
+
+from mdsl.bytecode.intervals import Interval, affine, clip, constant, whole
+from mdsl.bytecode.isa import MAX_ARGUMENTS, Operand
+from mdsl.bytecode.machine import BYTES, INTEGER_BITS, TYPES
+from mdsl.bytecode.module import (
+    DTYPES,
+    Argument,
+    Buffer,
+    BufferArgument,
+    BytecodeError,
+    Function,
+    Module,
+    RegisterArgument,
+    TensorSpec,
+)
+from mdsl.bytecode.module import Operand as Value
+from mdsl.bytecode.structure import Step, error, resolve
+
+MAX_BYTES = 1 << 46
+"""The size of a buffer; offsets within it never overflow."""
+
+
+class KernelArgument(NamedTuple):
+    """What a micro-kernel does with one argument.
+
+    A pointer ("read" or "write", which also reads) is used for `span` bytes from its address on, which must
+    be a multiple of `alignment` from the buffer's start; an "index" must lie in `interval`, bounds included.
+    """
+
+    kind: Literal["read", "write", "index"]
+    span: int = 0
+    interval: Interval | tuple[int, int] = whole("i64")
+    alignment: int = 1
+
+
+KernelSignatures = Mapping[str, Sequence[KernelArgument]]
+
+
+def verify(module: Module, kernel_signatures: KernelSignatures | None = None) -> None:
+    """Prove every function of a module safe, given what each of its kernels touches.
+
+    Raises BytecodeError at the first instruction that is not provably safe.
+    """
+    _check_names("function", [function.name for function in module.functions])
+    _check_names("kernel", [kernel.name for kernel in module.kernels])
+    for function in module.functions:
+        _check_signature(module, function)
+        _Verifier(module, function, kernel_signatures or {}).run()
+
+
+def _check_names(kind: str, names: list[str]) -> None:
+    if len(set(names)) != len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise BytecodeError(f"two {kind}s are called '{twice}'")
+
+
+def _check_signature(module: Module, function: Function) -> None:
+    where = f"function '{function.name}'"
+    for register, element in enumerate(function.registers):
+        if element not in TYPES:
+            raise BytecodeError(f"{where}: register {register} has unknown type '{element}'")
+    for spec in (*function.inputs, *function.outputs):
+        _check_spec(where, spec)
+    if not 0 <= function.arena <= MAX_BYTES:
+        raise BytecodeError(f"{where}: an arena of {function.arena} bytes")
+
+
+def _check_spec(where: str, spec: TensorSpec) -> None:
+    if spec.dtype not in DTYPES:
+        raise BytecodeError(f"{where}: '{spec.name}' has unknown element type '{spec.dtype}'")
+    if any(size < 0 for size in spec.shape) or prod(spec.shape) * 8 > MAX_BYTES:
+        raise BytecodeError(f"{where}: '{spec.name}' has shape {list(spec.shape)}")
+
+
+@dataclass
+class _State:
+    """What is known of the registers at a point of the code.
+
+    `known` has an interval for each initialised register (of a float one, that says nothing). `uniform` are
+    the initialised registers that hold the same value in every worker.
+    """
+
+    known: dict[int, Interval] = field(default_factory=dict)
+    uniform: set[int] = field(default_factory=set)
+
+    def copy(self) -> _State:
+        return _State(dict(self.known), set(self.uniform))
+
+    def join(self, other: _State) -> _State:
+        """What holds on both ways."""
+        known = {
+            register: interval.join(other.known[register])
+            for register, interval in self.known.items()
+            if register in other.known
+        }
+        return _State(known, self.uniform & other.uniform)
+
+
+@dataclass
+class _Block:
+    """An open block: what was known before it, and whether the workers enter it together."""
+
+    step: Step
+    written: frozenset[int]
+    before: _State
+    together: bool
+    certain: bool = False
+    """Whether the body surely runs."""
+    then: _State | None = None
+    """What is known at the end of the first branch of an `if` that has two."""
+
+
+_NOTHING = Interval(0, 0)
+"""Stands for the interval of a float register."""
+
+
+class _Verifier:
+    """Reads one function's code in order; `self.state` is what is known before instruction `self.index`."""
+
+    def __init__(self, module: Module, function: Function, signatures: KernelSignatures) -> None:
+        self.module = module
+        self.function = function
+        self.signatures = signatures
+        self.buffers: list[Buffer] = module.buffers(function)
+        self.state = _State()
+        self.blocks: list[_Block] = []
+        self.index = 0
+        self.checks: dict[str, Callable[[Step], None]] = {
+            "const": self._const, "lea": self._lea, "load": self._load, "loadx": self._load,
+            "store": self._store, "storex": self._store, "copy": self._copy, "fill": self._fill,
+            "dot": self._dot, "dispatch": self._dispatch, "barrier": self._barrier, "ret": self._ret,
+            "loop_begin": self._loop_begin, "loop_end": self._loop_end, "parallel_begin": self._loop_begin,
+            "parallel_end": self._loop_end, "if_begin": self._if_begin, "else": self._else,
+            "if_end": self._branch_end, "single_begin": self._single_begin, "single_end": self._branch_end,
+        }  # fmt: skip
+
+    def run(self) -> None:
+        steps = resolve(self.function)
+        if not steps or steps[-1].opcode.mnemonic != "ret":
+            raise BytecodeError(f"function '{self.function.name}' does not end in 'ret'")
+        self.last = len(steps) - 1
+        self.written = _written(steps)
+        for self.index, step in enumerate(steps):
+            for operand, value in step.operands.values():
+                self._check_operand(operand, value)
+            self.checks.get(step.opcode.mnemonic.partition(".")[0], self._compute)(step)
+
+    # -- operands -------------------------------------------------------------------------------------
+
+    def _fail(self, message: str) -> BytecodeError:
+        return error(self.function, self.index, message)
+
+    def _check_operand(self, operand: Operand, value: Value) -> None:
+        if operand.kind in ("label", "scratch"):
+            return
+        if operand.kind == "calls":
+            if not isinstance(value, tuple):
+                raise self._fail("'calls' are no argument lists")
+            return
+        if operand.kind == "value":
+            self._check_value(operand, value)
+        elif not isinstance(value, int) or value not in _I64:
+            raise self._fail(f"'{operand.name}' is no 64-bit integer")
+        elif operand.kind == "buffer" and not 0 <= value < len(self.buffers):
+            raise self._fail(f"buffer {value} of {len(self.buffers)}")
+        elif operand.kind == "kernel" and not 0 <= value < len(self.module.kernels):
+            raise self._fail(f"kernel {value} of {len(self.module.kernels)}")
+        elif operand.is_register:
+            self._check_register(value, operand.type, read=operand.kind != "write")
+
+    def _check_value(self, operand: Operand, value: Value) -> None:
+        if operand.type in INTEGER_BITS:
+            if not isinstance(value, int) or not whole(operand.type).lo <= value <= whole(operand.type).hi:
+                raise self._fail(f"{value} is no {operand.type}")
+        elif not isinstance(value, int | float):
+            raise self._fail(f"{value} is no {operand.type}")
+
+    def _check_register(self, register: int, element: str, read: bool) -> None:
+        if not 0 <= register < len(self.function.registers):
+            raise self._fail(f"register {register} of {len(self.function.registers)}")
+        actual = self.function.registers[register]
+        if actual != element:
+            raise self._fail(f"register {register} is {actual}, not {element}")
+        if read and register not in self.state.known:
+            raise self._fail(f"register {register} may be read before it is written")
+
+    def _interval(self, step: Step, name: str) -> Interval:
+        return self.state.known[step.number(name)]
+
+    def _set(self, step: Step, interval: Interval | None, uniform: bool) -> None:
+        """Write the instruction's result."""
+        register = step.number("result")
+        element = self.function.registers[register]
+        self.state.known[register] = clip(interval, element) if element in INTEGER_BITS else _NOTHING
+        (self.state.uniform.add if uniform else self.state.uniform.discard)(register)
+
+    def _reads_uniform(self, step: Step) -> bool:
+        return all(
+            value in self.state.uniform for operand, value in step.operands.values() if operand.kind == "read"
+        )
+
+    # -- values ---------------------------------------------------------------------------------------
+
+    def _const(self, step: Step) -> None:
+        value = step.value("value")
+        self._set(step, constant(value) if isinstance(value, int) else None, uniform=True)
+
+    def _lea(self, step: Step) -> None:
+        stride, offset = step.number("stride"), step.number("offset")
+        interval = affine(self._interval(step, "base"), self._interval(step, "index"), stride, offset)
+        self._set(step, interval, self._reads_uniform(step))
+
+    def _compute(self, step: Step) -> None:
+        transfer = step.opcode.transfer
+        reads = [operand.name for operand, _ in step.operands.values() if operand.kind == "read"]
+        interval = transfer(*(self._interval(step, name) for name in reads)) if transfer else None
+        self._set(step, interval, self._reads_uniform(step))
+
+    # -- memory ---------------------------------------------------------------------------------------
+
+    def _load(self, step: Step) -> None:
+        """Another worker may write what is loaded, unless nobody can."""
+        buffer = self._access(step, "buffer", self._elements(step), _element(step))
+        self._set(step, None, uniform=not buffer.writable and self._reads_uniform(step))
+
+    def _store(self, step: Step) -> None:
+        self._access(step, "buffer", self._elements(step), _element(step), write=True)
+
+    def _fill(self, step: Step) -> None:
+        count = step.number("count")
+        self._access(step, "buffer", self._interval(step, "index"), _element(step), count, write=True)
+
+    def _copy(self, step: Step) -> None:
+        element, count = _element(step), step.number("count")
+        self._access(step, "source", self._interval(step, "source_index"), element, count)
+        self._access(step, "target", self._interval(step, "target_index"), element, count, write=True)
+
+    def _dot(self, step: Step) -> None:
+        for side in ("left", "right"):
+            self._access(step, side, self._elements(step, side + "_"), _element(step))
+        self.state.uniform.discard(step.number("sum"))
+
+    def _elements(self, step: Step, prefix: str = "") -> Interval:
+        """The element offsets that an instruction with an index, or a base, index and stride, may use."""
+        index = self._interval(step, prefix + "index")
+        if prefix + "stride" not in step.operands:
+            return index
+        return affine(self._interval(step, prefix + "base"), index, step.number(prefix + "stride"))
+
+    def _access(
+        self, step: Step, name: str, elements: Interval, element: str, count: int = 1, write: bool = False
+    ) -> Buffer:
+        buffer = self.buffers[step.number(name)]
+        if write and not buffer.writable:
+            raise self._fail(f"writes to '{buffer.name}', which is read-only")
+        size = buffer.nbytes // BYTES[element]
+        if count < 1:
+            raise self._fail(f"a count of {count}")
+        if elements.lo < 0 or elements.hi + count > size:
+            reach = Interval(elements.lo, elements.hi + count - 1)
+            raise self._fail(f"may use elements {reach} of '{buffer.name}', which has {size} of {element}")
+        return buffer
+
+    # -- dispatch -------------------------------------------------------------------------------------
+
+    def _dispatch(self, step: Step) -> None:
+        name = self.module.kernels[step.number("kernel")].name
+        signature = self.signatures.get(name)
+        if signature is None:
+            raise self._fail(f"nothing is known of what kernel '{name}' touches")
+        calls = step.calls()
+        if not calls:
+            raise self._fail("a dispatch of no calls")
+        for call in calls:
+            if len(call) != len(signature) or not 1 <= len(call) <= MAX_ARGUMENTS:
+                raise self._fail(f"{len(call)} arguments for kernel '{name}', which takes {len(signature)}")
+            for position, (argument, wanted) in enumerate(zip(call, signature, strict=True)):
+                self._argument(argument, wanted, f"argument {position} of kernel '{name}'")
+
+    def _argument(self, argument: Argument, wanted: KernelArgument, what: str) -> None:
+        if isinstance(argument, RegisterArgument) != (wanted.kind == "index"):
+            raise self._fail(f"{what} must be {'an index' if wanted.kind == 'index' else 'a buffer'}")
+        if argument.register is not None:
+            self._check_register(argument.register, "i64", read=True)
+        if isinstance(argument, BufferArgument):
+            self._pointer(argument, wanted, what)
+        elif self.state.known[argument.register] not in Interval(*wanted.interval):
+            found = self.state.known[argument.register]
+            raise self._fail(f"{what} may be in {found}, beyond {Interval(*wanted.interval)}")
+
+    def _pointer(self, argument: BufferArgument, wanted: KernelArgument, what: str) -> None:
+        if not 0 <= argument.buffer < len(self.buffers):
+            raise self._fail(f"buffer {argument.buffer} of {len(self.buffers)}")
+        if argument.stride not in _I64 or argument.offset not in _I64:
+            raise self._fail(f"{what} has no 64-bit stride or offset")
+        buffer = self.buffers[argument.buffer]
+        index = _NOTHING if argument.register is None else self.state.known[argument.register]
+        start = affine(_NOTHING, index, argument.stride, argument.offset)
+        if wanted.kind == "write" and not buffer.writable:
+            raise self._fail(f"{what} writes to '{buffer.name}', which is read-only")
+        if start.lo < 0 or start.hi + wanted.span > buffer.nbytes:
+            reach = Interval(start.lo, start.hi + wanted.span - 1)
+            raise self._fail(f"{what} may use bytes {reach} of '{buffer.name}', which has {buffer.nbytes}")
+        steps = (start.lo,) if start.lo == start.hi else (start.lo, argument.stride)
+        if any(step % wanted.alignment for step in steps):
+            raise self._fail(f"{what} may not be aligned to {wanted.alignment} bytes")
+
+    # -- control --------------------------------------------------------------------------------------
+
+    def _loop_begin(self, step: Step) -> None:
+        """The counter is at most upper - 1, and on the grid of the step where its start is known."""
+        lower, upper = self._interval(step, "lower"), self._interval(step, "upper")
+        stride, counter = step.number("step"), step.number("counter")
+        if stride < 1:
+            raise self._fail(f"a step of {stride}")
+        if upper.hi - 1 + stride not in _I64:
+            raise self._fail(f"the counter may overflow: its bound may be {upper.hi}")
+        parallel = step.opcode.block == "parallel"
+        if parallel:
+            self._need_all_workers("a parallel loop")
+        together = not parallel and {step.number("lower"), step.number("upper")} <= self.state.uniform
+        block = self._open(step, together, certain=not parallel and lower.hi < upper.lo)
+        if not block.written.isdisjoint({counter, step.number("upper")}):
+            raise self._fail("the loop's body writes to its counter or its bound")
+        for register in block.written & self.state.known.keys():
+            element = self.function.registers[register]
+            self.state.known[register] = whole(element) if element in INTEGER_BITS else _NOTHING
+        self.state.uniform -= block.written
+        highest = max(lower.lo, upper.hi - 1)
+        if lower.lo == lower.hi:
+            highest -= (highest - lower.lo) % stride
+        self.state.known[counter] = Interval(lower.lo, highest)
+        (self.state.uniform.add if together else self.state.uniform.discard)(counter)
+
+    def _loop_end(self, step: Step) -> None:
+        """The counter has no value after its loop."""
+        block = self._close()
+        if not block.certain:
+            self.state = self.state.join(block.before)
+        if not block.together:
+            self.state.uniform -= block.written
+        counter = block.step.number("counter")
+        self.state.known.pop(counter, None)
+        self.state.uniform.discard(counter)
+
+    def _if_begin(self, step: Step) -> None:
+        self._open(step, together=step.number("condition") in self.state.uniform)
+
+    def _single_begin(self, step: Step) -> None:
+        self._need_all_workers("a single block")
+        self._open(step, together=False)
+
+    def _else(self, step: Step) -> None:
+        block = self.blocks[-1]
+        block.then, self.state = self.state, block.before.copy()
+
+    def _branch_end(self, step: Step) -> None:
+        block = self._close()
+        self.state = self.state.join(block.then or block.before)
+        if not block.together:
+            self.state.uniform -= block.written
+
+    def _barrier(self, step: Step) -> None:
+        self._need_all_workers("a barrier")
+
+    def _ret(self, step: Step) -> None:
+        if self.index != self.last:
+            raise self._fail("'ret' before the end")
+
+    def _open(self, step: Step, together: bool, certain: bool = False) -> _Block:
+        block = _Block(step, self.written[self.index], self.state.copy(), together, certain)
+        self.blocks.append(block)
+        return block
+
+    def _close(self) -> _Block:
+        return self.blocks.pop()
+
+    def _need_all_workers(self, what: str) -> None:
+        if not all(block.together for block in self.blocks):
+            raise self._fail(f"{what} where not all workers may come")
+
+
+_I64 = range(-(1 << 63), 1 << 63)
+
+
+def _written(steps: list[Step]) -> dict[int, frozenset[int]]:
+    """For each instruction that opens a block, the registers that its body writes to."""
+    written: dict[int, frozenset[int]] = {}
+    bodies: list[tuple[int, set[int]]] = [(-1, set())]
+    for index, step in enumerate(steps):
+        if step.opcode.role == "close":
+            start, registers = bodies.pop()
+            written[start] = frozenset(registers)
+            bodies[-1][1].update(registers)
+        elif step.opcode.role == "":
+            bodies[-1][1].update(_writes(step))
+        elif step.opcode.role == "open":
+            bodies[-1][1].update(_writes(step))
+            bodies.append((index, set()))
+    return written
+
+
+def _writes(step: Step) -> list[int]:
+    operands = (operand for operand, _ in step.operands.values())
+    return [step.number(operand.name) for operand in operands if operand.kind in ("write", "update")]
+
+
+def _element(step: Step) -> str:
+    return step.opcode.mnemonic.rpartition(".")[2]

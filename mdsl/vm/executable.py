@@ -1,0 +1,188 @@
+"""A verified function of a module, ready to be called on arrays."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mdsl.bytecode.module import DTYPES, Module, TensorSpec
+from mdsl.bytecode.verify import KernelArgument, verify
+from mdsl.vm import interpreter, jit
+from mdsl.vm.memory import Frame, KernelProfile, address, aligned_array, buffer_slot
+from mdsl.vm.runtime import MAX_THREADS, runtime
+from mdsl.vm.workers import team
+
+ENGINES = ("vm", "jit")
+
+
+class CallError(ValueError):
+    """Arrays that do not fit a program's signature, or that it cannot use in place."""
+
+
+@dataclass(frozen=True)
+class KernelTime:
+    """What a profiled call spent in one kernel, over all workers; ticks are of the processor's clock."""
+
+    name: str
+    calls: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A profiled call: its duration, the instructions interpreted and the kernels, over all workers."""
+
+    seconds: float
+    instructions: int
+    kernels: tuple[KernelTime, ...]
+
+
+class Program:
+    """A function of a module on one of the engines.
+
+    `kernels` has the address of each of the module's micro-kernels and `signatures` what each may touch;
+    the caller keeps the kernels loaded while the program lives. Calls from several threads may overlap:
+    each has a frame of its own. Raises BytecodeError if the module cannot be proved safe.
+    """
+
+    def __init__(
+        self,
+        module: Module,
+        kernels: Mapping[str, int] | None = None,
+        signatures: Mapping[str, Sequence[KernelArgument]] | None = None,
+        engine: str = "vm",
+        threads: int = 1,
+        function: str | None = None,
+    ) -> None:
+        if engine not in ENGINES:
+            raise ValueError(f"unknown engine '{engine}'; engines of the VM: {', '.join(ENGINES)}")
+        if not 1 <= threads <= MAX_THREADS:
+            raise ValueError(f"threads must be from 1 to {MAX_THREADS}, not {threads}")
+        verify(module, signatures or {})
+        self.module = module
+        self.function = module.function(function)
+        self.engine = engine
+        self.threads = threads
+        self.kernel_addresses = [(kernels or {})[kernel.name] for kernel in module.kernels]
+        self.inputs, self.outputs = self.function.inputs, self.function.outputs
+        self._wanted = [
+            *((spec.shape, DTYPES[spec.dtype], _READABLE) for spec in self.inputs),
+            *((spec.shape, DTYPES[spec.dtype], _READABLE | _WRITEABLE) for spec in self.outputs),
+        ]
+        self._runtime = runtime()
+        self._constants = [aligned_array(constant.array) for constant in module.constants]
+        self._frames: deque[Frame] = deque()
+        self._profiling = threading.Lock()
+        self._profiled: tuple[int, np.ndarray] | None = None
+        self._entry, self._code = self._prepare()
+
+    def run(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None:
+        """Run the function on arrays in the order of the signature, writing into `outputs`.
+
+        Arrays must have the signature's shapes and dtypes and be C-contiguous; outputs must be writeable.
+        Raises CallError otherwise, before anything ran.
+        """
+        try:
+            frame = self._frames.pop()
+        except IndexError:
+            frame = self._new_frame(self._entry, self._code)
+        try:
+            self._bind(frame, inputs, outputs)
+            self._run(frame)
+        finally:
+            self._frames.append(frame)
+
+    def __call__(self, *inputs: np.ndarray) -> list[np.ndarray]:
+        """Run the function on arrays; returns new outputs."""
+        outputs = [np.empty(shape, dtype) for shape, dtype, _ in self._wanted[len(self.inputs) :]]
+        self.run(inputs, outputs)
+        return outputs
+
+    def profile(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> Profile:
+        """Run once with every instruction and kernel call counted; always in the interpreter."""
+        with self._profiling:
+            if self._profiled is None:
+                words = interpreter.lay_out(self.function, self.kernel_addresses, profiled=True)
+                self._profiled = interpreter.entry_address(profiled=True), words
+            frame = self._new_frame(*self._profiled)
+        self._bind(frame, inputs, outputs)
+        ticks, start = self._runtime.clock(), time.perf_counter()
+        self._run(frame)
+        seconds = time.perf_counter() - start
+        tick = seconds / max(self._runtime.clock() - ticks, 1)
+        return self._read_profile(frame.profile.sum(axis=0), seconds, tick)
+
+    def _read_profile(self, counters: np.ndarray, seconds: float, tick: float) -> Profile:
+        times = []
+        for index, kernel in enumerate(self.module.kernels):
+            start = KernelProfile.offset(index) // 8
+            calls, ticks = counters[start + KernelProfile.CALLS], counters[start + KernelProfile.TICKS]
+            times.append(KernelTime(kernel.name, int(calls), float(ticks * tick)))
+        return Profile(seconds, int(counters[KernelProfile.INSTRUCTIONS]), tuple(times))
+
+    def _prepare(self) -> tuple[int, np.ndarray]:
+        """The entry to run and the code that it is given."""
+        if self.engine == "vm":
+            return interpreter.entry_address(), interpreter.lay_out(self.function, self.kernel_addresses)
+        self._native = jit.compile_function(self.function)
+        return self._native.address("main"), np.array([*self.kernel_addresses, 0], dtype=np.uint64)
+
+    def _new_frame(self, entry: int, code: np.ndarray) -> Frame:
+        function = self.function
+        blocks = sum(instruction.opcode == "parallel_begin" for instruction in function.code)
+        return Frame(
+            entry=entry,
+            code=code.ctypes.data,
+            registers=len(function.registers) + blocks,
+            inputs_and_outputs=len(self._wanted),
+            constants=[array.ctypes.data for array in self._constants],
+            arena=function.arena,
+            kernels=len(self.module.kernels),
+            threads=self.threads,
+            runtime=(self._runtime.barrier_address, self._runtime.yield_address),
+        )
+
+    def _run(self, frame: Frame) -> None:
+        if self.threads == 1:
+            self._runtime.run(frame.job, 0)
+        else:
+            team(self.threads).run(frame.job)
+
+    def _bind(self, frame: Frame, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None:
+        """Check the arrays and put their addresses into the table of buffers."""
+        if len(inputs) != len(self.inputs) or len(outputs) != len(self.outputs):
+            wanted = f"{len(self.inputs)} inputs and {len(self.outputs)} outputs"
+            raise CallError(f"'{self.function.name}' takes {wanted}, not {len(inputs)} and {len(outputs)}")
+        table, slot = frame.buffers, buffer_slot(0)
+        for array, (shape, dtype, flags) in zip((*inputs, *outputs), self._wanted, strict=True):
+            if (
+                not isinstance(array, np.ndarray)
+                or array.shape != shape
+                or array.dtype != dtype
+                or array.flags.num & flags != flags
+            ):
+                raise CallError(_complaint(array, (*self.inputs, *self.outputs)[slot - buffer_slot(0)]))
+            table[slot] = address(array)
+            slot += 1
+
+
+_READABLE = 0x0001 | 0x0100
+"""NumPy's flags for C-contiguous and aligned."""
+_WRITEABLE = 0x0400
+
+
+def _complaint(array: object, spec: TensorSpec) -> str:
+    """What is wrong with an array."""
+    if not isinstance(array, np.ndarray):
+        return f"'{spec.name}' must be a NumPy array, not {type(array).__name__}"
+    if array.shape != spec.shape or array.dtype != DTYPES[spec.dtype]:
+        wanted = f"'{spec.name}' must be {spec.dtype} of shape {list(spec.shape)}"
+        return f"{wanted}, not {array.dtype} of shape {list(array.shape)}"
+    if array.flags.num & _READABLE != _READABLE:
+        return f"'{spec.name}' must be C-contiguous and aligned"
+    return f"'{spec.name}' must be writeable"

@@ -1,0 +1,308 @@
+"""The threaded interpreter, generated from the table of opcodes.
+
+Each opcode is a native function, its handler, that ends in a tail call of the next one. The four arguments
+(code, registers, buffers, context) stay in machine registers: the calling convention, `preserve_none`,
+passes them in those that C functions preserve, so a handler can call a micro-kernel without saving any.
+
+Before it runs, a function's code is laid out in 64-bit words: the address of an instruction's handler, then
+its operands: a register as its byte offset in the register file, a buffer as its byte offset in the table of
+buffers, a kernel as its address and the offset of its profile, a label as a distance in bytes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+from llvmlite import ir
+
+from mdsl.bytecode.isa import OPCODES, Opcode, Operand
+from mdsl.bytecode.machine import (
+    I8,
+    I64,
+    POINTER,
+    CallArgument,
+    load_element,
+    store_element,
+)
+from mdsl.bytecode.module import DTYPES, Argument, BufferArgument, Function
+from mdsl.bytecode.structure import Step, resolve
+from mdsl.codegen import cache, native
+from mdsl.codegen.target import Target
+from mdsl.vm.memory import ARGUMENTS_BYTES, ENTRY, NULL_BUFFER, KernelProfile, buffer_slot
+from mdsl.vm.native_machine import NativeMachine
+
+HANDLER = ENTRY
+"""void(code, registers, buffers, context), as of the entry of a function; only the convention differs."""
+
+CONVENTION = "preserve_nonecc"
+
+_COMMON_ARITY = 8
+"""Dispatches of up to so many arguments are compiled with the core group, others on demand."""
+
+_ARGUMENT_WORDS = 4
+
+
+class HandlerMachine(NativeMachine):
+    """Operands come from the code stream, registers lie in memory."""
+
+    def __init__(self, handler: ir.Function, opcode: Opcode, arity: int, profiled: bool) -> None:
+        self.builder = ir.IRBuilder(handler.append_basic_block("entry"))
+        self.handler = handler
+        self.profiled = profiled
+        self.code, self.registers, self.buffers, self.context_pointer = handler.args
+        self.arity = arity
+        self._operands: dict[str, tuple[Operand, int]] = {}
+        position = 1
+        for operand in (*opcode.operands, *opcode.implied):
+            self._operands[operand.name] = operand, position
+            position += 2 if operand.kind == "kernel" else 1
+        self.next: ir.Value = I64(8 * position)
+
+    def read(self, name: str) -> ir.Value:
+        return load_element(self.builder, self._register(name), self._operands[name][0].type)
+
+    def write(self, name: str, value: ir.Value) -> None:
+        store_element(self.builder, value, self._register(name), self._operands[name][0].type)
+
+    def immediate(self, name: str) -> ir.Value:
+        operand, position = self._operands[name]
+        if operand.kind == "integer":
+            return self._word(self.code, position)
+        pointer = self.builder.gep(self.code, [I64(8 * position)], source_etype=I8)
+        return load_element(self.builder, pointer, operand.type)
+
+    def buffer(self, name: str) -> ir.Value:
+        offset = self._word(self.code, self._operands[name][1])
+        slot = self.builder.gep(self.buffers, [offset], source_etype=I8)
+        return self.builder.load(slot, typ=POINTER, align=8)
+
+    def jump(self, label: str) -> None:
+        self._go(self._word(self.code, self._operands[label][1]))
+
+    def jump_if(self, condition: ir.Value, label: str) -> None:
+        taken, otherwise = (self.builder.append_basic_block(name) for name in ("taken", "otherwise"))
+        self.builder.cbranch(condition, taken, otherwise)
+        self.builder.position_at_end(taken)
+        self.jump(label)
+        self.builder.position_at_end(otherwise)
+
+    def finish(self) -> None:
+        self.builder.ret_void()
+
+    def calls(self) -> Iterator[list[CallArgument]]:
+        """A loop over the batch in the code stream, whose length the stream has."""
+        b = self.builder
+        position = self._operands["calls"][1]
+        size = I64(8 * _ARGUMENT_WORDS * self.arity)
+        first = b.gep(self.code, [I64(8 * (position + 1))], source_etype=I8)
+        end = b.gep(first, [b.mul(self._word(self.code, position), size)], source_etype=I8)
+        before, body, after = b.block, b.append_basic_block("call"), b.append_basic_block("called")
+        b.branch(body)
+        b.position_at_end(body)
+        arguments = b.phi(POINTER, "arguments")
+        arguments.add_incoming(first, before)
+        yield [self._argument(arguments, index) for index in range(self.arity)]
+        following = b.gep(arguments, [size], source_etype=I8)
+        arguments.add_incoming(following, b.block)
+        b.cbranch(b.icmp_unsigned("<", b.ptrtoint(following, I64), b.ptrtoint(end, I64)), body, after)
+        b.position_at_end(after)
+        self.next = b.sub(b.ptrtoint(end, I64), b.ptrtoint(self.code, I64))
+
+    def call_kernel(self, arguments: list[ir.Value]) -> None:
+        position = self._operands["kernel"][1]
+        slots = self.builder.gep(self.registers, [I64(-ARGUMENTS_BYTES)], source_etype=I8)
+        address, profile = self._word(self.code, position), self._word(self.code, position + 1)
+        self.call_native(address, profile, slots, arguments)
+
+    def go_on(self) -> None:
+        """End the handler with a tail call of the next instruction's."""
+        if not self.builder.block.is_terminated:
+            self._go(self.next)
+
+    def _go(self, distance: ir.Value) -> None:
+        b = self.builder
+        if self.profiled:
+            self.count(KernelProfile.INSTRUCTIONS, I64(0), I64(1))
+        code = b.gep(self.code, [distance], source_etype=I8)
+        following = b.load(code, typ=HANDLER.as_pointer(), align=8)
+        arguments = [code, self.registers, self.buffers, self.context_pointer]
+        b.call(following, arguments, cconv=CONVENTION, tail="musttail")
+        b.ret_void()
+
+    def _argument(self, arguments: ir.Value, index: int) -> CallArgument:
+        buffer, register, stride, offset = (
+            self._word(arguments, _ARGUMENT_WORDS * index + word) for word in range(_ARGUMENT_WORDS)
+        )
+        b = self.builder
+        base = b.load(b.gep(self.buffers, [buffer], source_etype=I8), typ=I64, align=8)
+        value = b.load(b.gep(self.registers, [register], source_etype=I8), typ=I64, align=8)
+        return CallArgument(base, value, stride, offset)
+
+    def _register(self, name: str) -> ir.Value:
+        return self.builder.gep(
+            self.registers, [self._word(self.code, self._operands[name][1])], source_etype=I8
+        )
+
+    def _word(self, base: ir.Value, position: int) -> ir.Value:
+        """A word of the code, which nothing changes while it runs."""
+        pointer = self.builder.gep(base, [I64(8 * position)], source_etype=I8)
+        word = self.builder.load(pointer, typ=I64, align=8)
+        word.set_metadata("invariant.load", self.handler.module.add_metadata([]))
+        return word
+
+
+def entry_address(profiled: bool = False) -> int:
+    """The address of the C function that runs laid out code: void(code, registers, buffers, context)."""
+    return handler_address("enter", 0, profiled)
+
+
+def handler_address(mnemonic: str, arity: int, profiled: bool) -> int:
+    """The address of an opcode's handler; `arity` is the number of a dispatch's arguments, else 0."""
+    if mnemonic == "dispatch" and arity > _COMMON_ARITY:
+        group = f"dispatch.{arity}"
+    else:
+        group = "core" if mnemonic == "enter" else OPCODES[mnemonic].group
+    with _lock:
+        handlers = _groups.get((group, profiled))
+        if handlers is None:
+            handlers = _groups[group, profiled] = _load(group, profiled)
+        return handlers[mnemonic, arity]
+
+
+def lay_out(function: Function, kernels: Sequence[int], profiled: bool = False) -> np.ndarray:
+    """The words of a verified function's code; `kernels` has the address of each of the module's kernels."""
+    return _Layout(function, kernels, profiled).words()
+
+
+_lock = threading.Lock()
+_groups: dict[tuple[str, bool], Mapping[tuple[str, int], int]] = {}
+_codes: list[native.NativeCode] = []
+"""Keeps the handlers loaded for the life of the process."""
+
+
+def _load(group: str, profiled: bool) -> Mapping[tuple[str, int], int]:
+    members = _members(group)
+    key = cache.key("handlers", group, str(profiled), cache.source_digest("vm", "bytecode", "codegen"))
+    target = Target.host()
+    produce = lambda: native.to_object(str(_generate(members, profiled)), target)  # noqa: E731
+    code = native.load_object(key, ["handlers"], produce, target)
+    _codes.append(code)
+    table = (ctypes.c_uint64 * len(members)).from_address(code.address("handlers"))
+    return dict(zip(members, table, strict=True))
+
+
+def _members(group: str) -> list[tuple[str, int]]:
+    if group.startswith("dispatch."):
+        return [("dispatch", int(group.removeprefix("dispatch.")))]
+    members = [(name, 0) for name, opcode in OPCODES.items() if opcode.group == group and name != "dispatch"]
+    if group == "core":
+        members += [("enter", 0), *(("dispatch", arity) for arity in range(1, _COMMON_ARITY + 1))]
+    return members
+
+
+def _generate(members: list[tuple[str, int]], profiled: bool) -> ir.Module:
+    """A module with the handlers and a table of their addresses, in the order of `members`."""
+    module = ir.Module(context=ir.Context())
+    module.triple = Target.host().triple
+    functions = [_handler(module, mnemonic, arity, profiled) for mnemonic, arity in members]
+    table = ir.GlobalVariable(module, ir.ArrayType(POINTER, len(functions)), "handlers")
+    table.initializer = ir.Constant(table.value_type, functions)
+    table.global_constant = True
+    return module
+
+
+def _handler(module: ir.Module, mnemonic: str, arity: int, profiled: bool) -> ir.Function:
+    handler = ir.Function(module, HANDLER, f"{mnemonic}.{arity}")
+    handler.linkage = "internal"
+    handler.attributes.add("nounwind")
+    if mnemonic == "enter":
+        _emit_enter(handler)
+        return handler
+    handler.calling_convention = CONVENTION
+    machine = HandlerMachine(handler, OPCODES[mnemonic], arity, profiled)
+    OPCODES[mnemonic].emit(machine)
+    machine.go_on()
+    return handler
+
+
+def _emit_enter(function: ir.Function) -> None:
+    builder = ir.IRBuilder(function.append_basic_block("entry"))
+    first = builder.load(function.args[0], typ=HANDLER.as_pointer(), align=8)
+    builder.call(first, function.args, cconv=CONVENTION)
+    builder.ret_void()
+
+
+class _Layout:
+    """The words of a function's code and where each instruction begins in them."""
+
+    def __init__(self, function: Function, kernels: Sequence[int], profiled: bool) -> None:
+        self.kernels = kernels
+        self.profiled = profiled
+        self.steps = resolve(function)
+        self.starts = [0]
+        for step in self.steps:
+            self.starts.append(self.starts[-1] + self._size(step))
+
+    def words(self) -> np.ndarray:
+        words: list[int] = []
+        for index, step in enumerate(self.steps):
+            if self._size(step):
+                words.append(handler_address(step.opcode.mnemonic, _arity(step), self.profiled))
+                for name in step.operands:
+                    words += self._operand(step, name, index)
+        return np.array(words, dtype=np.uint64)
+
+    def _size(self, step: Step) -> int:
+        """Words of an instruction; the end of a block that is only left forwards needs no code."""
+        if step.opcode.mnemonic in ("if_end", "single_end"):
+            return 0
+        if step.opcode.mnemonic == "dispatch":
+            return 4 + len(step.calls()) * _ARGUMENT_WORDS * _arity(step)
+        return 1 + len(step.operands)
+
+    def _operand(self, step: Step, name: str, index: int) -> list[int]:
+        operand, _ = step.operands[name]
+        if operand.kind == "calls":
+            words = [word for call in step.calls() for argument in call for word in _argument_words(argument)]
+            return [len(step.calls()), *words]
+        if operand.kind == "value":
+            return [slot_bits(step.value(name), operand.type)]
+        number = step.number(name)
+        match operand.kind:
+            case "kernel":
+                return [self.kernels[number], KernelProfile.offset(number)]
+            case "buffer":
+                return [8 * buffer_slot(number)]
+            case "label":
+                return [_unsigned(8 * (self.starts[number] - self.starts[index]))]
+            case "integer":
+                return [_unsigned(number)]
+            case _:
+                return [8 * number]
+
+
+def _arity(step: Step) -> int:
+    return len(step.calls()[0]) if step.opcode.mnemonic == "dispatch" else 0
+
+
+def _argument_words(argument: Argument) -> list[int]:
+    """An index argument is one in the null buffer, with stride 1."""
+    if isinstance(argument, BufferArgument):
+        stride = argument.stride if argument.register is not None else 0
+        slot = 8 * buffer_slot(argument.buffer)
+        return [slot, 8 * (argument.register or 0), _unsigned(stride), _unsigned(argument.offset)]
+    return [8 * NULL_BUFFER, 8 * argument.register, 1, 0]
+
+
+def _unsigned(value: int) -> int:
+    return value & 0xFFFF_FFFF_FFFF_FFFF
+
+
+def slot_bits(value: int | float, element: str) -> int:
+    """The 64-bit word whose first bytes are the element."""
+    data = np.array(value).astype(DTYPES[element]).tobytes()
+    return struct.unpack("<Q", data.ljust(8, b"\0"))[0]

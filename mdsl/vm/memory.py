@@ -1,0 +1,145 @@
+"""The memory of a call: its arena, the table of its buffers, and each worker's registers and context.
+
+A `Frame` is laid out once and used by one call at a time; native code reads it by its 64-bit words.
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+import numpy as np
+from llvmlite import ir
+
+from mdsl.bytecode.isa import MAX_ARGUMENTS
+from mdsl.bytecode.machine import POINTER, Context
+
+ENTRY = ir.FunctionType(ir.VoidType(), [POINTER] * 4)
+"""A function as both engines enter it: void(code, registers, buffers, context)."""
+
+NULL_BUFFER = 0
+"""The slot of a buffer at address zero, whose offsets are plain numbers."""
+
+ARGUMENTS_BYTES = 8 * MAX_ARGUMENTS
+"""What lies before the registers: the slots in which a dispatch passes its arguments."""
+
+ALIGNMENT = 64
+LINE_WORDS = 16
+"""Two cache lines: processors fetch them in pairs."""
+
+_ARENA_ALIGNMENT = 4096
+
+
+def buffer_slot(buffer: int) -> int:
+    """The place of a function's buffer in the table of buffers."""
+    return buffer + 1
+
+
+class KernelProfile:
+    """The words of a worker's profile: the instructions run, then two words a kernel."""
+
+    INSTRUCTIONS = 0
+    CALLS, TICKS = 0, 1
+
+    @staticmethod
+    def offset(kernel: int) -> int:
+        """The byte offset of a kernel's two counters."""
+        return 16 * (kernel + 1)
+
+    @staticmethod
+    def words(kernels: int) -> int:
+        return 2 * (kernels + 1)
+
+
+class Job:
+    """The words of a job: what to run, then each worker's registers and context."""
+
+    ENTRY, CODE, BUFFERS = 0, 1, 2
+    WORKERS = 4
+
+
+def aligned(nbytes: int, alignment: int = ALIGNMENT) -> np.ndarray:
+    """Zeroed bytes at an aligned address. The system maps the pages of a large one when they are touched."""
+    memory = np.zeros(nbytes + alignment, dtype=np.uint8)
+    start = -memory.ctypes.data % alignment
+    return memory[start : start + nbytes]
+
+
+def aligned_array(array: np.ndarray) -> np.ndarray:
+    """The array itself if it is dense, row-major and aligned, else a copy that is."""
+    if array.flags.c_contiguous and array.ctypes.data % ALIGNMENT == 0:
+        return array
+    copy = aligned(array.nbytes).view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
+
+
+class Frame:
+    """The memory of one call by `threads` workers.
+
+    `buffers` is the table of buffers as a writable view: slot `buffer_slot(b)` holds buffer b's address.
+    `job` is the address of the job. `profile` has a row of counters (see `KernelProfile`) a worker.
+    """
+
+    def __init__(
+        self, entry: int, code: int, registers: int, inputs_and_outputs: int, constants: list[int],
+        arena: int, kernels: int, threads: int, runtime: tuple[int, int],
+    ) -> None:  # fmt: skip
+        """`runtime` is the addresses of the barrier and of the function that yields the processor."""
+        slots = inputs_and_outputs + len(constants) + 2
+        sizes = {
+            "buffers": slots,
+            "job": Job.WORKERS + 2 * threads,
+            "barrier": 2 * LINE_WORDS,
+            "workers": threads * (words := _round(MAX_ARGUMENTS + registers + Context.WORDS)),
+            "profile": threads * _round(KernelProfile.words(kernels)),
+        }
+        self._memory = aligned(8 * sum(map(_round, sizes.values())))
+        parts = self._split(sizes)
+        self.arena = aligned(arena, _ARENA_ALIGNMENT)
+        self.profile = parts["profile"].reshape(threads, -1)
+        job, table = parts["job"], parts["buffers"]
+        table[buffer_slot(inputs_and_outputs) :] = [*constants, self.arena.ctypes.data]
+        job[: Job.WORKERS] = entry, code, table.ctypes.data, 0
+        for worker, block in enumerate(parts["workers"].reshape(threads, words)):
+            context = block[-Context.WORDS :]
+            context[Context.WORKER], context[Context.WORKERS] = worker, threads
+            context[Context.BARRIER] = parts["barrier"].ctypes.data
+            context[Context.BARRIER_FUNCTION], context[Context.YIELD_FUNCTION] = runtime
+            context[Context.PROFILE] = self.profile[worker].ctypes.data
+            start = Job.WORKERS + 2 * worker
+            job[start : start + 2] = block.ctypes.data + ARGUMENTS_BYTES, context.ctypes.data
+        self.job: int = job.ctypes.data
+        self.buffers = table.data
+
+    def _split(self, sizes: dict[str, int]) -> dict[str, np.ndarray]:
+        words, start, parts = self._memory.view(np.int64), 0, {}
+        for name, size in sizes.items():
+            parts[name] = words[start : start + size]
+            start += _round(size)
+        return parts
+
+
+_word_at = ctypes.c_uint64.from_address
+_HEAD = object.__basicsize__
+
+
+def address(array: np.ndarray) -> int:
+    """The address of an array's first byte, a sixth of the time that `array.ctypes.data` takes.
+
+    NumPy's C interface has extensions read the pointer where it lies: right after the object's head.
+    """
+    return _word_at(id(array) + _HEAD).value
+
+
+def _public_address(array: np.ndarray) -> int:
+    return array.ctypes.data
+
+
+_PROBE = np.empty(1)
+if address(_PROBE) != _public_address(_PROBE):  # not CPython, or a NumPy with another interface
+    address = _public_address
+
+
+def _round(words: int) -> int:
+    """Words up to a multiple of what workers must not share."""
+    return -(-words // LINE_WORDS) * LINE_WORDS

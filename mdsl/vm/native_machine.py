@@ -1,0 +1,57 @@
+"""What the interpreter's and the JIT's machines have in common: calls, the context and the profile."""
+
+from __future__ import annotations
+
+from llvmlite import ir
+
+from mdsl.bytecode.machine import I8, I64, POINTER, Context, Machine
+from mdsl.codegen.target import Target
+from mdsl.vm.memory import KernelProfile
+from mdsl.vm.runtime import clock_intrinsic
+
+_KERNEL = ir.FunctionType(ir.VoidType(), [POINTER])
+_BARRIER = ir.FunctionType(ir.VoidType(), [POINTER])
+
+
+class NativeMachine(Machine):
+    """Emits into a function whose worker's context is `context_pointer`."""
+
+    context_pointer: ir.Value
+    profiled: bool
+
+    def context(self, field: int) -> ir.Value:
+        return self.builder.load(self._field(field), typ=I64, align=8)
+
+    def call_barrier(self) -> None:
+        pointer = self.builder.load(self._field(Context.BARRIER_FUNCTION), typ=_BARRIER.as_pointer(), align=8)
+        self.builder.call(pointer, [self.context_pointer])
+
+    def call_native(
+        self, address: ir.Value, profile: ir.Value, slots: ir.Value, arguments: list[ir.Value]
+    ) -> None:
+        """Store the arguments in `slots` and call the kernel; `profile` is the offset of its counters."""
+        b = self.builder
+        for index, argument in enumerate(arguments):
+            b.store(argument, b.gep(slots, [I64(8 * index)], source_etype=I8), align=8)
+        kernel = b.inttoptr(address, _KERNEL.as_pointer())
+        before = self._ticks() if self.profiled else None
+        b.call(kernel, [slots])
+        if before is not None:
+            self.count(KernelProfile.CALLS, profile, I64(1))
+            self.count(KernelProfile.TICKS, profile, b.sub(self._ticks(), before))
+
+    def count(self, counter: int, offset: ir.Value, amount: ir.Value) -> None:
+        """Add to a counter of the worker's profile."""
+        b = self.builder
+        profile = b.load(self._field(Context.PROFILE), typ=POINTER, align=8)
+        pointer = b.gep(profile, [b.add(offset, I64(8 * counter))], source_etype=I8)
+        b.store(b.add(b.load(pointer, typ=I64, align=8), amount), pointer, align=8)
+
+    def _field(self, field: int) -> ir.Value:
+        return self.builder.gep(self.context_pointer, [I64(8 * field)], source_etype=I8)
+
+    def _ticks(self) -> ir.Value:
+        module = self.builder.module
+        name = clock_intrinsic(Target.host().architecture)
+        clock = module.globals.get(name) or ir.Function(module, ir.FunctionType(I64, []), name)
+        return self.builder.call(clock, [])

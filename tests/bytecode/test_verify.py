@@ -1,0 +1,219 @@
+"""What the verifier accepts and refuses, one table of programs each."""
+
+import numpy as np
+import pytest
+
+from mdsl.bytecode.module import (
+    BufferArgument,
+    BytecodeError,
+    Constant,
+    Function,
+    Instruction,
+    Kernel,
+    Module,
+    RegisterArgument,
+    TensorSpec,
+)
+from mdsl.bytecode.verify import KernelArgument, verify
+
+X, Y, W, ARENA = range(4)
+"""An input and an output of 16 f32, a constant of 4, an arena of 64 bytes."""
+
+TYPES = ("i64",) * 10 + ("f32", "f32", "i1", "i32")
+F0, F1, BIT, NARROW = 10, 11, 12, 13
+
+SIGNATURES = {
+    "k": [
+        KernelArgument("read", 16),
+        KernelArgument("write", 16, alignment=4),
+        KernelArgument("index", interval=(0, 7)),
+    ]
+}
+
+
+def check(*code: tuple) -> None:
+    instructions = [Instruction(name, tuple(operands)) for name, *operands in (*code, ("ret",))]
+    inputs, outputs = (TensorSpec("x", "f32", (16,)),), (TensorSpec("y", "f32", (16,)),)
+    function = Function("main", inputs, outputs, TYPES, 64, instructions)
+    constants = [Constant("w", np.zeros(4, np.float32))]
+    verify(Module([function], [Kernel("k", ""), Kernel("unknown", "")], constants), SIGNATURES)
+
+
+def const(register: int, value: int) -> tuple:
+    return "const.i64", register, value
+
+
+ONE = ("const.f32", F0, 1.0)
+LOOP = (const(0, 0), const(1, 16), ("loop_begin", 2, 0, 1, 1))
+PAIR = (BufferArgument(X, 2, 16), BufferArgument(Y, 2, 16))
+
+ACCEPTED = {
+    "counter": (*LOOP, ("load.f32", F0, X, 2), ("store.f32", F0, Y, 2), ("loop_end",)),
+    "tiles": (const(0, 0), const(1, 4), const(3, 4), ("loop_begin", 2, 0, 1, 1), ("loop_begin", 4, 0, 3, 1),
+              ("loadx.f32", F0, X, 4, 2, 4), ("loop_end",), ("loop_end",)),
+    "grid of the step": (const(0, 0), const(1, 15), ("loop_begin", 2, 0, 1, 4), ("lea", 3, 2, 2, 0, 3),
+                         ("load.f32", F0, X, 3), ("loop_end",)),
+    "remainder": (const(0, 12), const(1, 16), ("loop_begin", 2, 0, 1, 4), ("lea", 3, 2, 2, 0, 3),
+                  ("load.f32", F0, X, 3), ("loop_end",)),
+    "clamped": (*LOOP, ("load.i32", NARROW, X, 2), ("extsi.i32.i64", 3, NARROW), const(4, 15), const(5, 0),
+                ("minsi.i64", 3, 3, 4), ("maxsi.i64", 3, 3, 5), ("load.f32", F0, X, 3), ("loop_end",)),
+    "masked": (*LOOP, ("load.i64", 3, ARENA, 0), const(4, 7), ("andi.i64", 3, 3, 4), ("load.f32", F0, X, 3),
+               ("loop_end",)),
+    "remainder of a division": (*LOOP, const(4, 4), ("remsi.i64", 3, 2, 4), ("load.f32", F0, W, 3),
+                                ("loop_end",)),
+    "quotient": (*LOOP, const(4, 4), ("divsi.i64", 3, 2, 4), ("load.f32", F0, W, 3), ("loop_end",)),
+    "carried value": (ONE, *LOOP, ("load.f32", F1, X, 2), ("addf.f32", F0, F0, F1), ("loop_end",),
+                      ("store.f32", F0, Y, 0)),
+    "written on every way": (*LOOP, ("loop_end",), ("load.f32", F1, X, 0), ("cmpf.olt.f32", BIT, F1, F1),
+                             ("if_begin", BIT), const(3, 1), ("else",), const(3, 2), ("if_end",),
+                             ("store.f32", F1, Y, 3)),
+    "written by a loop that runs": (*LOOP, ("load.f32", F0, X, 2), ("loop_end",), ("store.f32", F0, Y, 0)),
+    "bounds of a triangle": (*LOOP, const(3, 16), ("loop_begin", 4, 2, 3, 1), ("load.f32", F0, X, 4),
+                             ("loop_end",), ("loop_end",)),
+    "selected index": (*LOOP, const(3, 15), ("load.f32", F0, X, 2), ("cmpf.olt.f32", BIT, F0, F0),
+                       ("select.i64", 4, BIT, 2, 3), ("load.f32", F0, X, 4), ("loop_end",)),
+    "dispatch": (const(0, 0), const(1, 4), ("loop_begin", 2, 0, 1, 1),
+                 ("dispatch", 0, ((*PAIR, RegisterArgument(2)),)), ("loop_end",)),
+    "barrier in a loop": (*LOOP, ("parallel_begin", 3, 0, 1, 2), ("parallel_end",), ("barrier",),
+                          ("loop_end",)),
+    "barrier under an input": (const(0, 0), ("load.i1", BIT, X, 0), ("if_begin", BIT), ("barrier",),
+                               ("if_end",)),
+    "copy and fill": (const(0, 0), ONE, ("copy.f32", ARENA, 0, X, 0, 16), ("fill.f32", F0, Y, 0, 16)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("code", ACCEPTED.values(), ids=ACCEPTED.keys())
+def test_accepted(code: tuple) -> None:
+    check(*code)
+
+
+def dispatch(
+    a: object = PAIR[0], b: object = PAIR[1], c: object = RegisterArgument(2), kernel: int = 0
+) -> tuple:
+    return (
+        const(0, 0),
+        const(1, 4),
+        ("loop_begin", 2, 0, 1, 1),
+        ("dispatch", kernel, ((a, b, c),)),
+        ("loop_end",),
+    )
+
+
+REFUSED = {
+    "load after the end": ((const(0, 0), const(1, 17), ("loop_begin", 2, 0, 1, 1), ("load.f32", F0, X, 2),
+                            ("loop_end",)), "may use elements [0, 16] of 'x', which has 16 of f32"),
+    "load before the start": ((const(0, -1), ("load.f32", F0, X, 0)), "[-1, -1]"),
+    "wider element": ((const(0, 8), ("load.i64", 1, X, 0)), "which has 8 of i64"),
+    "store to an input": ((ONE, const(0, 0), ("store.f32", F0, X, 0)), "writes to 'x', which is read-only"),
+    "store to a constant": ((ONE, const(0, 0), ("store.f32", F0, W, 0)), "writes to 'w', which is read-only"),
+    "fill a constant": ((ONE, const(0, 0), ("fill.f32", F0, W, 0, 4)), "read-only"),
+    "copy to an input": ((const(0, 0), ("copy.f32", X, 0, Y, 0, 4)), "read-only"),
+    "copy too much": ((const(0, 0), ("copy.f32", Y, 0, X, 0, 17)), "elements [0, 16]"),
+    "copy nothing": ((const(0, 0), ("copy.f32", Y, 0, X, 0, 0)), "a count of 0"),
+    "copy less than nothing": ((const(0, 0), ("copy.f32", Y, 0, X, 0, -1)), "a count of -1"),
+    "arena": ((const(0, 16), ("load.f32", F0, ARENA, 0)), "which has 16"),
+    "stride": ((*LOOP, ("loadx.f32", F0, X, 0, 2, 2), ("loop_end",)), "[0, 30]"),
+    "dot": ((ONE, *LOOP, ("dot.f32", F0, X, 0, 2, 1, W, 0, 2, 1), ("loop_end",)), "[0, 15] of 'w'"),
+    "carried index": ((const(3, 0), *LOOP, ("load.f32", F0, X, 3), ("addi.i64", 3, 3, 1), ("loop_end",)),
+                      "of 'x'"),
+    "index from memory": ((const(0, 0), ("load.i64", 1, ARENA, 0), ("load.f32", F0, X, 1)), "of 'x'"),
+    "half a clamp": ((const(0, 0), ("load.i64", 1, ARENA, 0), const(2, 15), ("minsi.i64", 1, 1, 2),
+                      ("load.f32", F0, X, 1)), "15] of 'x'"),
+    "wrapped index": ((const(0, 2**62), ("lea", 1, 0, 0, 3, 0), ("load.f32", F0, X, 1)), "of 'x'"),
+    "never written": ((("load.f32", F0, X, 5),), "register 5 may be read before it is written"),
+    "written on one way": ((const(0, 0), ("load.i1", BIT, X, 0), ("if_begin", BIT), const(3, 1),
+                            ("if_end",), ("load.f32", F0, X, 3)), "register 3 may be read"),
+    "written by a loop that may not run": ((const(0, 0), ("load.i64", 1, X, 0), const(5, 100),
+                                            ("minsi.i64", 1, 1, 5), ("loop_begin", 2, 0, 1, 1), const(3, 0),
+                                            ("loop_end",), ("load.f32", F0, X, 3)), "register 3"),
+    "written by worker 0": ((("single_begin",), const(3, 0), ("single_end",), ("load.f32", F0, X, 3)),
+                            "register 3"),
+    "counter after the loop": ((*LOOP, ("loop_end",), ("load.f32", F0, X, 2)), "register 2"),
+    "written counter": ((*LOOP, const(2, 0), ("loop_end",)), "writes to its counter or its bound"),
+    "written bound": ((*LOOP, const(1, 99), ("loop_end",)), "writes to its counter or its bound"),
+    "inner counter": ((*LOOP, ("loop_begin", 2, 0, 1, 1), ("loop_end",), ("loop_end",)), "its counter"),
+    "step of zero": ((const(0, 0), ("loop_begin", 2, 0, 0, 0), ("loop_end",)), "a step of 0"),
+    "step back": ((const(0, 0), ("loop_begin", 2, 0, 0, -1), ("loop_end",)), "a step of -1"),
+    "endless": ((const(0, 0), ("load.i64", 1, X, 0), ("loop_begin", 2, 0, 1, 2), ("loop_end",)),
+                "may overflow: "),
+    "near the end": ((const(0, 0), const(1, 2**63 - 1), ("loop_begin", 2, 0, 1, 2), ("loop_end",)),
+                "may overflow: "),
+    "open loop": (LOOP, "'loop_begin' without its 'loop_end'"),
+    "closed twice": ((*LOOP, ("loop_end",), ("loop_end",)), "'loop_end' without its 'loop_begin'"),
+    "crossed": ((*LOOP, ("single_begin",), ("loop_end",), ("single_end",)), "'loop_end' without"),
+    "else alone": ((("else",),), "'else' without its 'if_begin'"),
+    "two elses": ((const(0, 0), ("load.i1", BIT, X, 0), ("if_begin", BIT), ("else",), ("else",),
+                   ("if_end",)), "a second 'else'"),
+    "too deep": ((*LOOP[:2], *(("single_begin",),) * 65, *(("single_end",),) * 65), "more than 64 blocks"),
+    "early return": ((("ret",),), "'ret' before the end"),
+    "unknown opcode": ((("jump", 3),), "unknown opcode 'jump'"),
+    "missing operand": ((("mov.i64", 3),), "has 1 operands, not 2"),
+    "register number": ((const(99, 0),), "register 99 of 14"),
+    "register type": ((("const.f32", 0, 1.0),), "register 0 is i64, not f32"),
+    "buffer number": ((const(0, 0), ("load.f32", F0, 4, 0)), "buffer 4 of 4"),
+    "constant of the wrong type": ((("const.i1", BIT, 2),), "2 is no i1"),
+    "barrier in parallel": ((const(0, 0), ("parallel_begin", 2, 0, 0, 1), ("barrier",), ("parallel_end",)),
+                            "a barrier where not all workers may come"),
+    "barrier in single": ((("single_begin",), ("barrier",), ("single_end",)), "a barrier where"),
+    "barrier under shared memory": ((const(0, 0), ("load.i1", BIT, ARENA, 0), ("if_begin", BIT),
+                                     ("barrier",), ("if_end",)), "a barrier where"),
+    "barrier by worker": ((const(0, 0), const(1, 4), ("single_begin",), const(1, 5), ("single_end",),
+                           ("loop_begin", 2, 0, 1, 1), ("barrier",), ("loop_end",)), "a barrier where"),
+    "parallel in parallel": ((const(0, 0), ("parallel_begin", 2, 0, 0, 1), ("parallel_begin", 3, 0, 0, 1),
+                              ("parallel_end",), ("parallel_end",)), "a parallel loop where"),
+    "kernel number": (dispatch(kernel=2), "kernel 2 of 2"),
+    "unknown kernel": (dispatch(kernel=1), "nothing is known of what kernel 'unknown' touches"),
+    "kernel beyond the end": (dispatch(a=BufferArgument(X, 2, 17)),
+                              "argument 0 of kernel 'k' may use bytes [0, 66]"),
+    "kernel before the start": (dispatch(a=BufferArgument(X, 2, 4, -4)), "may use bytes [-4, 23]"),
+    "kernel writes to an input": (dispatch(b=BufferArgument(X, 2, 16)), "writes to 'x', which is read-only"),
+    "kernel misaligned": (dispatch(b=BufferArgument(Y, 2, 2)), "may not be aligned to 4 bytes"),
+    "kernel's index": ((const(1, 8),
+                        ("dispatch", 0, ((BufferArgument(W), BufferArgument(Y), RegisterArgument(1)),))),
+                       "may be in [8, 8], beyond [0, 7]"),
+    "pointer for an index": (dispatch(c=BufferArgument(X)), "must be an index"),
+    "index for a pointer": (dispatch(a=RegisterArgument(2)), "must be a buffer"),
+    "too few arguments": ((("dispatch", 0, ((BufferArgument(X),),)),),
+                           "1 arguments for kernel 'k', which takes 3"),
+    "no calls": ((("dispatch", 0, ()),), "a dispatch of no calls"),
+    "argument's register": (dispatch(a=BufferArgument(X, 9, 4)), "register 9 may be read"),
+    "argument's buffer": (dispatch(a=BufferArgument(9)), "buffer 9 of 4"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("code", "message"), REFUSED.values(), ids=REFUSED.keys())
+def test_refused(code: tuple, message: str) -> None:
+    with pytest.raises(BytecodeError) as caught:
+        check(*code)
+    assert message in str(caught.value)
+    assert "function 'main', instruction" in str(caught.value)
+
+
+def test_missing_return() -> None:
+    with pytest.raises(BytecodeError, match="does not end in 'ret'"):
+        verify(Module([Function("main", (), (), (), 0, [])]))
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (Function("f", (), (), ("index",), 0, [Instruction("ret")]), "unknown type 'index'"),
+        (Function("f", (), (), (), -1, [Instruction("ret")]), "an arena of -1 bytes"),
+        (
+            Function("f", (TensorSpec("x", "f99", ()),), (), (), 0, [Instruction("ret")]),
+            "unknown element type",
+        ),
+        (
+            Function("f", (TensorSpec("x", "f32", (2**40, 2**40)),), (), (), 0, [Instruction("ret")]),
+            "has shape",
+        ),
+    ],
+)
+def test_signature(function: Function, message: str) -> None:
+    with pytest.raises(BytecodeError, match=message):
+        verify(Module([function]))
+
+
+def test_names_are_unique() -> None:
+    with pytest.raises(BytecodeError, match="two kernels are called 'k'"):
+        verify(Module([], [Kernel("k", ""), Kernel("k", "")]))

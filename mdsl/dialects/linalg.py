@@ -113,8 +113,9 @@ class LinalgOp(Op):
 
     @property
     def is_contraction(self) -> bool:
-        """True for a sum of products: reductions over two inputs."""
-        return REDUCTION in self.iterators and len(self.inputs) == 2 and len(self.outputs) == 1
+        """True for a reduction over two inputs (the window of a pooling, which nothing reads, is none)."""
+        two = len(self.inputs) == 2 and len(self.outputs) == 1 and len(self.body.args) == 3
+        return REDUCTION in self.iterators and two and all(a.users for a in self.body.args)
 
     def verify_op(self) -> None:
         maps = self.maps

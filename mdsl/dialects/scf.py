@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from mdsl.dialects.tensor import Index, join_indices, split_indices
 from mdsl.ir.attributes import Attribute, DenseArrayAttr
@@ -14,6 +14,8 @@ from mdsl.ir.types import Type, i64, index
 if TYPE_CHECKING:
     from mdsl.syntax.cursor import Cursor
     from mdsl.syntax.printer import Printer
+
+F = TypeVar("F", bound="For")
 
 
 class Yield(Op):
@@ -35,15 +37,22 @@ class For(Op):
     inits = operand(variadic=True)
     outputs = result(variadic=True)
     body_region = region()
+    end: ClassVar[type[Op]] = Yield
 
-    @staticmethod
+    @classmethod
     def make(
-        lower: Value, upper: Value, step: Value, inits: Sequence[Value] = (), iv: str = "i", names: Sequence[str | None] = ()
-    ) -> For:
-        """A loop with an empty body (append to `.body`, end with `scf.yield`)."""
+        cls: type[F],
+        lower: Value,
+        upper: Value,
+        step: Value,
+        inits: Sequence[Value] = (),
+        iv: str | None = "i",
+        names: Sequence[str | None] = (),
+    ) -> F:
+        """A loop with an empty body (append to `.body`, end with a yield)."""
         types = [v.type for v in inits]
         block = Block([index, *types], [iv, *(names or [v.name for v in inits])])
-        return For(lower, upper, step, inits, results=types, regions=[Region(block)])
+        return cls(lower, upper, step, inits, results=types, regions=[Region(block)])
 
     @property
     def iv(self) -> BlockArgument:
@@ -62,8 +71,8 @@ class For(Op):
         if [r.type for r in self.results] != inits:
             raise self.error("results must be of the types of the carried values")
         end = self.body.last
-        if end is None or end.name != "scf.yield" or [v.type for v in end.operands] != inits:
-            raise (end or self).error("the body must end in 'scf.yield' with the carried values' types")
+        if end is None or end.name != self.end.name or [v.type for v in end.operands] != inits:
+            raise (end or self).error(f"the body must end in '{self.end.name}' with the carried values' types")
 
     @classmethod
     def parse_custom(cls, cursor: Cursor) -> Op:
@@ -83,7 +92,7 @@ class For(Op):
             cursor.typed(inits, types, start)
         region = cursor.region(args=[(iv, index), *zip(names, types, strict=True)])
         if region.block.last is None or not region.block.last.has("terminator"):
-            region.block.append(Yield([]))
+            region.block.append(cls.end([]))
         return cls.from_parts([*bounds, *inits], types, cursor.attr_dict(), [region])
 
     def print_custom(self, printer: Printer) -> None:
@@ -111,6 +120,7 @@ class If(Op):
     outputs = result(variadic=True)
     then_region = region()
     else_region = region()
+    end: ClassVar[type[Op]] = Yield
 
     @property
     def branches(self) -> tuple[Block, Block]:
@@ -122,8 +132,8 @@ class If(Op):
             end = block.last
             if end is None and not types and block is self.branches[1]:
                 continue
-            if end is None or end.name != "scf.yield" or [v.type for v in end.operands] != types:
-                raise (end or self).error("each branch must end in 'scf.yield' with the results' types")
+            if end is None or end.name != self.end.name or [v.type for v in end.operands] != types:
+                raise (end or self).error(f"each branch must end in '{self.end.name}' with the results' types")
 
     @classmethod
     def parse_custom(cls, cursor: Cursor) -> Op:
@@ -133,9 +143,9 @@ class If(Op):
         otherwise = cursor.region() if cursor.accept("else") else Region()
         for region in (then, otherwise):
             if region.block.last is not None and not region.block.last.has("terminator"):
-                region.block.append(Yield([]))
+                region.block.append(cls.end([]))
         if then.block.last is None:
-            then.block.append(Yield([]))
+            then.block.append(cls.end([]))
         return cls.from_parts([condition], types, cursor.attr_dict(), [then, otherwise])
 
     def print_custom(self, printer: Printer) -> None:

@@ -180,6 +180,10 @@ class AffineMap:
             return None
         return tuple(r.position for r in self.results if isinstance(r, Dim))
 
+    def dims(self) -> set[int]:
+        """Positions of the dimensions that the results read."""
+        return {d for r in self.results for d in r.dims()}
+
     @property
     def is_identity(self) -> bool:
         return self.dim_positions() == tuple(range(self.num_dims))

@@ -272,6 +272,8 @@ def _write_field(op: Op, printer: Printer, field: Field) -> None:
         printer.token(str(SymbolRefAttr(value.value)))
     elif isinstance(value, StringAttr) and re.fullmatch(r"[A-Za-z_]\w*", value.value) and field.constraint is not TYPE:
         printer.token(value.value)
+    elif isinstance(value, ArrayAttr):
+        printer.token(plain_number(value))
     else:
         printer.token(str(value))
 

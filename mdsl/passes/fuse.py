@@ -1,0 +1,212 @@
+"""fuse: elementwise ops merge with each other and with reductions; what becomes one micro-kernel is grouped."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from mdsl.codegen.target import Target
+from mdsl.dialects import linalg, tensor, ukernel
+from mdsl.dialects.arith import Constant
+from mdsl.dialects.builtin import ModuleOp
+from mdsl.ir.affine import AffineMap
+from mdsl.ir.attributes import DenseAttr
+from mdsl.ir.core import Builder, Op, Value
+from mdsl.passes.base import Pass, option
+from mdsl.passes.canonicalize import drop_unused
+from mdsl.passes.regions import inline_body, writes_old_content
+
+
+@dataclass(frozen=True)
+class Fuse(Pass):
+    """Merge elementwise ops into their producers and consumers; group a contraction with its epilogue.
+
+    Before:
+
+        %c = linalg.matmul ins(%a, %w : ...) outs(%init : ...) -> tensor<8x32xf32>
+        %s = linalg.generic (add bias) ins(%c, %bias : ...) outs(%e0 : ...) -> tensor<8x32xf32>
+        %y = linalg.generic (maximum 0) ins(%s : ...) outs(%e1 : ...) -> tensor<8x32xf32>
+
+    After:
+
+        %y = ukernel.region -> tensor<8x32xf32> {
+          %init = linalg.fill ...
+          %c = linalg.matmul ins(%a, %w : ...) outs(%init : ...) -> tensor<8x32xf32>
+          %s = linalg.generic (add bias, maximum 0) ins(%c, %bias : ...) outs(%e1 : ...) -> tensor<8x32xf32>
+          ukernel.yield %s : tensor<8x32xf32>
+        }
+
+    Two elementwise ops become one by putting the producer's body in front of the consumer's, with its
+    indexing maps composed; a reduction takes in an elementwise producer likewise. An op with several
+    users stays where it is. The region's ops share one loop nest when `tile` cuts it, and the epilogue
+    runs on accumulators that are still in registers.
+    """
+
+    name: ClassVar[str] = "fuse"
+    level: ClassVar[str | None] = "linalg"
+
+    group: bool = option(True, "group contractions and reductions with their epilogues in ukernel.region")
+
+    def run(self, module: ModuleOp, target: Target) -> None:
+        for func in module.body.ops:
+            if func.name != "func.func":
+                continue
+            for op in func.body.ops:
+                if isinstance(op, linalg.LinalgOp) and op.block is not None:
+                    _fuse_producers(op)
+            drop_unused(func)
+            if self.group:
+                for op in reversed(func.body.ops):
+                    if isinstance(op, linalg.LinalgOp) and op.block is func.body:
+                        _group(op)
+                drop_unused(func)
+
+
+# Merging bodies -------------------------------------------------------------------------------------------
+
+
+def _fuse_producers(op: linalg.LinalgOp) -> linalg.LinalgOp:
+    """Merges into `op` whatever single-use elementwise producers it has."""
+    merged = True
+    while merged and _takes_producers(op):
+        merged = False
+        for index, value in enumerate(op.inputs):
+            producer = value.owner
+            if _is_splat(value) or (isinstance(producer, linalg.LinalgOp) and _can_merge(producer, op, index)):
+                op = _merge(producer, op, index)  # type: ignore[arg-type]
+                merged = True
+                break
+    return op
+
+
+def _takes_producers(op: linalg.LinalgOp) -> bool:
+    """Elementwise ops and reductions of one input do; a contraction would repeat the producer's work."""
+    if not op.results or isinstance(op, linalg.Fill):
+        return False
+    return op.is_elementwise or (bool(op.reduction_dims) and not op.is_contraction)
+
+
+def _is_splat(value: Value) -> bool:
+    """A dense constant with one value everywhere: better a scalar in the body."""
+    owner = value.owner
+    attr = owner.attributes.get("value") if isinstance(owner, Constant) else None
+    return isinstance(attr, DenseAttr) and attr.is_splat
+
+
+def _can_merge(producer: linalg.LinalgOp, consumer: linalg.LinalgOp, index: int) -> bool:
+    if not producer.is_elementwise or len(producer.results) != 1 or producer.block is not consumer.block:
+        return False
+    if len(producer.result.users) != 1 or consumer.operands.count(producer.result) != 1:
+        return False
+    map = consumer.maps[index]
+    # A broadcast or a window would compute the producer's elements again and again.
+    if not map.is_projected_permutation or writes_old_content(producer):
+        return False
+    repeats = set(range(consumer.num_loops)) - map.dims()
+    return not repeats & set(consumer.parallel_dims)
+
+
+def _merge(producer: Op, consumer: linalg.LinalgOp, index: int) -> linalg.LinalgOp:
+    """One op whose body computes the producer's element and goes on with the consumer's."""
+    if isinstance(producer, Constant):
+        inputs, maps = [], []
+    else:
+        assert isinstance(producer, linalg.LinalgOp)
+        inputs = list(producer.inputs)
+        out_dims = producer.maps[-1].dim_positions()
+        assert out_dims is not None
+        # The producer's loop d is where its output map has d; the consumer reads it through its own map.
+        reading = consumer.maps[index].results
+        loops = [reading[out_dims.index(d)] for d in range(producer.num_loops)]
+        maps = [m.compose(loops, consumer.num_loops) for m in producer.maps[: len(inputs)]]
+    kept = len(consumer.inputs)
+    all_inputs = [*consumer.inputs[:index], *inputs, *consumer.inputs[index + 1 :]]
+    all_maps = [*consumer.maps[:index], *maps, *consumer.maps[index + 1 :]]
+    all_inputs, all_maps, sources = _deduplicate(all_inputs, all_maps, kept - 1 + len(inputs))
+    new = linalg.Generic.make(all_inputs, consumer.outputs, all_maps, consumer.iterators)
+    builder = Builder(new.body)
+    arguments = [new.body.args[s] for s in sources]
+    outs = list(new.body.args[len(all_inputs) :])
+    if isinstance(producer, Constant):
+        attr = producer.attributes["value"]
+        assert isinstance(attr, DenseAttr)
+        produced = builder.value(Constant.of(attr.array.flat[0].item(), attr.type.element), producer.result.name)
+    else:
+        inner = arguments[index : index + len(inputs)]
+        (produced,) = inline_body(producer.body, [*inner, outs[0]], builder)
+    before, after = arguments[:index], arguments[index + len(inputs) :]
+    new.body.append(linalg.Yield(inline_body(consumer.body, [*before, produced, *after, *outs], builder), results=[]))
+    Builder.before(consumer).add(new)
+    consumer.replace_by(*new.results)
+    if not isinstance(producer, Constant):
+        producer.erase()
+    return new
+
+
+def _deduplicate(inputs: list[Value], maps: list[AffineMap], split: int) -> tuple[list[Value], list[AffineMap], list[int]]:
+    """Inputs read through one map are read once; also where each of the first `split` inputs went."""
+    unique: list[tuple[Value, AffineMap]] = []
+    sources: list[int] = []
+    for pair in zip(inputs, maps[:split], strict=True):
+        if pair not in unique:
+            unique.append(pair)
+        sources.append(unique.index(pair))
+    return [v for v, _ in unique], [*(m for _, m in unique), *maps[split:]], sources
+
+
+# Grouping -------------------------------------------------------------------------------------------------
+
+
+def _group(last: linalg.LinalgOp) -> None:
+    """Puts `last`, the contraction or reduction that it finishes, and its accumulator into one region."""
+    members: list[Op] = [last]
+    main = last
+    if last.is_elementwise:
+        main = _main_producer(last)
+        if main is None:
+            return
+        members.insert(0, main)
+    elif not last.reduction_dims:
+        return
+    for value in main.outputs:
+        fill = value.owner
+        if isinstance(fill, linalg.Fill):
+            members.insert(0, fill)
+    _wrap(members)
+
+
+def _main_producer(op: linalg.LinalgOp) -> linalg.LinalgOp | None:
+    """The contraction or reduction whose only user is the elementwise `op`, read element by element."""
+    for value, map in zip(op.inputs, op.maps, strict=False):
+        producer = value.owner
+        if not isinstance(producer, linalg.LinalgOp) or producer.block is not op.block or not producer.reduction_dims:
+            continue
+        single = len(producer.results) == 1 and len(value.users) == 1 and op.operands.count(value) == 1
+        if single and map.is_permutation and producer.maps[-1].is_projected_permutation:
+            return producer
+    return None
+
+
+def _wrap(members: list[Op]) -> None:
+    """Moves `members`, in order, into a region in place of the last one; a shared accumulator is copied."""
+    last = members[-1]
+    region = ukernel.RegionOp.make([r.type for r in last.results])
+    Builder.before(last).add(region, *[r.name for r in last.results])
+    mapping: dict[Value, Value] = {}
+    builder = Builder(region.body)
+    copies = {id(op): _copy_into(op, builder, mapping) for op in members}
+    final = copies[id(last)]
+    region.body.append(ukernel.Yield(final.results, results=[]))
+    last.replace_by(*region.results)
+    for op in reversed(members[:-1]):
+        if not any(r.users for r in op.results):
+            op.erase()
+
+
+def _copy_into(op: Op, builder: Builder, mapping: dict[Value, Value]) -> Op:
+    """Clones `op`, and the `tensor.empty` it writes into, unless that is the region's destination."""
+    for value in op.operands:
+        if isinstance(value.owner, tensor.Empty) and value not in mapping and isinstance(op, linalg.Fill):
+            mapping[value] = builder.value(value.owner.clone(), value.name)
+    copy = op.clone(mapping)
+    return builder.add(copy, *[r.name for r in op.results])

@@ -1,0 +1,362 @@
+"""tile: cut structured ops into parallel loops over tiles, one micro-kernel a tile."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import ClassVar
+
+from mdsl.codegen.target import Target
+from mdsl.dialects import arith, linalg, scf, tensor, ukernel
+from mdsl.dialects.affine import Apply
+from mdsl.dialects.builtin import ModuleOp
+from mdsl.dialects.tensor import Index
+from mdsl.ir.affine import AffineExpr, AffineMap
+from mdsl.ir.attributes import AffineMapAttr, ArrayAttr
+from mdsl.ir.core import Builder, Op, OpResult, Region, Value
+from mdsl.ir.types import TensorType, index
+from mdsl.passes.base import Pass, option
+from mdsl.passes.canonicalize import drop_unused
+from mdsl.passes.lower_pack import lower_relayout
+from mdsl.passes.regions import shaped
+from mdsl.passes.tile_sizes import bulk_tile, contraction_tile, split_dims
+
+
+@dataclass(frozen=True)
+class Tile(Pass):
+    """Cut structured ops, and regions of fused ones, into parallel loops over tiles.
+
+    Before:
+
+        %c = linalg.matmul ins(%a, %b : tensor<512x64xf32>, tensor<64x512xf32>) outs(%z : tensor<512x512xf32>) -> tensor<512x512xf32>
+
+    After `tile{sizes=[4,16]}`:
+
+        %c = scf.forall (%j, %i) = (0, 0) to (512, 512) step (16, 4) shared_outs(%c_1 = %z) -> (tensor<512x512xf32>) {
+          %a_tile = tensor.extract_slice %a[%i, 0] [4, 64] [1, 1] : ...
+          %b_tile = tensor.extract_slice %b[0, %j] [64, 16] [1, 1] : ...
+          %z_tile = tensor.extract_slice %c_1[%i, %j] [4, 16] [1, 1] : ...
+          %c_tile = ukernel.region -> tensor<4x16xf32> {
+            %c_2 = linalg.matmul ins(%a_tile, %b_tile : ...) outs(%z_tile : ...) -> tensor<4x16xf32>
+            ukernel.yield %c_2 : tensor<4x16xf32>
+          }
+          scf.forall.in_parallel {
+            tensor.parallel_insert_slice %c_tile into %c_1[%i, %j] [4, 16] [1, 1] : ...
+          }
+        }
+
+    A tile size that does not divide its dimension leaves a remainder, which gets loops (and a kernel) of
+    its own. Sizes come from the cost model in `passes/tile_sizes.py` unless given. Columns are the outer
+    loop, so that a panel of weights stays in cache while rows (or pixels) pass by. `linalg.pack` and
+    `linalg.unpack` become reshapes and transposes first.
+    """
+
+    name: ClassVar[str] = "tile"
+    level: ClassVar[str | None] = "linalg"
+
+    sizes: tuple[int, ...] = option((), "tile of a contraction's last output dimensions (0: whole, the rest: 1)")
+
+    def run(self, module: ModuleOp, target: Target) -> None:
+        for func in module.body.ops:
+            if func.name != "func.func":
+                continue
+            for op in func.body.ops:
+                if isinstance(op, linalg.Pack | linalg.Unpack):
+                    new = lower_relayout(op, Builder.before(op))
+                    _hand_on_name(op.result, new)
+                    op.replace_by(new)
+            for op in func.body.ops:
+                if isinstance(op, ukernel.RegionOp):
+                    self._tile(op, target)
+                elif isinstance(op, linalg.LinalgOp) and op.results:
+                    self._tile(_as_region(op), target)
+            drop_unused(func)
+
+    def _tile(self, region: ukernel.RegionOp, target: Target) -> None:
+        tiler = _Tiler.of(region)
+        if tiler is None:
+            return
+        sizes = self._sizes(tiler, target)
+        tiler.cut(sizes)
+
+    def _sizes(self, tiler: _Tiler, target: Target) -> list[int]:
+        main = tiler.main
+        if not main.is_contraction:
+            return bulk_tile(main)
+        if not self.sizes:
+            return contraction_tile(main, target)
+        shape = tiler.shape
+        given = [*[1] * (len(shape) - len(self.sizes)), *self.sizes][-len(shape) :] if shape else []
+        return [min(s or extent, extent) for s, extent in zip(given, shape, strict=True)]
+
+
+def _hand_on_name(old: Value, new: Value) -> None:
+    """`new`, made by this pass in place of `old`, bears its name."""
+    if isinstance(new, OpResult):
+        new.name, new.serial = old.name, old.serial
+
+
+def _as_region(op: linalg.LinalgOp) -> ukernel.RegionOp:
+    """Wraps a single op."""
+    region = ukernel.RegionOp.make([r.type for r in op.results])
+    Builder.before(op).add(region, *[r.name for r in op.results])
+    for result, outer in zip(op.results, region.results, strict=True):
+        result.replace_by(outer)
+    region.body.append(op.detach())
+    region.body.append(ukernel.Yield(op.results, results=[]))
+    return region
+
+
+@dataclass(frozen=True)
+class _Span:
+    """A tile's part of one dimension: where it starts and how long it is."""
+
+    offset: Index
+    size: int
+
+
+class _Tiler:
+    """Cuts one region: its last op gives the tile, the others follow through their indexing maps."""
+
+    def __init__(self, region: ukernel.RegionOp, ops: list[linalg.LinalgOp], main: linalg.LinalgOp) -> None:
+        self.region = region
+        self.ops = ops
+        self.root = ops[-1]
+        self.main = main
+        self.shape = list(shaped(self.root.results[0]).shape)
+
+    @staticmethod
+    def of(region: ukernel.RegionOp) -> _Tiler | None:
+        """None for a region that cannot be cut: it stays one kernel."""
+        ops = [op for op in region.body.ops if isinstance(op, linalg.LinalgOp)]
+        if not ops or list(region.body.terminator.operands) != list(ops[-1].results):
+            return None
+        root = ops[-1]
+        split = len(root.inputs)
+        outs = root.maps[split:]
+        if not all(m == outs[0] and m.is_projected_permutation for m in outs):
+            return None
+        if any(e.coefficients() is None for op in ops for m in op.maps for e in m.results):
+            return None
+        main = next((op for op in ops if op.reduction_dims), root)
+        return _Tiler(region, ops, main)
+
+    def cut(self, sizes: Sequence[int]) -> None:
+        """Replaces the region by loops over tiles of `sizes`; nothing changes if one tile is all."""
+        order = self._loop_order(sizes)
+        results = [self._destination(v) for v in self.root.outputs]
+        builder = Builder.before(self.region)
+        values = list(results)
+        full = [[(0, e // s * s, s), (e // s * s, e, e % s)] for e, s in zip(self.shape, sizes, strict=True)]
+        parts = [[p for p in pieces if p[1] > p[0]] for pieces in full]
+        for part in product(*parts):
+            values = self._loops(part, order, values, builder)
+        for result, value in zip(self.region.results, values, strict=True):
+            _hand_on_name(result, value)
+        self.region.replace_by(*values)
+
+    def _loop_order(self, sizes: Sequence[int]) -> list[int]:
+        """Output dimensions that need a loop, outermost first: columns, then the rest."""
+        looped = [d for d, (s, e) in enumerate(zip(sizes, self.shape, strict=True)) if s < e]
+        if not self.main.is_contraction:
+            return looped
+        _, columns = split_dims(self.main)
+        out = self.main.maps[-1].dim_positions() or ()
+        return sorted(looped, key=lambda d: (out[d] not in columns, d))
+
+    def _destination(self, value: Value) -> Value:
+        """The tensor, outside the region, that the result goes to."""
+        owner = value.owner
+        if isinstance(owner, linalg.LinalgOp) and owner in self.ops:
+            return self._destination(owner.outputs[list(owner.results).index(value)])  # type: ignore[arg-type]
+        if isinstance(owner, tensor.Empty):
+            name = self.region.results[0].name
+            return Builder.before(self.region).value(owner.clone(), f"{name}_init" if name else None)
+        return value
+
+    def _loops(self, part: Sequence[tuple[int, int, int]], order: Sequence[int], values: list[Value], builder: Builder) -> list[Value]:
+        """One loop nest (or, without loops, one tile) over `part`: (lower, upper, step) a dimension."""
+        looped = [d for d in order if part[d][1] - part[d][0] > part[d][2]]
+        names = [_COUNTERS[d] if d < len(_COUNTERS) else f"i{d}" for d in looped]
+        if not looped:
+            spans = [_Span(lower, step) for lower, _, step in part]
+            tiles = self._tile(spans, values, builder)
+            if all(t.type == v.type for t, v in zip(tiles, values, strict=True)):
+                return tiles
+            offsets, sizes = [s.offset for s in spans], [s.size for s in spans]
+            return [builder.value(tensor.InsertSlice.of(t, v, offsets, sizes), v.name) for t, v in zip(tiles, values, strict=True)]
+        bounds = [[part[d][i] for d in looped] for i in range(3)]
+        loop = builder.add(scf.Forall.make(*bounds, outputs=values, ivs=names))
+        for result, old in zip(loop.results, self.region.results, strict=True):
+            result.name = old.name
+        counters = dict(zip(looped, loop.ivs, strict=True))
+        spans = [_Span(counters.get(d, part[d][0]), part[d][2]) for d in range(len(part))]
+        tiles = self._tile(spans, loop.shared, Builder(loop.body))
+        end = scf.InParallel(results=[], regions=[Region()])
+        offsets, sizes = [s.offset for s in spans], [s.size for s in spans]
+        for tile, shared in zip(tiles, loop.shared, strict=True):
+            end.body.append(tensor.ParallelInsertSlice.of(tile, shared, offsets, sizes))
+        loop.body.append(end)
+        return list(loop.results)
+
+    def _tile(self, spans: list[_Span], destinations: Sequence[Value], builder: Builder) -> list[Value]:
+        """The region on one tile of the output; slices of what it reads stand in front of it."""
+        needed = self._propagate(spans)
+        region = ukernel.RegionOp.make([TensorType(tuple(s.size for s in spans), shaped(d).element) for d in destinations])
+        body = Builder(region.body)
+        slicer = _Slicer(builder)
+        mapping: dict[Value, Value] = {}
+        for op in self.ops:
+            loops = needed[op]
+            # The region's destination is a slice of the loop's shared output, whatever it was before.
+            operands = [self._operand(op, i, loops, slicer, mapping, body, spans, destinations) for i in range(len(op.operands))]
+            copy = _with_operands(op, operands, loops, slicer)
+            body.add(copy, *[r.name for r in op.results])
+            mapping.update(zip(op.results, copy.results, strict=True))
+        region.body.append(ukernel.Yield([mapping[v] for v in self.root.results], results=[]))
+        names = [f"{r.name}_tile" if r.name else None for r in self.region.results]
+        builder.add(region, *names)
+        return list(region.results)
+
+    def _propagate(self, spans: list[_Span]) -> dict[linalg.LinalgOp, list[_Span]]:
+        """The loop spans of every op, from those of the output backwards."""
+        wanted: dict[Value, list[_Span]] = {v: spans for v in self.root.results}
+        needed: dict[linalg.LinalgOp, list[_Span]] = {}
+        for op in reversed(self.ops):
+            loops = [_Span(0, s) for s in op.loop_sizes()]
+            positions = op.maps[len(op.inputs)].dim_positions() or ()
+            for position, span in zip(positions, wanted[op.results[0]], strict=True):
+                loops[position] = span
+            needed[op] = loops
+            for value, map in zip(op.operands, op.maps, strict=True):
+                if value.owner in self.ops:
+                    dims = map.dim_positions()
+                    assert dims is not None, "a region's ops read each other's elements one by one"
+                    wanted[value] = [loops[d] for d in dims]
+        return needed
+
+    def _operand(
+        self,
+        op: linalg.LinalgOp,
+        position: int,
+        loops: list[_Span],
+        slicer: _Slicer,
+        mapping: dict[Value, Value],
+        body: Builder,
+        spans: list[_Span],
+        destinations: Sequence[Value],
+    ) -> Value:
+        value, map = op.operands[position], op.maps[position]
+        if value in mapping:
+            return mapping[value]
+        if not isinstance(value.type, TensorType):
+            return value
+        split = len(op.inputs)
+        final = self._final_output(op, position - split) if position >= split else None
+        if final is not None:
+            return slicer.slice(destinations[final], spans)
+        if isinstance(value.owner, tensor.Empty):
+            shape = tuple(s.size for s in self._operand_spans(map, loops, slicer))
+            return body.value(tensor.Empty([], results=[TensorType(shape, value.type.element)]), value.name)
+        return slicer.slice(value, self._operand_spans(map, loops, slicer))
+
+    def _final_output(self, op: linalg.LinalgOp, output: int) -> int | None:
+        """Which of the region's results the op's destination ends up in, None for a temporary."""
+        for number, value in enumerate(self.root.outputs):
+            owner: object = self.root
+            at, wanted = number, value
+            while True:
+                if owner is op and at == output and wanted.owner not in self.ops:
+                    return number
+                if wanted.owner not in self.ops:
+                    break
+                owner = wanted.owner
+                assert isinstance(owner, linalg.LinalgOp)
+                at = list(owner.results).index(wanted)  # type: ignore[arg-type]
+                wanted = owner.outputs[at]
+        return None
+
+    @staticmethod
+    def _operand_spans(map: AffineMap, loops: Sequence[_Span], slicer: _Slicer) -> list[_Span]:
+        """The part of an operand that the loops reach: for each dimension, first element and extent."""
+        return [slicer.span(expr, loops) for expr in map.results]
+
+
+_COUNTERS = "ijklmnop"
+
+
+class _Slicer:
+    """Makes the slices and offsets that a tile needs, in front of its region."""
+
+    def __init__(self, builder: Builder) -> None:
+        self.builder = builder
+
+    def span(self, expr: AffineExpr, loops: Sequence[_Span]) -> _Span:
+        linear = expr.coefficients()
+        assert linear is not None
+        factors, constant = linear
+        size = 1 + sum(abs(f) * (loops[d].size - 1) for d, f in factors.items())
+        # A falling dimension starts at its last element.
+        start = constant + sum(f * (loops[d].size - 1) for d, f in factors.items() if f < 0)
+        terms = [(loops[d].offset, f) for d, f in factors.items() if f]
+        start += sum(o * f for o, f in terms if isinstance(o, int))
+        moving = [(o, f) for o, f in terms if isinstance(o, Value)]
+        return _Span(self._offset(moving, start), size)
+
+    def _offset(self, terms: list[tuple[Value, int]], constant: int) -> Index:
+        if not terms:
+            return constant
+        if terms == [(terms[0][0], 1)] and constant == 0:
+            return terms[0][0]
+        dims = [AffineMap.identity(len(terms)).results[i] * f for i, (_, f) in enumerate(terms)]
+        total = sum(dims[1:], dims[0]) + constant  # type: ignore[arg-type]
+        map = AffineMap(len(terms), 0, (total,))
+        values = [v for v, _ in terms]
+        return self.builder.value(Apply(values, map=map, results=[index]), f"{values[0].name}_at")
+
+    def slice(self, value: Value, spans: Sequence[_Span]) -> Value:
+        offsets, sizes = [s.offset for s in spans], [s.size for s in spans]
+        if tuple(sizes) == shaped(value).shape:
+            return value
+        name = f"{value.name}_tile" if value.name else None
+        return self.builder.value(tensor.ExtractSlice.of(value, offsets, sizes), name)
+
+
+def _with_operands(op: linalg.LinalgOp, operands: Sequence[Value], loops: Sequence[_Span], slicer: _Slicer) -> Op:
+    """A copy of `op` on tiles. Its counters (`linalg.index`) still count from the start of the whole."""
+    mapping = dict(zip(op.operands, operands, strict=True))
+    copy = op.clone(mapping)
+    copy.operands = list(operands)
+    copy.set_result_types(linalg.result_types(copy.outputs))
+    _rebase_reversed(copy, op, loops)
+    for inner in copy.body.ops:
+        if not isinstance(inner, linalg.IndexOp):
+            continue
+        offset = loops[inner.attr("dim")].offset
+        if offset == 0:
+            continue
+        builder = Builder.after(inner)
+        start = offset if isinstance(offset, Value) else builder.value(arith.Constant.of(offset, index), "start")
+        users = list(inner.result.users)
+        moved = builder.value(arith.AddI(inner.result, start), inner.result.name)
+        for user in users:
+            user.operands = [moved if v is inner.result else v for v in user.operands]
+    return copy
+
+
+def _rebase_reversed(copy: Op, op: linalg.LinalgOp, loops: Sequence[_Span]) -> None:
+    """Constants of the maps were offsets into the whole operand; the slice starts at its first element."""
+    if not isinstance(copy, linalg.Generic):
+        return
+    maps = [AffineMap(m.num_dims, 0, tuple(_rebased(e, loops) for e in m.results)) for m in op.maps]
+    if maps != op.maps:
+        copy.attributes = {**copy.attributes, "indexing_maps": ArrayAttr(tuple(AffineMapAttr(m) for m in maps))}
+
+
+def _rebased(expr: AffineExpr, loops: Sequence[_Span]) -> AffineExpr:
+    linear = expr.coefficients()
+    assert linear is not None
+    factors, constant = linear
+    start = -sum(f * (loops[d].size - 1) for d, f in factors.items() if f < 0)
+    return expr if start == constant else expr - constant + start

@@ -1,0 +1,41 @@
+"""Helpers on numbers that several dialects share."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from mdsl.ir.attributes import Attribute, DenseAttr, DenseResourceAttr, FloatAttr, IntegerAttr
+from mdsl.ir.types import dtype_of
+
+_erf = np.frompyfunc(math.erf, 1, 1)
+
+
+def erf(x: Any) -> Any:
+    """Gauss's error function, element by element, computed in float64; the dtype of `x`."""
+    return np.asarray(_erf(np.asarray(x, np.float64)), np.float64).astype(np.asarray(x).dtype)[()]
+
+
+def fma(a: Any, b: Any, c: Any) -> Any:
+    """a * b + c in the operands' dtype, computed in a wider one and rounded once at the end.
+
+    For float64 the wider type is the machine's long double.
+    """
+    dtype = np.asarray(a).dtype
+    wide = np.longdouble if dtype == np.float64 else np.float64
+    return (np.asarray(a).astype(wide) * np.asarray(b).astype(wide) + np.asarray(c).astype(wide)).astype(dtype)[()]
+
+
+def is_float_dtype(dtype: np.dtype) -> bool:
+    """True for NumPy's floats and for bfloat16 (kind `V` or `f`, by version of ml_dtypes)."""
+    return dtype.kind not in "biu"
+
+
+def constant_value(attr: Attribute) -> Any:
+    """The number or the array that a constant attribute holds."""
+    if isinstance(attr, DenseAttr | DenseResourceAttr):
+        return attr.array
+    assert isinstance(attr, IntegerAttr | FloatAttr)
+    return dtype_of(attr.type).type(attr.value)

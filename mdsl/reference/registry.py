@@ -1,0 +1,60 @@
+"""Where each op's meaning is registered, and how it reports a failure.
+
+A plain op is a function of its operands, `@semantics("arith.addf")`; an op with regions, calls or symbols
+also gets the scope it runs in, `@structured("scf.for")`. Values: a tensor is an `np.ndarray` that nobody
+changes, a memref an `np.ndarray` that is a view of real memory, a vector an `np.ndarray`, a scalar a NumPy
+scalar, each of the type's dtype.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from mdsl.ir.core import Op
+from mdsl.syntax.errors import MdslError
+
+if TYPE_CHECKING:
+    from mdsl.reference.evaluator import Scope
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+SEMANTICS: dict[str, Callable[..., Any]] = {}
+"""`f(op, *operands)` -> the result, or a tuple of results, or None for an op without results."""
+
+STRUCTURED: dict[str, Callable[..., Any]] = {}
+"""`f(scope, op, *operands)`, likewise."""
+
+
+def semantics(*names: str) -> Callable[[F], F]:
+    """Registers `f(op, *operands)` as the meaning of the ops `names`."""
+
+    def register(function: F) -> F:
+        SEMANTICS.update(dict.fromkeys(names, function))
+        return function
+
+    return register
+
+
+def structured(*names: str) -> Callable[[F], F]:
+    """Registers `f(scope, op, *operands)` as the meaning of the ops `names`."""
+
+    def register(function: F) -> F:
+        STRUCTURED.update(dict.fromkeys(names, function))
+        return function
+
+    return register
+
+
+class EvaluationError(MdslError):
+    """The program does what its IR forbids (an access out of bounds, an input that does not fit)."""
+
+
+def failure(op: Op, message: str) -> EvaluationError:
+    """An error at `op`, to be raised by the caller: `file:line:col: error: 'memref.load': message`."""
+    at = op.location
+    place = f"{at.file}:{at.line}:{at.column}: " if at is not None else ""
+    return EvaluationError(f"{place}error: '{op.name}': {message}")
+
+
+__all__ = ["SEMANTICS", "STRUCTURED", "EvaluationError", "Scope", "failure", "semantics", "structured"]

@@ -116,7 +116,7 @@ class Printer:
 
     def attributes(self, attrs: Mapping[str, Attribute]) -> str:
         parts = [
-            name_of_key(k) if isinstance(v, UnitAttr) and "." not in k else f"{name_of_key(k)} = {plain_number(v)}"
+            name_of_key(k) if isinstance(v, UnitAttr) else f"{name_of_key(k)} = {plain_number(v)}"
             for k, v in attrs.items()
         ]
         return f"{{{', '.join(parts)}}}"

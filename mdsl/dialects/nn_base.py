@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from math import prod
 
+import numpy as np
+
 from mdsl.ir.core import Op, Value
 from mdsl.ir.declare import INTS, PURE, Constraint, attr, one_of
-from mdsl.ir.types import DYNAMIC, FLOATS, INTEGERS, TensorType, Type, i1, i32, i64, index
+from mdsl.ir.types import DYNAMIC, FLOATS, INTEGERS, TensorType, Type, dtype_of, i1, i32, i64, index, is_float
 
 NUMBERS = (*FLOATS, *(t for t in INTEGERS if t != i1))
 
@@ -85,6 +87,16 @@ def require_vector(op: Op, what: str, value: Value, size: int) -> None:
     (found,) = require_rank(op, what, value, 1)
     if not sizes_agree(found, size):
         raise op.error(f"{what} must have {size} elements, got {tensor(value)}")
+
+
+def require_number(op: Op, name: str, value: float, element: Type) -> None:
+    """Checks that the attribute `name`, of value `value`, is a number that `element` holds."""
+    if is_float(element):
+        return
+    dtype = dtype_of(element)
+    low, high = (0, 1) if element == i1 else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    if not low <= value <= high or value != round(value):
+        raise op.error(f"{name} must be a number that {element} holds, got {value}")
 
 
 def numbers(op: Op, name: str, count: int, minimum: int) -> list[int]:

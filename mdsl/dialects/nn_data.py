@@ -14,6 +14,7 @@ from mdsl.dialects.nn_base import (
     dims,
     numbers,
     product,
+    require_number,
     same_element,
     shapes_agree,
     sizes_agree,
@@ -217,6 +218,7 @@ class Pad(NnOp):
     def infer(self) -> Sequence[Type]:
         x = tensor(self.operands[0])
         pads = numbers(self, "pads", 2 * x.rank, 0)
+        require_number(self, "value", self.attr("value"), x.element)
         shape = [DYNAMIC if s == DYNAMIC else lo + s + hi for lo, s, hi in zip(pads[: x.rank], x.shape, pads[x.rank :], strict=True)]
         return [TensorType(tuple(shape), x.element)]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mdsl.dialects.nn_base import NUMBER_TENSOR, NnOp, broadcast_shapes, same_element, tensor
+from mdsl.dialects.nn_base import NUMBER_TENSOR, NnOp, broadcast_shapes, require_number, same_element, tensor
 from mdsl.ir.attributes import Attribute
 from mdsl.ir.core import Value
 from mdsl.ir.declare import BOOL_TENSOR, FLOAT, FLOAT_TENSOR, TENSOR, attr, one_of, operand, result
@@ -44,6 +44,13 @@ class Clip(Unary):
     y = result(NUMBER_TENSOR)
     min = attr(FLOAT, optional=True)
     max = attr(FLOAT, optional=True)
+
+    def infer(self) -> Sequence[Type]:
+        for name in ("min", "max"):
+            bound = self.attr(name)
+            if bound is not None:
+                require_number(self, name, bound, tensor(self.operands[0]).element)
+        return super().infer()
 
 
 class Sigmoid(Unary):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from mdsl.dialects.nn_base import (
     LAYOUT,
     NUMBER_TENSOR,
@@ -213,6 +215,19 @@ class AvgPool2d(Pool):
     x = operand(FLOAT_TENSOR)
     count_include_pad = attr(BOOLEAN, default=False)
     y = result(FLOAT_TENSOR)
+
+    def window_counts(self) -> np.ndarray:
+        """(OH, OW): how many elements each window counts."""
+        _, _, *size = self.image()
+        pads, extents = self.attr("pads"), self.slide(size, self.attr("kernel"), self.attr("ceil_mode"))
+        counts: list[np.ndarray] = []
+        for d in range(2):
+            first = np.arange(extents[d]) * self.attr("strides")[d]
+            rows = first[:, None] + np.arange(self.attr("kernel")[d]) * self.attr("dilations")[d]
+            inside = (pads[d], pads[d] + size[d])
+            start, end = (0, inside[1] + pads[d + 2]) if self.attr("count_include_pad") else inside
+            counts.append(((rows >= start) & (rows < end)).sum(axis=1))
+        return np.outer(*counts)
 
 
 class GlobalAvgPool(NnOp):

@@ -196,6 +196,8 @@ class Reassociation(Op):
         return _groups(self)
 
     def verify_groups(self, small: Sequence[int], large: Sequence[int]) -> None:
+        if not small and not self.groups and all(d == 1 for d in large):
+            return  # one element, as a tensor of rank 0
         flat = [d for g in self.groups for d in g]
         if flat != list(range(len(large))) or len(self.groups) != len(small):
             raise self.error(f"reassociation {self.groups} does not map {len(large)} dimensions to {len(small)}")

@@ -53,6 +53,12 @@ def _lower_unpack(op: linalg.Unpack, builder: Builder) -> Value:
 def _into(value: Value, dest: Value, order: list[int], builder: Builder, name: str, type: TensorType) -> Value:
     """`value` permuted into `dest`; the value itself where nothing moves and nobody waits for `dest`."""
     assert type == dest.type
+    shape = _tensor(value).shape
+    moved = [d for d in order if shape[d] != 1]
+    if order != sorted(order) and moved == sorted(moved):
+        # Only dimensions of 1 move: the elements stay where they are.
+        flat = builder.value(tensor.CollapseShape.of(value, [list(range(len(shape)))]), f"{name}_flat")
+        value, order = builder.value(tensor.ExpandShape.of(flat, [list(range(len(shape)))], type.shape), name), sorted(order)
     if order != sorted(order):
         permutation = DenseArrayAttr(i64, tuple(order))
         return builder.value(linalg.Transpose.make([value], [dest], permutation=permutation), name)

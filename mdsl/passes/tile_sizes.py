@@ -9,7 +9,7 @@ operand and one for a broadcast element of the first: P*Q + Q + 1 <= R. A step o
 
 for two multiply-adds and two loads a cycle; fewer chains than `Target.fma_chains` wait for each other.
 For every Q the largest P that fits is balanced (512 rows in tiles of at most 14 are 37 tiles), and the
-tiling with the fewest cycles in all wins, remainders counted. On 32 registers that is 14 x 2 for large
+tiling with the fewest cycles in all wins, remainders counted (and a little more, for each is another kernel). On 32 registers that is 14 x 2 for large
 matrices: 28 chains, 1.75 multiply-adds a load. A matrix-vector product has one row, and gets more columns.
 
 Everything else is bound by memory: a kernel gets about `ELEMENTS` elements, so that a dispatch costs
@@ -28,6 +28,7 @@ from mdsl.passes.regions import shaped
 
 ELEMENTS = 8192
 _START = 40.0  # cycles for a dispatch, and to fill and drain the pipeline
+_REMAINDER = 0.04  # another kernel is more code, and its loop more often too short to share among workers
 
 
 def contraction_tile(op: linalg.LinalgOp, target: Target) -> list[int]:
@@ -89,7 +90,8 @@ def _cycles(op: linalg.LinalgOp, tile: Mapping[int, int], target: Target) -> flo
         vectors = prod(-(-size // lanes) if d == vector else size for d, size, _ in part if d in columns or d == vector)
         step = max(rows * vectors / 2, (rows + vectors) / 2, target.fma_chains / 2)
         total += prod(count for _, _, count in part) * (steps * step + _START)
-    return total
+    kernels = prod(sum(1 for p in dim if p[1] and p[2]) for dim in pieces)
+    return total * (1 + _REMAINDER * (kernels - 1))
 
 
 def bulk_tile(op: linalg.LinalgOp) -> list[int]:

@@ -21,8 +21,7 @@ from mdsl.reference.registry import EvaluationError
 from mdsl.syntax.errors import nearest
 
 for _dialect in ("arith", "math", "tensor", "memref", "affine", "scf", "linalg", "vector", "nn", "func", "ukernel", "vm"):
-    from importlib.util import find_spec
-    if find_spec(f"mdsl.reference.{_dialect}"): import_module(f"mdsl.reference.{_dialect}")
+    import_module(f"mdsl.reference.{_dialect}")
 
 OUTPUT = "mdsl.output"
 """The argument attribute that marks an out-parameter of a bufferized function."""

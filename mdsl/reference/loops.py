@@ -54,7 +54,7 @@ def spread(op: Op, array: np.ndarray, map: AffineMap, sizes: Sequence[int], *, w
             raise failure(op, f"{map.results[axis]} runs from {low} to {high} in dimension {axis}, of {extent} elements")
         for d, factor in factors.items():
             strides[d] += factor * array.strides[axis]
-    start = array[tuple(slice(constant, None) for _, constant in linear)]  # type: ignore[misc]
+    start = array[(*(slice(constant, None) for _, constant in linear), ...)]  # type: ignore[misc]
     return as_strided(start, shape, strides, writeable=writeable)
 
 

@@ -15,7 +15,7 @@ from mdsl.dialects import nn
 from mdsl.dialects.nn_base import tensor
 from mdsl.ir.core import Op
 from mdsl.ir.types import DYNAMIC, TensorType, dtype_of
-from mdsl.reference import nn_layers as nn_layers  # registers its ops
+from mdsl.reference import nn_layers  # noqa: F401  (registers its ops)
 from mdsl.reference.nn_numbers import narrow, wide
 from mdsl.reference.numbers import erf, is_float_dtype
 from mdsl.reference.registry import SEMANTICS, semantics

@@ -64,21 +64,7 @@ def max_pool2d(op: nn.MaxPool2d, x: Array) -> Array:
 def avg_pool2d(op: nn.AvgPool2d, x: Array) -> Array:
     image, kernel, ceil = _channels_first(op, wide(x)), tuple(op.attr("kernel")), op.attr("ceil_mode")
     sums = _windows(op, image, kernel, 0, ceil).sum(axis=(4, 5))
-    return narrow(op, _in_layout(op, sums / window_counts(op, image.shape[2], image.shape[3])))
-
-
-def window_counts(op: nn.AvgPool2d, height: int, width: int) -> Array:
-    """(OH, OW): how many elements each window of an average pooling counts."""
-    kernel, ceil = op.attr("kernel"), op.attr("ceil_mode")
-    extents = op.slide((height, width), kernel, ceil)
-    per_axis: list[Array] = []
-    for d, size in enumerate((height, width)):
-        low, high = op.attr("pads")[d], op.attr("pads")[d + 2]
-        first = np.arange(extents[d]) * op.attr("strides")[d]
-        positions = first[:, None] + np.arange(kernel[d]) * op.attr("dilations")[d]
-        start, end = (0, low + size + high) if op.attr("count_include_pad") else (low, low + size)
-        per_axis.append(((positions >= start) & (positions < end)).sum(axis=1))
-    return np.outer(*per_axis)
+    return narrow(op, _in_layout(op, sums / op.window_counts()))
 
 
 @semantics("nn.global_avg_pool")

@@ -1,0 +1,135 @@
+"""The standard pipelines, and where in them a program stands.
+
+A standard pipeline is a list of stages. A stage works on one of `LEVELS` and leaves the program on the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mdsl.dialects.builtin import ModuleOp
+from mdsl.dialects.linalg import LinalgOp
+from mdsl.ir.core import Op
+from mdsl.ir.types import MemRefType, TensorType
+from mdsl.passes import PASSES
+from mdsl.passes.base import LEVELS, Pass
+from mdsl.passes.bufferize import Bufferize
+from mdsl.passes.canonicalize import Canonicalize
+from mdsl.passes.fold_batchnorm import FoldBatchnorm
+from mdsl.passes.fuse import Fuse
+from mdsl.passes.inline import Inline
+from mdsl.passes.lower_linalg_to_loops import LowerLinalgToLoops
+from mdsl.passes.lower_nn import LowerNn
+from mdsl.passes.lower_vm import LowerVm
+from mdsl.passes.outline_ukernels import OutlineUkernels
+from mdsl.passes.pack import Pack
+from mdsl.passes.plan_memory import PlanMemory
+from mdsl.passes.tile import Tile
+from mdsl.passes.unroll_dispatch import UnrollDispatch
+from mdsl.passes.vectorize import Vectorize
+
+Stages = dict[str, list[Pass]]
+"""The passes that work on each level, in order."""
+
+_GRAPH: list[Pass] = [Inline(), Canonicalize(), FoldBatchnorm(), Canonicalize(), LowerNn()]
+
+
+def ukernel_stages(unroll_dispatch: int | None = None) -> Stages:
+    """The default: heavy work becomes micro-kernels, dispatched one or `unroll_dispatch` at a time."""
+    unrolled: list[Pass] = [] if unroll_dispatch is None else [UnrollDispatch(unroll_dispatch)]
+    return {
+        "nn": _GRAPH,
+        "linalg": [Inline(), Canonicalize(), Pack(), Fuse(), Tile()],
+        "tiled": [OutlineUkernels()],
+        "dispatch": [Bufferize()],
+        "buffers": [PlanMemory(), Vectorize()],
+        "kernels": [*unrolled, Canonicalize(), LowerVm()],
+    }
+
+
+def loop_stages() -> Stages:
+    """Without micro-kernels: scalar loops for the interpreter, as a stock virtual machine would run them."""
+    return {
+        "nn": _GRAPH,
+        "linalg": [Inline(), Canonicalize(), Fuse(group=False)],
+        "dispatch": [Bufferize()],
+        "buffers": [PlanMemory(), LowerLinalgToLoops()],
+        "kernels": [Canonicalize(), LowerVm()],
+    }
+
+
+def passes_from(stages: Stages, start: str, stop: str = "vm") -> list[Pass]:
+    """The passes that bring a program from level `start` to level `stop`."""
+    wanted = LEVELS[LEVELS.index(start) : LEVELS.index(stop)]
+    return [step for level in wanted for step in stages.get(level, [])]
+
+
+def passes_before(step: Pass, start: str) -> list[Pass]:
+    """The standard passes that a program on level `start` lacks before `step` can run; none if it is there."""
+    if step.level is None or LEVELS.index(start) >= LEVELS.index(step.level):
+        return []
+    stages = loop_stages() if isinstance(step, LowerLinalgToLoops) else ukernel_stages()
+    missing = passes_from(stages, start, step.level)
+    place = PASSES.index(type(step))
+    return missing + [p for p in stages.get(step.level, []) if PASSES.index(type(p)) < place]
+
+
+_LEADS_TO: dict[type[Pass], str] = {
+    LowerNn: "linalg",
+    Tile: "tiled",
+    OutlineUkernels: "dispatch",
+    Bufferize: "buffers",
+    Vectorize: "kernels",
+    LowerLinalgToLoops: "kernels",
+    LowerVm: "vm",
+}
+"""The passes that take a program to another level."""
+
+
+def level_after(step: Pass, level: str) -> str:
+    """The level of a program that was on `level` before `step` ran."""
+    return max(_LEADS_TO.get(type(step), level), level, key=LEVELS.index)
+
+
+def plan(asked: Sequence[Pass], level: str) -> tuple[list[tuple[list[Pass], Pass]], str]:
+    """Each pass that was asked for, with the standard passes that must run right before it, for a program
+    on `level`; and the level that all of them lead to."""
+    found: list[tuple[list[Pass], Pass]] = []
+    for step in asked:
+        lowering = passes_before(step, level)
+        found.append((lowering, step))
+        level = level_after(step, (step.level or level) if lowering else level)
+    return found, level
+
+
+def level_of(module: ModuleOp) -> str:
+    """The level of `LEVELS` that the module's ops show."""
+    outside = [op for op in module.walk() if not _in_kernel(op)]
+    if any(op.name.startswith("vm.") for op in outside):
+        return "vm"
+    if any(op.name.startswith("nn.") for op in outside):
+        return "nn"
+    structured = [op for op in outside if isinstance(op, LinalgOp) and _has(op, TensorType)]
+    if any(a.name == "scf.forall" for op in structured for a in op.ancestors()):
+        return "tiled"
+    if structured:
+        return "linalg"
+    if any(_has(op, TensorType) for op in outside):
+        return "dispatch"
+    if any(isinstance(op, LinalgOp) for op in module.walk()) or any(_is_unplanned(op) for op in outside):
+        return "buffers"
+    return "kernels"
+
+
+def _in_kernel(op: Op) -> bool:
+    return op.name == "ukernel.func" or any(a.name == "ukernel.func" for a in op.ancestors())
+
+
+def _has(op: Op, kind: type) -> bool:
+    return any(isinstance(v.type, kind) for v in (*op.operands, *op.results))
+
+
+def _is_unplanned(op: Op) -> bool:
+    """True for an allocation that `plan-memory` has not put into the arena."""
+    type = op.results[0].type if op.name == "memref.alloc" else None
+    return isinstance(type, MemRefType) and not (type.rank == 1 and str(type.element) == "i8")

@@ -1,0 +1,64 @@
+"""lower-nn: a graph of nn ops becomes structured ops on tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from mdsl.codegen.target import Target
+from mdsl.dialects.arith import Constant
+from mdsl.dialects.builtin import ModuleOp
+from mdsl.dialects.nn_base import NnOp
+from mdsl.dialects.nn_base import tensor as type_of
+from mdsl.ir.core import Block, Value
+from mdsl.passes import lower_nn_data, lower_nn_elementwise, lower_nn_layers, lower_nn_windows  # noqa: F401
+from mdsl.passes.base import Pass
+from mdsl.passes.lower_nn_build import RULES, Emitter
+
+
+@dataclass(frozen=True)
+class LowerNn(Pass):
+    """Lower nn ops to linalg: loop nests with maps and scalar bodies, and tensor ops that move data.
+
+    Before:
+
+        %y = nn.relu %x : (tensor<2x8xf32>) -> tensor<2x8xf32>
+
+    After:
+
+        %y_init = tensor.empty() : tensor<2x8xf32>
+        %y = linalg.generic {indexing_maps = [affine_map<(d0, d1) -> (d0, d1)>, affine_map<(d0, d1) -> (d0, d1)>], iterator_types = ["parallel", "parallel"]} ins(%x : tensor<2x8xf32>) outs(%y_init : tensor<2x8xf32>) {
+        ^bb0(%in: f32, %out: f32):
+          %zero = arith.constant 0.0 : f32
+          %positive = arith.maximumf %in, %zero : f32
+          linalg.yield %positive : f32
+        } -> tensor<2x8xf32>
+
+    A result keeps its name; what lies between is named after it. Convolutions and matrix products are one
+    contraction into a zero accumulator, with bias and rounding in an elementwise nest behind it. 16-bit
+    floats are summed in f32. Broadcasting becomes a map that omits dimensions. Shapes must be static and
+    without dimensions of 0.
+    """
+
+    name: ClassVar[str] = "lower-nn"
+    level: ClassVar[str | None] = "nn"
+
+    def run(self, module: ModuleOp, target: Target) -> None:
+        constants: dict[tuple[Block, str], Value] = {}
+        for op in list(module.walk()):
+            if isinstance(op, NnOp):
+                _lower(op, constants)
+
+
+def _lower(op: NnOp, constants: dict[tuple[Block, str], Value]) -> None:
+    for value in (*op.operands, op.result):
+        type = type_of(value)
+        if not type.is_static:
+            raise op.error(f"{type} has a dimension of unknown size; bind it before lowering")
+        if 0 in type.shape:
+            raise op.error(f"{type} has no elements; tensors of size 0 are not lowered")
+    operands = op.operands
+    op.replace_by(RULES[op.name](Emitter(op, constants), op))
+    for value in dict.fromkeys(operands):
+        if isinstance(value.owner, Constant) and not value.users:
+            value.owner.erase()

@@ -1,0 +1,107 @@
+"""lower-nn: reshaping, slicing, joining, padding, gathering."""
+
+from __future__ import annotations
+
+from mdsl.dialects import arith, linalg, nn, tensor
+from mdsl.dialects.nn_base import NnOp, axis_in
+from mdsl.dialects.nn_base import tensor as type_of
+from mdsl.ir.affine import AffineExpr, AffineMap, Dim
+from mdsl.ir.attributes import DenseArrayAttr
+from mdsl.ir.core import Value
+from mdsl.ir.types import i64, index
+from mdsl.passes.lower_nn_build import Emitter, Scalars, lowers
+
+
+@lowers("nn.reshape")
+@lowers("nn.flatten")
+def reshape(e: Emitter, op: NnOp) -> Value:
+    return e.reshape(op.operands[0], type_of(op.result).shape)
+
+
+@lowers("nn.transpose")
+def transpose(e: Emitter, op: nn.Transpose) -> Value:
+    result = type_of(op.result)
+    if op.permutation == list(range(result.rank)):
+        return op.operands[0]
+    permutation = DenseArrayAttr(i64, tuple(op.permutation))
+    init = e.empty(result.shape, result.element)
+    return e.value(linalg.Transpose.make([op.operands[0]], [init], permutation=permutation), None)
+
+
+@lowers("nn.concat")
+def concat(e: Emitter, op: nn.Concat) -> Value:
+    """Each operand is inserted behind the ones before it."""
+    result = type_of(op.result)
+    axis = axis_in(op, op.attr("axis"), result.rank)
+    if len(op.operands) == 1:
+        return op.operands[0]
+    joined = e.empty(result.shape, result.element)
+    offset = 0
+    for number, part in enumerate(op.operands, 1):
+        shape = type_of(part).shape
+        offsets = [offset if d == axis else 0 for d in range(result.rank)]
+        last = number == len(op.operands)
+        joined = e.value(tensor.InsertSlice.of(part, joined, offsets, shape), None if last else f"part{number}")
+        offset += shape[axis]
+    return joined
+
+
+@lowers("nn.slice")
+def slice_(e: Emitter, op: nn.Slice) -> Value:
+    """A slice with positive strides, then a nest that reads the dimensions with negative steps backwards."""
+    x, result = op.operands[0], type_of(op.result)
+    taken = [range(s) if r is None else r for s, r in zip(type_of(x).shape, op.ranges(), strict=True)]
+    backwards = [r.step < 0 and len(r) > 1 for r in taken]
+    if any(backwards) or x.type != op.result.type:
+        offsets = [min(r) for r in taken]
+        strides = [abs(r.step) for r in taken]
+        part = tensor.ExtractSlice.of(x, offsets, [len(r) for r in taken], strides)
+        if part.result.type != x.type:
+            x = e.value(part, "forwards" if any(backwards) else None)
+    if not any(backwards):
+        return x
+    reading: list[AffineExpr] = [
+        Dim(d) * -1 + (len(r) - 1) if flip else Dim(d) for d, (r, flip) in enumerate(zip(taken, backwards, strict=True))
+    ]
+    maps = [AffineMap(result.rank, 0, tuple(reading)), AffineMap.identity(result.rank)]
+    init = e.empty(result.shape, result.element)
+    return e.value(e.nest([x], [init], maps, [linalg.PARALLEL] * result.rank, lambda s, value, _: value), None)
+
+
+@lowers("nn.pad")
+def pad(e: Emitter, op: nn.Pad) -> Value:
+    x, pads = op.operands[0], op.attr("pads")
+    rank = type_of(x).rank
+    if not any(pads):
+        return x
+    border = e.constant(op.attr("value"), type_of(x).element, "border")
+    return e.value(tensor.Pad.of(x, pads[:rank], pads[rank:], border), None)
+
+
+@lowers("nn.gather")
+def gather(e: Emitter, op: nn.Gather) -> Value:
+    """A nest that computes the position in x: wraps negative indices, clamps the rest, and reads there."""
+    x, indices = op.operands
+    result, source, places = type_of(op.result), type_of(x), type_of(indices)
+    axis = axis_in(op, op.attr("axis"), source.rank)
+    size = source.shape[axis]
+
+    def body(s: Scalars, position: Value) -> Value:
+        at = clamped(s, position, size)
+        before = [s(linalg.IndexOp(dim=d), f"i{d}") for d in range(axis)]
+        behind = [s(linalg.IndexOp(dim=d), f"i{d}") for d in range(axis + places.rank, result.rank)]
+        return s(tensor.Extract(x, [*before, at, *behind]), "element")
+
+    dims = range(axis, axis + places.rank)
+    return e.map([(indices, dims)], result.shape, result.element, body)
+
+
+def clamped(s: Scalars, position: Value, size: int) -> Value:
+    """An index in 0 .. size - 1: negative ones count from the end, what is still outside moves to the edge."""
+    if position.type != index:
+        position = s(arith.IndexCast(position, results=[index]), "position")
+    zero, last = s.constant(0, index, "zero"), s.constant(size - 1, index, "last")
+    wrapped = s.add(position, s.constant(size, index, "size"), "wrapped")
+    negative = s(arith.CmpI.of("slt", position, zero), "is_negative")
+    chosen = s(arith.Select(negative, wrapped, position), "chosen")
+    return s(arith.MinSI(s(arith.MaxSI(chosen, zero), "above"), last), "at")

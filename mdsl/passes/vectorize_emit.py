@@ -1,0 +1,194 @@
+"""Nests to vector code: blocks of a tile, reductions with their accumulators in registers, scalar bodies on vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mdsl.dialects import arith, linalg, math, vector
+from mdsl.ir.core import Op, Value
+from mdsl.ir.types import VectorType, element_of, index
+from mdsl.passes.kernel_builder import KernelBuilder, Key
+from mdsl.passes.vectorize_nest import Access, Axis, Group, Linear, Nest
+from mdsl.passes.vectorize_plan import Plan
+
+
+@dataclass(frozen=True)
+class Point:
+    """One vector of a block (one element if `lanes` is 0): where each axis stands, along which axis it lies."""
+
+    env: dict[Axis, Linear]
+    along: Axis | None
+    lanes: int
+
+    def at(self, axis: Axis, value: Linear) -> Point:
+        return Point({**self.env, axis: value}, self.along, self.lanes)
+
+
+Write = tuple[Access, Point, Value]
+
+
+class GroupEmitter:
+    """Emits one group by its plan."""
+
+    def __init__(self, group: Group, plan: Plan, out: KernelBuilder) -> None:
+        self.group = group
+        self.plan = plan
+        self.out = out
+        self.writes: dict[Key, Write] = {}
+
+    def emit(self) -> None:
+        """Loops over blocks, with a last, smaller block where the extent asks for it."""
+        self._blocks(list(self.group.axes), {}, {})
+
+    def _blocks(self, left: list[Axis], base: dict[Axis, Linear], sizes: dict[Axis, int]) -> None:
+        if not left:
+            self._block(base, sizes)
+            return
+        axis, *rest = left
+        size = self.plan.block[axis] * (self.plan.lanes if axis is self.plan.vector else 1)
+        whole = axis.extent // size
+        if whole > 1:
+            loop = self.out.open_loop(0, whole * size, size, axis.name)
+            self._blocks(rest, {**base, axis: Linear(((loop.iv, 1),))}, {**sizes, axis: size})
+            self.out.close_loop()
+        elif whole == 1:
+            self._blocks(rest, {**base, axis: Linear()}, {**sizes, axis: size})
+        if axis.extent % size:
+            edge = Linear(constant=whole * size)
+            self._blocks(rest, {**base, axis: edge}, {**sizes, axis: axis.extent % size})
+
+    def _block(self, base: dict[Axis, Linear], sizes: dict[Axis, int]) -> None:
+        """All nests at the points of one block, then the stores."""
+        points = self._points(base, sizes)
+        self.out.enter_leaf()
+        self.writes.clear()
+        for nest in self.group.nests:
+            if nest in self.plan.folded:
+                from mdsl.passes.vectorize_fold import fold
+
+                results = fold(self, nest, points)
+            elif nest.reduction:
+                results = self._reduce(nest, points)
+            else:
+                results = [self.evaluate(nest, point, self.initial(nest, point)) for point in points]
+            for point, values in zip(points, results, strict=True):
+                self._record(nest, point, values)
+        for access, point, value in self.writes.values():
+            if not self.group.private(access.memory):
+                self.out.write(access, point.env, point.along, point.lanes, value)
+        self.out.leave_leaf()
+
+    def _points(self, base: dict[Axis, Linear], sizes: dict[Axis, int]) -> list[Point]:
+        points = [Point({}, self.plan.vector, 0)]
+        for axis, size in sizes.items():
+            step = self.plan.lanes if axis is self.plan.vector else 1
+            grown: list[Point] = []
+            for point in points:
+                for offset in range(0, size, step):
+                    lanes = min(step, size - offset) if axis is self.plan.vector else point.lanes
+                    grown.append(Point({**point.env, axis: base[axis].plus(offset)}, point.along, lanes))
+            points = grown
+        return points
+
+    def _record(self, nest: Nest, point: Point, values: Sequence[Value]) -> None:
+        """The outputs' new values, seen by later nests of the block and stored at its end."""
+        for access, value in zip(nest.outputs, values, strict=True):
+            value = self.out.spread(value, point.lanes)
+            key = self.out.key(access, point.env, point.along, point.lanes)
+            self.out.remember(key, value, self.out.leaf)
+            self.writes.pop(key, None)
+            self.writes[key] = (access, point, value)
+
+    # Reductions -------------------------------------------------------------------------------------
+
+    def initial(self, nest: Nest, point: Point) -> list[Value | None]:
+        """The outputs' values before the nest; None for those that the body does not use."""
+        args = nest.body.args[len(nest.inputs) :]
+        pairs = zip(nest.outputs, args, strict=True)
+        return [self.out.read(access, point.env, point.along, point.lanes) if arg.users else None for access, arg in pairs]
+
+    def _reduce(self, nest: Nest, points: list[Point]) -> list[list[Value]]:
+        """Loops over the reduction axes that carry the outputs' values at all points."""
+        width = len(nest.outputs)
+        inits = [v for p in points for v in self.carried(nest, p, self.initial(nest, p))]
+        names = [self._result_name(nest, i % width, i // width) for i in range(len(inits))]
+        env: dict[Axis, Linear] = {}
+        values = inits
+        for axis in nest.reduction:
+            loop = self.out.open_loop(0, axis.extent, 1, axis.name, values, names)
+            env[axis] = Linear(((loop.iv, 1),))
+            values = list(loop.carried)
+        results: list[Value] = []
+        for number, point in enumerate(points):
+            inner = Point({**point.env, **env}, point.along, point.lanes)
+            step = self.evaluate(nest, inner, values[number * width : (number + 1) * width])
+            results += [self.out.spread(v, point.lanes) for v in step]
+        for _ in nest.reduction:
+            results = self.out.close_loop(results)
+        return [results[i : i + width] for i in range(0, len(results), width)]
+
+    def carried(self, nest: Nest, point: Point, values: Sequence[Value | None]) -> list[Value]:
+        """Values for a loop to carry, as vectors; zeros for outputs that the body only writes."""
+        found: list[Value] = []
+        for access, value in zip(nest.outputs, values, strict=True):
+            if value is None:
+                value = self.out.constants.get(0, element_of(access.memory.type))
+            found.append(self.out.spread(value, point.lanes))
+        return found
+
+    def _result_name(self, nest: Nest, output: int, number: int) -> str:
+        return f"{nest.outputs[output].memory.name or 'acc'}_{number}"
+
+    # Bodies -----------------------------------------------------------------------------------------
+
+    def evaluate(self, nest: Nest, point: Point, outputs: Sequence[Value | None]) -> list[Value]:
+        """The body at a point, on vectors where an operand is one; `outputs` are the outputs' old values."""
+        values: dict[Value, Value] = {}
+        split = len(nest.inputs)
+        for arg, access in zip(nest.body.args[:split], nest.inputs, strict=True):
+            if arg.users:
+                values[arg] = self.out.read(access, point.env, point.along, point.lanes)
+        values.update({arg: v for arg, v in zip(nest.body.args[split:], outputs, strict=True) if v is not None})
+        for op in nest.body.ops:
+            if isinstance(op, linalg.Yield):
+                return [values.get(v, v) for v in op.operands]
+            if isinstance(op, linalg.IndexOp):
+                values[op.result] = self._counter(nest.axes[op.attr("dim")], point)
+            elif isinstance(op, arith.Constant):
+                values[op.result] = self.out.constants.intern(op.clone(), op.result.name)
+            elif not self._feeds_fma(op, nest):
+                values[op.result] = self._arithmetic(op, values, nest)
+        raise AssertionError("a body without linalg.yield")
+
+    def _counter(self, axis: Axis, point: Point) -> Value:
+        """The loop counter as data: a vector of neighbouring numbers along the vectors' axis."""
+        start = self.out.index(point.env.get(axis, Linear()))
+        if axis is not point.along or point.lanes == 0:
+            return start
+        steps = self.out.pure(vector.Step(results=[VectorType((point.lanes,), index)]), "lane")
+        return self.out.pure(arith.AddI(self.out.spread(start, point.lanes), steps), axis.name)
+
+    def _feeds_fma(self, op: Op, nest: Nest) -> bool:
+        """True for a product whose only use is to be added to an accumulator."""
+        if op.name != "arith.mulf" or not nest.reduction or len(op.result.users) != 1:
+            return False
+        (user,) = op.result.users
+        olds = nest.body.args[len(nest.inputs) :]
+        return user.name == "arith.addf" and any(v in olds for v in user.operands)
+
+    def _arithmetic(self, op: Op, values: dict[Value, Value], nest: Nest) -> Value:
+        product = next((v.owner for v in op.operands if isinstance(v.owner, Op) and self._feeds_fma(v.owner, nest)), None)
+        if isinstance(product, Op):
+            other = next(v for v in op.operands if v is not product.result)
+            operands = [values.get(v, v) for v in (*product.operands, other)]
+        else:
+            operands = [values.get(v, v) for v in op.operands]
+        lanes = next((v.type.size for v in operands if isinstance(v.type, VectorType)), 0)
+        operands = [self.out.spread(v, lanes) for v in operands]
+        name = op.result.name or op.name.split(".")[1]
+        if isinstance(product, Op):
+            return self.out.emit(vector.Fma(*operands) if lanes else math.Fma(*operands), name)
+        element = op.result.type
+        type = VectorType((lanes,), element) if lanes else element
+        return self.out.pure(op.from_parts(operands, [type], op.attributes), name)

@@ -5,12 +5,13 @@ vector registers, a tile of P rows (of what only the first operand has: matrix r
 (of what only the second has: columns, output channels) needs P*Q accumulators, Q registers for the second
 operand and one for a broadcast element of the first: P*Q + Q + 1 <= R. A step of the reduction takes
 
-    cycles(P, Q) = max(P*Q / 2, (P + Q) / 2, latency)
+    cycles(P, Q) = max(P*Q / 2, (P + Q) / 2, 2*Q, latency)
 
-for two multiply-adds and two loads a cycle; fewer chains than `Target.fma_chains` wait for each other.
-For every Q the largest P that fits is balanced (512 rows in tiles of at most 14 are 37 tiles), and the
-tiling with the fewest cycles in all wins, remainders counted (and a little more, for each is another kernel). On 32 registers that is 14 x 2 for large
-matrices: 28 chains, 1.75 multiply-adds a load. A matrix-vector product has one row, and gets more columns.
+for two multiply-adds and two loads a cycle; a panel of columns is larger than the first-level cache, and
+the second sends a vector every other cycle; and fewer chains than `Target.fma_chains` wait for each other.
+Of all tilings the one with the fewest cycles in all wins, remainders counted (and a little more, for each
+is another kernel). On 32 registers that is 8 x 2 to 14 x 2 for large matrices: 16 to 28 chains, 1.6
+multiply-adds a load and more. A matrix-vector product has one row, and gets more columns.
 
 Everything else is bound by memory: a kernel gets about `ELEMENTS` elements, so that a dispatch costs
 nothing beside its work while there are still tiles for every worker.
@@ -19,6 +20,7 @@ nothing beside its work while there are still tiles for every worker.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import product
 from math import prod
 
@@ -33,12 +35,13 @@ _REMAINDER = 0.04  # another kernel is more code, and its loop more often too sh
 
 def contraction_tile(op: linalg.LinalgOp, target: Target) -> list[int]:
     """Tile size for each dimension of the output of a contraction, in order."""
-    out = op.maps[-1].dim_positions() or ()
-    if not out:
+    nest = _Nest.of(op, target)
+    if not nest.out:
         return []
-    candidates = [_tile_with(op, vectors, target) for vectors in range(1, 13)]
-    best = min(candidates, key=lambda tile: _cycles(op, tile, target))
-    return [best[d] for d in out]
+    candidates = [nest.tile(vectors, rows) for vectors in range(1, 13) for rows in range(1, target.vector_registers)]
+    fitting = [t for t in candidates if t is not None]
+    best = min(fitting, key=nest.cycles)
+    return [best[d] for d in nest.out]
 
 
 def split_dims(op: linalg.LinalgOp) -> tuple[list[int], list[int]]:
@@ -48,50 +51,67 @@ def split_dims(op: linalg.LinalgOp) -> tuple[list[int], list[int]]:
     return [d for d in out if d in left - right], [d for d in out if d in right - left]
 
 
-def _tile_with(op: linalg.LinalgOp, vectors: int, target: Target) -> dict[int, int]:
-    """The tile with (at most) `vectors` vectors of columns and as many rows as fit beside them."""
-    sizes = op.loop_sizes()
-    out = op.maps[-1].dim_positions() or ()
-    rows, columns = split_dims(op)
-    lanes = target.lanes(str(shaped(op.outputs[0]).element))
-    vector = out[-1]
-    tile = dict.fromkeys(out, 1)
-    outer = next((d for d in reversed(out) if d in columns and d != vector), None)
-    if sizes[vector] > lanes or outer is None or vector not in columns:
-        tile[vector] = min(sizes[vector], vectors * lanes)
-        vectors = -(-tile[vector] // lanes)
-    else:
-        tile[vector], tile[outer] = sizes[vector], min(sizes[outer], vectors)
-        vectors = tile[outer]
-    limit = max(1, (target.vector_registers - vectors - 1) // vectors)
-    for d in reversed([d for d in rows if d != vector]):
-        tile[d] = _balanced(sizes[d], limit)
-        limit = limit // tile[d] if tile[d] == sizes[d] else 1
-    return tile
+@dataclass(frozen=True)
+class _Nest:
+    """What the model needs to know of a contraction. Dimensions are loop positions."""
+
+    sizes: list[int]
+    out: tuple[int, ...]
+    rows: list[int]
+    columns: list[int]
+    steps: int  # of the reduction
+    lanes: int
+    target: Target
+
+    @staticmethod
+    def of(op: linalg.LinalgOp, target: Target) -> _Nest:
+        sizes = op.loop_sizes()
+        out = op.maps[-1].dim_positions() or ()
+        rows, columns = split_dims(op)
+        rows = [d for d in rows if d != (out or (None,))[-1]]
+        steps = prod(sizes[d] for d in op.reduction_dims)
+        return _Nest(sizes, out, rows, columns, steps, target.lanes(str(shaped(op.outputs[0]).element)), target)
+
+    @property
+    def vector(self) -> int:
+        """The dimension that vectors lie along: the innermost."""
+        return self.out[-1]
+
+    def tile(self, vectors: int, rows: int) -> dict[int, int] | None:
+        """The tile of (at most) `vectors` vectors and `rows` rows; None if it needs too many registers."""
+        tile = dict.fromkeys(self.out, 1)
+        outer = next((d for d in reversed(self.out) if d in self.columns and d != self.vector), None)
+        if self.sizes[self.vector] > self.lanes or outer is None or self.vector not in self.columns:
+            tile[self.vector] = min(self.sizes[self.vector], vectors * self.lanes)
+            vectors = -(-tile[self.vector] // self.lanes)
+        else:
+            tile[self.vector], tile[outer] = self.sizes[self.vector], min(self.sizes[outer], vectors)
+            vectors = tile[outer]
+        if rows > 1 and rows * vectors + vectors + 1 > self.target.vector_registers:
+            return None
+        for d in reversed(self.rows):
+            tile[d] = _balanced(self.sizes[d], rows)
+            rows = rows // tile[d] if tile[d] == self.sizes[d] else 1
+        return tile
+
+    def cycles(self, tile: Mapping[int, int]) -> float:
+        """Estimated cycles of the whole contraction."""
+        pieces = [[(d, tile[d], self.sizes[d] // tile[d]), (d, self.sizes[d] % tile[d], 1)] for d in tile]
+        pieces = [[p for p in dim if p[1] and p[2]] for dim in pieces]
+        total = 0.0
+        for part in product(*pieces):
+            rows = prod(size for d, size, _ in part if d in self.rows)
+            vectors = prod(-(-size // self.lanes) if d == self.vector else size for d, size, _ in part if d not in self.rows)
+            step = max(rows * vectors / 2, (rows + vectors) / 2, 2 * vectors, self.target.fma_chains / 2)
+            total += prod(count for _, _, count in part) * (self.steps * step + _START)
+        kernels = prod(len(dim) for dim in pieces)
+        return total * (1 + _REMAINDER * (kernels - 1))
 
 
 def _balanced(size: int, limit: int) -> int:
     """The tile of at most `limit` that leaves the least remainder with the fewest tiles."""
     tiles = -(-size // max(limit, 1))
     return -(-size // tiles)
-
-
-def _cycles(op: linalg.LinalgOp, tile: Mapping[int, int], target: Target) -> float:
-    """Estimated cycles of the whole contraction."""
-    sizes = op.loop_sizes()
-    lanes = target.lanes(str(shaped(op.outputs[0]).element))
-    _, columns = split_dims(op)
-    steps = prod(sizes[d] for d in op.reduction_dims)
-    pieces = [[(d, tile[d], sizes[d] // tile[d]), (d, sizes[d] % tile[d], 1)] for d in tile]
-    vector = (op.maps[-1].dim_positions() or (0,))[-1]
-    total = 0.0
-    for part in product(*[[p for p in dim if p[1] and p[2]] for dim in pieces]):
-        rows = prod(size for d, size, _ in part if d not in columns and d != vector)
-        vectors = prod(-(-size // lanes) if d == vector else size for d, size, _ in part if d in columns or d == vector)
-        step = max(rows * vectors / 2, (rows + vectors) / 2, target.fma_chains / 2)
-        total += prod(count for _, _, count in part) * (steps * step + _START)
-    kernels = prod(sum(1 for p in dim if p[1] and p[2]) for dim in pieces)
-    return total * (1 + _REMAINDER * (kernels - 1))
 
 
 def bulk_tile(op: linalg.LinalgOp) -> list[int]:

@@ -148,7 +148,7 @@ def _fused(element: str) -> Opcode:
         *(Operand("left", "buffer"), *_indexed("left_")),
         *(Operand("right", "buffer"), *_indexed("right_")),
     )
-    return Opcode(f"dot.{element}", operands, "sum = sum + left[base + index * stride] * right[...].",
+    return Opcode(f"dot.{element}", operands, "sum = sum + left[base + index * stride] * right[...], rounded once.",
                   partial(semantics.dot, element=element), group=_group(element))  # fmt: skip
 
 

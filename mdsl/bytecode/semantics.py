@@ -62,11 +62,10 @@ def store_indexed(m: Machine, element: str) -> None:
 
 
 def dot(m: Machine, element: str) -> None:
-    """The product is rounded before it is added, as by a mulf and an addf."""
+    """Rounded once, as by an fma."""
     left = _load(m, "left", _indexed(m, "left_"), element)
     right = _load(m, "right", _indexed(m, "right_"), element)
-    product = arithmetic.emit("arith.mulf", m.builder, [left, right], element, element)
-    m.write("sum", arithmetic.emit("arith.addf", m.builder, [m.read("sum"), product], element, element))
+    m.write("sum", arithmetic.emit("math.fma", m.builder, [left, right, m.read("sum")], element, element))
 
 
 def copy(m: Machine, element: str) -> None:

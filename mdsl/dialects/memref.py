@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mdsl.dialects.tensor import Index, Reassociation, SliceLike, print_access, reassociation, slice_operands, verify_indices
-from mdsl.ir.attributes import Attribute, DenseArrayAttr, StringAttr, SymbolRefAttr, TypeAttr, UnitAttr
+from mdsl.ir.attributes import Attribute, DenseArrayAttr, DenseAttr, DenseResourceAttr, StringAttr, SymbolRefAttr, TypeAttr, UnitAttr
 from mdsl.ir.core import Op, Value
 from mdsl.ir.declare import (
     ANY_ATTR,
@@ -26,7 +26,7 @@ from mdsl.ir.declare import (
     operand,
     result,
 )
-from mdsl.ir.types import DYNAMIC, MemRefType, Type, dense_strides, i64
+from mdsl.ir.types import DYNAMIC, MemRefType, TensorType, Type, dense_strides, i64
 
 if TYPE_CHECKING:
     from mdsl.syntax.cursor import Cursor
@@ -106,11 +106,28 @@ class Global(Op):
             attributes["constant"] = UnitAttr()
         attributes["sym_name"] = StringAttr(cursor.symbol())
         cursor.expect(":")
-        attributes["type"] = TypeAttr(cursor.type())
+        type = cursor.type()
+        attributes["type"] = TypeAttr(type)
         if cursor.accept("="):
-            attributes["initial_value"] = cursor.attribute()
+            attributes["initial_value"] = cls._parse_data(cursor, type)
         attributes.update(cursor.attr_dict())
         return cls.from_parts([], [], attributes)
+
+    @staticmethod
+    def _parse_data(cursor: Cursor, type: Type) -> Attribute:
+        """Dense data, whose type follows from the memref's; `uninitialized` is the unit attribute."""
+        if cursor.accept("uninitialized"):
+            return UnitAttr()
+        return cursor.attribute(_data_type(type) if isinstance(type, MemRefType) else None)
+
+    def verify_op(self) -> None:
+        type, value = self.attr("type"), self.attributes.get("initial_value")
+        if not isinstance(type, MemRefType) or not type.is_static:
+            raise self.error(f"must be of a memref type with a static shape, not {type}")
+        if isinstance(value, DenseAttr | DenseResourceAttr) and value.type != _data_type(type):
+            raise self.error(f"data of type {value.type} for a {type}")
+        if not isinstance(value, DenseAttr | DenseResourceAttr | UnitAttr | None):
+            raise self.error(f"attribute 'initial_value' must be dense data, got {value}")
 
     def print_custom(self, printer: Printer) -> None:
         visibility = self.attributes.get("sym_visibility")
@@ -118,10 +135,19 @@ class Global(Op):
         printer.token("constant" if "constant" in self.attributes else "")
         printer.token(f"{SymbolRefAttr(str(self.attr('sym_name')))} : {self.attributes['type']}")
         value = self.attributes.get("initial_value")
-        printer.token(f"= {value}" if value else "")
+        if isinstance(value, UnitAttr):
+            printer.token("= uninitialized")
+        elif value is not None:
+            printer.token(f"= {value}".removesuffix(f" : {_data_type(self.attr('type'))}"))
         own = ("sym_name", "sym_visibility", "type", "initial_value", "constant")
         extra = {k: v for k, v in self.attributes.items() if k not in own}
         printer.token(printer.attributes(extra) if extra else "")
+
+
+def _data_type(type: Type) -> TensorType:
+    """The type of a global's data: the memref's, as a tensor."""
+    assert isinstance(type, MemRefType)
+    return TensorType(type.shape, type.element)
 
 
 class GetGlobal(Op):

@@ -102,7 +102,7 @@ class For(Op):
         if self.carried:
             pairs = ", ".join(f"{name(a)} = {name(v)}" for a, v in zip(self.carried, self.operands[3:], strict=True))
             printer.token(f"iter_args({pairs}) -> ({', '.join(str(a.type) for a in self.carried)})")
-        printer.region(self.regions[0])
+        printer.region(self.regions[0], implicit_end=True)
         printer.token(printer.attributes(self.attributes) if self.attributes else "")
 
 
@@ -151,10 +151,11 @@ class If(Op):
     def print_custom(self, printer: Printer) -> None:
         printer.token(printer.name(self.operands[0]))
         printer.token(f"-> ({', '.join(str(r.type) for r in self.results)})" if self.results else "")
-        printer.region(self.regions[0])
-        if self.branches[1].first is not None:
+        printer.region(self.regions[0], implicit_end=True)
+        otherwise = self.branches[1].first
+        if otherwise is not None and not printer.is_bare(otherwise):
             printer.token("else")
-            printer.region(self.regions[1])
+            printer.region(self.regions[1], implicit_end=True)
         printer.token(printer.attributes(self.attributes) if self.attributes else "")
 
 
@@ -276,7 +277,7 @@ class Forall(Op):
             pairs = zip(self.shared, self.outputs, strict=True)
             shared = ", ".join(f"{printer.name(a)} = {printer.name(v)}" for a, v in pairs)
             printer.token(f"shared_outs({shared}) -> ({', '.join(str(a.type) for a in self.shared)})")
-        printer.region(self.regions[0])
+        printer.region(self.regions[0], implicit_end=True)
         own = ("staticLowerBound", "staticUpperBound", "staticStep", "operandSegmentSizes")
         extra = {k: v for k, v in self.attributes.items() if k not in own}
         printer.token(printer.attributes(extra) if extra else "")
@@ -295,5 +296,4 @@ class InParallel(Op):
         return cls.from_parts([], [], {}, [region])
 
     def print_custom(self, printer: Printer) -> None:
-        if self.body.first is not None:
-            printer.region(self.regions[0])
+        printer.region(self.regions[0])

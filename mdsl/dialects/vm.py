@@ -150,7 +150,7 @@ class Store(Op):
 
 
 class Dot(Op):
-    """sum + left[left_base + left_index * left_stride] * right[...]: one step of a scalar product."""
+    """sum + left[left_base + left_index * left_stride] * right[...]: one step of a scalar product, rounded once."""
 
     name = "vm.dot"
     traits = READS

@@ -18,6 +18,7 @@ from mdsl.passes.base import Pass
 from mdsl.passes.canonicalize import drop_unused
 from mdsl.passes.lower_linalg_to_loops import lower_op
 from mdsl.passes.lower_vm_address import Address, Affine, Registers
+from mdsl.passes.lower_vm_fuse import fuse_dots
 
 _PARALLEL_TRIPS = 8  # a loop with fewer trips does not share its work evenly
 
@@ -56,7 +57,9 @@ class LowerVm(Pass):
                         lower_op(op, Builder.before(op))
                         if op.block is not None:
                             op.erase()
-                lowered = _Lowering(func).function()
+                lowering = _Lowering(func)
+                lowered = lowering.function()
+                fuse_dots(lowered, lowering.registers)
                 module.body.insert(lowered, func)
                 func.erase()
                 drop_unused(lowered)

@@ -11,7 +11,7 @@ from mdsl.dialects.vm import Dispatch
 from mdsl.ir.core import Op
 from mdsl.ir.types import MemRefType, Type, dtype_of, i8
 from mdsl.reference.evaluator import Scope
-from mdsl.reference.registry import failure, semantics, structured
+from mdsl.reference.registry import SEMANTICS, failure, semantics, structured
 from mdsl.reference.scf import branch, for_loop
 
 structured("vm.loop", "vm.parallel")(for_loop)
@@ -68,7 +68,7 @@ def dot(op: Op, total: Any, *operands: Any) -> Any:
     right = elements(op, operands[3], op.results[0].type)
     a = left[_place(op, operands[1:3], left.size, stride="left_stride")]
     b = right[_place(op, operands[4:6], right.size, stride="right_stride")]
-    return total + a * b
+    return SEMANTICS["math.fma"](op, a, b, total)
 
 
 @semantics("vm.copy")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mdsl.bytecode.module import DTYPES, Module, TensorSpec
+from mdsl.bytecode.module import DTYPES, BytecodeError, Module, TensorSpec
 from mdsl.bytecode.verify import KernelArgument, verify
 from mdsl.vm import interpreter, jit
 from mdsl.vm.memory import Frame, KernelProfile, address, aligned_array, buffer_slot
@@ -68,7 +68,7 @@ class Program:
         self.function = module.function(function)
         self.engine = engine
         self.threads = threads
-        self.kernel_addresses = [(kernels or {})[kernel.name] for kernel in module.kernels]
+        self.kernel_addresses = _addresses(module, kernels or {})
         self.inputs, self.outputs = self.function.inputs, self.function.outputs
         self._wanted = [
             *((spec.shape, DTYPES[spec.dtype], _READABLE) for spec in self.inputs),
@@ -169,6 +169,13 @@ class Program:
                 raise CallError(_complaint(array, (*self.inputs, *self.outputs)[slot - buffer_slot(0)]))
             table[slot] = address(array)
             slot += 1
+
+
+def _addresses(module: Module, kernels: Mapping[str, int]) -> list[int]:
+    missing = [kernel.name for kernel in module.kernels if kernel.name not in kernels]
+    if missing:
+        raise BytecodeError(f"no native code for kernel '{missing[0]}'")
+    return [kernels[kernel.name] for kernel in module.kernels]
 
 
 _READABLE = 0x0001 | 0x0100

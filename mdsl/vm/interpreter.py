@@ -12,7 +12,6 @@ buffers, a kernel as its address and the offset of its profile, a label as a dis
 from __future__ import annotations
 
 import ctypes
-import struct
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -28,12 +27,12 @@ from mdsl.bytecode.machine import (
     load_element,
     store_element,
 )
-from mdsl.bytecode.module import DTYPES, Argument, BufferArgument, Function
+from mdsl.bytecode.module import Argument, BufferArgument, Function
 from mdsl.bytecode.structure import Step, resolve
 from mdsl.codegen import cache, native
 from mdsl.codegen.target import Target
 from mdsl.vm.memory import ARGUMENTS_BYTES, ENTRY, NULL_BUFFER, KernelProfile, buffer_slot
-from mdsl.vm.native_machine import NativeMachine
+from mdsl.vm.native_machine import NativeMachine, slot_bits
 
 HANDLER = ENTRY
 """void(code, registers, buffers, context), as of the entry of a function; only the convention differs."""
@@ -300,9 +299,3 @@ def _argument_words(argument: Argument) -> list[int]:
 
 def _unsigned(value: int) -> int:
     return value & 0xFFFF_FFFF_FFFF_FFFF
-
-
-def slot_bits(value: int | float, element: str) -> int:
-    """The 64-bit word whose first bytes are the element."""
-    data = np.array(value).astype(DTYPES[element]).tobytes()
-    return struct.unpack("<Q", data.ljust(8, b"\0"))[0]

@@ -13,8 +13,10 @@ from llvmlite import ir
 
 from mdsl.bytecode.isa import MAX_ARGUMENTS
 from mdsl.bytecode.machine import (
+    BYTES,
     I8,
     I64,
+    INTEGER_BITS,
     POINTER,
     CallArgument,
     load_element,
@@ -25,9 +27,8 @@ from mdsl.bytecode.module import Argument, BufferArgument, Function
 from mdsl.bytecode.structure import Step, resolve
 from mdsl.codegen import arithmetic, native
 from mdsl.codegen.target import Target
-from mdsl.vm.interpreter import slot_bits
 from mdsl.vm.memory import ENTRY, buffer_slot
-from mdsl.vm.native_machine import NativeMachine
+from mdsl.vm.native_machine import NativeMachine, slot_bits
 
 
 def compile_function(function: Function) -> native.NativeCode:
@@ -146,9 +147,9 @@ class _FunctionMachine(NativeMachine):
 
 
 def constant(value: int | float, element: str) -> ir.Constant:
-    """A constant of an element type. LLVM writes f16 as its bits, and bf16 values are bits here."""
+    """A constant of an element type; those of the float types are written as their bits."""
     kind = arithmetic.llvm_type(element)
-    if element in ("f16", "bf16"):
-        bits = ir.Constant(ir.IntType(16), slot_bits(value, element))
-        return bits.bitcast(kind) if element == "f16" else bits
-    return ir.Constant(kind, value)
+    if element in INTEGER_BITS:
+        return kind(value)
+    bits = ir.IntType(8 * BYTES[element])(slot_bits(value, element))
+    return bits if kind == bits.type else bits.bitcast(kind)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import struct
+
+import numpy as np
 from llvmlite import ir
 
 from mdsl.bytecode.machine import I8, I64, POINTER, Context, Machine
+from mdsl.bytecode.module import DTYPES
 from mdsl.codegen.target import Target
 from mdsl.vm.memory import KernelProfile
 from mdsl.vm.runtime import clock_intrinsic
@@ -55,3 +59,10 @@ class NativeMachine(Machine):
         name = clock_intrinsic(Target.host().architecture)
         clock = module.globals.get(name) or ir.Function(module, ir.FunctionType(I64, []), name)
         return self.builder.call(clock, [])
+
+
+def slot_bits(value: int | float, element: str) -> int:
+    """The 64-bit word whose first bytes are the element; a number too large for its type is an infinity."""
+    with np.errstate(over="ignore"):
+        data = np.array(value).astype(DTYPES[element]).tobytes()
+    return struct.unpack("<Q", data.ljust(8, b"\0"))[0]

@@ -3,9 +3,12 @@
 import math
 from collections.abc import Callable
 
+import ml_dtypes
 import numpy as np
 import pytest
 
+from mdsl.bytecode.decode import decode
+from mdsl.bytecode.encode import encode
 from mdsl.bytecode.isa import OPCODES, Opcode
 from mdsl.bytecode.machine import BYTES, FLOAT_TYPES, INTEGER_BITS, TYPES
 from mdsl.bytecode.module import DTYPES, Function, Instruction, Module, TensorSpec
@@ -256,7 +259,7 @@ def test_moves(element: str, engine: str) -> None:
 @pytest.mark.parametrize("element", FLOAT_TYPES)
 @pytest.mark.parametrize("engine", ["vm", "jit"])
 def test_dot(element: str, engine: str) -> None:
-    """y[0] = sum of a[2 i] * b[1 + 3 i], every step rounded to the type."""
+    """y[0] = sum of a[2 i] * b[1 + 3 i], every step rounded once to the type."""
     trips, dtype = 20, DTYPES[element]
     code = [
         Instruction("const.i64", (0, 0)),
@@ -274,10 +277,10 @@ def test_dot(element: str, engine: str) -> None:
     inputs = tuple(TensorSpec(name, element, (COUNT,)) for name in "abc")
     function = Function("main", inputs, (TensorSpec("y", element, (1,)),), types, 0, code)
     (y,) = Program(Module([function]), engine=engine)(a, b, b)
-    total = dtype.type(0.25)
-    for i in range(trips):
-        total = dtype.type(total + dtype.type(a[2 * i] * b[1 + 3 * i]))
-    assert y[0] == total
+    terms = [float(a[2 * i]) * float(b[1 + 3 * i]) for i in range(trips)]
+    largest = max(abs(0.25 + sum(terms[:i])) for i in range(trips + 1))
+    unit = float(ml_dtypes.finfo(dtype).eps) * largest
+    assert abs(float(y[0]) - (0.25 + sum(terms))) <= trips * unit / 2
 
 
 @pytest.mark.parametrize("engine", ["vm", "jit"])
@@ -292,6 +295,22 @@ def test_lea(engine: str) -> None:
     ]
     function = Function("main", (), (TensorSpec("y", "i64", (1,)),), ("i64",) * 4, 0, code)
     assert Program(Module([function]), engine=engine)()[0][0] == 1000 - 21 + 5
+
+
+@pytest.mark.parametrize("element", FLOAT_TYPES)
+@pytest.mark.parametrize("engine", ["vm", "jit"])
+def test_float_constants(element: str, engine: str) -> None:
+    """Each is rounded to its type; too large ones to infinity."""
+    values = [0.1, -0.0, math.inf, -math.inf, math.nan, 1e300, 1e-46, 65520.0, 3.4e38, 1]
+    code = [Instruction("const.i64", (0, 0))]
+    for index, value in enumerate(values):
+        code += [Instruction(f"const.{element}", (1, value)), Instruction("const.i64", (0, index))]
+        code += [Instruction(f"store.{element}", (1, 0, 0))]
+    output = TensorSpec("y", element, (len(values),))
+    function = Function("main", (), (output,), ("i64", element), 0, [*code, Instruction("ret")])
+    (y,) = Program(decode(encode(Module([function]))), engine=engine)()
+    with np.errstate(over="ignore"):
+        assert y.tobytes() == np.array(values).astype(DTYPES[element]).tobytes()
 
 
 def test_special_floats_agree() -> None:

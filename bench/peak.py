@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import time
+from collections.abc import Callable
 
 from mdsl.codegen.native import compile_module
 from mdsl.codegen.target import Target
@@ -18,18 +19,27 @@ def measure_peak(element: str = "f32", repetitions: int = 200) -> float:
     A loop of independent chains of vector FMAs, more than the FMA units can have in flight; the best of
     `repetitions` short runs, so that other processes do not lower the figure.
     """
+    run, operations = fma_loop(element)
+    return operations / min(_seconds(run) for _ in range(repetitions)) / 1e9
+
+
+def fma_loop(element: str = "f32") -> tuple[Callable[[], object], int]:
+    """A call that does nothing but FMAs, for well under a millisecond, and the operations that it does."""
     target = Target.host()
     chains = min(2 * target.fma_chains, target.vector_registers - 4)
     code = compile_module(_fma_loop(element, target.lanes(element), chains), ["peak"])
     run = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)(code.address("peak"))
     memory = (ctypes.c_char * (target.vector_bytes * chains))()
-    best = min(_seconds(run, ctypes.addressof(memory)) for _ in range(repetitions))
-    return 2 * target.lanes(element) * chains * _STEPS / best / 1e9
+
+    def call(keep: object = code) -> None:
+        run(ctypes.addressof(memory), _STEPS)
+
+    return call, 2 * target.lanes(element) * chains * _STEPS
 
 
-def _seconds(run: ctypes._FuncPointer, memory: int) -> float:  # pyright: ignore[reportPrivateUsage]
+def _seconds(run: Callable[[], object]) -> float:
     start = time.perf_counter()
-    run(memory, _STEPS)
+    run()
     return time.perf_counter() - start
 
 

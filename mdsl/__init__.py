@@ -1,1 +1,35 @@
-"""mdsl."""
+"""mdsl: programs in .mir text, the passes that rewrite them, and a VM whose micro-kernels run at full speed.
+
+    import mdsl
+    recognise = mdsl.compile("cnn.mir")
+    probabilities = recognise(image)
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mdsl.api import compile, load, opt, parse
+    from mdsl.executable import Executable
+    from mdsl.syntax.errors import MdslError
+
+__version__ = "0.1.0"
+__all__ = ["Executable", "MdslError", "__version__", "compile", "load", "opt", "parse"]
+
+_HOMES = {
+    "compile": "mdsl.api",
+    "load": "mdsl.api",
+    "opt": "mdsl.api",
+    "parse": "mdsl.api",
+    "Executable": "mdsl.executable",
+    "MdslError": "mdsl.syntax.errors",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports what is asked for: `import mdsl` alone loads nothing heavy."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'mdsl' has no attribute '{name}'")
+    return getattr(import_module(_HOMES[name]), name)

@@ -46,8 +46,8 @@ def _function(module: Module, function: Function) -> Iterator[str]:
         place = f"{function.offsets[index]:#08x}" if function.offsets else f"{index:6}"
         label = f"L{index}:" if index in targets else ""
         line = f"  {place} {label:>6} {'  ' * step.depth}{_instruction(module, buffers, step)}"
-        location = f"  ; {function.locations[index]}" if function.locations else ""
-        yield line.rstrip() + location
+        location = function.locations[index] if function.locations else ""
+        yield f"{line}  ; {location}" if location else line.rstrip()
     yield "}"
 
 

@@ -13,7 +13,7 @@ from functools import cache as memoize
 
 from mdsl.bytecode.intervals import Interval
 from mdsl.bytecode.verify import KernelArgument
-from mdsl.codegen import cache
+from mdsl import cache
 from mdsl.codegen.native import NativeCode, load_object, to_object
 from mdsl.codegen.target import Target
 from mdsl.dialects.ukernel import UkernelFunc

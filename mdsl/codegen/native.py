@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import llvmlite.binding as llvm
 
-from mdsl.codegen import cache
+from mdsl import cache
 from mdsl.codegen.target import Target, TargetError
 
 if TYPE_CHECKING:

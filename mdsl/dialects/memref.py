@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mdsl.dialects.tensor import Index, Reassociation, SliceLike, print_access, reassociation, slice_operands, verify_indices
-from mdsl.ir.attributes import Attribute, DenseArrayAttr, DenseAttr, DenseResourceAttr, StringAttr, SymbolRefAttr, TypeAttr, UnitAttr
+from mdsl.ir.attributes import Attribute, DenseArrayAttr, DenseAttr, DenseResourceAttr, IntegerAttr, StringAttr, SymbolRefAttr, TypeAttr, UnitAttr
 from mdsl.ir.core import Op, Value
 from mdsl.ir.declare import (
     ANY_ATTR,
@@ -39,6 +39,14 @@ def memref_type(value: Value) -> MemRefType:
     return value.type
 
 
+def _alignment(cursor: Cursor) -> dict[str, Attribute]:
+    """`alignment = 64`, as upstream now writes it, beside the older dictionary."""
+    if not cursor.accept("alignment"):
+        return {}
+    cursor.expect("=")
+    return {"alignment": IntegerAttr(cursor.integer())}
+
+
 class _Allocation(Op):
     """Base of alloc and alloca."""
 
@@ -54,7 +62,7 @@ class _Allocation(Op):
     @classmethod
     def parse_custom(cls, cursor: Cursor) -> Op:
         sizes = cursor.group("(").values()
-        attributes = {**cls.segments([sizes, []]), **cursor.attr_dict()}
+        attributes = {**cls.segments([sizes, []]), **cursor.attr_dict(), **_alignment(cursor)}
         cursor.expect(":")
         return cls.from_parts(sizes, [cursor.type()], attributes)
 
@@ -110,7 +118,7 @@ class Global(Op):
         attributes["type"] = TypeAttr(type)
         if cursor.accept("="):
             attributes["initial_value"] = cls._parse_data(cursor, type)
-        attributes.update(cursor.attr_dict())
+        attributes.update({**cursor.attr_dict(), **_alignment(cursor)})
         return cls.from_parts([], [], attributes)
 
     @staticmethod

@@ -19,9 +19,7 @@ NUMBERS = (*FLOATS, *(t for t in INTEGERS if t != i1))
 NUMBER_TENSOR = Constraint(
     "a tensor of floats or integers (not i1)", lambda t: isinstance(t, TensorType) and t.element in NUMBERS
 )
-INDEX_TENSOR = Constraint(
-    "a tensor of i32, i64 or index", lambda t: isinstance(t, TensorType) and t.element in (i32, i64, index)
-)
+INDEX_TENSOR = Constraint("a tensor of i32, i64 or index", lambda t: isinstance(t, TensorType) and t.element in (i32, i64, index))
 LAYOUT = one_of("nchw", "nhwc")
 
 

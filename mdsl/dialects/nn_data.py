@@ -219,7 +219,8 @@ class Pad(NnOp):
         x = tensor(self.operands[0])
         pads = numbers(self, "pads", 2 * x.rank, 0)
         require_number(self, "value", self.attr("value"), x.element)
-        shape = [DYNAMIC if s == DYNAMIC else lo + s + hi for lo, s, hi in zip(pads[: x.rank], x.shape, pads[x.rank :], strict=True)]
+        sides = zip(pads[: x.rank], x.shape, pads[x.rank :], strict=True)
+        shape = [DYNAMIC if size == DYNAMIC else low + size + high for low, size, high in sides]
         return [TensorType(tuple(shape), x.element)]
 
     def fold(self) -> Sequence[Value | Attribute] | None:

@@ -185,7 +185,7 @@ class Compare(NnOp):
     def infer(self) -> Sequence[Type]:
         a, b = self.operands
         if same_element(self, a, b) == i1 and self.attr("kind") not in ("eq", "ne"):
-            raise self.error(f"kind \"{self.attr('kind')}\" has no meaning for i1")
+            raise self.error(f'kind "{self.attr("kind")}" has no meaning for i1')
         return [TensorType(broadcast_shapes(self, tensor(a).shape, tensor(b).shape), i1)]
 
 

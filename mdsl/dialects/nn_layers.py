@@ -49,7 +49,8 @@ class Conv2d(Windowed):
         if groups < 1 or (c != DYNAMIC and c % groups) or (out != DYNAMIC and out % groups):
             raise self.error(f"groups = {groups} does not divide {c} input and {out} output channels")
         if not sizes_agree(c, DYNAMIC if per_group == DYNAMIC else per_group * groups):
-            raise self.error(f"x has {c} channels, weight {tensor(self.weight)} with groups = {groups} wants {per_group * groups}")
+            wanted = f"weight {tensor(self.weight)} with groups = {groups} wants {per_group * groups}"
+            raise self.error(f"x has {c} channels, {wanted}")
         if self.bias is not None:
             require_vector(self, "bias", self.bias, out)
         oh, ow = self.slide((h, w), (kh, kw))

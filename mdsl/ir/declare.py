@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from mdsl.ir import types as t
@@ -157,16 +158,21 @@ class Field:
 
     def span(self, op: Op, total: int, segments: str = "operandSegmentSizes") -> tuple[int, int]:
         """Where this field's values lie among the op's `total` operands or results."""
-        group = [f for f in op.fields if f.kind == self.kind]
+        group = fields_of(type(op), self.kind)
         position = group.index(self)
         sizes = op.attributes.get(segments)
         if isinstance(sizes, DenseArrayAttr):
-            counts = [int(n) for n in sizes.values]
-        else:
-            rest = total - sum(not f.variadic for f in group)
-            counts = [rest if f.variadic else 1 for f in group]
-        start = sum(counts[:position])
-        return start, start + counts[position]
+            start = int(sum(sizes.values[:position]))
+            return start, start + int(sizes.values[position])
+        spare = total - len(group)  # what the one variadic field takes beyond a value of its own
+        start = position + sum(spare for f in group[:position] if f.variadic)
+        return start, start + (1 + spare if self.variadic else 1)
+
+
+@cache
+def fields_of(declaration: type[Op], kind: str) -> tuple[Field, ...]:
+    """The operands, results, attributes or regions of a declaration, in order."""
+    return tuple(f for f in declaration.fields if f.kind == kind)
 
 
 def operand(constraint: Constraint = ANY, *, variadic: bool = False, optional: bool = False, doc: str = "") -> Any:

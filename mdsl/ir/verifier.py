@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from mdsl.ir.attributes import Attribute, StringAttr, SymbolRefAttr
+from mdsl.ir.attributes import Attribute, DenseArrayAttr, StringAttr, SymbolRefAttr
 from mdsl.ir.core import Block, Op, OpResult, Value
-from mdsl.ir.declare import Field
+from mdsl.ir.declare import Field, fields_of
 
 
 def verify(root: Op) -> None:
@@ -49,22 +49,37 @@ def _verify_block(op: Op, block: Block, visible: set[Value]) -> None:
 
 def _verify_fields(op: Op) -> None:
     for kind, values in (("operand", op.operands), ("result", op.results)):
-        fields = [f for f in op.fields if f.kind == kind]
+        fields = fields_of(type(op), kind)
         plain = sum(not f.variadic for f in fields)
         if len(values) < plain or (len(values) > plain and len(fields) == plain):
             raise op.error(f"takes {'at least ' if len(fields) > plain else ''}{plain} {kind}s, got {len(values)}")
+        _verify_segments(op, kind, len(values))
         for field in fields:
             _verify_types(op, field, values)
-    for field in op.fields:
-        if field.kind == "attribute":
-            _verify_attribute(op, field)
-    wanted = sum(f.kind == "region" for f in op.fields)
+    for field in fields_of(type(op), "attribute"):
+        _verify_attribute(op, field)
+    wanted = len(fields_of(type(op), "region"))
     if len(op.regions) != wanted:
         raise op.error(f"takes {wanted} regions, got {len(op.regions)}")
     if op.has("same-type"):
         types = {v.type for v in (*op.operands, *op.results)}
         if len(types) > 1:
             raise op.error(f"operands and results must be of one type, got {', '.join(sorted(map(str, types)))}")
+
+
+def _verify_segments(op: Op, kind: str, total: int) -> None:
+    """An op with several variadic groups says how long each is."""
+    fields = fields_of(type(op), kind)
+    name = f"{kind}SegmentSizes"
+    sizes = op.attributes.get(name)
+    if sizes is None:
+        if sum(f.variadic for f in fields) > 1:
+            raise op.error(f"attribute '{name}' is missing ({len(fields)} numbers)")
+        return
+    if not isinstance(sizes, DenseArrayAttr) or len(sizes.values) != len(fields) or any(n < 0 for n in sizes.values):
+        raise op.error(f"attribute '{name}' must be {len(fields)} numbers")
+    if sum(sizes.values) != total:
+        raise op.error(f"{name} do not fit {total} {kind}s")
 
 
 def _verify_types(op: Op, field: Field, values: list[Value] | list[OpResult]) -> None:

@@ -13,6 +13,8 @@ from mdsl.passes.outline_ukernels import OutlineUkernels
 from mdsl.passes.pack import Pack
 from mdsl.passes.plan_memory import PlanMemory
 from mdsl.passes.tile import Tile
+from mdsl.passes.unroll import Unroll
+from mdsl.passes.unroll_dispatch import UnrollDispatch
 from mdsl.passes.vectorize import Vectorize
 
 PASSES: tuple[type[Pass], ...] = (
@@ -28,5 +30,7 @@ PASSES: tuple[type[Pass], ...] = (
     PlanMemory,
     Vectorize,
     LowerLinalgToLoops,
+    Unroll,
+    UnrollDispatch,
     LowerVm,
 )

@@ -12,12 +12,12 @@ from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.func import FunctionLike
 from mdsl.ir.attributes import StringAttr, SymbolRefAttr, UnitAttr
 from mdsl.ir.core import BlockArgument, Builder, Value
-from mdsl.ir.types import DYNAMIC, MemRefType, TensorType, Type
+from mdsl.ir.types import DYNAMIC, MemRefType, Type
 from mdsl.passes.base import Pass
 from mdsl.passes.bufferize_forward import forward_copies
-from mdsl.passes.bufferize_ops import Globals, OpBufferizer, is_tensor
+from mdsl.passes.bufferize_ops import Globals, OpBufferizer
 from mdsl.passes.bufferize_prepare import prepare
-from mdsl.passes.bufferize_storage import Storage, StorageMap, copy_all
+from mdsl.passes.bufferize_storage import Storage, StorageMap, copy_all, is_tensor
 from mdsl.passes.views import memref_of
 
 

@@ -8,7 +8,7 @@ from mdsl.dialects import func, linalg, memref, ukernel
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.ir.core import Block, Builder, Op, Value
 from mdsl.ir.types import MemRefType, dense_strides
-from mdsl.passes.views import ALLOCATIONS, RESHAPES, VIEWS, accesses, ancestor_in, disjoint, root, writes
+from mdsl.passes.views import ALLOCATIONS, RESHAPES, VIEWS, accesses, ancestor_in, disjoint, root, views, writes
 
 
 def forward_copies(function: Op) -> None:
@@ -16,7 +16,8 @@ def forward_copies(function: Op) -> None:
     changed = True
     while changed:
         copies = [op for op in function.walk() if isinstance(op, memref.Copy)]
-        changed = any([_forward(copy) for copy in reversed(copies)])
+        removed = [_forward(copy) for copy in reversed(copies)]
+        changed = any(removed)
     drop_unused_views(function)
 
 
@@ -83,10 +84,10 @@ class _Plan:
         self.position = {op: i for i, op in enumerate(block.ops)}
         used = [(self._at(op), op, view) for op, view in accesses(source)]
         self.uses = [(at, op, view) for at, op, view in used if at is not None]
-        first = min(at for at, _, _ in self.uses)
         self.last = max(at for at, _, _ in self.uses)
-        self.start = next(op for op, at in self.position.items() if at == first)
-        self.first = first
+        # Views of the source become views of the target, which must be known there.
+        self.first = min(at for view in views(source) for user in view.users if (at := self._at(user)) is not None)
+        self.start = next(op for op, at in self.position.items() if at == self.first)
         self.moves: list[Op] = []
 
     def _at(self, op: Op) -> int | None:
@@ -149,8 +150,10 @@ def _can_become(value: Value, type: MemRefType, copy: Op) -> bool:
                 shape = memref.memref_type(user.result).shape
                 strides = dense_strides(shape) if type.offset else None
                 fine = type.is_dense and _can_become(user.result, MemRefType(shape, type.element, strides, type.offset), copy)
-            case memref.Cast() | memref.View() | func.Call():
+            case memref.Cast() | memref.View():
                 fine = False
+            case func.Call():
+                fine = type == old
             case ukernel.Dispatch():
                 fine = _accepts(user, value, type)
             case _:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from mdsl.dialects import arith, func, linalg, memref, scf, tensor, ukernel
 from mdsl.dialects.builtin import ModuleOp
-from mdsl.ir.attributes import Attribute, DenseResourceAttr, StringAttr, SymbolRefAttr, UnitAttr
+from mdsl.ir.attributes import Attribute, DenseResourceAttr, SymbolRefAttr, UnitAttr
 from mdsl.ir.core import Block, Builder, Op, Region, Value
 from mdsl.ir.types import TensorType, index
-from mdsl.passes.bufferize_storage import Storage, StorageMap, copy_all, loop_of
-from mdsl.passes.views import is_view_of, is_whole, memref_of, same_slice
+from mdsl.passes import bufferize_control as control
+from mdsl.passes.bufferize_storage import Storage, StorageMap, copy_all, is_tensor, loop_of, tensor_type
+from mdsl.passes.views import is_view_of, is_whole, memref_of
 
 
 class Globals:
@@ -35,15 +36,6 @@ class Globals:
             glob.location = op.location
             self.module.body.insert(glob, self.point)
         return memref.GetGlobal(results=[type], attributes={"name": SymbolRefAttr(self.names[data])})
-
-
-def is_tensor(value: Value) -> bool:
-    return isinstance(value.type, TensorType)
-
-
-def tensor_type(value: Value) -> TensorType:
-    assert isinstance(value.type, TensorType)
-    return value.type
 
 
 class OpBufferizer:
@@ -189,10 +181,10 @@ class OpBufferizer:
         if source not in self.map.memory:
             self.map.undefined.add(op.result)
             return
-        memory = self._subview(op, self.map.memory[source], tensor_type(op.result), Builder.before(op), op.result.name)
+        memory = self.subview(op, self.map.memory[source], tensor_type(op.result), Builder.before(op), op.result.name)
         self.map.bind(op.result, memory, self.map.storage[source])
 
-    def _subview(self, op: tensor.SliceLike, whole: Value, part: TensorType, builder: Builder, name: str | None) -> Value:
+    def subview(self, op: tensor.SliceLike, whole: Value, part: TensorType, builder: Builder, name: str | None) -> Value:
         """The part of `whole` that the slice names; `whole` itself where that is all of it."""
         if part.shape == memref.memref_type(whole).shape and is_whole(op, part.shape):
             return whole
@@ -206,7 +198,7 @@ class OpBufferizer:
         source, dest = op.operands[:2]
         part = tensor_type(source)
         builder = Builder.before(op)
-        if dest in self.map.memory and self._lies_in(source, self.map.memory[dest], op):
+        if dest in self.map.memory and self.lies_in(source, self.map.memory[dest], op):
             self.map.bind(op.result, self.map.memory[dest], self.map.storage[dest])
             return
         reads = not is_whole(op, tensor_type(dest).shape)
@@ -214,13 +206,13 @@ class OpBufferizer:
         self._write_part(op, source, memory, part, builder)
         self.map.bind(op.result, memory, storage)
 
-    def _lies_in(self, source: Value, whole: Value, op: tensor.SliceLike) -> bool:
+    def lies_in(self, source: Value, whole: Value, op: tensor.SliceLike) -> bool:
         """True if `source` was computed in place, in exactly the part of `whole` that the slice names."""
         return source in self.map.memory and is_view_of(self.map.memory[source], whole, op)
 
     def _write_part(self, op: tensor.SliceLike, source: Value, whole: Value, part: TensorType, builder: Builder) -> None:
         if source in self.map.memory:
-            view = self._subview(op, whole, part, builder, f"{whole.name}_part" if whole.name else None)
+            view = self.subview(op, whole, part, builder, f"{whole.name}_part" if whole.name else None)
             copy_all([(self.map.memory[source], view)], self.map, builder)
 
     def reshape(self, op: tensor.CollapseShape | tensor.ExpandShape) -> None:
@@ -299,118 +291,6 @@ class OpBufferizer:
             builder.add(memref.Store(element, memory, indices))
         self.map.bind(op.result, memory, Storage(True, loop_of(op)))
 
-    # Control flow ---------------------------------------------------------------------------------------------
-
-    def for_loop(self, op: scf.For) -> None:
-        inits = op.operands[3:]
-        bound: dict[int, tuple[Value, Storage]] = {}
-        for k, init in enumerate(inits):
-            if is_tensor(init):
-                others = [v for j, v in enumerate(inits) if j != k]
-                bound[k] = self.map.destination(op, init, reads=True, others=others, name=op.carried[k].name)
-        scalars = [k for k in range(len(inits)) if k not in bound]
-        new = scf.For.make(*op.operands[:3], inits=[inits[k] for k in scalars])
-        new.attributes.update({k: v for k, v in op.attributes.items() if k != "operandSegmentSizes"})
-        Builder.before(op).add(new)
-        hand_over([op.iv, *(op.carried[k] for k in scalars)], new.body.args)
-        move_ops(op.body, new.body)
-        for k, (memory, _) in bound.items():
-            self.map.bind(op.carried[k], memory, Storage(True, new))
-        self.block(new.body)
-        self._yield(new.body, {k: memory for k, (memory, _) in bound.items()})
-        for k, (memory, storage) in bound.items():
-            self.map.bind(op.results[k], memory, storage)
-        hand_over([op.results[k] for k in scalars], new.results)
-
-    def _yield(self, block: Block, targets: dict[int, Value]) -> None:
-        """Puts the tensors that the terminator hands on into their memory; scalars remain."""
-        end = block.terminator
-        values = end.operands
-        pairs = [(self.map.memory[values[k]], target) for k, target in targets.items() if values[k] in self.map.memory]
-        copy_all(pairs, self.map, Builder.before(end))
-        end.operands = [v for k, v in enumerate(values) if k not in targets]
-
-    def if_else(self, op: scf.If) -> None:
-        tensors = [k for k, r in enumerate(op.results) if is_tensor(r)]
-        scalars = [k for k in range(len(op.results)) if k not in tensors]
-        new = scf.If(op.operands[0], results=[op.results[k].type for k in scalars], regions=[Region(), Region()])
-        new.attributes.update(op.attributes)
-        builder = Builder.before(op)
-        builder.add(new)
-        for old_block, block in zip(op.branches, new.branches, strict=True):
-            move_ops(old_block, block)
-            self.block(block)
-        targets: dict[int, Value] = {}
-        for k in tensors:
-            self._bind_choice(op, k, [b.terminator.operands[k] for b in new.branches], targets, Builder.before(new))
-        for block in new.branches:
-            if block.last is not None:
-                kept = {k: targets.get(k) or self.map.memory[block.last.operands[k]] for k in tensors}
-                self._yield(block, kept)
-        hand_over([op.results[k] for k in scalars], new.results)
-
-    def _bind_choice(self, op: scf.If, k: int, values: Sequence[Value], targets: dict[int, Value], builder: Builder) -> None:
-        """Result k lies where both branches left it, or else in memory to which each copies its own."""
-        result = op.results[k]
-        memories = [self.map.memory.get(v) for v in values]
-        if memories[0] is not None and memories[0] is memories[1] and self.map.storage[values[0]] is self.map.storage[values[1]]:
-            self.map.bind(result, memories[0], self.map.storage[values[0]])
-            return
-        targets[k] = self.map.fresh(tensor_type(result), builder, result.name)
-        self.map.bind(result, targets[k], Storage(True, loop_of(op)))
-
-    def forall(self, op: scf.Forall) -> None:
-        builder = Builder.before(op)
-        bounds = op.bounds()
-        new = scf.Forall.make(*([b[i] for b in bounds] for i in range(3)))
-        new.attributes.update({k: v for k, v in op.attributes.items() if k == "mapping"})
-        bound = [self._shared_memory(op, k) for k in range(len(op.shared))]
-        builder.add(new)
-        hand_over(op.ivs, new.ivs)
-        inserts = op.body.terminator
-        move_ops(op.body, new.body)
-        for shared, init, (memory, storage) in zip(op.shared, op.outputs, bound, strict=True):
-            if _reads_elsewhere(op, shared) and init in self.map.memory:
-                self.map.bind(shared, self.map.memory[init], Storage(False))
-            else:
-                self.map.bind(shared, memory, Storage(True, new))
-        self.block(new.body)
-        self._parallel_inserts(inserts, dict(zip(op.shared, (memory for memory, _ in bound), strict=True)))
-        for result, (memory, storage) in zip(op.results, bound, strict=True):
-            self.map.bind(result, memory, storage)
-
-    def _shared_memory(self, op: scf.Forall, k: int) -> tuple[Value, Storage]:
-        init, shared = op.outputs[k], op.shared[k]
-        if _reads_elsewhere(op, shared) and init in self.map.memory:
-            # One iteration reads what another one writes: it must see the content from before the loop.
-            builder = Builder.before(op)
-            memory = self.map.fresh(tensor_type(init), builder, shared.name)
-            builder.add(memref.Copy(self.map.memory[init], memory))
-            return memory, Storage(True, loop_of(op))
-        others = [v for j, v in enumerate(op.outputs) if j != k]
-        return self.map.destination(op, init, reads=True, others=others, name=shared.name)
-
-    def _parallel_inserts(self, end: Op, targets: dict[Value, Value]) -> None:
-        builder = Builder.before(end)
-        pairs: list[tuple[Value, Value]] = []
-        for op in end.body.ops:
-            if not isinstance(op, tensor.ParallelInsertSlice):
-                raise op.error("only tensor.parallel_insert_slice may stand here")
-            source, dest = op.operands[:2]
-            if source in self.map.memory and not self._lies_in(source, targets[dest], op):
-                view = self._subview(op, targets[dest], tensor_type(source), builder, f"{targets[dest].name}_part")
-                pairs.append((self.map.memory[source], view))
-        copy_all(pairs, self.map, builder)
-        for op in end.body.ops:
-            op.erase()
-
-
-def hand_over(old: Sequence[Value], new: Sequence[Value]) -> None:
-    """Users of the old values read the new ones, which take over the names."""
-    for before, after in zip(old, new, strict=True):
-        before.replace_by(after)
-        after.name, after.serial = before.name, before.serial
-
 
 def take_regions(op: Op) -> list[Region]:
     """Frees the op's regions for another op; names and ages of the values in them survive."""
@@ -418,24 +298,6 @@ def take_regions(op: Op) -> list[Region]:
     for region in regions:
         region.parent = None
     return regions
-
-
-def move_ops(source: Block, target: Block) -> None:
-    for op in source.ops:
-        target.append(op.detach())
-
-
-def _reads_elsewhere(op: scf.Forall, shared: Value) -> bool:
-    """True if an iteration reads another part of a shared output than the one that it writes."""
-    users = list(shared.users)
-    inserts = [u for u in users if isinstance(u, tensor.ParallelInsertSlice) and u.operands[1] is shared]
-    for user in users:
-        if user in inserts and user.operands[0] is not shared:
-            continue
-        if isinstance(user, tensor.DimOp) or (isinstance(user, tensor.ExtractSlice) and any(same_slice(user, i) for i in inserts)):
-            continue
-        return True
-    return False
 
 
 def reads_old(argument: Value) -> bool:
@@ -470,9 +332,9 @@ _HANDLERS: dict[type[Op], Handler] = {
     linalg.LinalgOp: OpBufferizer.linalg,
     ukernel.Dispatch: OpBufferizer.dispatch,
     func.Call: OpBufferizer.call,
-    scf.For: OpBufferizer.for_loop,
-    scf.If: OpBufferizer.if_else,
-    scf.Forall: OpBufferizer.forall,
+    scf.For: control.for_loop,
+    scf.If: control.if_else,
+    scf.Forall: control.forall,
 }
 
 

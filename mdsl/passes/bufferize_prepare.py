@@ -21,6 +21,8 @@ def prepare(module: ModuleOp) -> None:
                 _inline(op)
             case linalg.Pack() | linalg.Unpack() if isinstance(op.operands[0].type, TensorType):
                 _replace(op, lower_relayout(op, Builder.before(op)))
+            case _:
+                pass
     for op in list(module.walk()):
         match op:
             case tensor.Pad():
@@ -31,6 +33,8 @@ def prepare(module: ModuleOp) -> None:
                 _lower_splat(op)
             case _ if op.has("elementwise") and op.results and isinstance(op.result.type, TensorType):
                 _lower_elementwise(op)
+            case _:
+                pass
     _lift_kernel_constants(module)
 
 

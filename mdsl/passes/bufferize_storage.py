@@ -26,6 +26,16 @@ class Storage:
     members: list[Value] = field(default_factory=list)
 
 
+def is_tensor(value: Value) -> bool:
+    return isinstance(value.type, TensorType)
+
+
+def tensor_type(value: Value) -> TensorType:
+    """The value's type, known to be a tensor."""
+    assert isinstance(value.type, TensorType)
+    return value.type
+
+
 def loop_of(op: Op) -> Op | None:
     """The innermost loop around `op`."""
     return next((a for a in op.ancestors() if isinstance(a, LOOPS)), None)

@@ -100,8 +100,8 @@ def _fold(layer: nn.Conv2d | nn.Linear | nn.Matmul, op: nn.BatchNorm, factor: np
         product = builder.value(nn.Matmul(layer.a, folded, results=result), layer.result.name)
         new: NnOp = nn.Add(product, new_bias)
     else:
-        kept = {"attributes": layer.attributes, "location": layer.location}
-        new = type(layer)(layer.x, folded, new_bias, results=result, **kept)
+        operands = [layer.x, folded, new_bias]
+        new = type(layer).from_parts(operands, result, layer.attributes, location=layer.location)
     op.replace_by(builder.value(new))
     layer.erase()
 

@@ -15,19 +15,24 @@ Key = tuple[Hashable, ...]
 
 
 class Constants:
-    """The constants at the top of a kernel, each made once."""
+    """The constants at the top of a function, each made once."""
 
     def __init__(self, body: Block) -> None:
         self.body = body
         self.known: dict[tuple[str, Type], Value] = {}
+        self.numbers: dict[tuple[str, Type], Value] = {}
         self.last: Op | None = None
         for op in body.ops:
-            if isinstance(op, arith.Constant):
-                self._append(op.detach())
-                self.known.setdefault(_identity(op), op.result)
+            if not isinstance(op, arith.Constant):
+                break
+            self.last = op
+            self.known.setdefault(_identity(op), op.result)
 
     def get(self, value: float, type: Type, name: str | None = None) -> Value:
-        return self.intern(arith.Constant.of(value, type), name)
+        key = (repr(value), type)
+        if key not in self.numbers:
+            self.numbers[key] = self.intern(arith.Constant.of(value, type), name)
+        return self.numbers[key]
 
     def intern(self, op: arith.Constant, name: str | None = None) -> Value:
         """The constant's value at the top; `op` is inserted if it is new."""
@@ -89,9 +94,9 @@ class KernelBuilder:
         self, start: int, end: int, step: int, iv: str, inits: Sequence[Value] = (), names: Sequence[str | None] = ()
     ) -> scf.For:
         """A loop at the current point, entered until `close_loop`."""
-        bounds = [self.constants.get(n, index) for n in (start, end, step)]
+        lower, upper, stride = (self.constants.get(n, index) for n in (start, end, step))
         builder = self.scopes[-1].builder
-        loop = builder.add(scf.For.make(*bounds, inits, iv, names), *names)
+        loop = builder.add(scf.For.make(lower, upper, stride, inits, iv, names), *names)
         builder.point = loop
         self.scopes.append(Scope(Builder(loop.body, None, builder.location)))
         self.depth.update(dict.fromkeys(loop.body.args, len(self.scopes) - 1))
@@ -126,7 +131,7 @@ class KernelBuilder:
 
     def pure(self, op: Op, name: str | None = None, depth: int | None = None) -> Value:
         """`op`, or the value of an equal one that is available; as far outside as its operands allow."""
-        key = (op.name, tuple(op.operands), tuple(sorted((k, str(a)) for k, a in op.attributes.items())), op.result.type)
+        key = (op.name, tuple(op.operands), tuple(op.attributes.items()), op.result.type)
         found = self.known(key)
         if found is not None:
             op.erase()
@@ -146,6 +151,10 @@ class KernelBuilder:
             return self.constants.get(linear.constant, index)
         counters.sort(key=lambda term: self.depth.get(term[0], 0))
         *outer, (counter, factor) = counters
+        key = ("index", linear)
+        found = self.known(key)
+        if found is not None:
+            return found
         depth = self.depth.get(counter, 0)
         name = counter.name
         total: Value = counter
@@ -155,7 +164,7 @@ class KernelBuilder:
             total = self.pure(arith.AddI(self.index(Linear.of(dict(outer))), total), name, depth)
         if linear.constant:
             total = self.pure(arith.AddI(total, self.constants.get(linear.constant, index)), name, depth)
-        return total
+        return self.remember(key, total, depth)
 
     # Memory -----------------------------------------------------------------------------------------
 
@@ -201,9 +210,7 @@ class KernelBuilder:
             memory, values = self._address(access, self._lane(access, indices, along, lane))
             builder.add(memref.Store(element, memory, values))
 
-    def _gather(
-        self, access: Access, indices: Sequence[Linear], along: Axis | None, lanes: int, name: str, depth: int
-    ) -> Value:
+    def _gather(self, access: Access, indices: Sequence[Linear], along: Axis | None, lanes: int, name: str, depth: int) -> Value:
         assert access.type is not None
         value = self.constants.get(0, VectorType((lanes,), access.type.element))
         for lane in range(lanes):
@@ -245,5 +252,10 @@ class KernelBuilder:
         owner = value.owner
         if isinstance(owner, arith.Constant):
             return self.constants.get(arith.constant_of(value) or 0, type, value.name)
-        name = f"{value.name}_x{lanes}" if value.name else None
-        return self.pure(vector.Broadcast(value, results=[type]), name, max(self.leaf, self.depth.get(value, 0)))
+        key = ("spread", value, lanes)
+        found = self.known(key)
+        if found is not None:
+            return found
+        depth = max(self.leaf, self.depth.get(value, 0))
+        name = f"{value.name}_v" if value.name else None
+        return self.remember(key, self.emit(vector.Broadcast(value, results=[type]), name, depth), depth)

@@ -31,7 +31,7 @@ from mdsl.passes.vectorize import Vectorize
 Stages = dict[str, list[Pass]]
 """The passes that work on each level, in order."""
 
-_GRAPH: list[Pass] = [Inline(), Canonicalize(), FoldBatchnorm(), Canonicalize(), LowerNn()]
+_GRAPH: list[Pass] = [Canonicalize(), FoldBatchnorm(), Canonicalize(), LowerNn()]
 
 
 def ukernel_stages(unroll_dispatch: int | None = None) -> Stages:
@@ -39,11 +39,11 @@ def ukernel_stages(unroll_dispatch: int | None = None) -> Stages:
     unrolled: list[Pass] = [] if unroll_dispatch is None else [UnrollDispatch(unroll_dispatch)]
     return {
         "nn": _GRAPH,
-        "linalg": [Inline(), Canonicalize(), Pack(), Fuse(), Tile()],
+        "linalg": [Canonicalize(), Pack(), Fuse(), Tile()],
         "tiled": [OutlineUkernels()],
         "dispatch": [Bufferize()],
         "buffers": [PlanMemory(), Vectorize()],
-        "kernels": [*unrolled, Canonicalize(), LowerVm()],
+        "kernels": [Canonicalize(), *unrolled, LowerVm()],
     }
 
 
@@ -51,7 +51,7 @@ def loop_stages() -> Stages:
     """Without micro-kernels: scalar loops for the interpreter, as a stock virtual machine would run them."""
     return {
         "nn": _GRAPH,
-        "linalg": [Inline(), Canonicalize(), Fuse(group=False)],
+        "linalg": [Canonicalize(), Fuse(group=False)],
         "dispatch": [Bufferize()],
         "buffers": [PlanMemory(), LowerLinalgToLoops()],
         "kernels": [Canonicalize(), LowerVm()],
@@ -59,9 +59,10 @@ def loop_stages() -> Stages:
 
 
 def passes_from(stages: Stages, start: str, stop: str = "vm") -> list[Pass]:
-    """The passes that bring a program from level `start` to level `stop`."""
+    """The passes that bring a program from level `start` to level `stop`; calls are inlined first."""
     wanted = LEVELS[LEVELS.index(start) : LEVELS.index(stop)]
-    return [step for level in wanted for step in stages.get(level, [])]
+    inlined: list[Pass] = [Inline()] if start in ("nn", "linalg") else []
+    return [*inlined, *(step for level in wanted for step in stages.get(level, []))]
 
 
 def passes_before(step: Pass, start: str) -> list[Pass]:

@@ -197,7 +197,8 @@ class _Nest:
                 return builder.value(arith.DivSI(left, right), name)
             case "mod" if self._is_positive(expr.lhs):
                 return builder.value(arith.RemSI(left, right), name)
-        raise self.op.error(f"index {expr} may be negative or is not supported")
+            case _:
+                raise self.op.error(f"index {expr} may be negative or is not supported")
 
     def _is_positive(self, expr: AffineExpr) -> bool:
         """True if a linear expression is known not to be negative."""

@@ -11,9 +11,12 @@ from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.nn_base import NnOp
 from mdsl.dialects.nn_base import tensor as type_of
 from mdsl.ir.core import Block, Value
-from mdsl.passes import lower_nn_data, lower_nn_elementwise, lower_nn_layers, lower_nn_windows  # noqa: F401
+from mdsl.passes import lower_nn_data, lower_nn_elementwise, lower_nn_layers, lower_nn_windows
 from mdsl.passes.base import Pass
 from mdsl.passes.lower_nn_build import RULES, Emitter
+
+THEMES = (lower_nn_data, lower_nn_elementwise, lower_nn_layers, lower_nn_windows)
+"""The modules with the rules, which enter `RULES` when they are imported."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class LowerNn(Pass):
     After:
 
         %y_init = tensor.empty() : tensor<2x8xf32>
-        %y = linalg.generic {indexing_maps = [affine_map<(d0, d1) -> (d0, d1)>, affine_map<(d0, d1) -> (d0, d1)>], iterator_types = ["parallel", "parallel"]} ins(%x : tensor<2x8xf32>) outs(%y_init : tensor<2x8xf32>) {
+        %y = linalg.generic {...} ins(%x : tensor<2x8xf32>) outs(%y_init : tensor<2x8xf32>) {
         ^bb0(%in: f32, %out: f32):
           %zero = arith.constant 0.0 : f32
           %positive = arith.maximumf %in, %zero : f32

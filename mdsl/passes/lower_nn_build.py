@@ -116,9 +116,7 @@ class Emitter:
 
     # Loop nests -------------------------------------------------------------------------------------------
 
-    def generic(
-        self, reads: Sequence[Read], outputs: Sequence[Read], iterators: Sequence[str], body: Body
-    ) -> linalg.Generic:
+    def generic(self, reads: Sequence[Read], outputs: Sequence[Read], iterators: Sequence[str], body: Body) -> linalg.Generic:
         """A loop nest over tensors read through plain dimensions; its body takes inputs, then outputs."""
         maps = [AffineMap.select(len(iterators), dims) for _, dims in (*reads, *outputs)]
         return self.nest([v for v, _ in reads], [v for v, _ in outputs], maps, iterators, body)
@@ -133,16 +131,15 @@ class Emitter:
         op.body.append(linalg.Yield(values, results=[]))
         return op
 
-    def map(
-        self, reads: Sequence[Read], shape: Sequence[int], element: Type, body: Body, suffix: str | None = None
-    ) -> Value:
+    def map(self, reads: Sequence[Read], shape: Sequence[int], element: Type, body: Body, suffix: str | None = None) -> Value:
         """An elementwise nest over `shape`; its body takes the inputs' elements. Splat constants become scalars."""
         splats = [splat_of(v) for v, _ in reads]
         tensors = [read for read, splat in zip(reads, splats, strict=True) if splat is None]
 
         def full_body(s: Scalars, *elements: Value) -> Value | Sequence[Value]:
             remaining = iter(elements)
-            return body(s, *(next(remaining) if c is None else s(c.clone(), v.name) for c, (v, _) in zip(splats, reads, strict=True)))
+            pairs = zip(splats, reads, strict=True)
+            return body(s, *(next(remaining) if splat is None else s(splat.clone(), v.name) for splat, (v, _) in pairs))
 
         init = self.empty(shape, element, f"{suffix}_init" if suffix else "init")
         loops = [linalg.PARALLEL] * len(shape)
@@ -159,9 +156,7 @@ class Emitter:
             value = self.builder.value(squeezed(value, kept), f"{value.name or self.name}_squeezed")
         return value, [start + d for d in kept]
 
-    def reduce(
-        self, x: Value, dims: Sequence[int], start: float, element: Type, body: Body, suffix: str | None
-    ) -> Value:
+    def reduce(self, x: Value, dims: Sequence[int], start: float, element: Type, body: Body, suffix: str | None) -> Value:
         """A reduction of `x` along `dims`, which the result lacks; `body` takes (scalars, element, result so far)."""
         shape = type_of(x).shape
         kept = [d for d in range(len(shape)) if d not in dims]

@@ -260,6 +260,3 @@ def _beats(s: Scalars, value: Value, best: Value) -> Value:
     larger = s(arith.CmpF.of("ugt", value, best), "larger_or_nan")
     ordered = s(arith.CmpF.of("ord", best, best), "best_is_number")
     return s(arith.AndI(larger, ordered), "better")
-
-
-

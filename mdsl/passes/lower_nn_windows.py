@@ -9,6 +9,7 @@ import numpy as np
 from mdsl.dialects import arith, linalg, nn
 from mdsl.dialects.nn_base import Windowed
 from mdsl.dialects.nn_base import tensor as type_of
+from mdsl.dialects.nn_layers import Pool
 from mdsl.ir.affine import AffineExpr, AffineMap, Dim
 from mdsl.ir.attributes import DenseAttr
 from mdsl.ir.core import Value
@@ -76,7 +77,10 @@ def conv2d(e: Emitter, op: nn.Conv2d) -> Value:
     return finish(e, total, result.element, op.bias, 3 if op.channels_last else 1)
 
 
-def _contract(e: Emitter, op: nn.Conv2d, letters: Sequence[str], image: Value, weight: Value, shape: Sequence[int], suffix: str | None) -> Value:
+def _contract(
+    e: Emitter, op: nn.Conv2d, letters: Sequence[str], image: Value, weight: Value, shape: Sequence[int], suffix: str | None
+) -> Value:
+    """A nest that `letters` describe (see `_nest`), summed up in a zero accumulator of `shape`."""
     zero = e.fill(0, shape, wide(type_of(op.result).element))
     maps, iterators = _nest(op, *letters)
     return e.value(e.nest([image, weight], [zero], maps, iterators, multiply_add), suffix)
@@ -111,9 +115,7 @@ def _grouped(e: Emitter, op: nn.Conv2d, image: Value, suffix: str | None) -> Val
 
     image = e.reshape(image, split(type_of(image).shape, axis), "grouped")
     weight = e.reshape(op.weight, split(type_of(op.weight).shape, 0), "filters")
-    letters = (
-        ("nhwgfcij", "nhwgc", "gfcij", "nhwgf") if op.channels_last else ("ngfhwcij", "ngchw", "gfcij", "ngfhw")
-    )
+    letters = ("nhwgfcij", "nhwgc", "gfcij", "nhwgf") if op.channels_last else ("ngfhwcij", "ngchw", "gfcij", "ngfhw")
     total = _contract(e, op, letters, image, weight, split(result.shape, axis), "groups")
     return e.reshape(total, result.shape, suffix)
 
@@ -152,7 +154,7 @@ def avg_pool2d(e: Emitter, op: nn.AvgPool2d) -> Value:
 
 
 def _pool(
-    e: Emitter, op: nn.MaxPool2d | nn.AvgPool2d, image: Value, init: Value, kind: type[linalg.PoolingMax | linalg.PoolingSum], suffix: str | None
+    e: Emitter, op: Pool, image: Value, init: Value, kind: type[linalg.PoolingMax | linalg.PoolingSum], suffix: str | None
 ) -> Value:
     """A nest over the windows; a second operand without content gives the window's shape."""
     window = e.empty(op.attr("kernel"), type_of(image).element, "window")

@@ -83,8 +83,8 @@ def _plan(function: func.FuncOp, reuse: bool) -> None:
     buffers = _live_ranges(function, allocations)
     offsets = place(buffers) if reuse else _one_after_another(buffers)
     total = max((offsets[b] + _aligned(b.size) for b in buffers), default=0)
-    arena_type = MemRefType((total,), i8)
-    arena = Builder(function.body, function.body.first).value(memref.Alloc([], [], results=[arena_type], alignment=ALIGNMENT), "arena")
+    memory = memref.Alloc([], [], results=[MemRefType((total,), i8)], alignment=ALIGNMENT)
+    arena = Builder(function.body, function.body.first).value(memory, "arena")
     for buffer in buffers:
         _replace_by_view(buffer, arena, offsets[buffer])
 
@@ -116,8 +116,9 @@ def _make_sequential(function: func.FuncOp) -> None:
 def _sequential(forall: scf.Forall) -> None:
     builder = Builder.before(forall)
     block, loops = builder, []
-    for counter, bounds in zip(forall.ivs, forall.bounds(), strict=True):
-        loop = scf.For.make(*(_value(b, builder) for b in bounds), iv=counter.name or "i")
+    ranges = [[_value(b, builder) for b in bounds] for bounds in forall.bounds()]
+    for counter, (lower, upper, step) in zip(forall.ivs, ranges, strict=True):
+        loop = scf.For.make(lower, upper, step, iv=counter.name or "i")
         block.add(loop)
         block = Builder(loop.body, location=forall.location)
         counter.replace_by(loop.iv)

@@ -10,7 +10,7 @@ from mdsl.ir.core import Op, Value
 from mdsl.ir.types import VectorType, element_of, index
 from mdsl.passes.kernel_builder import KernelBuilder, Key
 from mdsl.passes.vectorize_nest import Access, Axis, Group, Linear, Nest
-from mdsl.passes.vectorize_plan import Plan
+from mdsl.passes.vectorize_plan import COMBINING, Plan, combining_op, neutral
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,6 @@ class Point:
     env: dict[Axis, Linear]
     along: Axis | None
     lanes: int
-
-    def at(self, axis: Axis, value: Linear) -> Point:
-        return Point({**self.env, axis: value}, self.along, self.lanes)
 
 
 Write = tuple[Access, Point, Value]
@@ -80,13 +77,18 @@ class GroupEmitter:
         self.out.leave_leaf()
 
     def _points(self, base: dict[Axis, Linear], sizes: dict[Axis, int]) -> list[Point]:
-        points = [Point({}, self.plan.vector, 0)]
+        """The block's points, the axis with most points outside: so an operand that depends on it is used up
+        before the next is loaded, and only those of the shorter axes stay in registers."""
+        offsets: dict[Axis, list[int]] = {}
         for axis, size in sizes.items():
-            step = self.plan.lanes if axis is self.plan.vector else 1
+            offsets[axis] = list(range(0, size, self.plan.lanes if axis is self.plan.vector else 1))
+        points = [Point({}, self.plan.vector, 0)]
+        for axis in sorted(sizes, key=lambda axis: -len(offsets[axis])):
             grown: list[Point] = []
             for point in points:
-                for offset in range(0, size, step):
-                    lanes = min(step, size - offset) if axis is self.plan.vector else point.lanes
+                for offset in offsets[axis]:
+                    vector = axis is self.plan.vector
+                    lanes = min(self.plan.lanes, sizes[axis] - offset) if vector else point.lanes
                     grown.append(Point({**point.env, axis: base[axis].plus(offset)}, point.along, lanes))
             points = grown
         return points
@@ -109,24 +111,58 @@ class GroupEmitter:
         return [self.out.read(access, point.env, point.along, point.lanes) if arg.users else None for access, arg in pairs]
 
     def _reduce(self, nest: Nest, points: list[Point]) -> list[list[Value]]:
-        """Loops over the reduction axes that carry the outputs' values at all points."""
+        """Loops over the reduction axes that carry the outputs' values at all points; where the plan splits the
+        reduction, in several accumulators a point, of which the first starts with the old value."""
         width = len(nest.outputs)
-        inits = [v for p in points for v in self.carried(nest, p, self.initial(nest, p))]
-        names = [self._result_name(nest, i % width, i // width) for i in range(len(inits))]
+        split = self.plan.split.get(nest, 1)
+        values: list[Value] = [v for p in points for v in self.carried(nest, p, self.initial(nest, p))]
+        values += [self._neutral(nest, o, p) for _ in range(1, split) for p in points for o in range(width)]
+        names = [self._result_name(nest, i % width, i // width) for i in range(len(values))]
         env: dict[Axis, Linear] = {}
-        values = inits
-        for axis in nest.reduction:
+        *outer, inner = nest.reduction
+        for axis in outer:
             loop = self.out.open_loop(0, axis.extent, 1, axis.name, values, names)
             env[axis] = Linear(((loop.iv, 1),))
-            values = list(loop.carried)
+            values = [*loop.carried]
+        end = inner.extent // split * split
+        values = self._steps(nest, points, env, range(0, end, split), values, names)
+        size = len(points) * width
+        if end < inner.extent:
+            first = self._steps(nest, points, env, range(end, inner.extent), values[:size], names[:size])
+            values = [*first, *values[size:]]
+        for _ in outer:
+            values = self.out.close_loop(values)
+        for chain in range(1, split):
+            for i in range(size):
+                values[i] = self.combine(nest, i % width, values[i], values[chain * size + i])
+        return [values[i : i + width] for i in range(0, size, width)]
+
+    def _steps(
+        self, nest: Nest, points: list[Point], env: dict[Axis, Linear], span: range, values: Sequence[Value], names: list[str]
+    ) -> list[Value]:
+        """The innermost loop over `span`: in each round, one step for each accumulator in `values`."""
+        loop = self.out.open_loop(span.start, span.stop, span.step, nest.reduction[-1].name, values, names)
+        width = len(nest.outputs)
         results: list[Value] = []
-        for number, point in enumerate(points):
-            inner = Point({**point.env, **env}, point.along, point.lanes)
-            step = self.evaluate(nest, inner, values[number * width : (number + 1) * width])
-            results += [self.out.spread(v, point.lanes) for v in step]
-        for _ in nest.reduction:
-            results = self.out.close_loop(results)
-        return [results[i : i + width] for i in range(0, len(results), width)]
+        for chain in range(len(values) // (len(points) * width)):
+            at = {**env, nest.reduction[-1]: Linear(((loop.iv, 1),), chain)}
+            for point in points:
+                inner = Point({**point.env, **at}, point.along, point.lanes)
+                step = self.evaluate(nest, inner, loop.carried[len(results) : len(results) + width])
+                results += [self.out.spread(v, point.lanes) for v in step]
+        return self.out.close_loop(results)
+
+    def _neutral(self, nest: Nest, output: int, point: Point) -> Value:
+        op = combining_op(nest, output)
+        assert op is not None
+        element = element_of(nest.outputs[output].memory.type)
+        return self.out.spread(self.out.constants.get(neutral(COMBINING[op.name], element), element), point.lanes)
+
+    def combine(self, nest: Nest, output: int, left: Value, right: Value) -> Value:
+        """Two partial results of a reduction as one."""
+        op = combining_op(nest, output)
+        assert op is not None
+        return self.out.emit(type(op)(left, right), nest.outputs[output].memory.name)
 
     def carried(self, nest: Nest, point: Point, values: Sequence[Value | None]) -> list[Value]:
         """Values for a loop to carry, as vectors; zeros for outputs that the body only writes."""

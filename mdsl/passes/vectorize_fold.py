@@ -4,24 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from mdsl.dialects import vector
-from mdsl.ir.core import Op, Value
-from mdsl.ir.types import FloatType, IntegerType, Type, dtype_of, element_of
+from mdsl.ir.core import Value
+from mdsl.ir.types import element_of
 from mdsl.passes.vectorize_emit import GroupEmitter, Point
 from mdsl.passes.vectorize_nest import Axis, Linear, Nest
-from mdsl.passes.vectorize_plan import COMBINING, combining_op
-
-
-def neutral(kind: str, type: Type) -> float:
-    """The element that changes nothing when it is combined with another."""
-    if isinstance(type, FloatType):
-        return {"add": 0.0, "mul": 1.0, "minimumf": np.inf, "maximumf": -np.inf}.get(kind, np.nan)
-    boolean = isinstance(type, IntegerType) and type.width == 1
-    limits = np.iinfo(np.int8 if boolean else dtype_of(type))
-    low, high = (-1, 0) if boolean else (int(limits.min), int(limits.max))
-    return {"add": 0, "or": 0, "xor": 0, "maxui": 0, "mul": 1, "minsi": high, "maxsi": low}.get(kind, -1)
+from mdsl.passes.vectorize_plan import COMBINING, combining_op, neutral
 
 
 def fold(emitter: GroupEmitter, nest: Nest, points: list[Point]) -> list[list[Value]]:
@@ -42,11 +30,9 @@ class _Fold:
         self.widths = [*[lanes] * self.chains, *([self.tail] if self.tail else [])]
         self.lanes = lanes
         self.kinds: list[str] = []
-        self.combine: list[Op] = []
         for output in range(len(nest.outputs)):
             op = combining_op(nest, output)
             assert op is not None
-            self.combine.append(op)
             self.kinds.append(COMBINING[op.name])
 
     def emit(self) -> list[list[Value]]:
@@ -66,9 +52,7 @@ class _Fold:
         rows = [values[i * size : (i + 1) * size] for i in range(len(self.points))]
         return [self._finish(row, old) for row, old in zip(rows, before, strict=True)]
 
-    def _loops(
-        self, left: list[Axis], env: dict[Axis, Linear], values: list[Value], names: list[str | None]
-    ) -> list[Value]:
+    def _loops(self, left: list[Axis], env: dict[Axis, Linear], values: list[Value], names: list[str | None]) -> list[Value]:
         """The other reduction axes outside, the folded axis innermost."""
         if left:
             loop = self.out.open_loop(0, left[0].extent, 1, left[0].name, values, names)
@@ -117,18 +101,14 @@ class _Fold:
             full, tail = parts[: self.chains], parts[self.chains :]
             while len(full) > 1:
                 pairs = zip(full[::2], full[1::2], strict=False)
-                full = [*(self._combine(output, a, b) for a, b in pairs), *full[len(full) // 2 * 2 :]]
+                full = [*(self.emitter.combine(self.nest, output, a, b) for a, b in pairs), *full[len(full) // 2 * 2 :]]
             total = old[output]
             assert total is not None
             for part in (*full, *tail):
                 lane = self.out.emit(vector.Reduction.of(self.kinds[output], part), name)
-                total = self._combine(output, total, lane)
+                total = self.emitter.combine(self.nest, output, total, lane)
             results.append(total)
         return results
-
-    def _combine(self, output: int, left: Value, right: Value) -> Value:
-        op = self.combine[output]
-        return self.out.emit(type(op)(left, right), self.nest.outputs[output].memory.name)
 
 
 def _with(values: Sequence[Value], positions: Sequence[int], new: Sequence[Value]) -> list[Value]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import count
 from math import prod
 
@@ -38,10 +39,12 @@ class Linear:
         return Linear(tuple(sorted(kept, key=lambda term: term[0].serial)), constant)
 
     def factor(self, key: Axis | Value) -> int:
-        return dict(self.terms).get(key, 0)
+        return next((factor for term, factor in self.terms if term is key), 0)
 
     def substitute(self, values: Mapping[Axis, Linear]) -> Linear:
         """With every axis replaced by its value (an axis without one stays)."""
+        if len(self.terms) == 1 and self.constant == 0 and self.terms[0][1] == 1:
+            return values.get(self.terms[0][0], self)  # type: ignore[arg-type]
         terms: dict[Axis | Value, int] = {}
         constant = self.constant
         for key, factor in self.terms:
@@ -76,20 +79,21 @@ class Access:
     indices: tuple[Linear, ...]
     groups: tuple[tuple[int, ...], ...]
 
-    @property
+    @cached_property
     def type(self) -> MemRefType | None:
         found = self.memory.type
         return found if isinstance(found, MemRefType) else None
 
-    @property
+    @cached_property
     def strides(self) -> tuple[int, ...]:
         """Elements from one index to the next, in each (merged) dimension."""
         return tuple(self.type.layout[group[-1]] for group in self.groups) if self.type else ()
 
-    @property
+    @cached_property
     def shape(self) -> tuple[int, ...]:
         return tuple(prod(self.type.shape[d] for d in group) for group in self.groups) if self.type else ()
 
+    @cached_property
     def axes(self) -> list[Axis]:
         """The axes that the element depends on."""
         found = {key: None for index in self.indices for key, _ in index.terms if isinstance(key, Axis)}
@@ -101,6 +105,15 @@ class Access:
 
     def along(self, axis: Axis | None) -> str:
         """How a vector along `axis` lies in memory: `uniform`, `contiguous` or `strided`."""
+        if axis not in self._places:
+            self._places[axis] = self._place(axis)
+        return self._places[axis]
+
+    @cached_property
+    def _places(self) -> dict[Axis | None, str]:
+        return {}
+
+    def _place(self, axis: Axis | None) -> str:
         steps = self.steps(axis)
         moving = [d for d, step in enumerate(steps) if step]
         if not moving:

@@ -6,8 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil, log2, prod
 
+import numpy as np
+
 from mdsl.codegen.target import Target
 from mdsl.ir.core import Op, Value
+from mdsl.ir.types import FloatType, IntegerType, Type, dtype_of
 from mdsl.passes.vectorize_nest import Access, Axis, Group, Nest
 
 STRIDED = 2.0
@@ -39,6 +42,8 @@ class Plan:
     folded: dict[Nest, Axis] = field(default_factory=dict)
     chains: int = 1
     """Accumulators for each point of a folded reduction."""
+    split: dict[Nest, int] = field(default_factory=dict)
+    """Accumulators for each point of another reduction, where there are few points; by default 1."""
 
 
 def plan(group: Group, target: Target) -> Plan:
@@ -52,6 +57,7 @@ def plan(group: Group, target: Target) -> Plan:
         _block_folded(chosen, group, target)
     elif heavy:
         chosen.block = _block_reduction(max(heavy, key=lambda nest: nest.size), chosen, group, target)
+        chosen.split = {nest: _split(nest, prod(chosen.block.values()), target) for nest in heavy}
     else:
         chosen.block = _block_elementwise(chosen, order)
     return chosen
@@ -59,7 +65,7 @@ def plan(group: Group, target: Target) -> Plan:
 
 def _by_output(group: Group) -> list[Axis]:
     """The parallel axes in the order of the last output's dimensions, so that ties go to its innermost."""
-    output = group.nests[-1].outputs[-1].axes()
+    output = group.nests[-1].outputs[-1].axes
     return [*(a for a in group.axes if a not in output), *(a for a in output if a in group.axes)]
 
 
@@ -91,7 +97,7 @@ def _nest_cost(nest: Nest, along: Axis | None, lanes: int, group: Group) -> floa
     for access in (*nest.reads, *nest.outputs):
         if group.private(access.memory):
             continue
-        elements = prod(axis.extent for axis in access.axes())
+        elements = prod(axis.extent for axis in access.axes)
         match access.along(along):
             case "contiguous":
                 cost += elements / filled
@@ -116,6 +122,16 @@ def combining_op(nest: Nest, output: int) -> Op | None:
     return found if list(old.users) == [found] and found.operands.count(old) == 1 else None
 
 
+def neutral(kind: str, type: Type) -> float:
+    """The element that changes nothing when it is combined with another."""
+    if isinstance(type, FloatType):
+        return {"add": 0.0, "mul": 1.0, "minimumf": np.inf, "maximumf": -np.inf}.get(kind, np.nan)
+    boolean = isinstance(type, IntegerType) and type.width == 1
+    limits = np.iinfo(np.int8 if boolean else dtype_of(type))
+    low, high = (-1, 0) if boolean else (int(limits.min), int(limits.max))
+    return {"add": 0, "or": 0, "xor": 0, "maxui": 0, "mul": 1, "minsi": high, "maxsi": low}.get(kind, -1)
+
+
 # Blocks -------------------------------------------------------------------------------------------------
 
 
@@ -126,8 +142,8 @@ def _block_elementwise(chosen: Plan, order: Sequence[Axis]) -> dict[Axis, int]:
         return counts
     block = dict.fromkeys(counts, 1)
     budget = SMALL
-    innermost = sorted(reversed(order), key=lambda a: a is not chosen.vector)
-    for axis in innermost:
+    inward = [a for a in order if a is not chosen.vector] + [a for a in order if a is chosen.vector]
+    for axis in reversed(inward):
         # A divisor needs no remainder; without one, the remainder is code of its own.
         whole = axis.extent // chosen.lanes if axis is chosen.vector else axis.extent
         divisors = [n for n in range(2, budget + 1) if whole % n == 0]
@@ -154,6 +170,13 @@ def _block_reduction(nest: Nest, chosen: Plan, group: Group, target: Target) -> 
     counts = {a: vectors(a, chosen.lanes) if a is chosen.vector else a.extent for a in group.axes}
     options = list(_fitting(list(counts.items()), nest, chosen, target.vector_registers, {}))
     return min(options, key=lambda block: _cycles(block, counts, nest, chosen, target))
+
+
+def _split(nest: Nest, points: int, target: Target) -> int:
+    """Accumulators a point for a tile so small that its one or two would wait for the FMAs' latency."""
+    if points > 2 or not is_foldable(nest):
+        return 1
+    return max(1, min(target.fma_chains // points, nest.reduction[-1].extent // 4))
 
 
 def _fitting(
@@ -183,7 +206,7 @@ def _registers(block: Mapping[Axis, int], nest: Nest, chosen: Plan) -> int:
 
 
 def _loads(access: Access, block: Mapping[Axis, int]) -> int:
-    return prod(block.get(axis, 1) for axis in access.axes())
+    return prod(block.get(axis, 1) for axis in access.axes)
 
 
 def _cycles(block: Mapping[Axis, int], counts: Mapping[Axis, int], nest: Nest, chosen: Plan, target: Target) -> float:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from mdsl.dialects import func, linalg, memref, ukernel
 from mdsl.dialects.arith import constant_of
+from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.tensor import Index, SliceLike
 from mdsl.ir.core import Block, Op, Value
 from mdsl.ir.types import MemRefType, TensorType, Type
@@ -56,8 +57,19 @@ def writes(op: Op, value: Value) -> bool:
         case ukernel.Dispatch():
             return any(value in call[len(call) - op.attr("outs") :] for call in op.calls())
         case func.Call():
-            return True
-    return not op.has("reads")
+            return _call_writes(op, value)
+        case _:
+            return not op.has("reads")
+
+
+def _call_writes(call: func.Call, value: Value) -> bool:
+    """True unless the called function marks its outputs and `value` is none of them."""
+    module = next((a for a in call.ancestors() if isinstance(a, ModuleOp)), None)
+    callee = module.lookup(str(call.attr("callee"))) if module else None
+    if not isinstance(callee, func.FunctionLike):
+        return True
+    marks = ["mdsl.output" in attrs for attrs in callee.arg_attributes()]
+    return not any(marks) or any(v is value and mark for v, mark in zip(call.operands, marks, strict=True))
 
 
 def ancestor_in(block: Block, op: Op) -> Op | None:
@@ -118,7 +130,7 @@ def disjoint(left: Value, right: Value) -> bool:
     """True if two views are known to share no element: they are cut from one memory at separate places."""
     if root(left) is not root(right):
         return False
-    cuts = {source: cut for source, cut in _cuts(left)}
+    cuts = dict(_cuts(left))
     return any(source in cuts and _apart(cuts[source], cut) for source, cut in _cuts(right))
 
 

@@ -45,7 +45,7 @@ def _initial(definition: Global) -> np.ndarray:
     value = definition.attributes.get("initial_value")
     if value is None or str(value) in ("unit", "uninitialized"):
         return allocate(definition.attr("type"))
-    data = constant_value(value)
+    data = np.asarray(constant_value(value), order="C")  # a splat becomes as dense as its type says
     if "constant" not in definition.attributes:
         return np.array(data)
     view = data.view()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,11 @@ from mdsl.dialects import nn
 from mdsl.dialects.nn_base import tensor
 from mdsl.ir.core import Op
 from mdsl.ir.types import DYNAMIC, TensorType, dtype_of
-from mdsl.reference import nn_layers  # noqa: F401  (registers its ops)
 from mdsl.reference.nn_numbers import narrow, wide
 from mdsl.reference.numbers import erf, is_float_dtype
 from mdsl.reference.registry import SEMANTICS, semantics
+
+import_module("mdsl.reference.nn_layers")  # registers its ops
 
 Array = np.ndarray
 

@@ -178,6 +178,9 @@ class _Parts:
         types = self.cursor.types() if field.variadic else [self.cursor.type()]
         if field.kind == "operand":
             self.cursor.typed(self.operands[name], types, start)
+        elif "same-type" in self.declaration.traits:
+            self.cursor.typed(self._flat(), types * len(self._flat()), start)
+            self.result_types[name] = types
         else:
             self.result_types[name] = types
 

@@ -76,8 +76,11 @@ class AttributeReader:
         assert isinstance(name, Token)
         if name.type == "TYPE_ALIAS":
             self.types[str(name)] = self.type(value)
-        else:
-            self.aliases[str(name)] = self.attribute(value)
+            return
+        is_location = isinstance(value, Tree) and value.data == "loc"
+        found = self.location(value) if is_location else self.attribute(value)
+        if found is not None:
+            self.aliases[str(name)] = found
 
     # Types ------------------------------------------------------------------------------------------------
 
@@ -132,7 +135,8 @@ class AttributeReader:
             found[name] = UnitAttr() if value is None else self.attribute(value)
         return found
 
-    def attribute(self, node: Node) -> Attribute:
+    def attribute(self, node: Node, implied: ShapedType | None = None) -> Attribute:
+        """Any attribute; `implied` is the type of dense data that is written without one."""
         if isinstance(node, Token):
             return self._token(node)
         assert isinstance(node, Tree)
@@ -146,9 +150,9 @@ class AttributeReader:
             case "dict":
                 return DictAttr(tuple(self.entries(node).items()))
             case "dense":
-                return self._dense(node)
+                return self._dense(node, implied)
             case "resource":
-                return self._resource(node)
+                return self._resource(node, implied)
             case "array":
                 return self._array(node)
             case "function_type":
@@ -207,9 +211,9 @@ class AttributeReader:
             raise self.error(f"{text} does not fit in {type}", token) from None
         return float(np.frombuffer(raw[::-1], dtype)[0])
 
-    def _dense(self, tree: Tree[Token]) -> Attribute:
+    def _dense(self, tree: Tree[Token], implied: ShapedType | None) -> Attribute:
         body, type_node = tree.children
-        type = self._shaped(type_node)
+        type = self._shaped(type_node, implied, tree)
         if isinstance(body, Token) and body.type == "STRING":
             return self._dense_bytes(body, type)
         dtype = dtype_of(type.element)
@@ -251,17 +255,20 @@ class AttributeReader:
         assert isinstance(attr, IntegerAttr | FloatAttr)
         return attr.value
 
-    def _shaped(self, node: Node) -> ShapedType:
-        type = self.type(node)
+    def _shaped(self, node: Node, implied: ShapedType | None, data: Tree[Token]) -> ShapedType:
+        """The type written behind dense `data`, or the implied one."""
+        if node is None and implied is None:
+            raise self.error("dense data needs a type behind it", data)
+        type = implied if node is None else self.type(node)
         if not isinstance(type, ShapedType) or not type.is_static:
             raise self.error(f"dense data needs a static shape, not {type}", node)
         return type
 
-    def _resource(self, tree: Tree[Token]) -> Attribute:
+    def _resource(self, tree: Tree[Token], implied: ShapedType | None) -> Attribute:
         name_token, type_node = tree.children
         assert isinstance(name_token, Token)
         name = json.loads(name_token) if name_token.type == "STRING" else str(name_token)
-        type = self._shaped(type_node)
+        type = self._shaped(type_node, implied, tree)
         try:
             return DenseResourceAttr(name, type, self.resources.find(name, type))
         except ValueError as error:
@@ -326,8 +333,11 @@ class AttributeReader:
 
 @lru_cache(maxsize=4096)
 def _shaped_type(text: str) -> Type | None:
-    """The type a spelling stands for; None if its element is no type."""
-    tree = parse_tree(Source("<type>", text), "shaped_type")
+    """The type a spelling stands for; None if it is not one (who asked knows the place of the error)."""
+    try:
+        tree = parse_tree(Source("<type>", text), "shaped_type")
+    except SyntaxError_:
+        return None
     kind, dims, element, layout = tree.children
     if str(element) not in SCALARS:
         return None

@@ -9,7 +9,7 @@ from lark import Token, Tree
 
 from mdsl.ir.attributes import ArrayAttr, Attribute, DictAttr, Location
 from mdsl.ir.core import Region, Value
-from mdsl.ir.types import DYNAMIC, FunctionType, Type
+from mdsl.ir.types import DYNAMIC, FunctionType, ShapedType, Type
 from mdsl.syntax.errors import SyntaxError_
 from mdsl.syntax.grammar import Node
 
@@ -167,8 +167,11 @@ class Cursor:
             if value.type != type:
                 raise self.parser.error(f"%{value.name} is of type {value.type}, but {type} is written here", token)
 
-    def attribute(self) -> Attribute:
-        """Any attribute; a number takes the type that follows it behind a colon."""
+    def attribute(self, implied: ShapedType | None = None) -> Attribute:
+        """Any attribute; a number takes the type that follows it behind a colon.
+
+        `implied` is the type of dense data that is written without one.
+        """
         reader = self.parser.attributes
         piece = self.piece
         if self.sees("["):
@@ -180,7 +183,7 @@ class Cursor:
         self.at += 1
         if isinstance(piece, Token) and piece.type == "NUMBER":
             return reader.number(piece, self.type() if self.accept(":") else None)
-        return reader.attribute(piece)
+        return reader.attribute(piece, implied)
 
     def dictionary(self) -> dict[str, Attribute]:
         """`{name = value, flag}` if it comes next, else nothing."""

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from functools import cache
 from importlib.resources import files
+from io import BytesIO
 from typing import Any
 
 from lark import Lark, Token, Tree
+from lark import __version__ as lark_version
 from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedToken
 
+from mdsl import cache as disk
 from mdsl.syntax.errors import Source, SyntaxError_
 
 Node = Tree[Token] | Token | None
@@ -37,9 +41,20 @@ _READABLE = {
 
 @cache
 def lark() -> Lark:
-    """The LALR(1) parser with the start rules `file`, `shaped_type` and `affine_map`."""
+    """The LALR(1) parser with the start rules `file`, `shaped_type` and `affine_map`.
+
+    Its tables take longer to make than most programs to parse, so that they are kept on disk.
+    """
     text = files("mdsl").joinpath("grammar.lark").read_text(encoding="utf-8")
-    return Lark(text, parser="lalr", lexer="contextual", start=["file", "shaped_type", "affine_map"], maybe_placeholders=True)
+    key = disk.key("grammar", text, lark_version, sys.version)
+    tables = disk.get(key)
+    if tables is not None:
+        return Lark.load(BytesIO(tables))
+    parser = Lark(text, parser="lalr", lexer="contextual", start=["file", "shaped_type", "affine_map"], maybe_placeholders=True)
+    buffer = BytesIO()
+    parser.save(buffer)
+    disk.put(key, buffer.getvalue())
+    return parser
 
 
 def parse_tree(source: Source, start: str = "file", text: str | None = None, offset: int = 0) -> Tree[Token]:

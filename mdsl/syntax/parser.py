@@ -6,7 +6,9 @@ against the op's declaration through a `Cursor` (`syntax/cursor.py`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import gc
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from lark import Token, Tree
@@ -16,6 +18,7 @@ from mdsl.ir.attributes import Attribute, DictAttr, Location, Resource, UnitAttr
 from mdsl.ir.core import Block, Op, Region, Value, VerifyError
 from mdsl.ir.registry import operations
 from mdsl.ir.types import FunctionType, Type
+from mdsl.ir.verifier import verify
 from mdsl.syntax import resources
 from mdsl.syntax.assembly import parse_custom
 from mdsl.syntax.attributes import AttributeReader
@@ -34,14 +37,25 @@ def parse(text: str, name: str = "<text>", folder: Path | None = None) -> Module
     """
     source = Source(name, text)
     parser = Parser(source, resources.Resources(source, folder))
-    module = parser.file(parse_tree(source))
-    from mdsl.ir.verifier import verify
-
-    try:
-        verify(module)
-    except VerifyError as error:
-        raise parser.at_location(error) from None
+    with _collector_paused():
+        module = parser.file(parse_tree(source))
+        try:
+            verify(module)
+        except VerifyError as error:
+            raise parser.at_location(error) from None
     return module
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Syntax trees and IR are many small objects that stay: looking for garbage among them took 40 % of parsing."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def parse_file(path: Path) -> ModuleOp:
@@ -61,7 +75,8 @@ class Parser:
     def __init__(self, source: Source, found: resources.Resources) -> None:
         self.source = source
         self.attributes = AttributeReader(source, found)
-        self.scopes: list[dict[str, Value]] = [{}]
+        self.scopes: list[dict[str, Value]] = [{}]  # a nested region shares its parent's
+        self.local: list[list[str]] = [[]]  # what each region has defined, forgotten at its end
         self.file_name = source.name
         self.spans: dict[Op, tuple[int, int]] = {}
 
@@ -165,6 +180,7 @@ class Parser:
         if name in self.scopes[-1]:
             raise self.error(f"%{name} is already defined", token)
         self.scopes[-1][name] = value
+        self.local[-1].append(name)
         if "#" not in name:
             value.name = name
 
@@ -207,12 +223,15 @@ class Parser:
 
     def _block(self, args: Sequence[tuple[Token, Type]], ops: Sequence[Tree[Token]], isolated: bool) -> Region:
         outer = self.scopes[-1]
-        self.scopes.append({} if isolated else dict(outer))
+        self.scopes.append({} if isolated else outer)
+        self.local.append([])
         block = Block([type for _, type in args])
         for (token, _), arg in zip(args, block.args, strict=True):
             self.define(str(token)[1:], arg, token)
         for op in ops:
             block.append(self.op(op))
+        for name in self.local.pop():
+            del self.scopes[-1][name]
         self.scopes.pop()
         return Region(block)
 

@@ -63,12 +63,13 @@ class Printer:
         found: list[tuple[Value, tuple[int, int]]] = []
         self._collect(root, found, 0)
         taken: dict[str, list[tuple[int, int]]] = {}
+        numbers: dict[tuple[str, tuple[int, int]], int] = {}  # lower ones are taken in that scope
         for value, scope in sorted(found, key=lambda f: f[0].serial):
             base = _clean(value.name) or self._default(value)
-            name, number = base, 0
-            while _overlaps(taken.setdefault(name, []), scope):
+            number = numbers.get((base, scope), 0)
+            while _overlaps(taken.setdefault(name := f"{base}_{number}" if number else base, []), scope):
                 number += 1
-                name = f"{base}_{number}"
+            numbers[base, scope] = number
             insort(taken[name], scope)
             self.names[value] = name
 
@@ -133,19 +134,27 @@ class Printer:
         extra = [f" {self.attributes(a)}" if a else "" for a in attrs] or [""] * len(parts)
         return f"({', '.join(p + e for p, e in zip(parts, extra, strict=True))})"
 
-    def region(self, region: Region, *, label: bool = False) -> None:
-        """`{ ... }` over several lines; `label` writes the block's arguments as `^bb0(...)`."""
+    def region(self, region: Region, *, label: bool = False, implicit_end: bool = False) -> None:
+        """`{ ... }` over several lines; `label` writes the block's arguments as `^bb0(...)`.
+
+        `implicit_end` leaves out a terminator that says nothing: the parser puts it back.
+        """
         self.parts.append(" {" if self.parts else "{")
         self._flush()
         if label and region.block.args:
             self.lines.append(f"{'  ' * self.indent}^bb0{self.arguments(region.block.args)}:")
         self.indent += 1
         op = region.block.first
-        while op is not None:
+        while op is not None and not (implicit_end and self.is_bare(op)):
             self.op(op)
             op = op.next
         self.indent -= 1
         self.parts = ["}"]
+
+    @staticmethod
+    def is_bare(op: Op) -> bool:
+        """True for a terminator that says nothing: no operands, no attributes, nothing in its body."""
+        return op.has("terminator") and not op.operands and not op.attributes and all(r.block.first is None for r in op.regions)
 
     def _flush(self) -> None:
         self.lines.append("  " * self.indent + "".join(self.parts))
@@ -174,21 +183,23 @@ class Printer:
             self.parts.append(" (")
             for i, region in enumerate(op.regions):
                 self.parts.append(", " if i else "")
-                self._generic_region(region)
+                # Without a terminator to hold, MLIR would take `{}` for a region that has no block.
+                self._generic_region(region, label=op.has("no-terminator") and region.block.first is None)
             self.parts.append(")")
         if op.attributes:
             entries = [name_of_key(k) if isinstance(v, UnitAttr) else f"{name_of_key(k)} = {v}" for k, v in op.attributes.items()]
             self.token(f"{{{', '.join(entries)}}}")
         self.token(f": {self.function_type(op)}")
 
-    def _generic_region(self, region: Region) -> None:
-        if region.block.first is None and not region.block.args:
+    def _generic_region(self, region: Region, label: bool) -> None:
+        if region.block.first is None and not region.block.args and not label:
             self.parts.append("{}")
             return
         self.parts.append("{")
         self._flush()
-        if region.block.args:
-            self.lines.append(f"{'  ' * self.indent}^bb0{self.arguments(region.block.args)}:")
+        if region.block.args or label:
+            arguments = self.arguments(region.block.args) if region.block.args else ""
+            self.lines.append(f"{'  ' * self.indent}^bb0{arguments}:")
         self.indent += 1
         for op in region.block.ops:
             self.op(op)

@@ -13,7 +13,7 @@ import numpy as np
 from mdsl.bytecode.module import DTYPES, BytecodeError, Module, TensorSpec
 from mdsl.bytecode.verify import KernelArgument, verify
 from mdsl.vm import interpreter, jit
-from mdsl.vm.memory import Frame, KernelProfile, address, aligned_array, buffer_slot
+from mdsl.vm.memory import Frame, KernelProfile, OutputPool, address, aligned_array, buffer_slot
 from mdsl.vm.runtime import MAX_THREADS, runtime
 from mdsl.vm.workers import team
 
@@ -76,6 +76,7 @@ class Program:
         ]
         self._runtime = runtime()
         self._constants = [aligned_array(constant.array) for constant in module.constants]
+        self._pools = [OutputPool(spec.shape, DTYPES[spec.dtype]) for spec in self.outputs]
         self._frames: deque[Frame] = deque()
         self._profiling = threading.Lock()
         self._profiled: tuple[int, np.ndarray] | None = None
@@ -99,7 +100,7 @@ class Program:
 
     def __call__(self, *inputs: np.ndarray) -> list[np.ndarray]:
         """Run the function on arrays; returns new outputs."""
-        outputs = [np.empty(shape, dtype) for shape, dtype, _ in self._wanted[len(self.inputs) :]]
+        outputs = [pool.take() for pool in self._pools]
         self.run(inputs, outputs)
         return outputs
 

@@ -29,7 +29,8 @@ from mdsl.bytecode.machine import (
 )
 from mdsl.bytecode.module import Argument, BufferArgument, Function
 from mdsl.bytecode.structure import Step, resolve
-from mdsl.codegen import cache, native
+from mdsl import cache
+from mdsl.codegen import native
 from mdsl.codegen.target import Target
 from mdsl.vm.memory import ARGUMENTS_BYTES, ENTRY, NULL_BUFFER, KernelProfile, buffer_slot
 from mdsl.vm.native_machine import NativeMachine, slot_bits

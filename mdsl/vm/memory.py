@@ -6,6 +6,8 @@ A `Frame` is laid out once and used by one call at a time; native code reads it 
 from __future__ import annotations
 
 import ctypes
+from collections import deque
+from math import prod
 
 import numpy as np
 from llvmlite import ir
@@ -143,3 +145,39 @@ if address(_PROBE) != _public_address(_PROBE):  # not CPython, or a NumPy with a
 def _round(words: int) -> int:
     """Words up to a multiple of what workers must not share."""
     return -(-words // LINE_WORDS) * LINE_WORDS
+
+
+class OutputPool:
+    """Makes the arrays of one output. A large one is laid on memory of an earlier one that is gone: memory
+    fresh from the system costs a page fault for every 4096 bytes, more than many a kernel takes to fill it."""
+
+    SMALL = 1 << 15  # bytes; below this NumPy's own allocator has warm memory
+    KEPT = 4  # blocks that wait for their next use
+
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype) -> None:
+        self._shape, self._dtype = shape, dtype
+        self._nbytes = prod(shape) * dtype.itemsize
+        self._free: deque[np.ndarray] = deque(maxlen=self.KEPT)
+
+    def take(self) -> np.ndarray:
+        """An array with no defined content."""
+        if self._nbytes < self.SMALL:
+            return np.empty(self._shape, self._dtype)
+        try:
+            block = self._free.pop()
+        except IndexError:
+            block = aligned(self._nbytes)
+        return np.asarray(_Lease(block, self._free)).view(self._dtype).reshape(self._shape)
+
+
+class _Lease:
+    """Owns a block for as long as an array, or a view of one, lies on it; then hands it back."""
+
+    __slots__ = ("__array_interface__", "_block", "_free")
+
+    def __init__(self, block: np.ndarray, free: deque[np.ndarray]) -> None:
+        self._block, self._free = block, free
+        self.__array_interface__ = block.__array_interface__
+
+    def __del__(self) -> None:
+        self._free.append(self._block)

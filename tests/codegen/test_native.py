@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from mdsl.codegen import cache, native
+from mdsl import cache
+from mdsl.codegen import native
 from mdsl.codegen.native import compile_module, load_object, to_assembly, to_llvm, to_object
 from mdsl.codegen.target import Target, TargetError
 

@@ -40,7 +40,7 @@ def key(*parts: str | bytes) -> str:
 def source_digest(*packages: str) -> str:
     """A digest of the Python sources of mdsl's `packages` ("codegen", "ir", ...): part of the key of
     anything that their code produced, so that a changed generator never meets its old output."""
-    root = Path(__file__).parent.parent
+    root = Path(__file__).parent
     files = [file for package in packages for file in sorted((root / package).glob("*.py"))]
     return key(*(file.read_bytes() for file in files))
 

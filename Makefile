@@ -1,0 +1,57 @@
+# Everything runs in .venv, which the first command makes; only Python 3.11+ and make are needed.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: run test test-all check bench golden docs editors clean
+
+run: .venv/run  ## recognise handwritten digits
+	@$(BIN)/python examples/mnist/recognise.py
+
+test: .venv/dev  ## the tests, without the slow ones
+	@$(BIN)/pytest -q
+
+test-all: .venv/bench  ## all tests, upstream's parser and another runtime among their judges
+	@$(BIN)/pytest -q -m ''
+
+check: .venv/dev  ## lint and types
+	@$(BIN)/ruff check .
+	@$(BIN)/pyright
+
+bench: .venv/bench  ## the figures of the README
+	@$(BIN)/python -m bench
+
+golden: .venv/dev  ## write the expected IR diffs anew: read them before you commit
+	@$(BIN)/pytest -q --golden tests/passes/test_golden.py
+
+docs: .venv/run  ## write the reference pages of docs/ anew, from the declarations
+	@$(BIN)/python -m mdsl.report.reference
+
+editors: .venv/run  ## write the editors' word lists anew, from the op declarations
+	@$(BIN)/python editors/generate.py
+
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Stamps: one a set of packages, renewed when pyproject.toml changes.
+
+.venv/pyvenv.cfg:
+	@$(PYTHON) -c 'import sys; v = sys.version_info; v < (3, 11) and sys.exit(f"mdsl needs Python 3.11 or newer, $(PYTHON) is {v[0]}.{v[1]}; try make PYTHON=python3.12")'
+	@echo "making .venv with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv .venv || { rm -rf .venv; echo "'$(PYTHON) -m venv' failed (on Debian: apt install python3-venv)"; exit 1; }
+
+.venv/run: .venv/pyvenv.cfg pyproject.toml
+	@echo "installing mdsl and its dependencies into .venv"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+.venv/dev: .venv/run
+	@echo "installing the tests' and checks' tools into .venv"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+.venv/bench: .venv/dev
+	@echo "installing what the benchmarks compare with into .venv"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,bench]'
+	@touch $@

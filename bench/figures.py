@@ -1,0 +1,147 @@
+"""The figures of the first issue, each measured against what it is compared with in one run."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+import mdsl
+from bench import onnx_mlp, vm
+from bench.peak import fma_loop
+from bench.timing import interleave, ratio
+from mdsl.syntax.printer import print_module
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+SMALL_TILE = "pack,fuse,tile{sizes=[4,1,16]}"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure, and the bound that it must keep (`at most` or `at least`; None: for information)."""
+
+    name: str
+    value: float
+    unit: str
+    bound: str = ""
+    limit: float | None = None
+
+    @property
+    def kept(self) -> bool | None:
+        if self.limit is None:
+            return None
+        return self.value <= self.limit if self.bound == "at most" else self.value >= self.limit
+
+    def to_json(self) -> dict[str, object]:
+        return {**asdict(self), "kept": self.kept}
+
+
+def interpreter() -> Iterator[Figure]:
+    """What the interpreter itself costs."""
+    costs = vm.measure()
+    yield Figure("interpreter, a simple instruction (addi)", costs["ns per addi"], "ns", "at most", 1.5)
+    yield Figure("interpreter, a load", costs["ns per load"], "ns")
+    yield Figure("dispatch of an empty micro-kernel", costs["ns per dispatch"], "ns", "at most", 10)
+    yield Figure("the same, four in one instruction", costs["ns per dispatch in a batch of 4"], "ns")
+
+
+def matmul() -> Iterator[Figure]:
+    """512 x 512 x 512, f32, against the FMA peak; and what dispatching several kernels at a time gains."""
+    program = EXAMPLES / "matmul.mir"
+    inputs = _random((512, 512), (512, 512))
+    peak, operations = fma_loop()
+    one = mdsl.compile(program)
+    times = interleave({"one": lambda: one(*inputs), "peak": peak}, 4)
+    share = (2 * 512**3 / times["one"].median) / (operations / times["peak"].median)
+    yield Figure("matmul 512, FMA peak of this run", operations / times["peak"].median / 1e9, "GFLOP/s")
+    yield Figure("matmul 512, one thread", times["one"].median * 1e6, "us")
+    yield Figure("matmul 512, one thread, of the FMA peak", 100 * share, "%", "at least", 88)
+    if (os.cpu_count() or 1) >= 2:
+        two = mdsl.compile(program, threads=2)
+        times = interleave({"one": lambda: one(*inputs), "two": lambda: two(*inputs)}, 4)
+        yield Figure("matmul 512, two threads against one", ratio(times["one"], times["two"]), "x", "at least", 1.8)
+    for name, pipeline, limit in (("4x16 tiles", SMALL_TILE, 1.6), ("default tiles", None, 0.98)):
+        single = mdsl.compile(program, pipeline=pipeline)
+        unrolled = mdsl.compile(program, pipeline=pipeline, unroll_dispatch=4)
+        times = interleave({"single": _call(single, inputs), "unrolled": _call(unrolled, inputs)}, 4)
+        gain = ratio(times["single"], times["unrolled"])
+        yield Figure(f"matmul 512, {name}, unroll-dispatch=4 against single dispatch", gain, "x", "at least", limit)
+
+
+def ablation() -> Iterator[Figure]:
+    """The seed's table, on the MNIST CNN: VMVX became 178 times faster with a matmul micro-kernel."""
+    program = EXAMPLES / "mnist" / "cnn.mir"
+    inputs = _random((1, 1, 28, 28))
+    variants = {
+        "interpreted": mdsl.compile(program, ukernels=False),
+        "ukernels": mdsl.compile(program),
+        "unrolled": mdsl.compile(program, unroll_dispatch=4),
+        "jit": mdsl.compile(program, engine="jit", unroll_dispatch=4),
+    }
+    times = interleave({name: _call(exe, inputs) for name, exe in variants.items()}, 4)
+    yield Figure("MNIST CNN, interpreted", times["interpreted"].median * 1e6, "us")
+    yield Figure("MNIST CNN, + micro-kernels", times["ukernels"].median * 1e6, "us")
+    yield Figure("MNIST CNN, + unroll-dispatch=4", times["unrolled"].median * 1e6, "us")
+    yield Figure("MNIST CNN, jit", times["jit"].median * 1e6, "us")
+    yield Figure("MNIST CNN, micro-kernels against interpreted (seed: 178x)", ratio(times["interpreted"], times["ukernels"]), "x")
+
+
+def mlp() -> Iterator[Figure]:
+    """The MNIST MLP 784-512-512-10, batch 1, beside onnxruntime, one thread."""
+    (image,) = _random((1, 784))
+    try:
+        other = onnx_mlp.session()
+    except ImportError as error:
+        print(f"left out: the comparison with onnxruntime ({error})", file=sys.stderr)
+        return
+    exe = mdsl.compile(onnx_mlp.EXAMPLE)
+    worst = float(np.abs(np.asarray(exe(image)) - other(image)).max())
+    assert worst < 1e-5, f"the two disagree by {worst}"
+    times = interleave({"mdsl": lambda: exe(image), "onnxruntime": lambda: other(image)}, 4)
+    yield Figure("MNIST MLP, mdsl", times["mdsl"].median * 1e6, "us")
+    yield Figure("MNIST MLP, onnxruntime", times["onnxruntime"].median * 1e6, "us")
+    yield Figure("MNIST MLP, against onnxruntime", ratio(times["mdsl"], times["onnxruntime"]), "x", "at most", 1.5)
+
+
+def compiling() -> Iterator[Figure]:
+    """Parsing and printing a large module; the default pipeline in a new process, without and with the cache."""
+    lines = [f"  %v{i + 1} = nn.add %v{i}, %v0 : (tensor<4xf32>, tensor<4xf32>) -> tensor<4xf32>" for i in range(10_000)]
+    text = "\n".join(["func.func @main(%v0: tensor<4xf32>) -> tensor<4xf32> {", *lines, "  return %v10000 : tensor<4xf32>", "}"])
+    mdsl.parse("func.func @main() { return }")
+    start = time.perf_counter()
+    print_module(mdsl.parse(text))
+    yield Figure("parse + print of 10,000 ops", time.perf_counter() - start, "s", "at most", 3)
+    with tempfile.TemporaryDirectory() as folder:
+        cold = _compile_in_new_process(folder)
+        warm = min(_compile_in_new_process(folder) for _ in range(3))
+    yield Figure("MNIST CNN, text to executable, empty cache", cold, "s", "at most", 2)
+    yield Figure("MNIST CNN, text to executable, with the cache", warm, "s", "at most", 0.5)
+
+
+def _compile_in_new_process(cache: str) -> float:
+    """Seconds of `mdsl.compile` in a process of its own, imports included."""
+    program = EXAMPLES / "mnist" / "cnn.mir"
+    code = f"import time; s = time.perf_counter(); import mdsl; mdsl.compile({str(program)!r}); print(time.perf_counter() - s)"
+    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "MDSL_CACHE_DIR": cache}, capture_output=True, check=True)
+    return float(done.stdout)
+
+
+def _random(*shapes: tuple[int, ...]) -> list[np.ndarray]:
+    generator = np.random.default_rng(0)
+    return [generator.standard_normal(shape).astype(np.float32) for shape in shapes]
+
+
+def _call(exe: mdsl.Executable, inputs: list[np.ndarray]) -> Callable[[], object]:
+    return lambda: exe(*inputs)
+
+
+SECTIONS: dict[str, Callable[[], Iterator[Figure]]] = {
+    f.__name__: f for f in (interpreter, matmul, ablation, mlp, compiling)
+}

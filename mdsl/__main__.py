@@ -1,0 +1,5 @@
+"""`python -m mdsl` is `mdsl`."""
+
+from mdsl.cli import main
+
+main()

@@ -1,0 +1,71 @@
+"""The `mdsl` command: one file a subcommand. Anything heavy is imported inside the functions, for `--help` is fast."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from typing import Annotated
+
+import typer
+
+from mdsl.cli.bench import bench
+from mdsl.cli.compile import compile_
+from mdsl.cli.dis import dis
+from mdsl.cli.errors import shown
+from mdsl.cli.ops import ops
+from mdsl.cli.opt import OptCommand, opt
+from mdsl.cli.run import run
+
+app = typer.Typer(
+    name="mdsl",
+    help="Optimise, compile and run programs written in .mir text.",
+    no_args_is_help=True,
+    add_completion=False,  # its options cost a tenth of a second at every start
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("opt", cls=OptCommand)(opt)
+app.command("run")(run)
+app.command("compile")(compile_)
+app.command("dis")(dis)
+app.command("bench")(bench)
+app.command("ops")(ops)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from mdsl import __version__
+
+        typer.echo(f"mdsl {__version__}")
+        raise typer.Exit
+
+
+def _help(ctx: typer.Context, wanted: bool) -> None:
+    if wanted:
+        typer.echo(ctx.get_help())
+        raise typer.Exit
+
+
+# Typer's own help option, when it is not given, imports pydantic: a third of the time of a start.
+@app.callback(add_help_option=False)
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+    help: Annotated[
+        bool, typer.Option("--help", "-h", help="Show this message.", callback=_help, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """The console script. A user's error is one message on stderr and exit code 1, without a traceback."""
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `mdsl opt ... | head` ends quietly, as other tools do
+    try:
+        with shown():
+            app(prog_name="mdsl")
+    except SystemExit as end:
+        sys.exit(1 if end.code == 2 else end.code)

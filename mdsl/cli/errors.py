@@ -1,0 +1,37 @@
+"""From exceptions to messages."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def shown() -> Iterator[None]:
+    """Turns a user's error into its message on stderr and exit code 1; a pressed Ctrl-C into exit code 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        message = explain(error)
+        if message is None:
+            raise
+        print(message if "error:" in message else f"error: {message}", file=sys.stderr)
+        sys.exit(1)
+
+
+def explain(error: Exception) -> str | None:
+    """The message for an error that is the user's, None for one that is ours."""
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}error: {error.strerror or error}"
+    from mdsl.bytecode.module import BytecodeError
+    from mdsl.codegen.target import TargetError
+    from mdsl.ir.core import VerifyError
+    from mdsl.syntax.errors import MdslError
+
+    if isinstance(error, MdslError | BytecodeError | VerifyError | TargetError):
+        return str(error)
+    return None

@@ -1,0 +1,126 @@
+"""Reading programs and writing results; a file appears whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+if TYPE_CHECKING:
+    from mdsl.dialects.builtin import ModuleOp
+    from mdsl.ir.attributes import Resource
+
+
+def read_program(path: str) -> ModuleOp:
+    """The module in the `.mir` file `path`; `-` is stdin, whose weights must be in the text. Raises MdslError."""
+    from mdsl.syntax.errors import MdslError
+    from mdsl.syntax.parser import parse, parse_file
+
+    if path != "-":
+        return parse_file(Path(path))
+    try:
+        text = sys.stdin.buffer.read().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise MdslError(f"<stdin>: error: not a text file (byte {error.start} is not UTF-8)") from None
+    return parse(text, "<stdin>")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write that takes the place of `path` when all is written. Raises OSError naming `path`."""
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise OSError(error.errno, f"cannot write: {error.strerror}", str(path)) from None
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException as error:
+        with suppress(OSError):
+            os.unlink(temporary)
+        if isinstance(error, OSError):
+            raise OSError(error.errno, f"cannot write: {error.strerror}", str(path)) from None
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_text(text: str, output: Path | None) -> None:
+    """Writes to the file, or to stdout."""
+    if output is None or str(output) == "-":
+        sys.stdout.write(text)
+        return
+    with replacing(output) as file:
+        file.write(text.encode())
+
+
+def write_program(module: ModuleOp, output: Path | None, source: str, *, generic: bool = False) -> None:
+    """Writes the module's text to `output` or stdout, and its weights so that the text finds them.
+
+    A file gets a `.safetensors` beside it, unless it lies beside the one that it was read from. On stdout,
+    data that lies in no file follows the text as a resource section; a terminal is spared it.
+    """
+    from mdsl.syntax.printer import print_module
+    from mdsl.syntax.resources import used
+
+    resources = used(module)
+    inline = [name for name, resource in resources.items() if not resource.external]
+    if output is None or str(output) == "-":
+        terminal = sys.stdout.isatty()
+        if inline and terminal:
+            note(f"the data of {len(inline)} resources is not shown; -o writes it")
+        sys.stdout.write(print_module(module, generic=generic, data=not terminal))
+        return
+    weights, old = output.with_suffix(".safetensors"), Path(source).with_suffix(".safetensors")
+    if resources and (inline or not _same(weights, old)):
+        _write_weights(weights, resources, keep=old if _same(weights, old) else None)
+    write_text(print_module(module, generic=generic), output)
+
+
+def _same(a: Path, b: Path) -> bool:
+    return a.exists() and b.exists() and a.samefile(b)
+
+
+_SAFETENSORS = {
+    "f64": "F64", "f32": "F32", "f16": "F16", "bf16": "BF16",
+    "i64": "I64", "i32": "I32", "i16": "I16", "i8": "I8", "i1": "BOOL",
+}  # fmt: skip
+
+
+def _write_weights(path: Path, resources: dict[str, Resource], keep: Path | None) -> None:
+    """Writes a `.safetensors` file with the resources and, beneath them, the tensors of `keep`."""
+    import json
+
+    import numpy as np
+
+    from mdsl.ir.types import type_of_dtype
+    from mdsl.syntax.resources import load_weights
+
+    arrays = {**(load_weights(keep) if keep else {}), **{name: r.array for name, r in resources.items()}}
+    header: dict[str, object] = {}
+    offset = 0
+    for name, array in arrays.items():
+        dtype = _SAFETENSORS[str(type_of_dtype(array.dtype))]
+        header[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [offset, offset + array.nbytes]}
+        offset += array.nbytes
+    text = json.dumps(header).encode()
+    text += b" " * (-(len(text) + 8) % 64)
+    with replacing(path) as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for array in arrays.values():
+            file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+
+
+def note(text: str) -> None:
+    """Tells the user something beside the result."""
+    print(f"note: {text}", file=sys.stderr)

@@ -1,0 +1,121 @@
+"""`mdsl opt`: run passes on a program and print it, or what each pass did to it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from mdsl.cli.files import note
+from mdsl.cli.passes import pass_help, pass_names
+from mdsl.syntax.errors import MdslError, nearest
+
+if TYPE_CHECKING:
+    from mdsl.codegen.target import Target
+    from mdsl.dialects.builtin import ModuleOp
+    from mdsl.passes.base import Pass
+    from mdsl.passes.pipeline import Hook
+
+
+class OptCommand(TyperCommand):
+    """A command with a flag for every pass, kept in the order in which they are written."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        own = [name for parameter in self.params for name in (*parameter.opts, *parameter.secondary_opts)] + ["--help"]
+        passes = [f"--{name}" for name in pass_names()]
+        end = args.index("--") if "--" in args else len(args)
+        flags = [a for a in args[:end] if _name(a) in passes]
+        for arg in args[:end]:
+            if arg.startswith("--") and _name(arg) not in (*own, *passes):
+                hint = nearest(_name(arg), own + passes) or "; 'mdsl opt --help' lists them"
+                raise MdslError(f"error: no option or pass '{_name(arg)}'{hint}")
+        ctx.meta["mdsl.passes"] = flags
+        return super().parse_args(ctx, [a for i, a in enumerate(args) if i >= end or a not in flags])
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        with formatter.section("Passes, run in the order given"):
+            formatter.write_dl(pass_help())
+
+
+def _name(arg: str) -> str:
+    """The flag without its value."""
+    return arg.split("=", 1)[0].split("{", 1)[0]
+
+
+def opt(
+    ctx: typer.Context,
+    program: Annotated[str, typer.Argument(help="A .mir file; - for stdin.", metavar="FILE")],
+    pass_pipeline: Annotated[
+        str | None, typer.Option(help="'tile{sizes=[8,32]},unroll-dispatch{factor=4}': after the passes given as flags.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Write to this file.")] = None,
+    diff: Annotated[bool, typer.Option("--diff", help="Print the IR diff of each pass instead of the program.")] = False,
+    print_ir_after_all: Annotated[bool, typer.Option("--print-ir-after-all", help="Print the IR after every pass, on stderr.")] = False,
+    verify_each: Annotated[bool, typer.Option(help="Verify the IR after every pass.")] = True,
+    check_each: Annotated[
+        bool, typer.Option("--check-each", help="Run the program before and after each pass on random inputs and compare.")
+    ] = False,
+    timing: Annotated[bool, typer.Option("--timing", help="Print how long each pass took, on stderr.")] = False,
+    generic: Annotated[bool, typer.Option("--generic", help="Print every op in the generic form.")] = False,
+    target: Annotated[str, typer.Option(help="The machine to optimise for.")] = "host",
+) -> None:
+    """Run passes on a program, in the order given, and print the result.
+
+    A pass that needs a lower level than the program's gets it: the standard passes run first, silently.
+    """
+    from mdsl.cli.files import read_program, write_program
+    from mdsl.codegen.target import Target
+    from mdsl.passes.pipeline import parse_flag, parse_pipeline
+    from mdsl.report.diff import Diffs, Dump
+    from mdsl.report.timing import Timing
+
+    steps = [parse_flag(flag) for flag in ctx.meta["mdsl.passes"]]
+    steps += parse_pipeline(pass_pipeline) if pass_pipeline else []
+    machine = Target.parse(target)
+    module = read_program(program)
+    times = Timing()
+    every: list[Hook] = [times]
+    if print_ir_after_all:
+        every.append(Dump(lambda text: print(text, file=sys.stderr)))
+    if check_each:
+        from mdsl.report.check import Check
+
+        every.append(Check())
+    shown = _Diffs(coloured=diff and sys.stdout.isatty())
+    asked = Diffs(shown.show if diff else None, lambda step: note(f"pass '{step}' changed nothing"))
+    run_asked(module, steps, machine, every, asked, verify_each)
+    if timing:
+        sys.stderr.write(str(times))
+    if not diff or output is not None:
+        write_program(module, output, program, generic=generic)
+
+
+def run_asked(
+    module: ModuleOp, asked: list[Pass], machine: Target, every: list[Hook], watch: Hook, verify_each: bool
+) -> None:
+    """Runs the passes that were asked for, each after the standard passes that its level needs; `watch`
+    watches only the former."""
+    from mdsl.passes.levels import level_of, plan
+    from mdsl.passes.pipeline import run_passes
+
+    for lowering, step in plan(asked, level_of(module))[0]:
+        if lowering:
+            names = ", ".join(map(str, lowering))
+            note(f"pass '{step.name}' works on the {step.level} level; ran the standard passes down to it first: {names}")
+            run_passes(module, lowering, machine, hooks=every, verify_each=verify_each)
+        run_passes(module, [step], machine, hooks=[*every, watch], verify_each=verify_each)
+
+
+class _Diffs:
+    """Prints diffs on stdout, in colours on a terminal."""
+
+    def __init__(self, coloured: bool) -> None:
+        self.coloured = coloured
+
+    def show(self, text: str) -> None:
+        from mdsl.report.diff import coloured
+
+        sys.stdout.write(coloured(text) if self.coloured else text)

@@ -1,0 +1,69 @@
+"""`mdsl run`: run a program on inputs from files, numbers or chance."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mdsl.cli.files import note, replacing
+from mdsl.cli.load import Engine, PassPipeline, ProgramFile, Threads, Ukernels, UnrollDispatch, load_program
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from mdsl.executable import Executable
+
+
+def run(
+    program: ProgramFile,
+    input: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input",
+            help="NAME=x.npy, x.npz, 1x784xf32=0.5 or 1x784xf32=random; the name may be left out if there is one input.",
+        ),
+    ] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Write the outputs to this .npz file.")] = None,
+    engine: Engine = "vm",
+    threads: Threads = 1,
+    ukernels: Ukernels = True,
+    unroll_dispatch: UnrollDispatch = None,
+    pass_pipeline: PassPipeline = None,
+    seed: Annotated[int, typer.Option(help="Seed of random inputs.")] = 0,
+) -> None:
+    """Run a program and print its outputs."""
+    from mdsl.cli.inputs import read_inputs
+    from mdsl.signature import arrange, describe
+
+    executable = load_program(
+        program, engine, threads, ukernels=ukernels, unroll_dispatch=unroll_dispatch, pipeline=pass_pipeline
+    )
+    texts = input or [f"{spec.name}={describe(spec)}=random" for spec in executable.inputs]
+    if texts and not input:
+        note(f"no --input: random numbers of seed {seed} for {', '.join(s.name for s in executable.inputs)}")
+    results = executable(*arrange(executable.inputs, [], read_inputs(texts, executable.inputs, seed)))
+    arrays = list(results) if isinstance(results, tuple) else [results]
+    if output is not None:
+        _save(output, executable, arrays)
+    else:
+        _print(executable, arrays)
+
+
+def _print(executable: Executable, arrays: list[np.ndarray]) -> None:
+    import numpy as np
+
+    from mdsl.signature import describe
+
+    for spec, array in zip(executable.outputs, arrays, strict=True):
+        text = np.array2string(array, threshold=64, edgeitems=3, precision=6, suppress_small=True, max_line_width=100)
+        typer.echo(f"{spec.name}: {describe(spec)}\n{text}")
+
+
+def _save(path: Path, executable: Executable, arrays: list[np.ndarray]) -> None:
+    import numpy as np
+
+    named = {spec.name: array for spec, array in zip(executable.outputs, arrays, strict=True)}
+    with replacing(path) as file:
+        np.savez(file, **named)  # type: ignore[arg-type]

@@ -1,0 +1,1 @@
+"""What a person reads about passes and runs: IR diffs, timings, checks, tables."""

@@ -1,0 +1,145 @@
+"""mdsl.compile, load, parse, opt, and what they return."""
+
+from __future__ import annotations
+
+import pickle
+import re
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import mdsl
+
+ROOT = Path(__file__).parents[2]
+TEXT = """
+func.func @main(%x: tensor<4x8xf32>, %w: tensor<8x16xf32>) -> tensor<4x16xf32> {
+  %product = nn.matmul %x, %w : (tensor<4x8xf32>, tensor<8x16xf32>) -> tensor<4x16xf32>
+  %y = nn.relu %product : (tensor<4x16xf32>) -> tensor<4x16xf32>
+  return %y : tensor<4x16xf32>
+}
+"""
+TWO_RESULTS = """
+func.func @main(%x: tensor<3xf32>) -> (tensor<3xf32>, tensor<3xf32>) {
+  %negative = nn.neg %x : (tensor<3xf32>) -> tensor<3xf32>
+  %double = nn.add %x, %x : (tensor<3xf32>, tensor<3xf32>) -> tensor<3xf32>
+  return %negative, %double : tensor<3xf32>, tensor<3xf32>
+}
+"""
+X = np.random.default_rng(0).standard_normal((4, 8), np.float32)
+W = np.random.default_rng(1).standard_normal((8, 16), np.float32)
+Y = np.maximum(X @ W, 0)
+
+
+@pytest.mark.parametrize("engine", ["vm", "jit", "reference"])
+@pytest.mark.parametrize("settings", [{}, {"ukernels": False}, {"unroll_dispatch": 2}, {"pipeline": "tile{sizes=[2,16]}"}], ids=str)
+def test_every_engine_and_setting_agrees(engine: str, settings: dict[str, object]) -> None:
+    program = mdsl.compile(TEXT, engine=engine, **settings)
+    np.testing.assert_allclose(program(X, W), Y, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(program(w=W, x=X), Y, rtol=1e-5, atol=1e-5)
+
+
+def test_signature() -> None:
+    program = mdsl.compile(TEXT)
+    assert [(s.name, s.dtype, s.shape) for s in program.inputs] == [("x", "f32", (4, 8)), ("w", "f32", (8, 16))]
+    assert [(s.name, s.dtype, s.shape) for s in program.outputs] == [("y", "f32", (4, 16))]
+    assert repr(program) == "<Executable (x: 4x8xf32, w: 8x16xf32) -> (y: 4x16xf32), engine vm, threads 1>"
+
+
+def test_several_results_are_a_tuple() -> None:
+    negative, double = mdsl.compile(TWO_RESULTS)(np.float32([1, 2, 3]))
+    np.testing.assert_array_equal(negative, [-1, -2, -3])
+    np.testing.assert_array_equal(double, [2, 4, 6])
+
+
+def test_sources(tmp_path: Path) -> None:
+    path = tmp_path / "net.mir"
+    path.write_text(TEXT)
+    module = mdsl.parse(TEXT)
+    before = str(module)
+    for source in (path, str(path), TEXT, module):
+        np.testing.assert_allclose(mdsl.compile(source)(X, W), Y, rtol=1e-5, atol=1e-5)
+    assert str(module) == before, "compiling altered the module"
+
+
+@pytest.mark.parametrize("engine", ["vm", "reference"])
+def test_save_and_load(tmp_path: Path, engine: str) -> None:
+    mdsl.compile(TEXT, engine=engine).save(tmp_path / "net.mbc")
+    assert [p.name for p in tmp_path.iterdir()] == ["net.mbc"]
+    for program in (mdsl.load(tmp_path / "net.mbc"), mdsl.load(str(tmp_path / "net.mbc"), engine="jit", threads=2)):
+        np.testing.assert_allclose(program(X, W), Y, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(mdsl.compile(tmp_path / "net.mbc")(X, W), Y, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("engine", ["vm", "jit", "reference"])
+def test_pickle(engine: str) -> None:
+    program = pickle.loads(pickle.dumps(mdsl.compile(TEXT, engine=engine)))
+    assert program.engine == engine
+    np.testing.assert_allclose(program(X, W), Y, rtol=1e-5, atol=1e-5)
+
+
+def test_calls_from_several_threads() -> None:
+    program = mdsl.compile(TEXT, threads=2)
+    inputs = [X * i for i in range(64)]
+    with ThreadPoolExecutor(4) as pool:
+        for x, y in zip(inputs, pool.map(lambda x: program(x, W), inputs), strict=True):
+            np.testing.assert_allclose(y, np.maximum(x @ W, 0), rtol=1e-4, atol=1e-4)
+
+
+def test_an_array_that_is_not_contiguous_is_copied() -> None:
+    wide = np.zeros((4, 16), np.float32)
+    wide[:, ::2] = X
+    np.testing.assert_allclose(mdsl.compile(TEXT)(wide[:, ::2], np.asfortranarray(W)), Y, rtol=1e-5, atol=1e-5)
+
+
+def test_opt_returns_a_new_module() -> None:
+    module = mdsl.parse(TEXT)
+    lowered = mdsl.opt(module, "tile{sizes=[2,16]}")
+    assert "nn.matmul" in str(module)
+    assert "scf.forall" in str(lowered) and "nn." not in str(lowered)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda p: p(X), r"input 'w' is missing; the program takes x: 4x8xf32, w: 8x16xf32"),
+        (lambda p: p(X, W, X), r"got 3 inputs; the program takes x: 4x8xf32"),
+        (lambda p: p(X, v=W), r"no input 'v'"),
+        (lambda p: p(X, x=X), r"input 'x' was given twice"),
+        (lambda p: p(X.astype(np.float64), W), r"input 'x' must be 4x8xf32, got an array of dtype float64; .*astype\('float32'\)"),
+        (lambda p: p(X.T, W), r"input 'x' must be 4x8xf32, got an array of shape 8x4"),
+    ],
+)
+@pytest.mark.parametrize("engine", ["vm", "reference"])
+def test_wrong_calls(engine: str, call: object, message: str) -> None:
+    with pytest.raises(mdsl.MdslError, match=message):
+        call(mdsl.compile(TEXT, engine=engine))  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"engine": "referense"}, "unknown engine 'referense'; did you mean 'reference'?"),
+        ({"threads": 0}, "threads must be from 1"),
+        ({"unroll_dispatch": 0}, "unroll_dispatch must be at least 1"),
+        ({"target": "z80"}, "unknown target 'z80'"),
+        ({"pipeline": "tile{size=[4]}"}, "pass 'tile' has no option 'size'; did you mean 'sizes'?"),
+    ],
+)
+def test_wrong_settings(arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(mdsl.MdslError, match=re.escape(message)):
+        mdsl.compile(TEXT, **arguments)  # type: ignore[arg-type]
+
+
+def test_unknown_dimensions_are_refused() -> None:
+    text = "func.func @main(%x: tensor<?x8xf32>) -> tensor<?x8xf32> {\n  return %x : tensor<?x8xf32>\n}\n"
+    with pytest.raises(mdsl.MdslError, match="input %x is tensor<.x8xf32>: a program's dimensions must be known"):
+        mdsl.compile(text)
+
+
+def test_import_is_light() -> None:
+    code = "import sys, mdsl; print([m for m in ('numpy', 'llvmlite', 'lark') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout.strip() == "[]"

@@ -1,0 +1,183 @@
+"""Whatever is wrong with the input, the user gets one message that says where, exit code 1, and no half-written file."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[2]
+HEAD = "func.func @main(%x: tensor<4x8xf32>) -> tensor<4x8xf32> {\n"
+TAIL = "  return %y : tensor<4x8xf32>\n}\n"
+GOOD = f"{HEAD}  %y = nn.relu %x : (tensor<4x8xf32>) -> tensor<4x8xf32>\n{TAIL}"
+
+
+def program(line: str) -> str:
+    return f"{HEAD}  {line}\n{TAIL}"
+
+
+RELU = "%y = nn.relu %x : (tensor<4x8xf32>) -> tensor<4x8xf32>"
+
+# What the text is, and the first line of the message (a regular expression) and the text over its caret.
+TEXTS = {
+    "syntax": (program("%y = nn.relu %x : (tensor<4x8xf32> -> tensor<4x8xf32>"), r"net\.mir:2:\d+: error: (expected|unexpected) ", None),
+    "end of text": (HEAD, r"net\.mir:1:\d+: error: .*got the end of the text", None),
+    "bad character": (program("%y = nn.relu %x ` 4"), r"net\.mir:2:19: error: .*got '`'", "`"),
+    "unknown op": (program(RELU.replace("relu", "relv")), r"net\.mir:2:8: error: unknown operation 'nn\.relv'; did you mean 'nn\.relu'\?", "nn.relv"),
+    "operand type": (program(RELU.replace("(tensor<4x8", "(tensor<4x9")), r"net\.mir:2:\d+: error: %x is of type tensor<4x8xf32>", None),
+    "result type": (program(RELU.replace("-> tensor<4x8", "-> tensor<4x9")), r"net\.mir:\d:\d+: error: ", None),
+    "undefined value": (program(RELU.replace("%x", "%z")), r"net\.mir:2:16: error: %z is not defined", "%z"),
+    "attribute": (program("%y = nn.softmax %x {axis = \"one\"} : (tensor<4x8xf32>) -> tensor<4x8xf32>"), r"net\.mir:2:8: error: .*attribute 'axis' must be an integer", "nn.softmax"),
+    "attribute value": (program("%y = nn.softmax %x {axis = 7} : (tensor<4x8xf32>) -> tensor<4x8xf32>"), r"net\.mir:2:8: error: .*axis", "nn.softmax"),
+    "redefined value": (program(f"{RELU}\n  {RELU}"), r"net\.mir:3:\d+: error: %y is already defined", None),
+    "no weights file": (program("%y = arith.constant dense_resource<w> : tensor<4x8xf32>"), r"net\.mir:2:\d+: error: resource 'w' is not in the text and the weights file .*net\.safetensors does not exist", None),
+    "not a type": (program("%y = nn.relu %x : (tensor<4x8xf31>) -> tensor<4x8xf32>"), r"net\.mir:2:\d+: error: ", None),
+    "no function": ("", r"(net\.mir: )?error: the program has no function @main", None),
+}  # fmt: skip
+
+
+def mdsl(*args: object, input: bytes | None = None) -> tuple[int, str, str]:
+    done = subprocess.run([sys.executable, "-m", "mdsl", *map(str, args)], capture_output=True, input=input, env=_environment())
+    return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+
+def _environment() -> dict[str, str]:
+    import os
+
+    return {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "good.mir").write_text(GOOD)
+    return tmp_path
+
+
+def refused(*args: object, message: str, input: bytes | None = None) -> str:
+    """Runs the command, which must fail cleanly with a message that the pattern matches."""
+    before = sorted(Path().iterdir())
+    code, out, err = mdsl(*args, input=input)
+    assert "Traceback" not in err, err
+    assert code == 1, (code, out, err)
+    assert re.search(message, err), err
+    assert out == ""
+    assert sorted(Path().iterdir()) == before, "a file was left behind"
+    return err
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_text(name: str) -> None:
+    text, message, marked = TEXTS[name]
+    Path("net.mir").write_text(text)
+    err = refused("run", "net.mir", "-o", "out.npz", message=message)
+    if "net.mir:" in err:
+        first, line, caret = err.rstrip("\n").split("\n")
+        assert line == text.split("\n")[int(first.split(":")[1]) - 1]
+        assert re.fullmatch(r"[ \t]*\^+", caret)
+        if marked is not None:
+            start = caret.index("^")
+            assert line[start : start + len(caret.strip())] == marked
+    refused("compile", "net.mir", message=message)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["run", "none.mir"], r"none\.mir: error: cannot read the file: No such file"),
+        (["run", "."], r"\.: error: cannot read the file: Is a directory"),
+        (["dis", "none.mbc"], r"none\.mbc: error: No such file"),
+        (["dis", "good.mir"], r"good\.mir: error: .*\(at byte 0\)"),
+        (["opt", "good.mir", "--tyle=4"], r"error: no option or pass '--tyle'; did you mean '--tile'\?"),
+        (["opt", "good.mir", "--tile=4xq"], r"command line:1:8: error: option 'sizes' of pass 'tile' takes integers .*, got '4xq'"),
+        (["opt", "good.mir", "--inline=4"], r"command line:1:10: error: pass 'inline' takes no options"),
+        (["opt", "good.mir", "--pass-pipeline=tile{size=4}"], r"--pass-pipeline:1:6: error: pass 'tile' has no option 'size'; did you mean 'sizes'\?"),
+        (["opt", "good.mir", "--pass-pipeline=tile{sizes=[4,8]},fusee"], r"--pass-pipeline:1:19: error: unknown pass 'fusee'; did you mean 'fuse'\?"),
+        (["opt", "good.mir", "--pass-pipeline=tile{sizes=[4"], r"--pass-pipeline:1:\d+: error: "),
+        (["opt", "good.mir", "--pass-pipeline="], r"error: unknown pass ''; passes: inline, "),
+        (["opt", "good.mir", "--target=z80"], r"error: unknown target 'z80'; known targets: host, "),
+        (["opt", "good.mir", "-o", "none/out.mir"], r"none/out\.mir: error: cannot write: No such file"),
+        (["compile", "good.mir", "-o", "none/out.mbc"], r"none/out\.mbc: error: cannot write: No such file"),
+        (["compile", "good.mir", "-o", "."], r"error: cannot write: "),
+        (["run", "good.mir", "-o", "none/out.npz"], r"none/out\.npz: error: cannot write: No such file"),
+        (["run", "good.mir", "--engine=vn"], r"error: unknown engine 'vn' \(engines: vm, jit, reference\)"),
+        (["run", "good.mir", "--threads=0"], r"error: threads must be from 1"),
+        (["run", "good.mir", "--unroll-dispatch=0"], r"error: unroll_dispatch must be at least 1"),
+        (["run", "good.mir", "--input", "y=4x8xf32=1"], r"error: --input y=4x8xf32=1: no input 'y'.* \(inputs: x\)"),
+        (["run", "good.mir", "--input", "4x9xf32=1"], r"error: --input 4x9xf32=1: input 'x' is 4x8xf32, not 4x9xf32"),
+        (["run", "good.mir", "--input", "4x8xf64=1"], r"error: --input 4x8xf64=1: input 'x' is 4x8xf32, not 4x8xf64"),
+        (["run", "good.mir", "--input", "4x8xf32=one"], r"error: --input 4x8xf32=one: 'one' is neither 'random' nor a number of type f32"),
+        (["run", "good.mir", "--input", "4x8"], r"error: --input 4x8: expected NAME=x\.npy, x\.npz, "),
+        (["run", "good.mir", "--input", "none.npy"], r"none\.npy: error: No such file"),
+        (["run", "good.mir", "--input", "x=broken.npz"], r"error: --input x=broken\.npz: not a readable NumPy file"),
+        (["run", "good.mir", "--input", "float64.npy"], r"error: input 'x' must be 4x8xf32, got an array of dtype float64; convert it with \.astype\('float32'\)"),
+        (["run", "good.mir", "--input", "wide.npy"], r"error: input 'x' must be 4x8xf32, got an array of shape 4x9"),
+        (["run", "good.mir", "--input", "x=two.npz"], r"error: --input x=two\.npz: no array 'x' in the file \(it has a, b\)"),
+        (["run", "good.mir", "--input", "4x8xf32=1", "--input", "4x8xf32=2"], r"error: --input 4x8xf32=2: input 'x' was given twice"),
+        (["compile", "-"], r"error: "),
+        (["bench", "good.mbc", "--ablation"], r"good\.mbc: error: "),
+        (["ops", "nn.conv3d"], r"error: no operation or dialect 'nn\.conv3d'; did you mean 'nn\.conv2d'\?"),
+        (["frobnicate"], r"No such command"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)  # fmt: skip
+def test_command_line(args: list[str], message: str) -> None:
+    np.save("float64.npy", np.zeros((4, 8)))
+    np.save("wide.npy", np.zeros((4, 9), np.float32))
+    np.savez("two.npz", a=np.zeros(1), b=np.zeros(1))
+    Path("broken.npz").write_bytes(b"PK\x03\x04 not really")
+    refused(*args, message=message, input=b"func.func")
+
+
+def test_weights() -> None:
+    text = program("%y = arith.constant dense_resource<weight> : tensor<4x8xf32>")
+    Path("net.mir").write_text(text)
+    weights = Path("net.safetensors")
+    header = b'{"weigth":{"dtype":"F32","shape":[4,8],"data_offsets":[0,128]}}'
+    weights.write_bytes(len(header).to_bytes(8, "little") + header + bytes(128))
+    refused("run", "net.mir", message=r"net\.mir:2:\d+: error: no tensor 'weight' in .*net\.safetensors; did you mean 'weigth'\?")
+    header = b'{"weight":{"dtype":"F32","shape":[8,4],"data_offsets":[0,128]}}'
+    weights.write_bytes(len(header).to_bytes(8, "little") + header + bytes(128))
+    refused("run", "net.mir", message=r"net\.mir:2:\d+: error: resource 'weight' is a tensor<8x4xf32>, not a tensor<4x8xf32>")
+    weights.write_bytes(len(header).to_bytes(8, "little") + header + bytes(100))
+    refused("run", "net.mir", message=r"net\.safetensors: error: not a readable \.safetensors file")
+    weights.write_bytes(b"short")
+    refused("run", "net.mir", message=r"net\.safetensors: error: not a readable \.safetensors file")
+
+
+def test_text_that_is_not_text() -> None:
+    Path("net.mir").write_bytes(b"func.func \xff\xfe")
+    refused("run", "net.mir", message=r"net\.mir: error: not a text file \(byte 10 is not UTF-8\)")
+    refused("opt", "-", message=r"<stdin>: error: not a text file \(byte 0 is not UTF-8\)", input=b"\xff")
+
+
+def test_bytecode() -> None:
+    assert mdsl("compile", "good.mir")[0] == 0
+    data = Path("good.mbc").read_bytes()
+    version = data[:8] + (99).to_bytes(4, "little") + data[12:]
+    flipped = bytearray(data)
+    flipped[len(data) // 2] ^= 0x40
+    broken = {
+        "empty": (b"", r"\(at byte 0\)"),
+        "truncated": (data[: len(data) // 2], r"\(at byte \d+\)"),
+        "header": (data[:20], r"\(at byte \d+\)"),
+        "altered": (bytes(flipped), r"\(at byte \d+\)"),
+        "version": (version, r"version 99.*\(at byte 8\)"),
+        "magic": (b"x" + data[1:], r"\(at byte 0\)"),
+    }
+    for name, (content, message) in broken.items():
+        Path("bad.mbc").write_bytes(content)
+        for command in ("run", "dis"):
+            err = refused(command, "bad.mbc", message=rf"bad\.mbc: error: .*{message}")
+            assert err.count("\n") == 1, (name, err)
+
+
+def test_an_output_that_fails_keeps_the_old_file() -> None:
+    Path("out.mir").write_text("old")
+    Path("net.mir").write_text(TEXTS["unknown op"][0])
+    refused("opt", "net.mir", "--canonicalize", "-o", "out.mir", message="unknown operation")
+    assert Path("out.mir").read_text() == "old"

@@ -1,0 +1,176 @@
+"""The commands, as a user calls them."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+from mdsl.cli import app
+from mdsl.cli.passes import pass_help, pass_names
+from mdsl.passes import PASSES
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples"
+COMMAND = [sys.executable, "-m", "mdsl"]
+TEXT = """func.func @main(%x: tensor<4x8xf32>) -> tensor<4x16xf32> {
+  %w = arith.constant dense<0.5> : tensor<8x16xf32>
+  %y = nn.matmul %x, %w : (tensor<4x8xf32>, tensor<8x16xf32>) -> tensor<4x16xf32>
+  func.return %y : tensor<4x16xf32>
+}
+"""
+
+
+@pytest.fixture
+def net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "net.mir"
+    path.write_text(TEXT)
+    return path
+
+
+def mdsl(*args: object, input: str | None = None) -> Result:
+    result = CliRunner().invoke(app, [str(a) for a in args], input=input)
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def test_opt_without_passes_prints_the_canonical_form(net: Path) -> None:
+    assert mdsl("opt", net).stdout == TEXT
+    assert mdsl("opt", "-", input=TEXT).stdout == TEXT
+    assert mdsl("opt", "--generic", net).stdout.startswith('"builtin.module"() ({\n')
+
+
+def test_opt_runs_passes_in_the_order_given(net: Path) -> None:
+    result = mdsl("opt", net, "--lower-nn", "--diff", "--tile=2x16", "--fuse", "--pass-pipeline=canonicalize,outline-ukernels")
+    headers = [line for line in result.stdout.splitlines() if line.startswith("--- ")]
+    assert headers == ["--- before lower-nn", "--- before tile{sizes=[2,16]}", "--- before outline-ukernels"]
+    assert "note: pass 'fuse' changed nothing" in result.stderr
+
+
+def test_opt_lowers_as_far_as_a_pass_needs(net: Path) -> None:
+    result = mdsl("opt", "--unroll-dispatch=2", net, "--diff")
+    assert "pass 'unroll-dispatch' works on the kernels level; ran the standard passes down to it first: inline, " in result.stderr
+    assert "--- before tile" not in result.stdout
+
+
+def test_opt_watches(net: Path) -> None:
+    result = mdsl("opt", "--canonicalize", "--lower-nn", "--check-each", "--timing", "--print-ir-after-all", net)
+    assert "// ---- IR after canonicalize ----" in result.stderr
+    assert "100.0 %  total" in result.stderr
+    assert "linalg." in result.stdout
+
+
+def test_weights_go_where_the_text_is(tmp_path: Path) -> None:
+    out = tmp_path / "folded.mir"
+    mdsl("opt", "--fold-batchnorm", EXAMPLES / "mnist" / "cnn.mir", "-o", out)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["folded.mir", "folded.safetensors"]
+    same = ["--input", "1x1x28x28xf32=0.25", "--engine", "reference"]
+    original = mdsl("run", EXAMPLES / "mnist" / "cnn.mir", *same)
+    assert mdsl("run", out, *same).stdout == original.stdout
+    # Written over itself: the tensors that the text names stay readable.
+    mdsl("opt", "--lower-nn", out, "-o", out)
+    assert mdsl("run", out, *same).stdout == original.stdout
+    # Through a pipe, new data travels in the text.
+    text = mdsl("opt", "--fold-batchnorm", EXAMPLES / "mnist" / "cnn.mir").stdout
+    assert "dialect_resources" in text
+
+
+def test_compile_dis_and_run(net: Path) -> None:
+    assert mdsl("compile", net).exit_code == 0
+    assert (net.parent / "net.mbc").exists()
+    listing = mdsl("dis", "net.mbc").stdout
+    assert "function @main(x: tensor<4x8xf32>) -> (y: tensor<4x16xf32>) {" in listing and "ukernel.func" in listing
+    assert "ukernel.func" not in mdsl("dis", "net.mbc", "--no-kernels").stdout
+    assert mdsl("run", "net.mbc", "--input", "4x8xf32=1").stdout == mdsl("run", net, "--input", "4x8xf32=1").stdout
+
+
+@pytest.mark.parametrize(("emit", "word"), [("mir", "vm.func"), ("llvm", "define void @"), ("asm", ".globl")])
+def test_compile_to_text(net: Path, emit: str, word: str) -> None:
+    assert word in mdsl("compile", net, f"--emit={emit}", "--target=avx2").stdout
+    assert [p.name for p in net.parent.iterdir()] == ["net.mir"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [[], ["--engine=jit"], ["--engine=reference"], ["--threads=2"], ["--no-ukernels"], ["--unroll-dispatch=2"]],
+    ids=" ".join,
+)
+def test_run(net: Path, options: list[str]) -> None:
+    x = np.arange(32, dtype=np.float32).reshape(4, 8)
+    np.save("x.npy", x)
+    np.savez("x.npz", x=x, other=x)
+    for spec in ("x.npy", "x=x.npy", "x=x.npz"):
+        assert mdsl("run", net, "--input", spec, "--output", "out.npz", *options).exit_code == 0
+        with np.load("out.npz") as out:
+            np.testing.assert_allclose(out["y"], x @ np.full((8, 16), 0.5, np.float32))
+
+
+def test_run_takes_any_level(net: Path) -> None:
+    expected = mdsl("run", net, "--input", "x=4x8xf32=1").stdout
+    for step in ("lower-nn", "fuse", "tile", "outline-ukernels", "bufferize", "plan-memory", "vectorize", "lower-vm"):
+        level = net.parent / f"{step}.mir"
+        mdsl("opt", f"--{step}", net, "-o", level)
+        assert mdsl("run", level, "--input", "x=4x8xf32=1").stdout == expected, step
+        assert mdsl("run", level, "--engine=reference", "--input", "x=4x8xf32=1").stdout == expected, step
+
+
+def test_run_with_random_numbers(net: Path) -> None:
+    result = mdsl("run", net)
+    assert "note: no --input: random numbers of seed 0 for x" in result.stderr
+    assert result.stdout == mdsl("run", net, "--input", "4x8xf32=random").stdout
+    assert result.stdout != mdsl("run", net, "--seed=1").stdout
+
+
+def test_bench(net: Path) -> None:
+    assert "median of" in mdsl("bench", net, "--runs=20").stdout
+    found = json.loads(mdsl("bench", net, "--runs=20", "--json").stdout)
+    assert found["timing"]["median"] > 0 and found["profile"]["instructions"] > 0
+    rows = json.loads(mdsl("bench", net, "--runs=20", "--ablation", "--json").stdout)["rows"]
+    assert [row["name"] for row in rows] == ["interpreted", "+ micro-kernels", "+ unroll-dispatch=4", "jit"]
+    assert rows[0]["kernel_calls"] == 0 < rows[1]["kernel_calls"]
+
+
+def test_ops() -> None:
+    assert "nn.conv2d" in mdsl("ops").stdout
+    assert "strides" in mdsl("ops", "nn.conv2d").stdout
+
+
+def test_help_of_passes_is_that_of_the_classes() -> None:
+    assert pass_names() == [p.name for p in PASSES]
+    for step, (_, text) in zip(PASSES, pass_help(), strict=True):
+        assert step.__doc__ is not None
+        assert text.startswith(step.__doc__.partition("\n")[0])
+
+
+@pytest.mark.parametrize("command", [[], ["opt"], ["run"], ["compile"], ["dis"], ["bench"], ["ops"]], ids=" ".join)
+def test_help_is_fast(command: list[str]) -> None:
+    seconds: list[float] = []
+    for _ in range(3):
+        start = time.perf_counter()
+        done = subprocess.run([*COMMAND, *command, "--help"], capture_output=True, text=True, check=True, cwd=ROOT)
+        seconds.append(time.perf_counter() - start)
+        assert "Usage: mdsl" in done.stdout
+    assert min(seconds) < 0.3 * 3, "three times the limit: the machine may be busy"
+    heavy = f"import sys; sys.argv = ['mdsl', *{command!r}, '--help']\nfrom mdsl.cli import app\ntry: app()\nexcept SystemExit: pass\n"
+    heavy += "print([m for m in ('numpy', 'llvmlite', 'lark', 'rich', 'pydantic') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_closed_pipe_is_no_error(net: Path) -> None:
+    process = subprocess.Popen(
+        [*COMMAND, "opt", str(net)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
+    )
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait() == -signal.SIGPIPE

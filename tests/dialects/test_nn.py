@@ -1,0 +1,393 @@
+# ruff: noqa: E501  (a table of one-line programs and messages)
+"""nn: the reference against plain loops and formulas, shape inference, and what the verifier says."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from itertools import product
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import mdsl.reference  # noqa: F401  (registers the semantics)
+from mdsl.dialects import nn
+from mdsl.dialects.nn_base import NnOp, tensor
+from mdsl.ir.core import Block, Value
+from mdsl.ir.types import FLOATS, TensorType, Type, dtype_of, f32, i1, i8, i32, i64, type_of_dtype
+from mdsl.reference.registry import SEMANTICS
+from mdsl.syntax.errors import MdslError
+from mdsl.syntax.parser import parse
+
+RANDOM = np.random.default_rng(7)
+
+
+def compute(kind: type[NnOp], /, *arrays: np.ndarray, result: Type | None = None, **attributes: Any) -> np.ndarray:
+    """What the reference makes of one op; its inferred type is checked against the array."""
+    values = [Value(TensorType(a.shape, type_of_dtype(a.dtype))) for a in arrays]
+    op = kind(*values, results=None if result is None else [result], **attributes)
+    op.verify_op()
+    with np.errstate(all="ignore"):
+        found = SEMANTICS[op.name](op, *arrays)
+    wanted = tensor(op.result)
+    assert found.shape == wanted.shape and found.dtype == dtype_of(wanted.element)
+    return found
+
+
+def normal(*shape: int) -> np.ndarray:
+    return RANDOM.standard_normal(shape).astype(np.float32)
+
+
+def close(found: np.ndarray, wanted: Any) -> None:
+    np.testing.assert_allclose(found, wanted, rtol=1e-6, atol=1e-7)
+
+
+# Layers, against loops ------------------------------------------------------------------------------------
+
+
+def naive_conv2d(
+    x: np.ndarray, w: np.ndarray, strides: list[int], pads: list[int], dilations: list[int], groups: int
+) -> np.ndarray:
+    (n, c, height, width), (o, per_group, kh, kw) = x.shape, w.shape
+    oh = (height + pads[0] + pads[2] - dilations[0] * (kh - 1) - 1) // strides[0] + 1
+    ow = (width + pads[1] + pads[3] - dilations[1] * (kw - 1) - 1) // strides[1] + 1
+    y = np.zeros((n, o, oh, ow))
+    for b, f, i, j, k, p, q in product(*map(range, (n, o, oh, ow, per_group, kh, kw))):
+        row = i * strides[0] + p * dilations[0] - pads[0]
+        column = j * strides[1] + q * dilations[1] - pads[1]
+        if 0 <= row < height and 0 <= column < width:
+            channel = f // (o // groups) * (c // groups) + k
+            y[b, f, i, j] += float(x[b, channel, row, column]) * float(w[f, k, p, q])
+    return y
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.data())
+def test_conv2d(data: st.DataObject) -> None:
+    draw = data.draw
+    groups, kernel = draw(st.integers(1, 2)), draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
+    strides, dilations = (draw(st.lists(st.integers(1, 2), min_size=2, max_size=2)) for _ in range(2))
+    pads = draw(st.lists(st.integers(0, 2), min_size=4, max_size=4))
+    x, w, bias = normal(1, 2 * groups, 5, 6), normal(2 * groups, 2, *kernel), normal(2 * groups)
+    common = {"strides": strides, "pads": pads, "dilations": dilations, "groups": groups}
+    wanted = naive_conv2d(x, w, strides, pads, dilations, groups) + bias[:, None, None]
+    close(compute(nn.Conv2d, x, w, bias, **common), wanted.astype(np.float32))
+    last = compute(nn.Conv2d, x.transpose(0, 2, 3, 1), w, bias, layout="nhwc", **common)
+    close(last.transpose(0, 3, 1, 2), wanted.astype(np.float32))
+
+
+def windows(size: int, kernel: int, stride: int, pad: int) -> list[np.ndarray]:
+    """For each place along one axis of `size`, the positions in the image that the window sees."""
+    starts = range(-pad, size + pad - kernel + 1, stride)
+    return [np.array([p for p in range(start, start + kernel) if 0 <= p < size]) for start in starts]
+
+
+@pytest.mark.parametrize("kernel", [1, 2, 3])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("pad", [0, 1])
+def test_poolings(kernel: int, stride: int, pad: int) -> None:
+    if pad >= kernel:
+        return
+    x = normal(1, 2, 6, 7)
+    rows, columns = (windows(s, kernel, stride, pad) for s in (6, 7))
+    common = {"kernel": [kernel, kernel], "strides": [stride, stride], "pads": [pad] * 4}
+    parts = [[x[:, :, r][:, :, :, c] for c in columns] for r in rows]
+
+    def table(f: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        return np.stack([np.stack([f(p) for p in line], -1) for line in parts], -2)
+
+    close(compute(nn.MaxPool2d, x, **common), table(lambda p: p.max(axis=(2, 3))))
+    close(compute(nn.AvgPool2d, x, **common), table(lambda p: p.mean(axis=(2, 3))))
+    everything = table(lambda p: p.sum(axis=(2, 3)) / kernel**2)
+    close(compute(nn.AvgPool2d, x, count_include_pad=True, **common), everything)
+    last = compute(nn.MaxPool2d, x.transpose(0, 2, 3, 1), layout="nhwc", **common)
+    np.testing.assert_array_equal(last.transpose(0, 3, 1, 2), compute(nn.MaxPool2d, x, **common))
+
+
+def test_ceil_mode_keeps_a_partial_window_but_none_in_the_padding() -> None:
+    x = np.arange(5, dtype=np.float32).reshape(1, 1, 1, 5)
+    common = {"kernel": [1, 2], "strides": [1, 2], "ceil_mode": True}
+    assert compute(nn.MaxPool2d, x, **common).ravel().tolist() == [1, 3, 4]
+    assert compute(nn.AvgPool2d, x, **common).ravel().tolist() == [0.5, 2.5, 4]
+    padded = {**common, "kernel": [1, 3], "strides": [1, 3], "pads": [0, 1, 0, 1]}
+    assert compute(nn.MaxPool2d, x, **padded).ravel().tolist() == [1, 4]
+    assert compute(nn.AvgPool2d, x, count_include_pad=True, **padded).ravel().tolist() == [1 / np.float32(3), 3]
+
+
+def test_matrix_products() -> None:
+    a, b, bias = normal(2, 1, 3, 4), normal(5, 4, 6), normal(6)
+    wanted = np.zeros((2, 5, 3, 6))
+    for n, g, i, j, k in product(range(2), range(5), range(3), range(6), range(4)):
+        wanted[n, g, i, j] += float(a[n, 0, i, k]) * float(b[g, k, j])
+    close(compute(nn.Matmul, a, b), wanted.astype(np.float32))
+    close(compute(nn.Linear, a, np.ascontiguousarray(b[0].T), bias), (wanted[:, :1] + bias).astype(np.float32))
+    assert compute(nn.Matmul, a[0, 0, 0], b[0, :, 0]).shape == ()
+
+
+def test_normalisations() -> None:
+    x, scale, shift, mean, variance = normal(2, 3, 4), *(normal(3) for _ in range(3)), RANDOM.random(3).astype(np.float32)
+    y = compute(nn.BatchNorm, x, scale, shift, mean, variance, epsilon=0.1)
+    for n, c, i in product(range(2), range(3), range(4)):
+        wanted = (x[n, c, i] - mean[c]) / math.sqrt(variance[c] + 0.1) * scale[c] + shift[c]
+        assert math.isclose(y[n, c, i], wanted, rel_tol=1e-5, abs_tol=1e-6)
+    y = compute(nn.LayerNorm, x, np.ones((3, 4), np.float32), axis=1, epsilon=0.0)
+    close(y.mean(axis=(1, 2)), np.zeros(2))
+    np.testing.assert_allclose(y.std(axis=(1, 2)), np.ones(2), rtol=1e-5)
+    scaled = compute(nn.LayerNorm, x, np.full(4, 2, np.float32), np.ones(4, np.float32))
+    np.testing.assert_allclose(scaled.mean(axis=2), np.ones((2, 3)), rtol=1e-5)
+
+
+def test_softmax() -> None:
+    x = normal(3, 5)
+    y = compute(nn.Softmax, x, axis=0)
+    for i, j in product(range(3), range(5)):
+        assert math.isclose(y[i, j], math.exp(x[i, j]) / sum(math.exp(v) for v in x[:, j]), rel_tol=1e-5)
+    np.testing.assert_allclose(np.exp(compute(nn.LogSoftmax, x, axis=0)), y, rtol=1e-5)
+    assert compute(nn.Softmax, np.array([1e4, 0], np.float32)).tolist() == [1, 0]
+
+
+# Elementwise, against Python's own arithmetic -------------------------------------------------------------
+
+FORMULAS: dict[type[NnOp], Callable[[float], float]] = {
+    nn.Relu: lambda x: max(x, 0.0),
+    nn.LeakyRelu: lambda x: x if x >= 0 else 0.01 * x,
+    nn.Sigmoid: lambda x: 1 / (1 + math.exp(-x)),
+    nn.Tanh: math.tanh,
+    nn.Gelu: lambda x: x * 0.5 * math.erfc(-x / math.sqrt(2)),
+    nn.Erf: math.erf,
+    nn.Exp: math.exp,
+    nn.Neg: lambda x: -x,
+    nn.Abs: abs,
+}
+
+
+@pytest.mark.parametrize("kind", FORMULAS, ids=lambda k: k.name)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16, ml_dtypes.bfloat16])
+def test_unary(kind: type[NnOp], dtype: type) -> None:
+    x = RANDOM.uniform(-4, 4, 50).astype(dtype)
+    wanted = np.array([FORMULAS[kind](float(v)) for v in x])
+    found = compute(kind, x)
+    step = float(ml_dtypes.finfo(dtype).eps)  # rounded once: half a step, and a little for float64's own rounding
+    np.testing.assert_allclose(found.astype(np.float64), wanted, rtol=0.51 * step + 1e-13, atol=1e-7)
+
+
+def test_clip_log_sqrt_and_the_other_gelu() -> None:
+    x = np.array([-2, 0.5, 3], np.float32)
+    assert compute(nn.Clip, x, min=-1.0, max=1.0).tolist() == [-1, 0.5, 1]
+    assert compute(nn.Clip, x, max=1.0).tolist() == [-2, 0.5, 1]
+    assert compute(nn.Sqrt, np.array([4, 9], np.float32)).tolist() == [2, 3]
+    close(compute(nn.Log, np.array([1, math.e], np.float32)), [0, 1])
+    close(compute(nn.Gelu, x, approximate="tanh"), [-0.0454023, 0.345714, 2.9963627])
+
+
+@pytest.mark.parametrize(
+    ("kind", "wanted"),
+    [
+        (nn.Add, [10, -4, 9]), (nn.Sub, [4, -10, -5]), (nn.Mul, [21, -21, 14]), (nn.Div, [2, -2, 0]),
+        (nn.Maximum, [7, 3, 7]), (nn.Minimum, [3, -7, 2]),
+    ],
+)  # fmt: skip
+def test_integer_arithmetic(kind: type[NnOp], wanted: list[int]) -> None:
+    a, b = np.array([7, -7, 2], np.int32), np.array([3, 3, 7], np.int32)
+    assert compute(kind, a, b).tolist() == wanted
+
+
+def test_float_arithmetic_broadcasts() -> None:
+    a, b = normal(3, 1, 2), np.abs(normal(4, 1)) + 1
+    for kind, f in ((nn.Add, float.__add__), (nn.Div, float.__truediv__), (nn.Sub, float.__sub__), (nn.Mul, float.__mul__)):
+        y = compute(kind, a, b)
+        assert y.shape == (3, 4, 2)
+        for i, j, k in product(range(3), range(4), range(2)):
+            assert math.isclose(y[i, j, k], f(float(a[i, 0, k]), float(b[j, 0])), rel_tol=1e-6)
+    close(compute(nn.Pow, b, np.full((1,), 2, np.float32)), b.astype(np.float64) ** 2)
+
+
+def test_compare_select_cast() -> None:
+    a, b = np.array([1, 2, np.nan], np.float32), np.array([2, 2, np.nan], np.float32)
+    kinds = {"eq": [0, 1, 0], "ne": [1, 0, 1], "lt": [1, 0, 0], "le": [1, 1, 0], "gt": [0, 0, 0], "ge": [0, 1, 0]}
+    for kind, wanted in kinds.items():
+        assert compute(nn.Compare, a, b, kind=kind).tolist() == [bool(w) for w in wanted]
+    chosen = compute(nn.Select, np.array([[True], [False]]), np.arange(3), np.array(9))
+    assert chosen.tolist() == [[0, 1, 2], [9, 9, 9]]
+    numbers = np.array([300.7, -300.7, np.nan, -1.9], np.float32)
+    assert compute(nn.Cast, numbers, result=TensorType((4,), i8)).tolist() == [127, -128, 0, -1]
+    assert compute(nn.Cast, numbers, result=TensorType((4,), i1)).tolist() == [True] * 4
+    assert compute(nn.Cast, np.array([300, -1]), result=TensorType((2,), i8)).tolist() == [44, -1]
+
+
+# Reductions, shapes, data movement ------------------------------------------------------------------------
+
+
+def test_reduce_and_argmax() -> None:
+    x = np.array([[1, 5, 5], [7, 0, -2]], np.float32)
+    assert compute(nn.Reduce, x, kind="sum").tolist() == [[16]]
+    assert compute(nn.Reduce, x, kind="mean", axes=[1]).ravel().tolist() == [np.float32(11 / 3), np.float32(5 / 3)]
+    assert compute(nn.Reduce, x, kind="max", axes=[-2], keepdims=False).tolist() == [7, 5, 5]
+    assert compute(nn.Reduce, x, kind="min", axes=[0, 1], keepdims=False).item() == -2
+    assert compute(nn.Reduce, np.array([100, 100], np.int8), kind="sum").tolist() == [-56]
+    assert compute(nn.ArgMax, x).tolist() == [[1], [0]]
+    assert compute(nn.ArgMax, x, axis=0, keepdims=False).tolist() == [1, 0, 0]
+
+
+def test_shapes() -> None:
+    x = np.arange(24).reshape(2, 3, 4)
+    assert compute(nn.Reshape, x, result=TensorType((4, 6), i64))[1].tolist() == [6, 7, 8, 9, 10, 11]
+    assert compute(nn.Flatten, x, axis=2).shape == (6, 4)
+    assert compute(nn.Flatten, x, axis=-1).shape == (6, 4)
+    y = compute(nn.Transpose, x, perm=[1, 2, 0])
+    assert all(y[j, k, i] == x[i, j, k] for i, j, k in product(range(2), range(3), range(4)))
+    joined = compute(nn.Concat, x, x[:, :1], axis=1)
+    assert joined[:, :3].tolist() == x.tolist() and joined[:, 3].tolist() == x[:, 0].tolist()
+    assert compute(nn.Broadcast, np.array([[1], [2]]), result=TensorType((2, 2), i64)).tolist() == [[1, 1], [2, 2]]
+    padded = compute(nn.Pad, np.array([[1, 2]]), pads=[1, 0, 0, 1], value=9.0)
+    assert padded.tolist() == [[9, 9, 9], [1, 2, 9]]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(-8, 8), st.integers(-8, 8), st.integers(-3, 3).filter(bool))
+def test_slice_is_pythons(start: int, end: int, step: int) -> None:
+    x = np.arange(6)
+    assert compute(nn.Slice, x, starts=[start], ends=[end], steps=[step]).tolist() == x[start:end:step].tolist()
+
+
+def test_gather() -> None:
+    x, indices = np.arange(12).reshape(3, 4), np.array([[0, -1], [9, -9]], np.int32)
+    assert compute(nn.Gather, x, indices, axis=1)[1].tolist() == [[4, 7], [7, 4]]
+    assert compute(nn.Gather, x, np.array(1)).tolist() == [4, 5, 6, 7]
+
+
+# Inference ------------------------------------------------------------------------------------------------
+
+
+def line(text: str) -> NnOp:
+    """`nn.relu {..} : (types) -> type` as an op on a function's arguments, which the parser verifies."""
+    head, types = text.split(" : ", 1)
+    name, _, attributes = head.partition(" ")
+    inputs = types[: types.index(") -> ")].removeprefix("(").split(", ")
+    names = [f"%a{i}" for i in range(len(inputs))]
+    signature = ", ".join(f"{n}: {t}" for n, t in zip(names, inputs, strict=True))
+    result = types.split(") -> ")[1]
+    call = f"%y = {name} {', '.join(names)} {attributes} : {types}"
+    module = parse(f"func.func @f({signature}) -> {result} {{\n{call}\nfunc.return %y : {result}\n}}", "t.mir")
+    op = module.body.ops[0].body.ops[0]
+    assert isinstance(op, NnOp)
+    return op
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "nn.conv2d {pads = [1, 1, 1, 1]} : (tensor<?x3x?x8xf32>, tensor<4x3x3x3xf32>) -> tensor<?x4x?x8xf32>",
+        "nn.linear : (tensor<?x7xf32>, tensor<3x7xf32>, tensor<3xf32>) -> tensor<?x3xf32>",
+        "nn.matmul : (tensor<?x1x?xf32>, tensor<5x4x2xf32>) -> tensor<5x1x2xf32>",
+        "nn.add : (tensor<?x1xf32>, tensor<8xf32>) -> tensor<?x8xf32>",
+        "nn.flatten {axis = 1} : (tensor<?x2x3xf32>) -> tensor<?x6xf32>",
+        "nn.reshape : (tensor<?x2x3xf32>) -> tensor<?x6xf32>",
+        "nn.reshape : (tensor<4x2x3xf32>) -> tensor<?x6xf32>",
+        "nn.concat {axis = 0} : (tensor<?x2xf32>, tensor<3x2xf32>) -> tensor<?x2xf32>",
+        "nn.global_avg_pool : (tensor<?x2x?x?xf32>) -> tensor<?x2x1x1xf32>",
+    ],
+)
+def test_unknown_sizes_pass_through(text: str) -> None:
+    line(text)
+
+
+def test_a_reshape_solves_its_unknown_size() -> None:
+    (found,) = line("nn.reshape : (tensor<4x2x3xf32>) -> tensor<?x6xf32>").infer()
+    assert found == TensorType((4, 6), f32)
+
+
+def test_every_op_takes_every_float() -> None:
+    for element in FLOATS:
+        value = Block([TensorType((1, 2, 4, 4), element)]).args[0]
+        for kind in (nn.Relu, nn.Exp, nn.Softmax, nn.GlobalAvgPool):
+            assert tensor(kind(value).result).element == element
+
+
+def test_identities_fold() -> None:
+    value = Block([TensorType((2, 3), i32)]).args[0]
+    same = value.type
+    for op in (
+        nn.Reshape(value, results=[same]),
+        nn.Flatten(value),
+        nn.Transpose(value, perm=[0, 1]),
+        nn.Cast(value, results=[same]),
+        nn.Broadcast(value, results=[same]),
+        nn.Pad(value, pads=[0, 0, 0, 0]),
+    ):
+        assert op.fold() == [value]
+    assert nn.Transpose(value).fold() is None
+
+
+# Errors ---------------------------------------------------------------------------------------------------
+
+ERRORS = [
+    ("nn.relu : (tensor<2xf32>) -> tensor<3xf32>", "the result is a tensor<2xf32>, not a tensor<3xf32>"),
+    ("nn.relu : (tensor<2xi1>) -> tensor<2xi1>", "'x' must be a tensor of floats or integers (not i1), got tensor<2xi1>"),
+    ("nn.exp : (tensor<2xi32>) -> tensor<2xi32>", "'x' must be a tensor of floats, got tensor<2xi32>"),
+    ("nn.clip {max = 300} : (tensor<2xi8>) -> tensor<2xi8>", "max must be a number that i8 holds, got 300"),
+    ('nn.gelu {approximate = "fast"} : (tensor<2xf32>) -> tensor<2xf32>', 'must be one of "none", "tanh", got "fast"'),
+    ("nn.add : (tensor<2x3xf32>, tensor<2xf32>) -> tensor<2x3xf32>", "shapes 2x3 and 2 do not broadcast together"),
+    ("nn.add : (tensor<2xf32>, tensor<2xf64>) -> tensor<2xf32>", "operands must have one element type, got f32, f64"),
+    ("nn.pow : (tensor<2xi32>, tensor<2xi32>) -> tensor<2xi32>", "must be a tensor of floats"),
+    ('nn.compare {kind = "lt"} : (tensor<2xi1>, tensor<2xi1>) -> tensor<2xi1>', 'kind "lt" has no meaning for i1'),
+    ('nn.compare {kind = "lt"} : (tensor<2xf32>, tensor<2xf32>) -> tensor<2xf32>', "'y' must be a tensor of i1"),
+    ("nn.select : (tensor<2xf32>, tensor<2xf32>, tensor<2xf32>) -> tensor<2xf32>", "'cond' must be a tensor of i1"),
+    ("nn.cast : (tensor<2xf32>) -> tensor<3xi32>", "the result is a tensor<2xi32>, not a tensor<3xi32>"),
+    ("nn.conv2d : (tensor<3x8x8xf32>, tensor<4x3x3x3xf32>) -> tensor<4x6x6xf32>", "x must have 4 dimensions, got tensor<3x8x8xf32>"),
+    ("nn.conv2d : (tensor<1x3x8x8xf32>, tensor<4x2x3x3xf32>) -> tensor<1x4x6x6xf32>", "x has 3 channels"),
+    ("nn.conv2d {groups = 2} : (tensor<1x3x8x8xf32>, tensor<4x3x3x3xf32>) -> tensor<1x4x6x6xf32>", "groups = 2 does not divide 3 input"),
+    ("nn.conv2d {groups = 0} : (tensor<1x3x8x8xf32>, tensor<4x3x3x3xf32>) -> tensor<1x4x6x6xf32>", "groups = 0"),
+    ("nn.conv2d {pads = [1, 1]} : (tensor<1x3x8x8xf32>, tensor<4x3x3x3xf32>) -> tensor<1x4x6x6xf32>", "pads must hold 4 integers, got 2"),
+    ("nn.conv2d {pads = [1, 1, -1, 1]} : (tensor<1x3x8x8xf32>, tensor<4x3x3x3xf32>) -> tensor<1x4x6x6xf32>", "pads must be at least 0"),
+    ("nn.conv2d {strides = [0, 1]} : (tensor<1x3x8x8xf32>, tensor<4x3x3x3xf32>) -> tensor<1x4x6x6xf32>", "strides must be at least 1"),
+    ("nn.conv2d : (tensor<1x3x2x8xf32>, tensor<4x3x3x3xf32>) -> tensor<1x4x1x6xf32>", "a window of height 3 does not fit into 2"),
+    ("nn.conv2d : (tensor<1x3x8x8xf32>, tensor<4x3x3x3xf32>, tensor<3xf32>) -> tensor<1x4x6x6xf32>", "bias must have 4 elements, got tensor<3xf32>"),
+    ('nn.conv2d {layout = "chwn"} : (tensor<1x3x8x8xf32>, tensor<4x3x3x3xf32>) -> tensor<1x4x6x6xf32>', 'must be one of "nchw", "nhwc"'),
+    ("nn.matmul : (tensor<5x7xf32>, tensor<6x3xf32>) -> tensor<5x3xf32>", "inner dimensions differ: 5x7 times 6x3"),
+    ("nn.matmul : (tensor<f32>, tensor<6x3xf32>) -> tensor<3xf32>", "must have at least 1 dimension"),
+    ("nn.matmul : (tensor<2x5x7xf32>, tensor<3x7x3xf32>) -> tensor<2x5x3xf32>", "shapes 2 and 3 do not broadcast together"),
+    ("nn.linear : (tensor<5x7xf32>, tensor<3x6xf32>) -> tensor<5x3xf32>", "wants 6 features in x's last dimension"),
+    ("nn.linear : (tensor<5x7xf32>, tensor<3x7xf32>, tensor<7xf32>) -> tensor<5x3xf32>", "bias must have 3 elements"),
+    ("nn.batch_norm : (tensor<2x3xf32>, tensor<3xf32>, tensor<3xf32>, tensor<2xf32>, tensor<3xf32>) -> tensor<2x3xf32>", "mean must have 3 elements"),
+    ("nn.layer_norm {axis = 0} : (tensor<2x3xf32>, tensor<3xf32>) -> tensor<2x3xf32>", "scale must have the shape 2x3, got tensor<3xf32>"),
+    ("nn.softmax {axis = 2} : (tensor<2x3xf32>) -> tensor<2x3xf32>", "axis 2 is out of range for 2 dimensions"),
+    ("nn.log_softmax {axis = -3} : (tensor<2x3xf32>) -> tensor<2x3xf32>", "axis -3 is out of range for 2 dimensions"),
+    ("nn.max_pool2d : (tensor<1x1x4x4xf32>) -> tensor<1x1x3x3xf32>", "attribute 'kernel' is missing"),
+    ("nn.max_pool2d {kernel = [2]} : (tensor<1x1x4x4xf32>) -> tensor<1x1x3x3xf32>", "kernel must hold 2 integers, got 1"),
+    ("nn.avg_pool2d {kernel = [2, 2], pads = [2, 0, 0, 0]} : (tensor<1x1x4x4xf32>) -> tensor<1x1x5x3xf32>", "pads must be smaller than the window"),
+    ('nn.reduce {kind = "product"} : (tensor<2x3xf32>) -> tensor<1x1xf32>', 'must be one of "sum", "mean", "max", "min"'),
+    ('nn.reduce {kind = "mean"} : (tensor<2x3xi32>) -> tensor<1x1xi32>', "a mean wants floats"),
+    ('nn.reduce {kind = "sum", axes = [0, -2]} : (tensor<2x3xf32>) -> tensor<1x3xf32>', "axes [0, -2] name a dimension twice"),
+    ("nn.argmax : (tensor<2x3xf32>) -> tensor<2x1xi32>", "the result is a tensor<2x1xi64>, not a tensor<2x1xi32>"),
+    ("nn.reshape : (tensor<2x3xf32>) -> tensor<7xf32>", "tensor<2x3xf32> has 6 elements, tensor<7xf32> has 7"),
+    ("nn.reshape : (tensor<2x3xf32>) -> tensor<?x4xf32>", "the 6 elements of tensor<2x3xf32> do not fill tensor<?x4xf32>"),
+    ("nn.reshape : (tensor<2x3xf32>) -> tensor<6xi32>", "cannot change the element type"),
+    ("nn.flatten {axis = 3} : (tensor<2x3xf32>) -> tensor<6x1xf32>", "axis 3 is out of range"),
+    ("nn.transpose {perm = [0, 0]} : (tensor<2x3xf32>) -> tensor<2x2xf32>", "axes [0, 0] name a dimension twice"),
+    ("nn.transpose {perm = [0]} : (tensor<2x3xf32>) -> tensor<2x3xf32>", "perm must hold 2 integers, got 1"),
+    ("nn.concat {axis = 0} : (tensor<2x3xf32>, tensor<2x4xf32>) -> tensor<4x3xf32>", "shapes 2x3 and 2x4 differ outside dimension 0"),
+    ("nn.concat : (tensor<2x3xf32>) -> tensor<2x3xf32>", "attribute 'axis' is missing"),
+    ("nn.slice {starts = [0], ends = [1, 2]} : (tensor<2x3xf32>) -> tensor<1x3xf32>", "must have equal lengths"),
+    ("nn.slice {starts = [0], ends = [1], steps = [0]} : (tensor<2x3xf32>) -> tensor<1x3xf32>", "a step must not be 0"),
+    ("nn.slice {starts = [0], ends = [1], axes = [2]} : (tensor<2x3xf32>) -> tensor<1x3xf32>", "axis 2 is out of range"),
+    ("nn.slice {starts = [0], ends = [1]} : (tensor<?x3xf32>) -> tensor<1x3xf32>", "cannot slice dimension 0 of unknown size"),
+    ("nn.pad {pads = [1, 1]} : (tensor<2x3xf32>) -> tensor<3x4xf32>", "pads must hold 4 integers, got 2"),
+    ("nn.pad {pads = [1, 1], value = 0.5} : (tensor<2xi32>) -> tensor<4xi32>", "value must be a number that i32 holds"),
+    ("nn.gather : (tensor<2x3xf32>, tensor<2xf32>) -> tensor<2x3xf32>", "'indices' must be a tensor of i32, i64 or index"),
+    ("nn.gather : (tensor<f32>, tensor<2xi64>) -> tensor<2xf32>", "axis 0 is out of range for 0 dimensions"),
+    ("nn.broadcast : (tensor<2x3xf32>) -> tensor<3xf32>", "tensor<2x3xf32> does not broadcast to tensor<3xf32>"),
+    ("nn.broadcast : (tensor<2xf32>) -> tensor<3xf32>", "shapes 2 and 3 do not broadcast together"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "message"), ERRORS, ids=[e[0] for e in ERRORS])
+def test_errors(text: str, message: str) -> None:
+    with pytest.raises(MdslError) as error:
+        line(text)
+    assert message in str(error.value)
+    assert str(error.value).startswith(f"t.mir:2:6: error: '{text.split(maxsplit=1)[0]}': ")

@@ -1,0 +1,86 @@
+"""The commands that README.md and docs/ show: each runs, from the root of the repository, and succeeds.
+
+They stand in ```console blocks behind `$ `, and in ```sh blocks. Commands that install or fetch something are
+not run; of `make` the target must exist.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = [path for path in (ROOT / "README.md", ROOT / "ARCHITECTURE.md", *sorted((ROOT / "docs").glob("*.md"))) if path.exists()]
+SETTING_UP = ("git", "pip", "cd", "source", ".", "apt", "sudo", "npm", "code", "cp", "python3")
+
+
+def commands(text: str) -> Iterator[str]:
+    """The commands of a page; a line that ends in a backslash goes on in the next."""
+    for kind, body in re.findall(r"^```(console|sh)\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        for line in re.sub(r"\\\n", " ", body).splitlines():
+            if line.startswith("$ ") or (kind == "sh" and line.strip() and not line.startswith("#")):
+                yield line.removeprefix("$ ").strip()
+
+
+FOUND = list(dict.fromkeys(command for page in PAGES for command in commands(page.read_text())))
+RUN = [c for c in FOUND if shlex.split(c)[0] not in (*SETTING_UP, "make")]
+MADE = [c for c in FOUND if shlex.split(c)[0] == "make"]
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of what commands read, and a folder `bin` with the programs that they call."""
+    place = tmp_path_factory.mktemp("repository")
+    shutil.copytree(ROOT / "examples", place / "examples")
+    (place / "bin").mkdir()
+    for name, arguments in (("mdsl", "-c 'from mdsl.cli import main; main()'"), ("python", "")):
+        program = place / "bin" / name
+        program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {arguments} "$@"\n')
+        program.chmod(0o755)
+    return place
+
+
+@pytest.fixture
+def environment(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(workplace)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("PATH", str(workplace / "bin"), prepend=":")
+    return workplace
+
+
+def test_pages_show_commands() -> None:
+    assert RUN
+
+
+# In one test: a command may read what the one before it wrote.
+def test_commands_run(environment: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    for command in RUN:
+        code = _run(command, monkeypatch)
+        assert code == 0, f"`{command}` ended with exit code {code}: {capfd.readouterr().err}"
+
+
+@pytest.mark.parametrize("command", MADE)
+def test_make_target_exists(command: str) -> None:
+    targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    wanted = [word for word in shlex.split(command)[1:] if "=" not in word and not word.startswith("-")]
+    assert set(wanted) <= set(targets)
+
+
+def _run(command: str, monkeypatch: pytest.MonkeyPatch) -> int:
+    """The exit code. A plain `mdsl` command runs in this process, where everything is imported already."""
+    words = shlex.split(command, comments=True)
+    if words[0] != "mdsl" or set(words) & {"|", "&&", ">", "<", ";"}:
+        return subprocess.run(command, shell=True, check=False).returncode
+    from mdsl.cli import main
+
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit) as end:
+        main()
+    return int(end.value.code or 0)

@@ -1,0 +1,69 @@
+"""The pages of docs/ that are made from declarations, and the programs that they show."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from functools import cache
+
+import pytest
+from mdsl.cli import main
+from mdsl.ir.registry import operations
+from mdsl.ir.verifier import verify
+from mdsl.passes import PASSES
+from mdsl.passes.levels import level_of, plan
+from mdsl.passes.pipeline import parse_flag, run_passes
+from mdsl.report.check import Check
+from mdsl.report.reference import ROOT, pages
+from mdsl.syntax.parser import parse, parse_file
+from mdsl.syntax.printer import print_module
+
+EXAMPLES = ROOT / "examples" / "passes"
+CORPUS = ROOT / "docs" / "ops.mir"
+made = cache(pages)
+
+
+@pytest.mark.parametrize("name", ["ops.md", "opcodes.md", "passes.md"])
+def test_page_is_up_to_date(name: str) -> None:
+    assert (ROOT / "docs" / name).read_text() == made()[name], f"docs/{name} is out of date: run `make docs`"
+
+
+def test_every_op_has_an_example() -> None:
+    shown = {op.name for op in parse_file(CORPUS).walk()}
+    missing = [name for name in operations() if name not in shown]
+    assert not missing, f"docs/ops.mir has no example of {', '.join(missing)}"
+
+
+def test_ops_read_back_as_they_print() -> None:
+    module = parse_file(CORPUS)
+    verify(module)
+    text = print_module(module)
+    assert print_module(parse(text, "printed")) == text
+
+
+def test_every_pass_has_an_example() -> None:
+    files = {path.stem for path in EXAMPLES.glob("*.mir")}
+    assert files == {p.name for p in PASSES}
+
+
+@pytest.mark.parametrize("name", [p.name for p in PASSES])
+def test_example_of_a_pass(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its first line is a command; what that prints is in docs/passes.md, and fits on two screens."""
+    command = (EXAMPLES / f"{name}.mir").read_text().partition("\n")[0].removeprefix("// ")
+    program, *arguments = shlex.split(command)
+    assert program == "mdsl" and f"--{name}" in [a.partition("=")[0] for a in arguments]
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", ["mdsl", *arguments])
+    with pytest.raises(SystemExit) as end:
+        main()
+    printed = capsys.readouterr().out
+    assert not end.value.code
+    assert printed.startswith("--- before") and len(printed.splitlines()) < 100
+    assert f"```console\n$ {command}\n```\n\n```diff\n{printed}```\n" in made()["passes.md"]
+
+
+@pytest.mark.parametrize("name", [p.name for p in PASSES])
+def test_example_keeps_its_meaning(name: str) -> None:
+    module = parse_file(EXAMPLES / f"{name}.mir")
+    for lowering, step in plan([parse_flag(f"--{name}")], level_of(module))[0]:
+        run_passes(module, [*lowering, step], hooks=[Check()])

@@ -1,0 +1,86 @@
+"""Runs a program on every engine and compares the results with the reference's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from random import Random
+
+import numpy as np
+
+import mdsl
+from mdsl.api import to_bytecode
+from mdsl.executable import VmExecutable
+from mdsl.signature import random_arrays
+
+TOLERANCE = {"f64": 1e-9, "f32": 2e-4, "f16": 4e-2, "bf16": 3e-1}
+"""Largest difference, relative to the output's largest number (at least 1), that rounding in another order explains."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a program is compiled and run."""
+
+    engine: str = "vm"
+    threads: int = 1
+    ukernels: bool = True
+    unroll_dispatch: int | None = None
+
+
+SETTINGS = tuple(
+    Setting(engine, threads, ukernels, unroll)
+    for ukernels, unrolls in ((True, (None, *range(1, 9))), (False, (None,)))
+    for unroll in unrolls
+    for engine in ("vm", "jit")
+    for threads in (1, 2)
+)
+
+
+def some_settings(random: Random, count: int) -> list[Setting]:
+    """`count` of all settings, with and without micro-kernels among them."""
+    plain = [s for s in SETTINGS if not s.ukernels]
+    return [random.choice(plain), *random.sample([s for s in SETTINGS if s.ukernels], count - 1)]
+
+
+def compare(text: str, settings: Iterable[Setting], seed: int = 0) -> None:
+    """Asserts that the program computes the reference's results in each setting, twice in a row."""
+    module = mdsl.parse(text)
+    reference = mdsl.compile(module, engine="reference")
+    inputs = random_arrays(reference.inputs, seed)
+    wanted = as_list(reference(*inputs))
+    compiled: dict[tuple[bool, int | None], object] = {}
+    for setting in settings:
+        key = (setting.ukernels, setting.unroll_dispatch)
+        if key not in compiled:
+            compiled[key] = to_bytecode(module.clone(), ukernels=key[0], unroll_dispatch=key[1])
+        program = VmExecutable(compiled[key], setting.engine, setting.threads)  # type: ignore[arg-type]
+        assert_same_signature(program, reference, setting)
+        for _ in range(2):  # the second call finds the arena as the first has left it
+            assert_close(as_list(program(*inputs)), wanted, setting)
+
+
+def assert_same_signature(found: mdsl.Executable, wanted: mdsl.Executable, setting: object) -> None:
+    assert found.inputs == wanted.inputs, setting
+    assert [o.shape for o in found.outputs] == [o.shape for o in wanted.outputs], setting
+
+
+def as_list(outputs: np.ndarray | tuple[np.ndarray, ...]) -> list[np.ndarray]:
+    return list(outputs) if isinstance(outputs, tuple) else [outputs]
+
+
+def assert_close(found: Sequence[np.ndarray], wanted: Sequence[np.ndarray], what: object) -> None:
+    """Asserts that arrays agree: integers exactly, floats within `TOLERANCE`."""
+    assert len(found) == len(wanted), what
+    for number, (a, b) in enumerate(zip(found, wanted, strict=True)):
+        assert (a.shape, a.dtype) == (b.shape, b.dtype), f"{what}: output {number}"
+        tolerance = TOLERANCE.get(name_of(b.dtype))
+        if tolerance is None:
+            np.testing.assert_array_equal(a, b, err_msg=f"{what}: output {number}")
+            continue
+        a, b = a.astype(np.float64), b.astype(np.float64)
+        limit = tolerance * max(1.0, float(np.abs(b[np.isfinite(b)]).max(initial=0.0)))
+        np.testing.assert_allclose(a, b, rtol=0, atol=limit, err_msg=f"{what}: output {number}")
+
+
+def name_of(dtype: np.dtype) -> str:
+    return {"float64": "f64", "float32": "f32", "float16": "f16", "bfloat16": "bf16"}.get(dtype.name, dtype.name)

@@ -1,0 +1,392 @@
+# ruff: noqa: E501  (a table of one-line programs)
+"""lower-nn: the lowered program verifies, computes what the graph computes, and upstream accepts it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mdsl.codegen.target import Target
+from mdsl.dialects import nn
+from mdsl.dialects.builtin import ModuleOp
+from mdsl.ir.core import VerifyError
+from mdsl.ir.registry import operations
+from mdsl.ir.types import dtype_of, i1, is_float
+from mdsl.ir.verifier import verify
+from mdsl.passes.lower_nn import LowerNn
+from mdsl.passes.lower_nn_build import RULES
+from mdsl.reference import run
+from mdsl.syntax.parser import parse
+from mdsl.syntax.printer import print_module
+
+IREE_OPT = Path(sys.executable).with_name("iree-opt")
+TOLERANCE = {"f64": 1e-12, "f32": 3e-6, "f16": 2e-3, "bf16": 1.6e-2}
+
+
+def program(op: str, inputs: str, result: str, attributes: str = "", name: str = "main") -> str:
+    """A function with one nn op; `inputs` are element-type shapes (`2x3xf32`) separated by spaces."""
+    types = [f"tensor<{t}>" for t in inputs.split()]
+    args = [f"%a{i}" for i in range(len(types))]
+    signature = ", ".join(f"{a}: {t}" for a, t in zip(args, types, strict=True))
+    body = f"%y = {op} {', '.join(args)} {attributes} : ({', '.join(types)}) -> tensor<{result}>"
+    return f"func.func @{name}({signature}) -> tensor<{result}> {{\n  {body}\n  func.return %y : tensor<{result}>\n}}\n"
+
+
+def arrays(module: ModuleOp, seed: int = 0, low: float = -3, high: float = 3) -> list[np.ndarray]:
+    """Random inputs for `@main`."""
+    random = np.random.default_rng(seed)
+    found: list[np.ndarray] = []
+    for arg in module.body.ops[0].body.args:
+        type = arg.type
+        dtype = dtype_of(type.element)  # type: ignore[attr-defined]
+        shape = type.shape  # type: ignore[attr-defined]
+        if type.element == i1:  # type: ignore[attr-defined]
+            found.append(random.random(shape) < 0.5)
+        elif is_float(type):
+            found.append(np.asarray(random.uniform(low, high, shape)).astype(dtype))
+        else:
+            found.append(random.integers(-4, 5, shape).astype(dtype))
+    return found
+
+
+def lowered(text: str) -> ModuleOp:
+    module = parse(text, "test.mir")
+    verify(module)
+    LowerNn().run(module, Target.host())
+    verify(module)
+    assert not [op for op in module.walk() if op.name.startswith("nn.")]
+    return module
+
+
+def assert_close(found: np.ndarray, wanted: np.ndarray, element: str, factor: float = 1) -> None:
+    assert found.shape == wanted.shape and found.dtype == wanted.dtype
+    if element not in TOLERANCE:
+        np.testing.assert_array_equal(found, wanted)
+        return
+    wide, tolerance = wanted.astype(np.float64), TOLERANCE[element] * factor
+    np.testing.assert_allclose(found.astype(np.float64), wide, rtol=tolerance, atol=tolerance)
+
+
+def check(text: str, low: float = -3, high: float = 3, seed: int = 0) -> ModuleOp:
+    """The lowered program computes what the graph computes."""
+    graph = parse(text, "test.mir")
+    inputs = arrays(graph, seed, low, high)
+    (wanted,) = run(graph, inputs)
+    module = lowered(text)
+    (found,) = run(module, inputs)
+    element = str(graph.body.ops[0].body.ops[0].result.type.element)  # type: ignore[attr-defined]
+    assert_close(found, wanted, element)
+    again = parse(print_module(module, data=True), "again.mir")
+    assert print_module(again) == print_module(module)
+    return module
+
+
+FLOATS = ("f32", "f64", "f16", "bf16")
+UNARY = ("relu", "leaky_relu", "clip", "sigmoid", "tanh", "gelu", "erf", "exp", "sqrt", "log", "neg", "abs")
+
+CASES: list[tuple[str, str, str, str]] = [
+    # convolution: layouts, groups, depthwise, windows, bias
+    ("nn.conv2d", "2x3x7x6xf32 4x3x3x2xf32", "2x4x5x5xf32", ""),
+    ("nn.conv2d", "1x3x8x8xf32 4x3x3x3xf32 4xf32", "1x4x4x8xf32", "{strides = [2, 1], pads = [1, 1, 1, 1]}"),
+    ("nn.conv2d", "1x2x9x9xf32 2x2x3x3xf32", "1x2x6x5xf32", "{dilations = [2, 2], pads = [1, 0, 0, 0]}"),
+    ("nn.conv2d", "1x5x5x4xf32 6x4x3x3xf32 6xf32", '1x3x3x6xf32', '{layout = "nhwc"}'),
+    ("nn.conv2d", "1x6x5x5xf32 4x3x3x3xf32 4xf32", "1x4x3x3xf32", "{groups = 2}"),
+    ("nn.conv2d", "1x5x5x6xf32 4x3x3x3xf32 4xf32", "1x3x3x4xf32", '{groups = 2, layout = "nhwc"}'),
+    ("nn.conv2d", "1x6x5x5xf32 6x1x3x3xf32 6xf32", "1x6x3x3xf32", "{groups = 6}"),
+    ("nn.conv2d", "1x6x5x5xf32 12x1x3x3xf32", "1x12x3x3xf32", "{groups = 6}"),
+    ("nn.conv2d", "1x5x5x6xf32 6x1x3x3xf32", "1x3x3x6xf32", '{groups = 6, layout = "nhwc"}'),
+    ("nn.conv2d", "1x3x4x4xf16 4x3x3x3xf16 4xf16", "1x4x2x2xf16", ""),
+    ("nn.conv2d", "1x3x4x4xi32 4x3x3x3xi32", "1x4x4x4xi32", "{pads = [1, 1, 1, 1]}"),
+    # matrix products
+    ("nn.matmul", "5x7xf32 7x3xf32", "5x3xf32", ""),
+    ("nn.matmul", "2x5x7xf32 2x7x3xf32", "2x5x3xf32", ""),
+    ("nn.matmul", "2x5x7xf32 7x3xf32", "2x5x3xf32", ""),
+    ("nn.matmul", "1x5x7xf32 2x7x3xf32", "2x5x3xf32", ""),
+    ("nn.matmul", "4x1x5x7xf32 3x7x2xf32", "4x3x5x2xf32", ""),
+    ("nn.matmul", "7xf32 7x3xf32", "3xf32", ""),
+    ("nn.matmul", "2x5x7xf32 7xf32", "2x5xf32", ""),
+    ("nn.matmul", "7xf32 7xf32", "f32", ""),
+    ("nn.matmul", "5x7xbf16 7x3xbf16", "5x3xbf16", ""),
+    ("nn.matmul", "5x7xi8 7x3xi8", "5x3xi8", ""),
+    ("nn.linear", "5x7xf32 3x7xf32 3xf32", "5x3xf32", ""),
+    ("nn.linear", "2x5x7xf32 3x7xf32", "2x5x3xf32", ""),
+    ("nn.linear", "7xf16 3x7xf16 3xf16", "3xf16", ""),
+    # normalisation
+    ("nn.batch_norm", "2x3x4x5xf16 3xf16 3xf16 3xf16 3xf16", "2x3x4x5xf16", "{epsilon = 4.0}"),
+    ("nn.batch_norm", "2x4x3xf32 3xf32 3xf32 3xf32 3xf32", "2x4x3xf32", '{epsilon = 4.0, layout = "nhwc"}'),
+    ("nn.layer_norm", "4x9xf32 9xf32 9xf32", "4x9xf32", ""),
+    ("nn.layer_norm", "2x3x4xf32 3x4xf32", "2x3x4xf32", "{axis = 1, epsilon = 0.1}"),
+    ("nn.layer_norm", "4x9xbf16 9xbf16 9xbf16", "4x9xbf16", ""),
+    ("nn.softmax", "3x17xf32", "3x17xf32", "{axis = 1}"),
+    ("nn.softmax", "2x3x4xf64", "2x3x4xf64", "{axis = 0}"),
+    ("nn.softmax", "3x17xf16", "3x17xf16", ""),
+    ("nn.log_softmax", "3x17xf32", "3x17xf32", ""),
+    ("nn.log_softmax", "3x4x5xbf16", "3x4x5xbf16", "{axis = -2}"),
+    # pooling
+    ("nn.max_pool2d", "1x2x6x6xf32", "1x2x3x3xf32", "{kernel = [2, 2], strides = [2, 2]}"),
+    ("nn.max_pool2d", "1x2x6x7xf32", "1x2x4x4xf32", "{kernel = [3, 3], strides = [2, 2], pads = [1, 1, 1, 1], ceil_mode = true}"),
+    ("nn.max_pool2d", "1x6x7x2xf32", "1x4x3x2xf32", '{kernel = [2, 3], dilations = [2, 2], layout = "nhwc"}'),
+    ("nn.max_pool2d", "1x2x6x6xi8", "1x2x5x5xi8", "{kernel = [2, 2]}"),
+    ("nn.avg_pool2d", "1x2x6x6xf32", "1x2x3x3xf32", "{kernel = [2, 2], strides = [2, 2]}"),
+    ("nn.avg_pool2d", "1x2x6x6xf32", "1x2x6x6xf32", "{kernel = [3, 3], pads = [1, 1, 1, 1]}"),
+    ("nn.avg_pool2d", "1x2x6x6xf32", "1x2x6x6xf32", "{kernel = [3, 3], pads = [1, 1, 1, 1], count_include_pad = true}"),
+    ("nn.avg_pool2d", "1x6x6x2xf16", "1x4x4x2xf16", '{kernel = [2, 2], strides = [2, 2], pads = [1, 1, 0, 0], ceil_mode = true, layout = "nhwc"}'),
+    ("nn.global_avg_pool", "2x3x4x5xf32", "2x3x1x1xf32", ""),
+    ("nn.global_avg_pool", "2x4x5x3xf16", "2x1x1x3xf16", '{layout = "nhwc"}'),
+    # reductions
+    *[("nn.reduce", "2x3x4xf32", "2x1x4xf32", f'{{kind = "{k}", axes = [1]}}') for k in ("sum", "mean", "max", "min")],
+    ("nn.reduce", "2x3x4xf32", "3xf32", '{kind = "mean", axes = [-1, 0], keepdims = false}'),
+    ("nn.reduce", "2x3x4xf32", "f32", '{kind = "sum", keepdims = false}'),
+    ("nn.reduce", "2x3x4xf32", "1x1x1xf32", '{kind = "max"}'),
+    ("nn.reduce", "2x3x4xf16", "2x1x4xf16", '{kind = "sum", axes = [1]}'),
+    ("nn.reduce", "2x3x4xi8", "2x4xi8", '{kind = "max", axes = [1], keepdims = false}'),
+    ("nn.reduce", "2x3x4xi64", "2x3xi64", '{kind = "sum", axes = [2], keepdims = false}'),
+    ("nn.reduce", "2x3xf32", "2x3xf32", '{kind = "sum", axes = []}'),
+    ("nn.argmax", "2x3x4xf32", "2x3x1xi64", ""),
+    ("nn.argmax", "2x3x4xi32", "2x4xi64", "{axis = 1, keepdims = false}"),
+    ("nn.argmax", "5xf16", "i64", "{keepdims = false}"),
+    # shapes
+    ("nn.reshape", "2x3x4xf32", "6x4xf32", ""),
+    ("nn.reshape", "2x3x4xf32", "2x3x2x2xf32", ""),
+    ("nn.reshape", "2x3x4xf32", "4x6xf32", ""),
+    ("nn.reshape", "2x6x1xf32", "1x4x1x3xf32", ""),
+    ("nn.reshape", "1x1xf32", "f32", ""),
+    ("nn.reshape", "f32", "1x1xf32", ""),
+    ("nn.reshape", "2x3xf32", "2x3xf32", ""),
+    ("nn.flatten", "2x3x4xf32", "2x12xf32", "{axis = 1}"),
+    ("nn.flatten", "2x3x4xf32", "1x24xf32", "{axis = 0}"),
+    ("nn.flatten", "2x3x4xf32", "24x1xf32", "{axis = 3}"),
+    ("nn.transpose", "2x3x4xf32", "4x3x2xf32", ""),
+    ("nn.transpose", "2x3x4xi8", "3x4x2xi8", "{perm = [1, 2, 0]}"),
+    ("nn.transpose", "2x3xf32", "2x3xf32", "{perm = [0, 1]}"),
+    ("nn.concat", "2x3xf32 2x4xf32 2x1xf32", "2x8xf32", "{axis = -1}"),
+    ("nn.concat", "2x3xi1", "2x3xi1", "{axis = 0}"),
+    ("nn.slice", "5x6xf32", "2x3xf32", "{starts = [1, 0], ends = [3, 6], steps = [1, 2]}"),
+    ("nn.slice", "5x6xf32", "5x2xf32", "{starts = [-3], ends = [-1], axes = [1]}"),
+    ("nn.slice", "5x6xf32", "3x6xf32", "{starts = [-1], ends = [-100], axes = [0], steps = [-2]}"),
+    ("nn.slice", "5x6xf32", "5x6xf32", "{starts = [0], ends = [100]}"),
+    ("nn.slice", "5x6xf32", "1x6xf32", "{starts = [2], ends = [1], steps = [-1]}"),
+    ("nn.pad", "2x3xf32", "4x4xf32", "{pads = [1, 0, 1, 1], value = 7.5}"),
+    ("nn.pad", "2x3xi32", "2x4xi32", "{pads = [0, 1, 0, 0], value = -2.0}"),
+    ("nn.pad", "2x3xi1", "2x4xi1", "{pads = [0, 1, 0, 0]}"),
+    ("nn.gather", "4x5xf32 3xi64", "3x5xf32", ""),
+    ("nn.gather", "4x5xf32 2x3xi32", "4x2x3xf32", "{axis = 1}"),
+    ("nn.gather", "4x5x2xf32 i64", "4x2xf32", "{axis = -2}"),
+    ("nn.broadcast", "3x1xf32", "2x3x4xf32", ""),
+    ("nn.broadcast", "f32", "2x3xf32", ""),
+    ("nn.select", "2x1xi1 3xf32 2x3xf32", "2x3xf32", ""),
+    ("nn.select", "3xi1 3xi1 3xi1", "3xi1", ""),
+    # elementwise
+    *[(f"nn.{name}", f"3x5x{e}", f"3x5x{e}", "") for name in UNARY for e in FLOATS],
+    *[(f"nn.{name}", "3x5xi32", "3x5xi32", "") for name in ("relu", "neg", "abs")],
+    ("nn.gelu", "3x5xf32", "3x5xf32", '{approximate = "tanh"}'),
+    ("nn.clip", "3x5xf32", "3x5xf32", "{min = 0.0, max = 1.5}"),
+    ("nn.clip", "3x5xi8", "3x5xi8", "{min = -2, max = 1}"),
+    *[(f"nn.{n}", f"3x1x{e} 5x{e}", f"3x5x{e}", "") for n in ("add", "sub", "mul", "div", "maximum", "minimum") for e in (*FLOATS, "i8", "i64")],
+    *[("nn.pow", f"3x5x{e} 1x{e}", f"3x5x{e}", "") for e in FLOATS],
+    ("nn.add", "f32 f32", "f32", ""),
+    *[("nn.compare", f"3x1x{e} 5x{e}", "3x5xi1", f'{{kind = "{k}"}}') for k in ("eq", "ne", "lt", "le", "gt", "ge") for e in ("f32", "i8")],
+    ("nn.compare", "3xi1 3xi1", "3xi1", '{kind = "eq"}'),
+    *[("nn.cast", f"7x{a}", f"7x{b}", "") for a in (*FLOATS, "i1", "i8", "i32", "i64", "index") for b in (*FLOATS, "i1", "i8", "i32", "i64", "index")],
+]  # fmt: skip
+
+
+def _identity(case: tuple[str, str, str, str]) -> str:
+    return " ".join(case)
+
+
+@pytest.mark.parametrize("case", CASES, ids=_identity)
+def test_computes_the_same(case: tuple[str, str, str, str]) -> None:
+    op, inputs, result, attributes = case
+    positive = op in ("nn.sqrt", "nn.log", "nn.pow", "nn.batch_norm")
+    check(program(op, inputs, result, attributes), 0.1 if positive else -3, 3)
+
+
+def test_every_op_has_a_rule_and_a_case() -> None:
+    declared = {name for name in operations() if name.startswith("nn.")}
+    assert set(RULES) == declared
+    assert {case[0] for case in CASES} == declared
+
+
+def test_upstream_accepts_every_lowering() -> None:
+    module = parse("".join(program(*case, name=f"f{i}") for i, case in enumerate(CASES)), "all.mir")
+    LowerNn().run(module, Target.host())
+    text = print_module(module, generic=True)
+    command = [str(IREE_OPT), "--allow-unregistered-dialect", "-", "-o", "/dev/null"]
+    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[:2000]
+
+
+# Numbers at the edges -------------------------------------------------------------------------------------
+
+
+def outcome(text: str, *inputs: np.ndarray) -> np.ndarray:
+    """The result of the lowered program, which must be exactly the reference's."""
+    (wanted,) = run(parse(text, "test.mir"), list(inputs))
+    (found,) = run(lowered(text), list(inputs))
+    np.testing.assert_array_equal(found, wanted)
+    return found
+
+
+def test_argmax_takes_the_first_maximum_and_nan() -> None:
+    rows = np.array([[1, 5, 5, 2], [np.nan, 9, np.nan, 0], [-np.inf] * 4, [0, np.nan, np.inf, np.nan]], np.float32)
+    assert outcome(program("nn.argmax", "4x4xf32", "4x1xi64"), rows).ravel().tolist() == [1, 0, 0, 1]
+
+
+def test_gather_wraps_and_clamps() -> None:
+    x, indices = np.arange(4, dtype=np.float32), np.array([0, 3, -1, -4, -5, -100, 4, 100], np.int64)
+    found = outcome(program("nn.gather", "4xf32 8xi64", "8xf32"), x, indices)
+    assert found.tolist() == [0, 3, 3, 0, 0, 0, 3, 3]
+
+
+def test_cast_saturates() -> None:
+    x = np.array([1e10, -1e10, np.nan, np.inf, -np.inf, 1.9, -1.9], np.float32)
+    found = outcome(program("nn.cast", "7xf32", "7xi8"), x)
+    assert found.tolist() == [127, -128, 0, 127, -128, 1, -1]
+    found = outcome(program("nn.cast", "7xf32", "7xi64"), x)
+    assert found.tolist() == [10**10, -(10**10), 0, 2**63 - 1, -(2**63), 1, -1]
+
+
+def test_integer_division_rounds_towards_zero() -> None:
+    a, b = np.array([7, -7, 7, -7, 5], np.int32), np.array([2, 2, -2, -2, 0], np.int32)
+    assert outcome(program("nn.div", "5xi32 5xi32", "5xi32"), a, b).tolist() == [3, -3, -3, 3, 0]
+
+
+@pytest.mark.parametrize("op", ["maximum", "minimum"])
+def test_nan_wins(op: str) -> None:
+    a, b = np.array([1, np.nan, 2], np.float32), np.array([np.nan, 1, 3], np.float32)
+    assert np.isnan(outcome(program(f"nn.{op}", "3xf32 3xf32", "3xf32"), a, b)).tolist() == [True, True, False]
+
+
+def test_sixteen_bit_sums_do_not_stagnate() -> None:
+    ones = np.ones((1, 5000), np.float16)  # added up in f16, the sum would stop at 2048
+    found = outcome(program("nn.reduce", "1x5000xf16", "1x1xf16", '{kind = "sum", axes = [1]}'), ones)
+    assert found.item() == 5000
+    (product,) = run(lowered(program("nn.matmul", "1x5000xf16 5000x1xf16", "1x1xf16")), [ones, ones.T])
+    assert product.item() == 5000
+
+
+def test_softmax_does_not_overflow() -> None:
+    x = np.array([[1000, 1001, 999]], np.float32)
+    (found,) = run(lowered(program("nn.softmax", "1x3xf32", "1x3xf32")), [x])
+    assert np.isfinite(found).all() and abs(found.sum() - 1) < 1e-6
+
+
+# Random programs ------------------------------------------------------------------------------------------
+
+
+@st.composite
+def convolutions(draw: st.DrawFn) -> str:
+    groups, per_group, outs = draw(st.integers(1, 3)), draw(st.integers(1, 2)), draw(st.integers(1, 2))
+    kernel = [draw(st.integers(1, 3)) for _ in range(2)]
+    strides, dilations = ([draw(st.integers(1, 2)) for _ in range(2)] for _ in range(2))
+    pads = [draw(st.integers(0, 2)) for _ in range(4)]
+    size = [draw(st.integers(5, 7)) for _ in range(2)]
+    spatial = [(size[d] + pads[d] + pads[d + 2] - (kernel[d] - 1) * dilations[d] - 1) // strides[d] + 1 for d in range(2)]
+    last = draw(st.booleans())
+    c, o = groups * per_group, groups * outs
+    image = [*size, c] if last else [c, *size]
+    result = [*spatial, o] if last else [o, *spatial]
+    bias = f" {o}xf32" if draw(st.booleans()) else ""
+    attributes = f"strides = {strides}, pads = {pads}, dilations = {dilations}, groups = {groups}"
+    return program(
+        "nn.conv2d",
+        f"2x{'x'.join(map(str, image))}xf32 {o}x{per_group}x{kernel[0]}x{kernel[1]}xf32{bias}",
+        f"2x{'x'.join(map(str, result))}xf32",
+        f'{{{attributes}, layout = "{"nhwc" if last else "nchw"}"}}',
+    )
+
+
+@settings(max_examples=30, deadline=None)
+@given(convolutions())
+def test_random_convolutions(text: str) -> None:
+    check(text)
+
+
+@st.composite
+def poolings(draw: st.DrawFn) -> str:
+    kernel, strides, dilations = ([draw(st.integers(1, 3)) for _ in range(2)] for _ in range(3))
+    window = [(kernel[d] - 1) * dilations[d] + 1 for d in range(2)]
+    pads = [draw(st.integers(0, window[d % 2] - 1)) for d in range(4)]
+    size = [draw(st.integers(7, 9)) for _ in range(2)]
+    ceil, last = draw(st.booleans()), draw(st.booleans())
+    name = draw(st.sampled_from(["max_pool2d", "avg_pool2d"]))
+    extra = ", count_include_pad = true" if name == "avg_pool2d" and draw(st.booleans()) else ""
+    image = [*size, 2] if last else [2, *size]
+    attributes = (
+        f"{{kernel = {kernel}, strides = {strides}, pads = {pads}, dilations = {dilations}, "
+        f'ceil_mode = {str(ceil).lower()}, layout = "{"nhwc" if last else "nchw"}"{extra}}}'
+    )
+    source = f"1x{'x'.join(map(str, image))}xf32"
+    # The result's shape is the op's own affair here: inference is tested elsewhere.
+    probe = parse(program(f"nn.{name}", source, "?x?x?x?xf32", attributes), "probe.mir")
+    result = nn.MaxPool2d.infer(probe.body.ops[0].body.ops[0])[0]  # type: ignore[arg-type]
+    return program(f"nn.{name}", source, str(result).removeprefix("tensor<").removesuffix(">"), attributes)
+
+
+@settings(max_examples=40, deadline=None)
+@given(poolings())
+def test_random_poolings(text: str) -> None:
+    check(text)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.permutations([2, 3, 2, 1, 4]), st.permutations([2, 3, 2, 1, 4]), st.data())
+def test_random_reshapes(a: list[int], b: list[int], data: st.DataObject) -> None:
+    def merged(shape: list[int]) -> str:
+        at = data.draw(st.integers(0, len(shape) - 2))
+        return "x".join(map(str, [*shape[:at], shape[at] * shape[at + 1], *shape[at + 2 :]]))
+
+    check(program("nn.reshape", f"{merged(a)}xf32", f"{merged(b)}xf32"))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 3), *[st.booleans()] * 4), min_size=1, max_size=4), st.integers(0, 4), st.integers(0, 4))
+def test_random_broadcasts(dims: list[tuple[int, bool, bool, bool, bool]], drop_a: int, drop_b: int) -> None:
+    shapes = [[1 if d[which] else d[0] for d in dims] for which in (1, 2)]
+    shapes = [s[min(drop, len(s)) :] for s, drop in zip(shapes, (drop_a, drop_b), strict=True)]
+    result = np.broadcast_shapes(*map(tuple, shapes))
+    a, b, y = ("".join(f"{d}x" for d in s) + "f32" for s in (*shapes, result))
+    check(program("nn.sub", f"{a} {b}", y))
+
+
+# Shape of the output --------------------------------------------------------------------------------------
+
+
+def test_names_and_splats() -> None:
+    module = lowered("""
+func.func @main(%x: tensor<2x8xf32>) -> tensor<2x8xf32> {
+  %half = arith.constant dense<0.5> : tensor<2x8xf32>
+  %scaled = nn.mul %x, %half : (tensor<2x8xf32>, tensor<2x8xf32>) -> tensor<2x8xf32>
+  %y = nn.relu %scaled : (tensor<2x8xf32>) -> tensor<2x8xf32>
+  func.return %y : tensor<2x8xf32>
+}""")
+    text = print_module(module)
+    assert "%half = arith.constant 0.5 : f32" in text and "dense" not in text
+    assert "func.return %y" in text and "%scaled = linalg.generic" in text and "%y_init = tensor.empty" in text
+
+
+def test_docstring_example() -> None:
+    before, after = (LowerNn.__doc__ or "").split("Before:")[1].split("After:")
+    call = before.strip()
+    text = f"func.func @main(%x: tensor<2x8xf32>) -> tensor<2x8xf32> {{\n{call}\nfunc.return %y : tensor<2x8xf32>\n}}"
+    printed = print_module(lowered(text))
+    for line in after.split("\n\n")[1].splitlines():
+        assert all(part in printed for part in line.strip().split("{...}"))
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [("?x3", "tensor<?x3xf32> has a dimension of unknown size"), ("0x3", "tensor<0x3xf32> has no elements")],
+)
+def test_shapes_that_are_not_lowered(shape: str, message: str) -> None:
+    module = parse(program("nn.relu", f"{shape}xf32", f"{shape}xf32"), "test.mir")
+    with pytest.raises(VerifyError) as error:
+        LowerNn().run(module, Target.host())
+    assert message in str(error.value)

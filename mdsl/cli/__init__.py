@@ -61,11 +61,19 @@ def _main(
 
 
 def main() -> None:
-    """The console script. A user's error is one message on stderr and exit code 1, without a traceback."""
+    """The console script."""
     if hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `mdsl opt ... | head` ends quietly, as other tools do
+    sys.exit(command(sys.argv[1:]))
+
+
+def command(args: list[str]) -> int:
+    """Runs one command and returns its exit code. A user's error is one message on stderr and exit code 1,
+    without a traceback."""
     try:
         with shown():
-            app(prog_name="mdsl")
+            app(args, prog_name="mdsl")
     except SystemExit as end:
-        sys.exit(1 if end.code == 2 else end.code)
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        return 1 if code == 2 else code
+    return 0

@@ -440,7 +440,7 @@ class Select(Op):
         cursor.expect(":")
         start = cursor.at
         types = cursor.types()
-        if len(operands) != 3:
+        if len(operands) != 3 or len(types) not in (1, 2):
             raise cursor.parser.error("takes a condition and two values", cursor.anchor)
         if len(types) == 1:
             condition = operands[0].type if isinstance(operands[0].type, ShapedType) else i1

@@ -588,6 +588,8 @@ class _Relayout(Op):
     def verify_layout(self, plain: Type, packed: Type) -> None:
         assert isinstance(plain, ShapedType) and isinstance(packed, ShapedType)
         positions, tiles = self.attr("inner_dims_pos"), self.attr("static_inner_tiles")
+        if self.inner_tiles:
+            raise self.error("tiles must be numbers")
         if len(positions) != len(tiles) or any(not 0 <= p < plain.rank for p in positions) or any(t < 1 for t in tiles):
             raise self.error("inner_dims_pos and inner_tiles do not fit")
         order = self.attr("outer_dims_perm")

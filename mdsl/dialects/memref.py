@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mdsl.dialects.tensor import Index, Reassociation, SliceLike, print_access, reassociation, slice_operands, verify_indices
+from mdsl.dialects.tensor import Index, Reassociation, SliceLike, print_access, reassociation, slice_operands, verify_dynamic, verify_indices
 from mdsl.ir.attributes import Attribute, DenseArrayAttr, DenseAttr, DenseResourceAttr, IntegerAttr, StringAttr, SymbolRefAttr, TypeAttr, UnitAttr
 from mdsl.ir.core import Op, Value
 from mdsl.ir.declare import (
@@ -58,6 +58,11 @@ class _Allocation(Op):
     @classmethod
     def of(cls, type: MemRefType) -> Op:
         return cls([], [], results=[type])
+
+    def verify_op(self) -> None:
+        verify_dynamic(self, "sizes", self.sizes, memref_type(self.result).shape, DYNAMIC)
+        if self.symbols:
+            raise self.error("takes no symbols: layouts are strided")
 
     @classmethod
     def parse_custom(cls, cursor: Cursor) -> Op:
@@ -340,6 +345,7 @@ class ExpandShape(Reassociation):
         return ExpandShape(source, [], reassociation=reassociation(groups), static_output_shape=numbers, results=[type])
 
     def verify_op(self) -> None:
+        verify_dynamic(self, "sizes", self.output_shape, self.attr("static_output_shape"))
         self.verify_groups(memref_type(self.operands[0]).shape, memref_type(self.result).shape)
         _verify_dense(self)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
-from mdsl.dialects.tensor import Index, join_indices, split_indices
+from mdsl.dialects.tensor import Index, join_indices, split_indices, verify_dynamic
 from mdsl.ir.attributes import Attribute, DenseArrayAttr
 from mdsl.ir.core import Block, BlockArgument, Op, Region, Value
 from mdsl.ir.declare import ANY_ATTR, BOOL, INDEX, INTS, NO_TERMINATOR, TERMINATOR, attr, operand, region, result
@@ -216,6 +216,8 @@ class Forall(Op):
         sizes = {len(self.attr(n)) for n in ("staticLowerBound", "staticUpperBound", "staticStep")}
         if len(sizes) != 1 or 0 in sizes:
             raise self.error("needs as many lower bounds as upper bounds and steps")
+        for what, static in (("lower", "staticLowerBound"), ("upper", "staticUpperBound"), ("step", "staticStep")):
+            verify_dynamic(self, f"{what} bounds", getattr(self, what), self.attr(static))
         types = [v.type for v in self.outputs]
         if [a.type for a in self.body.args] != [*[index] * self.rank, *types]:
             raise self.error("the body must take the counters and the shared outputs")

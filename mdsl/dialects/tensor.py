@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from mdsl.ir.attributes import ArrayAttr, Attribute, DenseArrayAttr, IntegerAttr
 from mdsl.ir.core import Block, Op, Region, Value
 from mdsl.ir.declare import ARRAY, INDEX, INT, INTS, PURE, TENSOR, TERMINATOR, attr, operand, region, result
-from mdsl.ir.types import TensorType, Type, i64
+from mdsl.ir.types import DYNAMIC, TensorType, Type, i64
 from mdsl.syntax.cursor import DYNAMIC_INDEX
 
 if TYPE_CHECKING:
@@ -31,6 +31,13 @@ def join_indices(values: Sequence[Value], numbers: Sequence[int]) -> list[Index]
     return [next(remaining) if n == DYNAMIC_INDEX else n for n in numbers]
 
 
+def verify_dynamic(op: Op, what: str, values: Sequence[Value], numbers: Sequence[int], mark: int = DYNAMIC_INDEX) -> None:
+    """There must be a value for each number that only the run will know."""
+    wanted = sum(n == mark for n in numbers)
+    if len(values) != wanted:
+        raise op.error(f"{len(values)} values for {wanted} unknown {what}")
+
+
 def slice_operands(offsets: Sequence[Index], sizes: Sequence[Index], strides: Sequence[Index] | None) -> tuple[list[list[Value]], dict[str, Attribute]]:
     """Operand groups and attributes of a slice; `strides` default to 1."""
     parts = [split_indices(e) for e in (offsets, sizes, strides or [1] * len(offsets))]
@@ -50,6 +57,8 @@ class SliceLike(Op):
         numbers = [self.attr(f"static_{w}") for w in ("offsets", "sizes", "strides")]
         if any(len(n) != len(shape) for n in numbers):
             raise self.error(f"needs {len(shape)} offsets, sizes and strides")
+        for which, known in zip(("offsets", "sizes", "strides"), numbers, strict=True):
+            verify_dynamic(self, which, getattr(self, which), known)
         for dim, offset, size, stride in zip(shape, *numbers, strict=True):
             known = DYNAMIC_INDEX not in (offset, size, stride)
             if known and dim >= 0 and size > 0 and not 0 <= offset + (size - 1) * stride < dim:
@@ -77,6 +86,9 @@ class Empty(Op):
     traits = PURE
     sizes = operand(INDEX, variadic=True)
     output = result(TENSOR)
+
+    def verify_op(self) -> None:
+        verify_dynamic(self, "sizes", self.operands, self.result.type.shape, DYNAMIC)  # type: ignore[attr-defined]
 
     @classmethod
     def parse_custom(cls, cursor: Cursor) -> Op:
@@ -277,6 +289,7 @@ class ExpandShape(Reassociation):
         )
 
     def verify_op(self) -> None:
+        verify_dynamic(self, "sizes", self.output_shape, self.attr("static_output_shape"))
         self.verify_groups(self.operands[0].type.shape, self.result.type.shape)  # type: ignore[attr-defined]
 
 
@@ -322,6 +335,8 @@ class Pad(Op):
         source, target = self.operands[0].type, self.result.type
         assert isinstance(source, TensorType) and isinstance(target, TensorType)
         low, high = self.attr("static_low"), self.attr("static_high")
+        verify_dynamic(self, "low numbers", self.low, low)
+        verify_dynamic(self, "high numbers", self.high, high)
         if len(low) != source.rank or len(high) != source.rank or target.rank != source.rank:
             raise self.error(f"needs {source.rank} low and high numbers and a result of that rank")
         if DYNAMIC_INDEX not in (*low, *high) and source.is_static:

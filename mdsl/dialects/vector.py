@@ -251,6 +251,8 @@ class Insert(Op):
 def _verify_position(op: Op, vector: Type, element: Type) -> None:
     assert isinstance(vector, VectorType)
     numbers = op.attr("static_position")
+    if op.dynamic_position:  # type: ignore[attr-defined]
+        raise op.error("the position must be a number")
     if vector.rank != 1 or len(numbers) != 1 or not 0 <= numbers[0] < vector.shape[0]:
         raise op.error(f"position {numbers} is not in {vector}")
     if element != vector.element:

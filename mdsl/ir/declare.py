@@ -99,7 +99,7 @@ ANY_ATTR = Constraint("an attribute", lambda _: True)
 CONSTANT = Constraint("a number or dense data", lambda a: isinstance(a, IntegerAttr | FloatAttr | DenseAttr | DenseResourceAttr))
 INTS = Constraint(
     "a list of integers",
-    lambda a: isinstance(a, DenseArrayAttr) or (isinstance(a, ArrayAttr) and all(INT.accepts(v) for v in a.values)),
+    lambda a: (isinstance(a, DenseArrayAttr) and t.is_integer(a.element)) or (isinstance(a, ArrayAttr) and all(INT.accepts(v) for v in a.values)),
 )
 
 

@@ -11,13 +11,21 @@ from mdsl.ir.types import MemRefType, dense_strides
 from mdsl.passes.views import ALLOCATIONS, RESHAPES, VIEWS, accesses, ancestor_in, disjoint, root, views, writes
 
 
+Positions = dict[Block, dict[Op, int]]
+"""The place of each op in its block, for the blocks that were asked about since the last change."""
+
+
 def forward_copies(function: Op) -> None:
     """Removes copies from a buffer that has no other purpose, last copy first: the target is final then."""
     changed = True
     while changed:
+        changed = False
+        positions: Positions = {}
         copies = [op for op in function.walk() if isinstance(op, memref.Copy)]
-        removed = [_forward(copy) for copy in reversed(copies)]
-        changed = any(removed)
+        for copy in reversed(copies):
+            if _forward(copy, positions):
+                changed = True
+                positions.clear()
     drop_unused_views(function)
 
 
@@ -29,7 +37,7 @@ def drop_unused_views(function: Op) -> None:
             op.erase()
 
 
-def _forward(copy: memref.Copy) -> bool:
+def _forward(copy: memref.Copy, positions: Positions) -> bool:
     """Computes the copy's source in its target, if nobody can tell the difference."""
     source, target = copy.operands
     chain: list[Op] = []
@@ -40,9 +48,11 @@ def _forward(copy: memref.Copy) -> bool:
     assert block is not None
     if not isinstance(local, ALLOCATIONS) or local.block is not block or root(target) is source:
         return False
-    plan = _Plan(copy, source, target, block)
     types = _shapes_of_target(chain, memref.memref_type(target))
-    if types is None or not plan.is_sound() or not _can_become(source, types[-1], copy):
+    if types is None or not _can_become(source, types[-1]):
+        return False
+    plan = _Plan(copy, source, target, positions.setdefault(block, {}))
+    if not plan.is_sound():
         return False
     plan.hoist()
     builder = Builder.before(plan.start)
@@ -79,15 +89,19 @@ def _inverse(link: Op, value: Value, type: MemRefType) -> Op:
 class _Plan:
     """The ops between the first and the last use of the source, and what must move in front of them."""
 
-    def __init__(self, copy: memref.Copy, source: Value, target: Value, block: Block) -> None:
-        self.copy, self.source, self.target, self.block = copy, source, target, block
-        self.position = {op: i for i, op in enumerate(block.ops)}
+    def __init__(self, copy: memref.Copy, source: Value, target: Value, position: dict[Op, int]) -> None:
+        assert copy.block is not None
+        self.copy, self.source, self.target, self.block = copy, source, target, copy.block
+        self.position = position
+        if not position:
+            position.update({op: i for i, op in enumerate(self.block.ops)})
         used = [(self._at(op), op, view) for op, view in accesses(source)]
         self.uses = [(at, op, view) for at, op, view in used if at is not None]
         self.last = max(at for at, _, _ in self.uses)
         # Views of the source become views of the target, which must be known there.
-        self.first = min(at for view in views(source) for user in view.users if (at := self._at(user)) is not None)
-        self.start = next(op for op, at in self.position.items() if at == self.first)
+        users = [ancestor_in(self.block, user) for view in views(source) for user in view.users]
+        self.start = min((op for op in users if op is not None), key=lambda op: position[op])
+        self.first = position[self.start]
         self.moves: list[Op] = []
 
     def _at(self, op: Op) -> int | None:
@@ -135,7 +149,7 @@ class _Plan:
             self.block.insert(op.detach(), self.start)
 
 
-def _can_become(value: Value, type: MemRefType, copy: Op) -> bool:
+def _can_become(value: Value, type: MemRefType) -> bool:
     """True if every use of `value` allows memory of `type` in its place."""
     old = memref.memref_type(value)
     if old.shape and old.shape[-1] > 1 and old.layout[-1] == 1 and type.layout[-1] != 1:
@@ -145,11 +159,11 @@ def _can_become(value: Value, type: MemRefType, copy: Op) -> bool:
             case memref.SubView():
                 offsets, shape = user.mixed("offsets"), memref.memref_type(user.result).shape
                 part = memref.subview_type(type, offsets, user.attr("static_sizes"), user.attr("static_strides"), shape)
-                fine = _can_become(user.result, part, copy)
+                fine = _can_become(user.result, part)
             case memref.ExpandShape() | memref.CollapseShape():
                 shape = memref.memref_type(user.result).shape
                 strides = dense_strides(shape) if type.offset else None
-                fine = type.is_dense and _can_become(user.result, MemRefType(shape, type.element, strides, type.offset), copy)
+                fine = type.is_dense and _can_become(user.result, MemRefType(shape, type.element, strides, type.offset))
             case memref.Cast() | memref.View():
                 fine = False
             case func.Call():

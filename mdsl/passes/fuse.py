@@ -9,7 +9,7 @@ from mdsl.codegen.target import Target
 from mdsl.dialects import linalg, tensor, ukernel
 from mdsl.dialects.arith import Constant
 from mdsl.dialects.builtin import ModuleOp
-from mdsl.ir.affine import AffineMap
+from mdsl.ir.affine import AffineMap, Dim
 from mdsl.ir.attributes import DenseAttr
 from mdsl.ir.core import Builder, Op, Value
 from mdsl.passes.base import Pass, option
@@ -72,7 +72,8 @@ def _fuse_producers(op: linalg.LinalgOp) -> linalg.LinalgOp:
         merged = False
         for index, value in enumerate(op.inputs):
             producer = value.owner
-            if _is_splat(value) or (isinstance(producer, linalg.LinalgOp) and _can_merge(producer, op, index)):
+            mergeable = _is_splat(value) or (isinstance(producer, linalg.LinalgOp) and _can_merge(producer, op, index))
+            if mergeable and _leaves_extents(producer, op, index):  # type: ignore[arg-type]
                 op = _merge(producer, op, index)  # type: ignore[arg-type]
                 merged = True
                 break
@@ -106,19 +107,29 @@ def _can_merge(producer: linalg.LinalgOp, consumer: linalg.LinalgOp, index: int)
     return not repeats & set(consumer.parallel_dims)
 
 
+def _leaves_extents(producer: Op, consumer: linalg.LinalgOp, index: int) -> bool:
+    """True if the extent of every loop still follows from an operand when the producer's result is not read."""
+    maps = [*consumer.maps[:index], *_reads(producer, consumer, index)[1], *consumer.maps[index + 1 :]]
+    return len({e.position for m in maps for e in m.results if isinstance(e, Dim)}) == consumer.num_loops
+
+
+def _reads(producer: Op, consumer: linalg.LinalgOp, index: int) -> tuple[list[Value], list[AffineMap]]:
+    """What the merged op reads instead of the consumer's operand, and through which maps."""
+    if isinstance(producer, Constant):
+        return [], []
+    assert isinstance(producer, linalg.LinalgOp)
+    inputs = list(producer.inputs)
+    out_dims = producer.maps[-1].dim_positions()
+    assert out_dims is not None
+    # The producer's loop d is where its output map has d; the consumer reads it through its own map.
+    reading = consumer.maps[index].results
+    loops = [reading[out_dims.index(d)] for d in range(producer.num_loops)]
+    return inputs, [m.compose(loops, consumer.num_loops) for m in producer.maps[: len(inputs)]]
+
+
 def _merge(producer: Op, consumer: linalg.LinalgOp, index: int) -> linalg.LinalgOp:
     """One op whose body computes the producer's element and goes on with the consumer's."""
-    if isinstance(producer, Constant):
-        inputs, maps = [], []
-    else:
-        assert isinstance(producer, linalg.LinalgOp)
-        inputs = list(producer.inputs)
-        out_dims = producer.maps[-1].dim_positions()
-        assert out_dims is not None
-        # The producer's loop d is where its output map has d; the consumer reads it through its own map.
-        reading = consumer.maps[index].results
-        loops = [reading[out_dims.index(d)] for d in range(producer.num_loops)]
-        maps = [m.compose(loops, consumer.num_loops) for m in producer.maps[: len(inputs)]]
+    inputs, maps = _reads(producer, consumer, index)
     kept = len(consumer.inputs)
     all_inputs = [*consumer.inputs[:index], *inputs, *consumer.inputs[index + 1 :]]
     all_maps = [*consumer.maps[:index], *maps, *consumer.maps[index + 1 :]]

@@ -146,10 +146,12 @@ class Emitter:
         return self.value(self.generic(tensors, [(init, range(len(shape)))], loops, full_body), suffix)
 
     def broadcast(self, value: Value, shape: Sequence[int]) -> Read:
+        """How `map` over `shape` reads `value` by NumPy's rules; a splat constant needs no dimensions."""
+        return self.stretch(value, shape) if splat_of(value) is None else (value, ())
+
+    def stretch(self, value: Value, shape: Sequence[int]) -> Read:
         """How a nest over `shape` reads `value` by NumPy's rules; dimensions of 1 that stretch are dropped."""
         own = type_of(value).shape
-        if splat_of(value) is not None:
-            return value, ()
         start = len(shape) - len(own)
         kept = [d for d, size in enumerate(own) if size == shape[start + d]]
         if len(kept) < len(own):

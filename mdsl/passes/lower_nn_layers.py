@@ -63,7 +63,7 @@ def _batched(e: Emitter, value: Value, batch: Sequence[int], matrix: Sequence[in
     """How `value` is read: leading dimensions that broadcast to `batch`, then the loops `matrix`."""
     shape = type_of(value).shape
     own = len(shape) - len(matrix)
-    lead, dims = e.broadcast(value, (*batch[len(batch) - own :], *shape[own:]))
+    lead, dims = e.stretch(value, (*batch[len(batch) - own :], *shape[own:]))
     shift = len(batch) - own
     return lead, [d + shift if d < own else matrix[d - own] for d in dims]
 

@@ -94,17 +94,29 @@ def _number(value: Value | int) -> int | None:
     return found if isinstance(found, int) else None
 
 
-def _span(loop: scf.For | scf.Forall) -> _Span | None:
-    """The innermost counter that runs more than once between constants."""
-    bounds = _bounds(loop)
-    for dim in reversed(range(len(bounds))):
-        lower, upper, step = bounds[dim]
+def _spans(loop: scf.For | scf.Forall) -> list[_Span]:
+    """The counters that run more than once between constants, the innermost first."""
+    found: list[_Span] = []
+    for dim, (lower, upper, step) in reversed(list(enumerate(_bounds(loop)))):
         if lower is None or upper is None or step is None or step < 1:
             continue
         trips = -(-(upper - lower) // step)
         if trips > 1:
-            return _Span(dim, lower, step, trips)
-    return None
+            found.append(_Span(dim, lower, step, trips))
+    return found
+
+
+def _saved_loads(kernel: ukernel.UkernelFunc, shared: Sequence[bool]) -> int:
+    """Loads in the kernel's loops that several calls do once: those of shared arguments."""
+    same = {arg for arg, common in zip(kernel.args, shared, strict=True) if common}
+    loads = [op for loop in kernel.body.ops if isinstance(loop, scf.For) for op in loop.walk() if op.has("reads")]
+    return sum(load.operands[0] in same for load in loads)
+
+
+def _depends(value: Value, counter: Value) -> bool:
+    """True if `value` is computed from `counter`."""
+    owner = value.owner
+    return value is counter or (isinstance(owner, Op) and any(_depends(v, counter) for v in owner.operands))
 
 
 @dataclass
@@ -117,10 +129,11 @@ class _Unroller:
 
     def loop(self, loop: scf.For | scf.Forall) -> None:
         """Unrolls one loop, if its body is one dispatch."""
-        dispatch, span = _dispatch_of(loop), _span(loop)
+        dispatch, spans = _dispatch_of(loop), _spans(loop)
         carries = loop.operands[3:] if isinstance(loop, scf.For) else loop.shared
-        if dispatch is None or span is None or carries:
+        if dispatch is None or not spans or carries:
             return
+        span = self._choose(loop, dispatch, spans)
         factor = min(self.options.factor, span.trips)
         blocks, rest = divmod(span.trips, factor)
         middle = span.lower + blocks * factor * span.step
@@ -132,6 +145,21 @@ class _Unroller:
             rest_loop = self._like(loop, builder, span, middle, end, span.step)
             self._fill(loop, rest_loop, span, 1)
         loop.erase()
+
+    def _choose(self, loop: Op, dispatch: ukernel.Dispatch, spans: Sequence[_Span]) -> _Span:
+        """The counter to unroll: the innermost, unless calls along another can be jammed with fewer loads."""
+        kernel = self.module.lookup(dispatch.symbol)
+        if len(spans) == 1 or not self.options.jam or not isinstance(kernel, ukernel.UkernelFunc):
+            return spans[0]
+        inputs = len(dispatch.operands) - dispatch.attr("outs")
+
+        def gain(span: _Span) -> int:
+            counter, copies = loop.body.args[span.dim], min(self.options.factor, span.trips)
+            shared = [p < inputs and not _depends(v, counter) for p, v in enumerate(dispatch.operands)]
+            width = jam_width(kernel, shared, copies, self.target)
+            return (width - 1) * _saved_loads(kernel, shared)
+
+        return max(spans, key=gain)
 
     def _like(
         self, loop: scf.For | scf.Forall, builder: Builder, span: _Span, lower: int, upper: int, step: int

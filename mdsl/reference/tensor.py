@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from mdsl.dialects.tensor import ExtractSlice, InsertSlice, Pad
-from mdsl.ir.core import Op
+from mdsl.dialects.tensor import ExtractSlice, Index, InsertSlice, Pad, join_indices
+from mdsl.ir.core import Op, Value
 from mdsl.ir.types import DYNAMIC, ShapedType, dtype_of
 from mdsl.reference.evaluator import Scope
 from mdsl.reference.memory import poisoned
@@ -50,11 +51,11 @@ def reshape(op: Op, source: np.ndarray, *sizes: Any) -> np.ndarray:
 
 @structured("tensor.pad")
 def pad(scope: Scope, op: Pad, source: np.ndarray, *_: Any) -> np.ndarray:
-    ends = []
-    for values, which in ((op.low, "static_low"), (op.high, "static_high")):
-        dynamic = iter(values)
-        ends.append([int(scope.values[next(dynamic)]) if n < 0 else n for n in op.attr(which)])
-    low, high = ends
+    def numbers(entries: Sequence[Index]) -> list[int]:
+        return [int(scope.values[e]) if isinstance(e, Value) else e for e in entries]
+
+    low = numbers(join_indices(op.low, op.attr("static_low")))
+    high = numbers(join_indices(op.high, op.attr("static_high")))
     if any(n < 0 for n in (*low, *high)):
         raise failure(op, f"low {low} and high {high} must not be negative")
     shape = tuple(lo + d + hi for lo, d, hi in zip(low, source.shape, high, strict=True))

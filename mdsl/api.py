@@ -6,6 +6,8 @@ import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+from typing import Any
 
 from mdsl import __version__
 from mdsl.bytecode.assemble import assemble
@@ -49,9 +51,10 @@ def compile(
     Raises MdslError.
     """
     _check_engine(engine, threads)
-    settings = {"ukernels": ukernels, "unroll_dispatch": unroll_dispatch, "target": target, "pipeline": pipeline}
-    if _is_bytecode(program):
-        return load(_path(program), engine=engine, threads=threads)
+    settings: dict[str, Any] = {"ukernels": ukernels, "unroll_dispatch": unroll_dispatch, "target": target, "pipeline": pipeline}
+    path = None if isinstance(program, ModuleOp) else _path(program)
+    if path is not None and path.suffix == ".mbc":
+        return load(path, engine=engine, threads=threads)
     module = parse(program)
     if engine == "reference":
         return ReferenceExecutable(module, settings)
@@ -153,13 +156,8 @@ def _target(target: str | Target | None) -> Target:
         raise MdslError(f"error: {error}") from None
 
 
-def _path(program: object) -> Path | None:
+def _path(program: str | os.PathLike[str]) -> Path | None:
     """The path that a program's source is, None for a text."""
     if isinstance(program, str) and ("\n" in program or not program.endswith((".mir", ".mbc"))):
         return None
-    return Path(program)  # type: ignore[arg-type]
-
-
-def _is_bytecode(program: Program) -> bool:
-    path = None if isinstance(program, ModuleOp) else _path(program)
-    return path is not None and path.suffix == ".mbc"
+    return Path(program)

@@ -119,8 +119,9 @@ def _match(function: Function, opcodes: list[Opcode]) -> dict[int, tuple[_Block,
                 block.divider = index
                 continue
             open_blocks.pop()
-            for part in {block.start, block.divider, index} - {None}:
-                blocks[part] = block, index
+            for part in (block.start, block.divider, index):
+                if part is not None:
+                    blocks[part] = block, index
     if open_blocks:
         block = open_blocks[-1]
         opcode = block.opcode

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 
 @contextmanager
-def shown() -> Iterator[None]:
+def shown() -> Generator[None, None, None]:
     """Turns a user's error into its message on stderr and exit code 1; a pressed Ctrl-C into exit code 130."""
     try:
         yield

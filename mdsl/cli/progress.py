@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 
 @contextmanager
-def progress(start: str) -> Iterator[Callable[[str], None]]:
+def progress(start: str) -> Generator[Callable[[str], None], None, None]:
     """Shows a line that moves while the block runs; the function that it yields changes the text."""
     if not sys.stderr.isatty():
         yield lambda text: None

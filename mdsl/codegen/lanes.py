@@ -19,7 +19,7 @@ LLVMValue: TypeAlias = Any
 Operand: TypeAlias = "Lanes | float"
 
 
-class Splat(ir.Constant):
+class Splat(ir.Constant):  # pyright: ignore[reportUntypedBaseClass]
     """A vector constant whose lanes are all equal, in LLVM's short notation."""
 
     def __init__(self, vector_type: ir.VectorType, value: float) -> None:

@@ -308,6 +308,8 @@ class Named(LinalgOp):
         attributes.update(cls.parse_tail(cursor))
         attributes.update(cursor.attr_dict())
         results = cursor.type_group() if cursor.accept("->") else result_types(outputs)
+        if len(inputs) != cls.num_inputs or len(outputs) != 1:
+            raise cursor.parser.error(f"'{cls.name}' takes {cls.num_inputs} inputs and 1 output", cursor.anchor)
         op = cls.make(inputs, outputs, **attributes)
         op.set_result_types(results)
         return op

@@ -19,7 +19,6 @@ from mdsl.ir.declare import (
     READS,
     STRING,
     SYMBOL,
-    SYMBOL_REF,
     TYPE,
     UNIT,
     attr,

@@ -65,7 +65,7 @@ def _elements(description: str, elements: tuple[t.Type, ...], *shaped: type[t.Ty
     """Elements among `elements`, held in one of the `shaped` types, or bare where that is empty."""
     if not shaped:
         return Constraint(description, lambda x: x in elements)
-    return Constraint(description, lambda x: isinstance(x, shaped) and x.element in elements)
+    return Constraint(description, lambda x: isinstance(x, shaped) and t.element_of(x) in elements)
 
 
 ANY = Constraint("any type", lambda _: True)

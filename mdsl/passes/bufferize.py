@@ -32,16 +32,16 @@ class Bufferize(Pass):
 
     Before:
 
-        func.func @main(%x: tensor<8xf32>) -> tensor<8xf32> {
+        func.func @main(%x: f32) -> tensor<8xf32> {
           %init = tensor.empty() : tensor<8xf32>
-          %y = linalg.generic {...} ins(%x : tensor<8xf32>) outs(%init : tensor<8xf32>) {...} -> tensor<8xf32>
+          %y = linalg.fill ins(%x : f32) outs(%init : tensor<8xf32>) -> tensor<8xf32>
           func.return %y : tensor<8xf32>
         }
 
     After:
 
-        func.func @main(%x: memref<8xf32>, %y: memref<8xf32> {mdsl.output}) {
-          linalg.generic {...} ins(%x : memref<8xf32>) outs(%y : memref<8xf32>) {...}
+        func.func @main(%x: f32, %y: memref<8xf32> {mdsl.output}) {
+          linalg.fill ins(%x : f32) outs(%y : memref<8xf32>)
           func.return
         }
     """

@@ -10,7 +10,6 @@ from mdsl.ir.core import Block, Builder, Op, Value
 from mdsl.ir.types import MemRefType, dense_strides
 from mdsl.passes.views import ALLOCATIONS, RESHAPES, VIEWS, accesses, ancestor_in, disjoint, root, views, writes
 
-
 Positions = dict[Block, dict[Op, int]]
 """The place of each op in its block, for the blocks that were asked about since the last change."""
 

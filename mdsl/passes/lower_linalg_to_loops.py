@@ -34,9 +34,9 @@ class LowerLinalgToLoops(Pass):
           scf.for %d1 = %c0 to %c4 step %c1 {
             %acc = memref.load %c[%d0, %d1] : memref<4x4xf32>
             %sum = scf.for %d2 = %c0 to %c8 step %c1 iter_args(%acc_1 = %acc) -> (f32) {
-              %left = memref.load %a[%d0, %d2] : memref<4x8xf32>
-              %right = memref.load %b[%d2, %d1] : memref<8x4xf32>
-              %fma = math.fma %left, %right, %acc_1 : f32
+              %a_1 = memref.load %a[%d0, %d2] : memref<4x8xf32>
+              %b_1 = memref.load %b[%d2, %d1] : memref<8x4xf32>
+              %fma = math.fma %a_1, %b_1, %acc_1 : f32
               scf.yield %fma : f32
             }
             memref.store %sum, %c[%d0, %d1] : memref<4x4xf32>

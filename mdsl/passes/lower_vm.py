@@ -191,7 +191,9 @@ class _Lowering:
             raise op.error("the step must be a positive constant")
         bounds = [self.registers.get(self._index(v)) for v in op.operands[:3]]
         inits = [self._register(v) for v in op.operands[3:]]
-        loop = self.builder.add(vm.Loop.make(*bounds, inits, iv=op.iv.name, names=[a.name for a in op.carried]))
+        lower_bound, upper_bound, stride = bounds
+        names = [a.name for a in op.carried]
+        loop = self.builder.add(vm.Loop.make(lower_bound, upper_bound, stride, inits, op.iv.name, names))
         self._learn(op.iv, loop.iv)
         for old, new in zip(op.carried, loop.carried, strict=True):
             self._learn(old, new)
@@ -230,9 +232,10 @@ class _Lowering:
             loops.insert(0, loops.pop(chosen))
         outer = self.builder
         for depth, (iv, bounds) in enumerate(loops):
-            registers = [self.registers.constant(b) if isinstance(b, int) else self.registers.get(self._index(b)) for b in bounds]
+            forms = [Affine(b) if isinstance(b, int) else self._index(b) for b in bounds]
+            start, stop, step = (self.registers.get(form) for form in forms)
             kind = vm.Parallel if shared and depth == 0 else vm.Loop
-            loop = self.builder.add(kind.make(*registers, iv=iv.name))
+            loop = self.builder.add(kind.make(start, stop, step, iv=iv.name))
             self._learn(iv, loop.iv)
             loop.body.append(vm.Yield([]))
             self.builder = Builder(loop.body, loop.body.terminator)
@@ -374,8 +377,8 @@ class _Lowering:
         for dim in range(rank):
             if shape[dim] == 1:
                 continue
-            bounds = [self.registers.constant(n) for n in (0, shape[dim], 1)]
-            loop = self.builder.add(vm.Loop.make(*bounds, iv="row"))
+            start, stop, step = (self.registers.constant(n) for n in (0, shape[dim], 1))
+            loop = self.builder.add(vm.Loop.make(start, stop, step, iv="row"))
             loop.body.append(vm.Yield([]))
             self.builder = Builder(loop.body, loop.body.terminator)
             offsets = [o + Affine(0, ((loop.iv, t.layout[dim]),)) for o, t in zip(offsets, types, strict=True)]

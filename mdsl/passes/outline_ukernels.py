@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from mdsl.codegen.target import Target
-from mdsl.dialects import linalg, ukernel
+from mdsl.dialects import linalg, tensor, ukernel
 from mdsl.dialects.arith import Constant
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.ir.attributes import SymbolRefAttr
@@ -58,7 +58,7 @@ class OutlineUkernels(Pass):
 
 def _outline(region: ukernel.RegionOp, module: ModuleOp, known: dict[str, str]) -> None:
     _sink_constants(region)
-    destinations = _destinations(region)
+    destinations = [_destination(region, value) for value in region.body.terminator.operands]
     values = captured(region)
     arguments = [*(v for v in values if v not in destinations), *destinations]
     name = kernel_name(region)
@@ -94,14 +94,18 @@ def _sink_constants(region: ukernel.RegionOp) -> None:
                     op.operands = [copy if v is value else v for v in op.operands]
 
 
-def _destinations(region: ukernel.RegionOp) -> list[Value]:
-    """The tensors outside that the results are written into."""
-    found: dict[Value, None] = {}
-    for value in region.body.terminator.operands:
-        while isinstance(value.owner, linalg.LinalgOp) and value.owner.block is region.body:
-            value = value.owner.outputs[list(value.owner.results).index(value)]  # type: ignore[arg-type]
-        found[value] = None
-    return list(found)
+def _destination(region: ukernel.RegionOp, value: Value) -> Value:
+    """The tensor outside that the yielded `value` is written into; a new one if its memory starts inside."""
+    while isinstance(value.owner, linalg.LinalgOp) and value.owner.block is region.body:
+        value = value.owner.outputs[list(value.owner.results).index(value)]  # type: ignore[arg-type]
+    owner = value.owner
+    if not isinstance(owner, Op) or owner.block is not region.body:
+        return value
+    assert region.block is not None
+    if isinstance(owner, tensor.Empty):
+        region.block.insert(owner.detach(), region)
+        return value
+    return Builder.before(region).value(tensor.Empty([], results=[value.type]), f"{value.name}_init" if value.name else None)
 
 
 _WORDS = {"generic": "", "fill": "", "conv_2d_nchw_fchw": "conv", "conv_2d_nhwc_hwcf": "conv", "pooling_nchw_max": "max_pool"}

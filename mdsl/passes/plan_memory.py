@@ -50,7 +50,7 @@ class PlanMemory(Pass):
 
     After:
 
-        %arena = memref.alloc() {alignment = 64 : i64} : memref<512xi8>
+        %arena = memref.alloc() {alignment = 64} : memref<512xi8>
         %a_at = arith.constant 0 : index
         %a = memref.view %arena[%a_at][] : memref<512xi8> to memref<64xf32>
         linalg.fill ins(%x : f32) outs(%a : memref<64xf32>)

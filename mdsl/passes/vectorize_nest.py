@@ -343,8 +343,9 @@ def _mergeable(nest: Nest, outer: Axis, inner: Axis, group: Group) -> bool:
 
 def _merge_axes(nest: Nest, outer: Axis, inner: Axis, axis: Axis) -> Nest:
     def access(old: Access) -> Access:
-        at = [d for d, index in enumerate(old.indices) if index.lone_axis is outer]
-        if not at:
+        pairs = zip(old.indices, old.indices[1:], strict=False)
+        at = [d for d, (one, next) in enumerate(pairs) if one.lone_axis is outer and next.lone_axis is inner]
+        if not at:  # depends on neither, or is an operand that the body does not use
             return old
         d = at[0]
         indices = (*old.indices[:d], Linear(((axis, 1),)), *old.indices[d + 2 :])

@@ -108,7 +108,9 @@ class Nest:
             for value, array in zip(self.op.outputs, self.operands[self.split :], strict=True)
         ]
         views = [self._target(*pair) for pair in zip(self.maps[self.split :], targets, strict=True)]
-        for view, new in zip(views, self._evaluate([widen(v) for v in views]), strict=True):
+        # Copied: a body may yield an old element of one output as the new one of another.
+        found = [np.array(new) for new in self._evaluate([widen(v) for v in views])]
+        for view, new in zip(views, found, strict=True):
             view[...] = new
         return tuple(t for v, t in zip(self.op.outputs, targets, strict=True) if isinstance(v.type, TensorType))
 

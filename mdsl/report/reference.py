@@ -26,7 +26,7 @@ from mdsl.bytecode.isa import OPCODES, Opcode, Operand
 from mdsl.bytecode.machine import TYPES
 from mdsl.codegen.target import Target
 from mdsl.ir.core import Op
-from mdsl.ir.declare import Field
+from mdsl.ir.declare import ANY, Field
 from mdsl.ir.registry import DIALECTS, operations
 from mdsl.passes import PASSES
 from mdsl.passes.base import LEVELS, Pass
@@ -96,7 +96,7 @@ def _field(field: Field) -> list[str]:
     if field.optional:
         what += ", optional"
     elif field.variadic:
-        what = f"any number, each {what}"
+        what = "any number" if field.constraint is ANY else f"any number, each {what}"
     return [field.kind, f"`{field.name}`", f"{what}; {field.doc}" if field.doc else what, _code(field.default)]
 
 
@@ -181,7 +181,13 @@ def _type_list(types: list[list[str]]) -> str:
 
 def _operand(operand: Operand, letters: dict[str, str]) -> str:
     type = letters.get(operand.type, operand.type)
-    forms = {"read": f": {type}", "write": f" -> {type}", "update": f" <-> {type}", "value": f" = number of {type}", "integer": " = number"}
+    forms = {
+        "read": f": {type}",
+        "write": f" -> {type}",
+        "update": f" <-> {type}",
+        "value": f" = number of {type}",
+        "integer": " = number",
+    }
     return f"`{operand.name}{forms.get(operand.kind, '')}`"
 
 

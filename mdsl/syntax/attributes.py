@@ -193,7 +193,7 @@ class AttributeReader:
             return FloatAttr(self._float(token, type), type)
         if "." in text:
             raise self.error(f"{text} is not an integer", token)
-        value = int(text, 0)
+        value = int(text, 16 if "x" in text else 10)
         bits = 64 if type not in SCALARS.values() or str(type) == "index" else int(str(type)[1:])
         if not -(1 << bits - 1) <= value < 1 << bits:
             raise self.error(f"{text} does not fit in {type}", token)
@@ -313,6 +313,8 @@ class AttributeReader:
         children = node.children
         match node.data:
             case "const":
+                if not str(children[0]).lstrip("-").isdecimal():
+                    raise self.error(f"{children[0]} is not an integer", token)
                 return affine.Const(int(str(children[0])))
             case "name":
                 if str(children[0]) not in names:

@@ -7,7 +7,7 @@ against the op's declaration through a `Cursor` (`syntax/cursor.py`).
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -47,7 +47,7 @@ def parse(text: str, name: str = "<text>", folder: Path | None = None) -> Module
 
 
 @contextmanager
-def _collector_paused() -> Iterator[None]:
+def _collector_paused() -> Generator[None, None, None]:
     """Syntax trees and IR are many small objects that stay: looking for garbage among them took 40 % of parsing."""
     enabled = gc.isenabled()
     gc.disable()

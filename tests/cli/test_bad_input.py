@@ -173,8 +173,8 @@ def test_bytecode() -> None:
     }
     for name, (content, message) in broken.items():
         Path("bad.mbc").write_bytes(content)
-        for command in ("run", "dis"):
-            err = refused(command, "bad.mbc", message=rf"bad\.mbc: error: .*{message}")
+        for verb in ("run", "dis"):
+            err = refused(verb, "bad.mbc", message=rf"bad\.mbc: error: .*{message}")
             assert err.count("\n") == 1, (name, err)
 
 

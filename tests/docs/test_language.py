@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from mdsl.ir.verifier import verify
 from mdsl.syntax.errors import MdslError
 from mdsl.syntax.parser import parse

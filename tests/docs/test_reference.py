@@ -6,7 +6,10 @@ import shlex
 import sys
 from functools import cache
 
+import numpy as np
 import pytest
+
+import mdsl
 from mdsl.cli import main
 from mdsl.ir.registry import operations
 from mdsl.ir.verifier import verify
@@ -15,6 +18,7 @@ from mdsl.passes.levels import level_of, plan
 from mdsl.passes.pipeline import parse_flag, run_passes
 from mdsl.report.check import Check
 from mdsl.report.reference import ROOT, pages
+from mdsl.signature import random_arrays
 from mdsl.syntax.parser import parse, parse_file
 from mdsl.syntax.printer import print_module
 
@@ -60,6 +64,14 @@ def test_example_of_a_pass(name: str, monkeypatch: pytest.MonkeyPatch, capsys: p
     assert not end.value.code
     assert printed.startswith("--- before") and len(printed.splitlines()) < 100
     assert f"```console\n$ {command}\n```\n\n```diff\n{printed}```\n" in made()["passes.md"]
+
+
+@pytest.mark.parametrize("name", [p.name for p in PASSES])
+def test_example_runs(name: str) -> None:
+    path = EXAMPLES / f"{name}.mir"
+    reference, compiled = mdsl.compile(path, engine="reference"), mdsl.compile(path)
+    inputs = random_arrays(reference.inputs, seed=0)
+    np.testing.assert_allclose(compiled(*inputs), reference(*inputs), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", [p.name for p in PASSES])

@@ -136,7 +136,16 @@ class Program:
         """`value`, or its tanh where its numbers may be too large to go on with."""
         if value.bound <= MAX_BOUND or not value.is_float:
             return value
+        return self.squash(value)
+
+    def squash(self, value: Val) -> Val:
         return self.emit("nn.tanh", [value], value.shape, bound=1.0)
+
+    def line(self, hint: str, shape: Sequence[int], dtype: str, code: str, bound: float, exact: bool = False) -> Val:
+        """Adds an op whose text is `code` (behind the equals sign)."""
+        value = Val(self.name(hint), tuple(shape), dtype, bound, exact or dtype not in FLOATS)
+        self.lines.append(f"{value.name} = {code}")
+        return self.add(value)
 
     def emit(
         self,

@@ -16,7 +16,9 @@ from bench.figures import SECTIONS, Figure
 
 
 def main(
-    sections: Annotated[list[str] | None, typer.Argument(help=f"Some of: {', '.join(SECTIONS)}. Default: all.")] = None,
+    sections: Annotated[
+        list[str] | None, typer.Argument(help=f"Some of: {', '.join(SECTIONS)}. Default: all.")
+    ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here as well.")] = None,
 ) -> None:
     """Measure mdsl's figures. Nothing else should run on the machine meanwhile."""
@@ -36,7 +38,10 @@ def main(
         table.add_row(figure.name, f"{figure.value:.3g} {figure.unit}", bound, mark)
     console.print(table)
     if json_file is not None:
-        _write(json_file, json.dumps({"machine": _machine(), "figures": [f.to_json() for f in figures]}, indent=2) + "\n")
+        _write(
+            json_file,
+            json.dumps({"machine": _machine(), "figures": [f.to_json() for f in figures]}, indent=2) + "\n",
+        )
 
 
 def _machine() -> str:

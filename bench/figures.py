@@ -66,13 +66,17 @@ def matmul() -> Iterator[Figure]:
     if (os.cpu_count() or 1) >= 2:
         two = mdsl.compile(program, threads=2)
         times = interleave({"one": lambda: one(*inputs), "two": lambda: two(*inputs)}, 4)
-        yield Figure("matmul 512, two threads against one", ratio(times["one"], times["two"]), "x", "at least", 1.8)
+        yield Figure(
+            "matmul 512, two threads against one", ratio(times["one"], times["two"]), "x", "at least", 1.8
+        )
     for name, pipeline, limit in (("4x16 tiles", SMALL_TILE, 1.6), ("default tiles", None, 0.98)):
         single = mdsl.compile(program, pipeline=pipeline)
         unrolled = mdsl.compile(program, pipeline=pipeline, unroll_dispatch=4)
         times = interleave({"single": _call(single, inputs), "unrolled": _call(unrolled, inputs)}, 4)
         gain = ratio(times["single"], times["unrolled"])
-        yield Figure(f"matmul 512, {name}, unroll-dispatch=4 against single dispatch", gain, "x", "at least", limit)
+        yield Figure(
+            f"matmul 512, {name}, unroll-dispatch=4 against single dispatch", gain, "x", "at least", limit
+        )
 
 
 def ablation() -> Iterator[Figure]:
@@ -90,7 +94,11 @@ def ablation() -> Iterator[Figure]:
     yield Figure("MNIST CNN, + micro-kernels", times["ukernels"].median * 1e6, "us")
     yield Figure("MNIST CNN, + unroll-dispatch=4", times["unrolled"].median * 1e6, "us")
     yield Figure("MNIST CNN, jit", times["jit"].median * 1e6, "us")
-    yield Figure("MNIST CNN, micro-kernels against interpreted (seed: 178x)", ratio(times["interpreted"], times["ukernels"]), "x")
+    yield Figure(
+        "MNIST CNN, micro-kernels against interpreted (seed: 178x)",
+        ratio(times["interpreted"], times["ukernels"]),
+        "x",
+    )
 
 
 def mlp() -> Iterator[Figure]:
@@ -107,13 +115,25 @@ def mlp() -> Iterator[Figure]:
     times = interleave({"mdsl": lambda: exe(image), "onnxruntime": lambda: other(image)}, 4)
     yield Figure("MNIST MLP, mdsl", times["mdsl"].median * 1e6, "us")
     yield Figure("MNIST MLP, onnxruntime", times["onnxruntime"].median * 1e6, "us")
-    yield Figure("MNIST MLP, against onnxruntime", ratio(times["mdsl"], times["onnxruntime"]), "x", "at most", 1.5)
+    yield Figure(
+        "MNIST MLP, against onnxruntime", ratio(times["mdsl"], times["onnxruntime"]), "x", "at most", 1.5
+    )
 
 
 def compiling() -> Iterator[Figure]:
     """Parsing and printing a large module; the default pipeline in a new process, without and with the cache."""
-    lines = [f"  %v{i + 1} = nn.add %v{i}, %v0 : (tensor<4xf32>, tensor<4xf32>) -> tensor<4xf32>" for i in range(10_000)]
-    text = "\n".join(["func.func @main(%v0: tensor<4xf32>) -> tensor<4xf32> {", *lines, "  return %v10000 : tensor<4xf32>", "}"])
+    lines = [
+        f"  %v{i + 1} = nn.add %v{i}, %v0 : (tensor<4xf32>, tensor<4xf32>) -> tensor<4xf32>"
+        for i in range(10_000)
+    ]
+    text = "\n".join(
+        [
+            "func.func @main(%v0: tensor<4xf32>) -> tensor<4xf32> {",
+            *lines,
+            "  return %v10000 : tensor<4xf32>",
+            "}",
+        ]
+    )
     mdsl.parse("func.func @main() { return }")
     start = time.perf_counter()
     print_module(mdsl.parse(text))
@@ -129,7 +149,12 @@ def _compile_in_new_process(cache: str) -> float:
     """Seconds of `mdsl.compile` in a process of its own, imports included."""
     program = EXAMPLES / "mnist" / "cnn.mir"
     code = f"import time; s = time.perf_counter(); import mdsl; mdsl.compile({str(program)!r}); print(time.perf_counter() - s)"
-    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "MDSL_CACHE_DIR": cache}, capture_output=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "MDSL_CACHE_DIR": cache},
+        capture_output=True,
+        check=True,
+    )
     return float(done.stdout)
 
 

@@ -32,16 +32,14 @@ class Language:
 
 def language() -> Language:
     grammar = (ROOT / "mdsl/grammar.lark").read_text()
-    tokens = {name: pattern for name, pattern in re.findall(r"^([A-Z_]+)(?:\.\d+)?: /(.*)/$", grammar, re.MULTILINE)}
-    kinds = re.search(r"^SHAPE_KIND.*?: /(.*)/$", grammar, re.MULTILINE)
-    assert kinds is not None
+    tokens: dict[str, str] = dict(re.findall(r"^([A-Z_]+)(?:\.\d+)?: /(.*)/$", grammar, re.MULTILINE))
     scalars = re.findall(r"[a-z][\w\\+]*", tokens["SCALAR_TYPE"].removesuffix(r"\b"))
     rules = grammar[: grammar.index("\n// Tokens ---")]
     words = set(re.findall(r'"([a-z_]+)"', rules)) | {"return"} | _words_of_ops()
     return Language(
         operations=tuple(operations()),
         words=tuple(sorted(words)),
-        types=(*kinds[1].split("|"), *scalars),
+        types=(*tokens["SHAPE_KIND"].split("|"), *scalars),
         tokens=tokens,
     )
 
@@ -63,10 +61,21 @@ def _words_of_ops() -> set[str]:
 
 
 def python(lang: Language) -> str:
-    lines = [f'"""The language\'s words. {NOTE}"""', ""]
+    lines = ['"""The words of the language.', "", NOTE, '"""', ""]
     for name, words in (("OPERATIONS", lang.operations), ("WORDS", lang.words), ("TYPES", lang.types)):
         lines += [f"{name} = (", *(f"    {_quoted(word)}," for word in words), ")", ""]
-    names = ("VALUE", "SYMBOL", "LABEL", "DIALECT_ATTR", "DIALECT_TYPE", "ATTR_ALIAS", "TYPE_ALIAS", "NUMBER", "STRING", "COMMENT")
+    names = (
+        "VALUE",
+        "SYMBOL",
+        "LABEL",
+        "DIALECT_ATTR",
+        "DIALECT_TYPE",
+        "ATTR_ALIAS",
+        "TYPE_ALIAS",
+        "NUMBER",
+        "STRING",
+        "COMMENT",
+    )
     lines += ["TOKENS = {", *(f'    "{name}": {lang.tokens[name]!r},' for name in names), "}"]
     return "\n".join(lines) + "\n"
 
@@ -81,6 +90,8 @@ def _quoted(word: str) -> str:
 def textmate(lang: Language) -> str:
     tokens = lang.tokens
     ops = _alternatives(lang.operations)
+    types = f"({'|'.join(lang.types)})"
+    words = f"({'|'.join(w for w in lang.words if w not in ('true', 'false'))})"
     patterns = [
         {"name": "comment.line.double-slash.mir", "match": tokens["COMMENT"].replace(r"\/", "/")},
         {"name": "string.other.resource.mir", "begin": r"\{-#", "end": r"#-\}"},
@@ -92,16 +103,25 @@ def textmate(lang: Language) -> str:
         {"name": "entity.name.function.mir", "match": tokens["SYMBOL"]},
         {"name": "entity.name.label.mir", "match": tokens["LABEL"]},
         {"name": "storage.type.dimensions.mir", "match": r"(?<=[<\]x ])((\d+|\?)x)+(?=[a-z])"},
-        {"name": "storage.type.mir", "match": rf"(?<![\w$.])({'|'.join(lang.types)})(?![\w$])|(?<=x)({'|'.join(lang.types)})(?![\w$])"},
+        {"name": "storage.type.mir", "match": rf"(?<![\w$.]){types}(?![\w$])|(?<=x){types}(?![\w$])"},
         {"name": "entity.name.type.alias.mir", "match": rf"{tokens['DIALECT_TYPE']}|{tokens['TYPE_ALIAS']}"},
-        {"name": "constant.other.attribute.mir", "match": rf"{tokens['DIALECT_ATTR']}|{tokens['ATTR_ALIAS']}"},
+        {
+            "name": "constant.other.attribute.mir",
+            "match": rf"{tokens['DIALECT_ATTR']}|{tokens['ATTR_ALIAS']}",
+        },
         {"name": "entity.other.attribute-name.mir", "match": r"\b[A-Za-z_][\w$.]*(?=\s*=[^=])"},
         {"name": "constant.language.mir", "match": r"\b(true|false|unit)\b"},
-        {"name": "keyword.other.mir", "match": rf"(?<![\w$.])({'|'.join(w for w in lang.words if w not in ('true', 'false'))})(?![\w$.])"},
+        {"name": "keyword.other.mir", "match": rf"(?<![\w$.]){words}(?![\w$.])"},
         {"name": "constant.numeric.mir", "match": rf"(?<![\w$.]){tokens['NUMBER']}"},
         {"name": "keyword.operator.mir", "match": r"->|=|\*"},
     ]
-    grammar = {"$schema": _SCHEMA, "comment": NOTE, "name": "mir", "scopeName": "source.mir", "patterns": patterns}
+    grammar = {
+        "$schema": _SCHEMA,
+        "comment": NOTE,
+        "name": "mir",
+        "scopeName": "source.mir",
+        "patterns": patterns,
+    }
     return json.dumps(grammar, indent=2) + "\n"
 
 

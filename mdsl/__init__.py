@@ -1,8 +1,8 @@
 """mdsl: programs in .mir text, the passes that rewrite them, and a VM whose micro-kernels run at full speed.
 
-    import mdsl
-    recognise = mdsl.compile("cnn.mir")
-    probabilities = recognise(image)
+import mdsl
+recognise = mdsl.compile("cnn.mir")
+probabilities = recognise(image)
 """
 
 from __future__ import annotations

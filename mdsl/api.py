@@ -7,7 +7,6 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from typing import Any
 
 from mdsl import __version__
 from mdsl.bytecode.assemble import assemble
@@ -51,7 +50,12 @@ def compile(
     Raises MdslError.
     """
     _check_engine(engine, threads)
-    settings: dict[str, Any] = {"ukernels": ukernels, "unroll_dispatch": unroll_dispatch, "target": target, "pipeline": pipeline}
+    settings: dict[str, Any] = {
+        "ukernels": ukernels,
+        "unroll_dispatch": unroll_dispatch,
+        "target": target,
+        "pipeline": pipeline,
+    }
     path = None if isinstance(program, ModuleOp) else _path(program)
     if path is not None and path.suffix == ".mbc":
         return load(path, engine=engine, threads=threads)
@@ -65,7 +69,9 @@ def load(path: str | os.PathLike[str], *, engine: str = "vm", threads: int = 1) 
     """The program in an `.mbc` file, verified. Raises MdslError, OSError."""
     _check_engine(engine, threads)
     if engine == "reference":
-        raise MdslError(f"{os.fspath(path)}: error: the reference runs .mir programs; this is bytecode (engines: vm, jit)")
+        raise MdslError(
+            f"{os.fspath(path)}: error: the reference runs .mir programs; this is bytecode (engines: vm, jit)"
+        )
     module = read_bytecode(path)
     try:
         return VmExecutable(module, engine, threads)
@@ -119,7 +125,9 @@ def to_bytecode(
         raise MdslError(f"error: {error}") from error
 
 
-def lowering(module: ModuleOp, ukernels: bool, unroll_dispatch: int | None, pipeline: str | None) -> list[Pass]:
+def lowering(
+    module: ModuleOp, ukernels: bool, unroll_dispatch: int | None, pipeline: str | None
+) -> list[Pass]:
     """The passes that take `module` to the VM's level. Raises MdslError."""
     if unroll_dispatch is not None and unroll_dispatch < 1:
         raise MdslError(f"error: unroll_dispatch must be at least 1, got {unroll_dispatch}")
@@ -142,7 +150,9 @@ def _check_engine(engine: str, threads: int) -> None:
     from mdsl.vm.runtime import MAX_THREADS
 
     if engine not in ENGINES:
-        raise MdslError(f"error: unknown engine '{engine}'{nearest(engine, list(ENGINES))} (engines: {', '.join(ENGINES)})")
+        raise MdslError(
+            f"error: unknown engine '{engine}'{nearest(engine, list(ENGINES))} (engines: {', '.join(ENGINES)})"
+        )
     if not 1 <= threads <= MAX_THREADS:
         raise MdslError(f"error: threads must be from 1 to {MAX_THREADS}, got {threads}")
 

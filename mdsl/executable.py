@@ -51,7 +51,8 @@ class Executable:
 
     def __repr__(self) -> str:
         inputs, outputs = (
-            ", ".join(f"{spec.name}: {describe(spec)}" for spec in specs) for specs in (self.inputs, self.outputs)
+            ", ".join(f"{spec.name}: {describe(spec)}" for spec in specs)
+            for specs in (self.inputs, self.outputs)
         )
         return f"<Executable ({inputs}) -> ({outputs}), engine {self.engine}, threads {self.threads}>"
 
@@ -69,7 +70,9 @@ class VmExecutable(Executable):
         try:
             # The kernels own their machine code: they must live as long as the program.
             self.kernels = load_kernels({kernel.name: kernel.ir for kernel in module.kernels})
-            self.program: Program = Program(module, self.kernels.addresses, self.kernels.signatures, engine, threads)
+            self.program: Program = Program(
+                module, self.kernels.addresses, self.kernels.signatures, engine, threads
+            )
         except (BytecodeError, VerifyError) as error:
             raise MdslError(f"error: {error}") from error
         self.inputs, self.outputs = self.program.inputs, self.program.outputs

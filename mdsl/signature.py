@@ -8,7 +8,7 @@ import numpy as np
 
 from mdsl.bytecode.module import DTYPES, TensorSpec
 from mdsl.dialects.builtin import ModuleOp
-from mdsl.dialects.func import FunctionLike
+from mdsl.dialects.func import FuncOp, FunctionLike
 from mdsl.dialects.ukernel import UkernelFunc
 from mdsl.ir.core import Value
 from mdsl.ir.types import MemRefType, ShapedType, TensorType
@@ -17,7 +17,9 @@ from mdsl.syntax.errors import MdslError, nearest
 
 def entry(module: ModuleOp) -> FunctionLike:
     """The function that is run: `@main`, or the only one. Raises MdslError."""
-    functions = [op for op in module.body.ops if isinstance(op, FunctionLike) and not isinstance(op, UkernelFunc)]
+    functions = [
+        op for op in module.body.ops if isinstance(op, FunctionLike) and not isinstance(op, UkernelFunc)
+    ]
     for function in functions:
         if function.symbol == "main" or len(functions) == 1:
             return function
@@ -36,16 +38,13 @@ def signature(module: ModuleOp) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpe
     is_output = ["mdsl.output" in a for a in attributes]
     inputs = [v for v, out in zip(function.args, is_output, strict=True) if not out]
     outputs = [v for v, out in zip(function.args, is_output, strict=True) if out]
-    outputs = outputs or function.body.terminator.operands
-    return _specs(inputs, "input"), _specs(outputs, "output")
-
-
-def _specs(values: Sequence[Value], kind: str) -> tuple[TensorSpec, ...]:
-    names: list[str] = []
-    for number, value in enumerate(values):
-        name = value.name or f"{kind}{number}"
-        names.append(name if name not in names else f"{name}_{number}")
-    return tuple(_spec(n, v, kind) for n, v in zip(names, values, strict=True))
+    names = [v.name or f"output{i}" for i, v in enumerate(outputs)]
+    if not outputs and isinstance(function, FuncOp):
+        outputs, names = function.body.terminator.operands, function.result_names()
+    return (
+        tuple(_spec(v.name or f"input{i}", v, "input") for i, v in enumerate(inputs)),
+        tuple(_spec(n, v, "output") for n, v in zip(names, outputs, strict=True)),
+    )
 
 
 def _spec(name: str, value: Value, kind: str) -> TensorSpec:
@@ -53,7 +52,9 @@ def _spec(name: str, value: Value, kind: str) -> TensorSpec:
     if not isinstance(type, TensorType | MemRefType):
         return TensorSpec(name, str(type), ())
     if not type.is_static:
-        raise MdslError(f"error: {kind} %{name} is {type}: a program's dimensions must be known when it is compiled")
+        raise MdslError(
+            f"error: {kind} %{name} is {type}: a program's dimensions must be known when it is compiled"
+        )
     assert isinstance(type, ShapedType)
     return TensorSpec(name, str(type.element), type.shape)
 
@@ -72,7 +73,9 @@ def checked(array: object, spec: TensorSpec) -> np.ndarray:
     wanted = DTYPES[spec.dtype]
     if found.dtype != wanted:
         hint = f"; convert it with .astype('{wanted}')"
-        raise MdslError(f"error: input '{spec.name}' must be {describe(spec)}, got an array of dtype {found.dtype}{hint}")
+        raise MdslError(
+            f"error: input '{spec.name}' must be {describe(spec)}, got an array of dtype {found.dtype}{hint}"
+        )
     if found.shape != spec.shape:
         got = "x".join(map(str, found.shape)) or "a scalar"
         raise MdslError(f"error: input '{spec.name}' must be {describe(spec)}, got an array of shape {got}")

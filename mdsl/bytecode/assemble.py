@@ -23,7 +23,7 @@ from mdsl.bytecode.module import (
     RegisterArgument,
     TensorSpec,
 )
-from mdsl.dialects import arith, memref, ukernel, vm
+from mdsl.dialects import arith, memref, mvm, ukernel
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.ir.attributes import DenseAttr, DenseResourceAttr
 from mdsl.ir.core import Block, Op, Value
@@ -32,13 +32,16 @@ from mdsl.syntax.printer import print_module
 
 
 def assemble(module: ModuleOp, provenance: dict[str, str] | None = None) -> Module:
-    """The bytecode of a module whose functions are all `vm.func`. Raises VerifyError for what it cannot encode."""
+    """The bytecode of a module whose functions are all `mvm.func`. Raises VerifyError for what it cannot encode."""
     globals = [op for op in module.body.ops if isinstance(op, memref.Global)]
     kernels = [op for op in module.body.ops if isinstance(op, ukernel.UkernelFunc)]
-    functions = [op for op in module.body.ops if isinstance(op, vm.Func)]
-    used = {op.symbol for f in functions for op in f.walk() if isinstance(op, vm.Dispatch)}
+    functions = [op for op in module.body.ops if isinstance(op, mvm.Func)]
+    used = {op.symbol for f in functions for op in f.walk() if isinstance(op, mvm.Dispatch)}
     kernels = [k for k in kernels if k.symbol in used]
-    tables = _Tables({str(g.attr("sym_name")): i for i, g in enumerate(globals)}, {k.symbol: i for i, k in enumerate(kernels)})
+    tables = _Tables(
+        {str(g.attr("sym_name")): i for i, g in enumerate(globals)},
+        {k.symbol: i for i, k in enumerate(kernels)},
+    )
     return Module(
         functions=[_Assembler(f, tables).function() for f in functions],
         kernels=[Kernel(k.symbol, print_module(k)) for k in kernels],
@@ -72,7 +75,7 @@ def register_type(type: Type) -> str:
 class _Assembler:
     """One function: registers and buffers given so far, instructions so far."""
 
-    def __init__(self, func: vm.Func, tables: _Tables) -> None:
+    def __init__(self, func: mvm.Func, tables: _Tables) -> None:
         self.func = func
         self.tables = tables
         self.code: list[Instruction] = []
@@ -124,7 +127,9 @@ class _Assembler:
 
     def _emit(self, op: Op, opcode: str, *operands: Operand) -> None:
         self.code.append(Instruction(opcode, operands))
-        self.locations.append("" if op.location is None else f"{op.location.file}:{op.location.line}:{op.location.column}")
+        self.locations.append(
+            "" if op.location is None else f"{op.location.file}:{op.location.line}:{op.location.column}"
+        )
 
     def _move(self, op: Op, target: int, source: int) -> None:
         if target != source:
@@ -139,8 +144,10 @@ class _Assembler:
         for register in self.scopes.pop():
             self.free[self.types[register]].append(register)
 
-    def _loop(self, op: vm.Loop) -> None:
-        carried = [self._carry(op, init, result) for init, result in zip(op.operands[3:], op.results, strict=True)]
+    def _loop(self, op: mvm.Loop) -> None:
+        carried = [
+            self._carry(op, init, result) for init, result in zip(op.operands[3:], op.results, strict=True)
+        ]
         # The counter outlives the body's scope: the closing instruction reads it.
         counter = self._write(op.iv)
         for argument, register in zip(op.carried, carried, strict=True):
@@ -148,7 +155,7 @@ class _Assembler:
         for argument, value, register in zip(op.carried, op.body.terminator.operands, carried, strict=True):
             if value not in self.registers and _can_share(argument, value, op.body):
                 self.registers[value] = register
-        name = "parallel" if isinstance(op, vm.Parallel) else "loop"
+        name = "parallel" if isinstance(op, mvm.Parallel) else "loop"
         lower, upper = (self.registers[v] for v in op.operands[:2])
         self._emit(op, f"{name}_begin", counter, lower, upper, op.step_size)
         self._block(op.body)
@@ -159,7 +166,7 @@ class _Assembler:
         self._move(op, register, self.registers[init])
         return register
 
-    def _yield(self, op: vm.Yield) -> None:
+    def _yield(self, op: mvm.Yield) -> None:
         owner = op.parent
         assert owner is not None
         targets = [self.registers[r] for r in owner.results]
@@ -168,14 +175,16 @@ class _Assembler:
         pairs = [(t, s) for t, s in zip(targets, sources, strict=True) if t != s]
         written = {t for t, _ in pairs}
         if any(s in written for _, s in pairs):
-            spares = [self._new(v.type) for v, t, s in zip(op.operands, targets, sources, strict=True) if t != s]
+            spares = [
+                self._new(v.type) for v, t, s in zip(op.operands, targets, sources, strict=True) if t != s
+            ]
             for spare, (_, source) in zip(spares, pairs, strict=True):
                 self._move(op, spare, source)
             pairs = [(t, spare) for spare, (t, _) in zip(spares, pairs, strict=True)]
         for target, source in pairs:
             self._move(op, target, source)
 
-    def _if(self, op: vm.If) -> None:
+    def _if(self, op: mvm.If) -> None:
         for result in op.results:
             self._write(result)
         self._emit(op, "if_begin", self.registers[op.operands[0]])
@@ -186,7 +195,7 @@ class _Assembler:
             self._block(otherwise)
         self._emit(op, "if_end")
 
-    def _single(self, op: vm.Single) -> None:
+    def _single(self, op: mvm.Single) -> None:
         self._emit(op, "single_begin")
         self._block(op.body)
         self._emit(op, "single_end")
@@ -199,7 +208,7 @@ class _Assembler:
 
     # Buffers ------------------------------------------------------------------------------------------------
 
-    def _constant_buffer(self, op: memref.GetGlobal) -> None:
+    def _constant_buffer(self, op: mvm.Constant) -> None:
         self.buffers[op.result] = len(self.inputs) + len(self.outputs) + self.tables.constants[op.symbol]
 
     def _arena(self, op: memref.Alloc) -> None:
@@ -225,7 +234,7 @@ class _Assembler:
         opcode, extra = _mnemonic(op)
         self._emit(op, opcode, self._write(op.results[0]), *sources, *extra)
 
-    def _load(self, op: vm.Load) -> None:
+    def _load(self, op: mvm.Load) -> None:
         buffer, *places = op.operands
         places = self._reads(places)
         target, type = self._write(op.result), register_type(op.result.type)
@@ -234,7 +243,7 @@ class _Assembler:
         else:
             self._emit(op, f"loadx.{type}", target, self.buffers[buffer], *places, op.attr("stride"))
 
-    def _store(self, op: vm.Store) -> None:
+    def _store(self, op: mvm.Store) -> None:
         value, buffer, *places = op.operands
         source, places = self.registers[value], self._reads(places)
         type = register_type(value.type)
@@ -243,7 +252,7 @@ class _Assembler:
         else:
             self._emit(op, f"storex.{type}", source, self.buffers[buffer], *places, op.attr("stride"))
 
-    def _dot(self, op: vm.Dot) -> None:
+    def _dot(self, op: mvm.Dot) -> None:
         total, left, *left_places = op.operands[:4]
         right, *right_places = op.operands[4:]
         target = self._write(op.result)
@@ -252,17 +261,29 @@ class _Assembler:
         operands += [self.buffers[right], *self._reads(right_places), op.attr("right_stride")]
         self._emit(op, f"dot.{op.result.type}", target, *operands)
 
-    def _copy(self, op: vm.Copy) -> None:
+    def _copy(self, op: mvm.Copy) -> None:
         target, target_at, source, source_at = op.operands
-        places = [self.buffers[target], self.registers[target_at], self.buffers[source], self.registers[source_at]]
+        places = [
+            self.buffers[target],
+            self.registers[target_at],
+            self.buffers[source],
+            self.registers[source_at],
+        ]
         self._emit(op, f"copy.{register_type(op.attr('element'))}", *places, op.attr("count"))
 
-    def _fill(self, op: vm.Fill) -> None:
+    def _fill(self, op: mvm.Fill) -> None:
         value, buffer, at = op.operands
         type = register_type(value.type)
-        self._emit(op, f"fill.{type}", self.registers[value], self.buffers[buffer], self.registers[at], op.attr("count"))
+        self._emit(
+            op,
+            f"fill.{type}",
+            self.registers[value],
+            self.buffers[buffer],
+            self.registers[at],
+            op.attr("count"),
+        )
 
-    def _dispatch(self, op: vm.Dispatch) -> None:
+    def _dispatch(self, op: mvm.Dispatch) -> None:
         arguments: list[Argument] = []
         for buffer, register, stride, offset in op.arguments():
             number = None if register is None else self.registers[register]
@@ -277,22 +298,22 @@ class _Assembler:
 
 
 _EMITTERS: dict[type[Op], Callable[..., None]] = {
-    vm.Loop: _Assembler._loop,
-    vm.Parallel: _Assembler._loop,
-    vm.Yield: _Assembler._yield,
-    vm.If: _Assembler._if,
-    vm.Single: _Assembler._single,
-    vm.Barrier: _Assembler._barrier,
-    vm.Return: _Assembler._return,
-    memref.GetGlobal: _Assembler._constant_buffer,
+    mvm.Loop: _Assembler._loop,
+    mvm.Parallel: _Assembler._loop,
+    mvm.Yield: _Assembler._yield,
+    mvm.If: _Assembler._if,
+    mvm.Single: _Assembler._single,
+    mvm.Barrier: _Assembler._barrier,
+    mvm.Return: _Assembler._return,
+    mvm.Constant: _Assembler._constant_buffer,
     memref.Alloc: _Assembler._arena,
     arith.Constant: _Assembler._constant,
-    vm.Load: _Assembler._load,
-    vm.Store: _Assembler._store,
-    vm.Dot: _Assembler._dot,
-    vm.Copy: _Assembler._copy,
-    vm.Fill: _Assembler._fill,
-    vm.Dispatch: _Assembler._dispatch,
+    mvm.Load: _Assembler._load,
+    mvm.Store: _Assembler._store,
+    mvm.Dot: _Assembler._dot,
+    mvm.Copy: _Assembler._copy,
+    mvm.Fill: _Assembler._fill,
+    mvm.Dispatch: _Assembler._dispatch,
 }
 
 
@@ -304,10 +325,15 @@ def _spec(value: Value) -> TensorSpec:
 def _can_share(argument: Value, value: Value, body: Block) -> bool:
     """True if `value` may be computed into the register of the carried `argument` that it replaces."""
     owner = value.owner
-    if not isinstance(owner, Op) or owner.block is not body or isinstance(owner, arith.Constant | vm.If):
+    if not isinstance(owner, Op) or owner.block is not body or isinstance(owner, arith.Constant | mvm.If):
         return False
     # An inner loop may go on in the same register if the argument is only where it starts.
-    if any(argument in inner.operands for region in owner.regions for op in region.block.ops for inner in op.walk()):
+    if any(
+        argument in inner.operands
+        for region in owner.regions
+        for op in region.block.ops
+        for inner in op.walk()
+    ):
         return False
     if list(body.terminator.operands).count(value) != 1:
         return False
@@ -321,7 +347,7 @@ def _can_share(argument: Value, value: Value, body: Block) -> bool:
 
 def _mnemonic(op: Op) -> tuple[str, tuple[int, ...]]:
     """The opcode of an op on scalars, and its immediate operands."""
-    if isinstance(op, vm.Lea):
+    if isinstance(op, mvm.Lea):
         return "lea", (op.attr("stride"), op.attr("offset"))
     name = op.name.split(".")[1]
     source, target = register_type(op.operands[0].type), register_type(op.results[0].type)

@@ -24,14 +24,17 @@ def bench(
     input: Annotated[
         list[str] | None, typer.Option("--input", help="As for 'mdsl run'; random numbers without it.")
     ] = None,
-    runs: Annotated[int, typer.Option(help="Calls to time (fewer if they take more than two seconds).", min=1)] = 1000,
+    runs: Annotated[
+        int, typer.Option(help="Calls to time (fewer if they take more than two seconds).", min=1)
+    ] = 1000,
     engine: Engine = "vm",
     threads: Threads = 1,
     ukernels: Ukernels = True,
     unroll_dispatch: UnrollDispatch = None,
     pass_pipeline: PassPipeline = None,
     ablation: Annotated[
-        bool, typer.Option("--ablation", help="Compare: interpreted, + micro-kernels, + unroll-dispatch, jit.")
+        bool,
+        typer.Option("--ablation", help="Compare: interpreted, + micro-kernels, + unroll-dispatch, jit."),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -50,9 +53,13 @@ def bench(
         timing = measure(executable, arrays, runs)
         counts = profile(executable, arrays) if isinstance(executable, VmExecutable) else None
     if as_json:
-        _print_json({"program": program, "engine": engine, "threads": threads, "timing": timing, "profile": counts})
+        _print_json(
+            {"program": program, "engine": engine, "threads": threads, "timing": timing, "profile": counts}
+        )
         return
-    typer.echo(f"{_us(timing.median)} median of {timing.runs} calls ({_spread(timing)}), engine {engine}, threads {threads}")
+    typer.echo(
+        f"{_us(timing.median)} median of {timing.runs} calls ({_spread(timing)}), engine {engine}, threads {threads}"
+    )
     if counts is not None:
         _print_profile(counts)
 
@@ -65,14 +72,22 @@ def _inputs(texts: list[str] | None, specs: Any) -> list[np.ndarray]:
 
 
 def _ablation(
-    program: str, texts: list[str] | None, runs: int, threads: int, factor: int, pipeline: str | None, as_json: bool
+    program: str,
+    texts: list[str] | None,
+    runs: int,
+    threads: int,
+    factor: int,
+    pipeline: str | None,
+    as_json: bool,
 ) -> None:
     from mdsl.report.measure import ablation
     from mdsl.signature import signature
     from mdsl.syntax.errors import MdslError
 
     if program.endswith(".mbc"):
-        raise MdslError(f"{program}: error: the ablation compiles the program four times: it needs the .mir file")
+        raise MdslError(
+            f"{program}: error: the ablation compiles the program four times: it needs the .mir file"
+        )
     module = read_program(program)
     arrays = _inputs(texts, signature(module)[0])
     rows: list[Row] = []
@@ -85,24 +100,33 @@ def _ablation(
         return
     _table(
         ["variant", "time", "spread", "speed-up", "instructions", "kernel calls"],
-        [
-            [row.name, _us(row.timing.median), _spread(row.timing), f"{row.speedup:.1f}x", _count(row.instructions), _count(row.kernel_calls)]
-            for row in rows
-        ],
+        [_cells(row) for row in rows],
     )
     few = [row.name for row in rows if row.timing.runs < 3]
     if few:
         note(f"{', '.join(few)}: a single call, for it is slow")
 
 
+def _cells(row: Row) -> list[str]:
+    time, spread, speedup = _us(row.timing.median), _spread(row.timing), f"{row.speedup:.1f}x"
+    return [row.name, time, spread, speedup, _count(row.instructions), _count(row.kernel_calls)]
+
+
 def _print_profile(counts: Profile) -> None:
     busy = sum(kernel.seconds for kernel in counts.kernels)
-    typer.echo(f"{counts.instructions} instructions; one profiled call took {_us(counts.seconds)}, {_us(busy)} of it in micro-kernels")
+    took = f"one profiled call took {_us(counts.seconds)}, {_us(busy)} of it in micro-kernels"
+    typer.echo(f"{counts.instructions} instructions; {took}")
     rows = sorted(counts.kernels, key=lambda kernel: -kernel.seconds)
     _table(
         ["micro-kernel", "calls", "time", "a call", "share"],
         [
-            [k.name, _count(k.calls), _us(k.seconds), _us(k.seconds / max(k.calls, 1)), f"{100 * k.seconds / max(busy, 1e-12):.1f} %"]
+            [
+                k.name,
+                _count(k.calls),
+                _us(k.seconds),
+                _us(k.seconds / max(k.calls, 1)),
+                _percent(k.seconds, busy),
+            ]
             for k in rows
         ],
     )
@@ -125,6 +149,10 @@ def _table(header: list[str], rows: list[list[str]]) -> None:
     for row in [header, *rows]:
         cells = [row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]
         typer.echo("  ".join(cells).rstrip())
+
+
+def _percent(part: float, whole: float) -> str:
+    return f"{100 * part / whole:.1f} %" if whole else ""
 
 
 def _us(seconds: float) -> str:

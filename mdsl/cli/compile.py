@@ -29,7 +29,10 @@ class Emit(StrEnum):
 def compile_(
     program: Annotated[str, typer.Argument(help="A .mir file on any level; - for stdin.", metavar="FILE")],
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Write to this file (FILE's name with .mbc; text goes to stdout).")
+        Path | None,
+        typer.Option(
+            "-o", "--output", help="Write to this file (FILE's name with .mbc; text goes to stdout)."
+        ),
     ] = None,
     emit: Annotated[
         Emit, typer.Option(help="mbc: bytecode; mir: the lowered program; llvm, asm: its micro-kernels.")

@@ -111,7 +111,11 @@ def _write_weights(path: Path, resources: dict[str, Resource], keep: Path | None
     offset = 0
     for name, array in arrays.items():
         dtype = _SAFETENSORS[str(type_of_dtype(array.dtype))]
-        header[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [offset, offset + array.nbytes]}
+        header[name] = {
+            "dtype": dtype,
+            "shape": list(array.shape),
+            "data_offsets": [offset, offset + array.nbytes],
+        }
         offset += array.nbytes
     text = json.dumps(header).encode()
     text += b" " * (-(len(text) + 8) % 64)

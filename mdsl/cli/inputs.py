@@ -35,17 +35,23 @@ def _read(text: str, specs: Sequence[TensorSpec], generator: np.random.Generator
     if literal:
         spec = _spec(text, literal[1], specs)
         if literal[2] != describe(spec):
-            raise MdslError(f"error: --input {text}: input '{spec.name}' is {describe(spec)}, not {literal[2]}")
+            raise MdslError(
+                f"error: --input {text}: input '{spec.name}' is {describe(spec)}, not {literal[2]}"
+            )
         return {spec.name: _filled(text, spec, literal[3], generator)}
     if file is None:
-        raise MdslError(f"error: --input {text}: expected NAME=x.npy, x.npz, 1x784xf32=0.5 or 1x784xf32=random")
+        raise MdslError(
+            f"error: --input {text}: expected NAME=x.npy, x.npz, 1x784xf32=0.5 or 1x784xf32=random"
+        )
     arrays = _load(text, file[2])
     if file[1] is None and isinstance(arrays, dict) and len(arrays) > 1:
         return {_spec(text, name, specs).name: array for name, array in arrays.items()}
     spec = _spec(text, file[1], specs)
     if isinstance(arrays, dict):
         if len(arrays) != 1 and spec.name not in arrays:
-            raise MdslError(f"error: --input {text}: no array '{spec.name}' in the file (it has {', '.join(arrays)})")
+            raise MdslError(
+                f"error: --input {text}: no array '{spec.name}' in the file (it has {', '.join(arrays)})"
+            )
         array = arrays[spec.name] if spec.name in arrays else next(iter(arrays.values()))
     else:
         array = arrays
@@ -58,9 +64,13 @@ def _spec(text: str, name: str | None, specs: Sequence[TensorSpec]) -> TensorSpe
     if name is None and len(specs) == 1:
         return specs[0]
     if name is None:
-        raise MdslError(f"error: --input {text}: say which input it is (NAME=...): {', '.join(names) or 'there is none'}")
+        raise MdslError(
+            f"error: --input {text}: say which input it is (NAME=...): {', '.join(names) or 'there is none'}"
+        )
     if name not in names:
-        raise MdslError(f"error: --input {text}: no input '{name}'{nearest(name, names)} (inputs: {', '.join(names)})")
+        raise MdslError(
+            f"error: --input {text}: no input '{name}'{nearest(name, names)} (inputs: {', '.join(names)})"
+        )
     return specs[names.index(name)]
 
 
@@ -72,7 +82,9 @@ def _filled(text: str, spec: TensorSpec, value: str, generator: np.random.Genera
         number = words[value] if value in words else float(value) if "f" in spec.dtype else int(value)
         return np.full(spec.shape, number, DTYPES[spec.dtype])
     except (ValueError, OverflowError):
-        raise MdslError(f"error: --input {text}: '{value}' is neither 'random' nor a number of type {spec.dtype}") from None
+        raise MdslError(
+            f"error: --input {text}: '{value}' is neither 'random' nor a number of type {spec.dtype}"
+        ) from None
 
 
 def _load(text: str, path: str) -> np.ndarray | dict[str, np.ndarray]:

@@ -16,11 +16,20 @@ if TYPE_CHECKING:
     from mdsl.dialects.builtin import ModuleOp
     from mdsl.executable import Executable
 
-ProgramFile = Annotated[str, typer.Argument(help="A .mir file on any level, or an .mbc file; - for .mir on stdin.", metavar="FILE")]
-Engine = Annotated[str, typer.Option(help="vm: the interpreter; jit: the whole program as native code; reference: NumPy.")]
+ProgramFile = Annotated[
+    str,
+    typer.Argument(help="A .mir file on any level, or an .mbc file; - for .mir on stdin.", metavar="FILE"),
+]
+Engine = Annotated[
+    str, typer.Option(help="vm: the interpreter; jit: the whole program as native code; reference: NumPy.")
+]
 Threads = Annotated[int, typer.Option(help="Threads that share the loops.")]
-Ukernels = Annotated[bool, typer.Option("--ukernels/--no-ukernels", help="Micro-kernels for the heavy work, or scalar loops.")]
-UnrollDispatch = Annotated[int | None, typer.Option(help="Micro-kernels that one instruction issues.", metavar="N")]
+Ukernels = Annotated[
+    bool, typer.Option("--ukernels/--no-ukernels", help="Micro-kernels for the heavy work, or scalar loops.")
+]
+UnrollDispatch = Annotated[
+    int | None, typer.Option(help="Micro-kernels that one instruction issues.", metavar="N")
+]
 PassPipeline = Annotated[str | None, typer.Option(help="Passes to run first, as 'mdsl opt' takes them.")]
 TargetName = Annotated[str, typer.Option(help="The machine to compile for: host, avx512, avx2, neon, ...")]
 

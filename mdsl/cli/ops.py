@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
 
 def ops(
-    name: Annotated[str | None, typer.Argument(help="An operation (nn.conv2d) or a dialect (nn).", metavar="[NAME]")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="An operation (nn.conv2d) or a dialect (nn).", metavar="[NAME]")
+    ] = None,
 ) -> None:
     """List the operations, or explain one."""
     from mdsl.ir.registry import operations
@@ -37,8 +39,15 @@ def _explained(op: type[Op]) -> Iterator[str]:
     for kind in ("operand", "attribute", "region", "result"):
         for field in op.fields:
             if field.kind == kind:
-                amount = "any number of " if field.variadic and not field.optional else "optional, " if field.optional else ""
+                amount = (
+                    "any number of "
+                    if field.variadic and not field.optional
+                    else "optional, "
+                    if field.optional
+                    else ""
+                )
                 default = f" = {field.default}" if field.default is not None else ""
-                yield f"  {kind:9} {field.name}{default}: {amount}{field.constraint.description}{f'; {field.doc}' if field.doc else ''}"
+                doc = f"; {field.doc}" if field.doc else ""
+                yield f"  {kind:9} {field.name}{default}: {amount}{field.constraint.description}{doc}"
     if op.traits:
         yield f"  traits    {', '.join(sorted(op.traits))}"

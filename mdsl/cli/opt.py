@@ -24,7 +24,9 @@ class OptCommand(TyperCommand):
     """A command with a flag for every pass, kept in the order in which they are written."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        own = [name for parameter in self.params for name in (*parameter.opts, *parameter.secondary_opts)] + ["--help"]
+        own = [name for parameter in self.params for name in (*parameter.opts, *parameter.secondary_opts)] + [
+            "--help"
+        ]
         passes = [f"--{name}" for name in pass_names()]
         end = args.index("--") if "--" in args else len(args)
         flags = [a for a in args[:end] if _name(a) in passes]
@@ -49,16 +51,26 @@ def opt(
     ctx: typer.Context,
     program: Annotated[str, typer.Argument(help="A .mir file; - for stdin.", metavar="FILE")],
     pass_pipeline: Annotated[
-        str | None, typer.Option(help="'tile{sizes=[8,32]},unroll-dispatch{factor=4}': after the passes given as flags.")
+        str | None,
+        typer.Option(help="'tile{sizes=[8,32]},unroll-dispatch{factor=4}': after the passes given as flags."),
     ] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Write to this file.")] = None,
-    diff: Annotated[bool, typer.Option("--diff", help="Print the IR diff of each pass instead of the program.")] = False,
-    print_ir_after_all: Annotated[bool, typer.Option("--print-ir-after-all", help="Print the IR after every pass, on stderr.")] = False,
+    diff: Annotated[
+        bool, typer.Option("--diff", help="Print the IR diff of each pass instead of the program.")
+    ] = False,
+    print_ir_after_all: Annotated[
+        bool, typer.Option("--print-ir-after-all", help="Print the IR after every pass, on stderr.")
+    ] = False,
     verify_each: Annotated[bool, typer.Option(help="Verify the IR after every pass.")] = True,
     check_each: Annotated[
-        bool, typer.Option("--check-each", help="Run the program before and after each pass on random inputs and compare.")
+        bool,
+        typer.Option(
+            "--check-each", help="Run the program before and after each pass on random inputs and compare."
+        ),
     ] = False,
-    timing: Annotated[bool, typer.Option("--timing", help="Print how long each pass took, on stderr.")] = False,
+    timing: Annotated[
+        bool, typer.Option("--timing", help="Print how long each pass took, on stderr.")
+    ] = False,
     generic: Annotated[bool, typer.Option("--generic", help="Print every op in the generic form.")] = False,
     target: Annotated[str, typer.Option(help="The machine to optimise for.")] = "host",
 ) -> None:
@@ -104,7 +116,9 @@ def run_asked(
     for lowering, step in plan(asked, level_of(module))[0]:
         if lowering:
             names = ", ".join(map(str, lowering))
-            note(f"pass '{step.name}' works on the {step.level} level; ran the standard passes down to it first: {names}")
+            note(
+                f"pass '{step.name}' works on the {step.level} level; ran the standard passes down to it first: {names}"
+            )
             run_passes(module, lowering, machine, hooks=every, verify_each=verify_each)
         run_passes(module, [step], machine, hooks=[*every, watch], verify_each=verify_each)
 

@@ -22,7 +22,9 @@ def _declarations() -> tuple[tuple[str, ast.ClassDef], ...]:
         for alias in node.names
     }
     tuples = (node for node in ast.walk(registry) if isinstance(node, ast.Tuple))
-    classes = [name.id for node in tuples for name in node.elts if isinstance(name, ast.Name) and name.id in files]
+    classes = [
+        name.id for node in tuples for name in node.elts if isinstance(name, ast.Name) and name.id in files
+    ]
     declarations = [_class(files[name], name) for name in classes]
     return tuple((_assigned(node, "name"), node) for node in declarations)
 
@@ -39,7 +41,13 @@ def _class(file: str, name: str) -> ast.ClassDef:
 def _assigned(node: ast.ClassDef, name: str) -> str:
     """The text that the class assigns to `name`."""
     for item in node.body:
-        targets = item.targets if isinstance(item, ast.Assign) else [item.target] if isinstance(item, ast.AnnAssign) else []
+        targets = (
+            item.targets
+            if isinstance(item, ast.Assign)
+            else [item.target]
+            if isinstance(item, ast.AnnAssign)
+            else []
+        )
         if any(isinstance(t, ast.Name) and t.id == name for t in targets):
             assert isinstance(item, ast.Assign | ast.AnnAssign) and isinstance(item.value, ast.Constant)
             return str(item.value.value)
@@ -58,7 +66,9 @@ def pass_help() -> list[tuple[str, str]]:
         options = [i for i in node.body if isinstance(i, ast.AnnAssign) and isinstance(i.value, ast.Call)]
         texts = [_option(item) for item in options]
         first = texts[0][0].upper() if texts else ""
-        rows.append((f"--{name}{f'[={first}]' if first else ''}", " ".join([doc, *(f"{n}: {h}." for n, h in texts)])))
+        rows.append(
+            (f"--{name}{f'[={first}]' if first else ''}", " ".join([doc, *(f"{n}: {h}." for n, h in texts)]))
+        )
     return rows
 
 

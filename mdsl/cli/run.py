@@ -25,7 +25,9 @@ def run(
             help="NAME=x.npy, x.npz, 1x784xf32=0.5 or 1x784xf32=random; the name may be left out if there is one input.",
         ),
     ] = None,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Write the outputs to this .npz file.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Write the outputs to this .npz file.")
+    ] = None,
     engine: Engine = "vm",
     threads: Threads = 1,
     ukernels: Ukernels = True,
@@ -57,7 +59,9 @@ def _print(executable: Executable, arrays: list[np.ndarray]) -> None:
     from mdsl.signature import describe
 
     for spec, array in zip(executable.outputs, arrays, strict=True):
-        text = np.array2string(array, threshold=64, edgeitems=3, precision=6, suppress_small=True, max_line_width=100)
+        text = np.array2string(
+            array, threshold=64, edgeitems=3, precision=6, suppress_small=True, max_line_width=100
+        )
         typer.echo(f"{spec.name}: {describe(spec)}\n{text}")
 
 

@@ -103,7 +103,7 @@ class _Prover:
             case "memref.store" | "vector.store":
                 self._access(op, op.operands[1], op.operands[2:], op.operands[0])
                 self.written.add(self.roots[op.operands[1]])
-            case "memref.alloca":
+            case "memref.alloca" | "memref.alloc":
                 self._allocation(op)
             case name if name in _VIEWS:
                 self._view(op)
@@ -115,8 +115,10 @@ class _Prover:
         self._check_type(op, value.type)
         if isinstance(value.type, IndexType | IntegerType):
             self.ranges[value] = whole(_element(value))
-        elif isinstance(value.type, MemRefType) and op.name not in (*_VIEWS, "memref.alloca"):
-            raise op.error(f"%{value.name or '?'}: a memref must come from an argument, an alloca or a view")
+        elif isinstance(value.type, MemRefType) and op.name not in (*_VIEWS, "memref.alloca", "memref.alloc"):
+            raise op.error(
+                f"%{value.name or '?'}: a memref must come from an argument, an allocation or a view"
+            )
 
     def _check_type(self, op: Op, type: Type) -> None:
         """Only types that have machine code, of a size that it can hold."""

@@ -188,6 +188,7 @@ def _part(builder: ir.IRBuilder, vector: LLVMValue, start: int, count: int) -> L
 MEMORY_HANDLERS: dict[str, Handler] = {
     "memref.load": _load,
     "memref.store": _store,
+    "memref.alloc": _alloca,
     "memref.alloca": _alloca,
     "memref.subview": _subview,
     "memref.cast": _same_pointer,

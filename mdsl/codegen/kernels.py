@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache as memoize
 
+from mdsl import cache
 from mdsl.bytecode.intervals import Interval
 from mdsl.bytecode.verify import KernelArgument
-from mdsl import cache
 from mdsl.codegen.native import NativeCode, load_object, to_object
 from mdsl.codegen.target import Target
 from mdsl.dialects.ukernel import UkernelFunc

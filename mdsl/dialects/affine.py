@@ -33,7 +33,9 @@ class Apply(Op):
         if len(map.results) != 1:
             raise self.error("the map must have one result")
         if map.num_dims + map.num_symbols != len(self.operands):
-            raise self.error(f"the map takes {map.num_dims + map.num_symbols} operands, got {len(self.operands)}")
+            raise self.error(
+                f"the map takes {map.num_dims + map.num_symbols} operands, got {len(self.operands)}"
+            )
 
     @classmethod
     def parse_custom(cls, cursor: Cursor) -> Op:

@@ -24,7 +24,18 @@ from mdsl.ir.declare import (
     operand,
     result,
 )
-from mdsl.ir.types import FloatType, IndexType, IntegerType, ShapedType, Type, dtype_of, element_of, i1, i64, is_float
+from mdsl.ir.types import (
+    FloatType,
+    IndexType,
+    IntegerType,
+    ShapedType,
+    Type,
+    dtype_of,
+    element_of,
+    i1,
+    i64,
+    is_float,
+)
 
 if TYPE_CHECKING:
     from mdsl.syntax.cursor import Cursor
@@ -330,7 +341,24 @@ class NegF(Op):
         return [self.operands[0].type]
 
 
-CMPF = ("false", "oeq", "ogt", "oge", "olt", "ole", "one", "ord", "ueq", "ugt", "uge", "ult", "ule", "une", "uno", "true")
+CMPF = (
+    "false",
+    "oeq",
+    "ogt",
+    "oge",
+    "olt",
+    "ole",
+    "one",
+    "ord",
+    "ueq",
+    "ugt",
+    "uge",
+    "ult",
+    "ule",
+    "une",
+    "uno",
+    "true",
+)
 CMPI = ("eq", "ne", "slt", "sle", "sgt", "sge", "ult", "ule", "ugt", "uge")
 
 
@@ -426,7 +454,9 @@ class Select(Op):
         if not yes.type == no.type == self.result.type:
             raise self.error(f"chooses between {yes.type} and {no.type}, result {self.result.type}")
         condition = self.operands[0].type
-        if condition != i1 and (not isinstance(yes.type, ShapedType) or condition != type(yes.type)(yes.type.shape, i1)):
+        if condition != i1 and (
+            not isinstance(yes.type, ShapedType) or condition != type(yes.type)(yes.type.shape, i1)
+        ):
             raise self.error(f"condition {condition} does not fit {yes.type}")
 
     def fold(self) -> Sequence[Value | Attribute] | None:
@@ -477,7 +507,13 @@ class Cast(Op):
 
 
 def _width(type: Type) -> int:
-    return 64 if isinstance(type, IndexType) else type.width if isinstance(type, IntegerType) else 8 * dtype_of(type).itemsize
+    return (
+        64
+        if isinstance(type, IndexType)
+        else type.width
+        if isinstance(type, IntegerType)
+        else 8 * dtype_of(type).itemsize
+    )
 
 
 class _Widening(Cast):
@@ -596,5 +632,3 @@ def add(lhs: Value, rhs: Value) -> Op:
 def multiply(lhs: Value, rhs: Value) -> Op:
     """`arith.mulf` or `arith.muli`, by type."""
     return MulF(lhs, rhs) if is_float(lhs.type) else MulI(lhs, rhs)
-
-

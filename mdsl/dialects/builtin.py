@@ -30,5 +30,3 @@ class ModuleOp(Op):
             number += 1
             name = f"{base}_{number}"
         return name
-
-

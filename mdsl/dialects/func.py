@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING, TypeVar
 
 from mdsl.ir.attributes import ArrayAttr, Attribute, DictAttr, StringAttr, SymbolRefAttr, TypeAttr
 from mdsl.ir.core import Block, Op, Region, Value
-from mdsl.ir.declare import ARRAY, ISOLATED, STRING, SYMBOL, SYMBOL_REF, TERMINATOR, TYPE, attr, operand, region, result
+from mdsl.ir.declare import (
+    ARRAY,
+    ISOLATED,
+    STRING,
+    SYMBOL,
+    SYMBOL_REF,
+    TERMINATOR,
+    TYPE,
+    attr,
+    operand,
+    region,
+    result,
+)
 from mdsl.ir.types import FunctionType, Type
 
 if TYPE_CHECKING:
@@ -24,15 +36,27 @@ class FunctionLike(Op):
     sym_name = attr(STRING)
     function_type = attr(TYPE)
     arg_attrs = attr(ARRAY, optional=True, doc="one dictionary an argument")
+    res_attrs = attr(ARRAY, optional=True, doc="one dictionary a result")
     sym_visibility = attr(STRING, optional=True)
     body_region = region()
     terminator_name = "func.return"
 
     @classmethod
-    def make(cls: type[F], name: str, inputs: Sequence[Type], results: Sequence[Type], names: Sequence[str | None] = ()) -> F:
+    def make(
+        cls: type[F],
+        name: str,
+        inputs: Sequence[Type],
+        results: Sequence[Type],
+        names: Sequence[str | None] = (),
+    ) -> F:
         """An empty function; `names` name the arguments."""
         block = Block(inputs, names or [None] * len(inputs))
-        return cls(results=[], regions=[Region(block)], sym_name=name, function_type=FunctionType(tuple(inputs), tuple(results)))
+        return cls(
+            results=[],
+            regions=[Region(block)],
+            sym_name=name,
+            function_type=FunctionType(tuple(inputs), tuple(results)),
+        )
 
     @property
     def type(self) -> FunctionType:
@@ -56,22 +80,41 @@ class FunctionLike(Op):
 
     def arg_attributes(self) -> list[dict[str, Attribute]]:
         """A dictionary for every argument."""
-        found = self.attributes.get("arg_attrs")
-        if not isinstance(found, ArrayAttr):
-            return [{} for _ in self.body.args]
-        return [dict(d.entries) if isinstance(d, DictAttr) else {} for d in found.values]
+        return self._dictionaries("arg_attrs", len(self.body.args))
 
     def set_arg_attributes(self, attrs: Sequence[dict[str, Attribute]]) -> None:
+        self._set_dictionaries("arg_attrs", attrs)
+
+    def result_attributes(self) -> list[dict[str, Attribute]]:
+        """A dictionary for every result."""
+        return self._dictionaries("res_attrs", len(self.type.results))
+
+    def set_result_attributes(self, attrs: Sequence[dict[str, Attribute]]) -> None:
+        self._set_dictionaries("res_attrs", attrs)
+
+    def _dictionaries(self, name: str, count: int) -> list[dict[str, Attribute]]:
+        found = self.attributes.get(name)
+        if not isinstance(found, ArrayAttr):
+            return [{} for _ in range(count)]
+        return [dict(d.entries) if isinstance(d, DictAttr) else {} for d in found.values]
+
+    def _set_dictionaries(self, name: str, attrs: Sequence[dict[str, Attribute]]) -> None:
         if any(attrs):
-            self.attributes["arg_attrs"] = ArrayAttr(tuple(DictAttr(tuple(a.items())) for a in attrs))
+            self.attributes[name] = ArrayAttr(tuple(DictAttr(tuple(a.items())) for a in attrs))
         else:
-            self.attributes.pop("arg_attrs", None)
+            self.attributes.pop(name, None)
 
     def verify_op(self) -> None:
-        attrs = self.attributes.get("arg_attrs")
-        if isinstance(attrs, ArrayAttr) and len(attrs) != len(self.body.args):
-            raise self.error(f"{len(attrs)} argument attributes for {len(self.body.args)} arguments")
-        if not isinstance(self.attributes["function_type"], TypeAttr) or not isinstance(self.attr("function_type"), FunctionType):
+        for kind, name, count in (
+            ("argument", "arg_attrs", len(self.body.args)),
+            ("result", "res_attrs", len(self.type.results)),
+        ):
+            attrs = self.attributes.get(name)
+            if isinstance(attrs, ArrayAttr) and len(attrs) != count:
+                raise self.error(f"{len(attrs)} {kind} attributes for {count} {kind}s")
+        if not isinstance(self.attributes["function_type"], TypeAttr) or not isinstance(
+            self.attr("function_type"), FunctionType
+        ):
             raise self.error("function_type must be a function type")
         inputs = tuple(a.type for a in self.body.args)
         if inputs != self.type.inputs:
@@ -90,13 +133,14 @@ class FunctionLike(Op):
             attributes["sym_visibility"] = StringAttr(cursor.word())
         name = cursor.symbol()
         args = cursor.arguments()
-        results = cursor.type_group() if cursor.accept("->") else []
-        type = FunctionType(tuple(t for _, t, _ in args), tuple(results))
+        results = cursor.result_types() if cursor.accept("->") else []
+        type = FunctionType(tuple(t for _, t, _ in args), tuple(t for t, _ in results))
         attributes = {"sym_name": StringAttr(name), "function_type": TypeAttr(type), **attributes}
         attributes.update(cursor.attr_dict(keyword=True))
         region = cursor.region(isolated=True, args=[(token, t) for token, t, _ in args])
         func = cls.from_parts([], [], attributes, [region])
         func.set_arg_attributes([a for _, _, a in args])
+        func.set_result_attributes([a for _, a in results])
         return func
 
     def print_custom(self, printer: Printer) -> None:
@@ -106,20 +150,42 @@ class FunctionLike(Op):
         printer.token(f"{SymbolRefAttr(self.symbol)}{arguments}")
         results = self.type.results
         if results:
-            printer.token(f"-> {results[0]}" if len(results) == 1 else f"-> ({', '.join(map(str, results))})")
+            printer.token(f"-> {printer.result_types(results, self.result_attributes())}")
         extra = {k: v for k, v in self.attributes.items() if k not in _OWN}
         printer.token(f"attributes {printer.attributes(extra)}" if extra else "")
         printer.region(self.regions[0])
 
 
-_OWN = ("sym_name", "function_type", "arg_attrs", "sym_visibility")
+_OWN = ("sym_name", "function_type", "arg_attrs", "res_attrs", "sym_visibility")
+
+RESULT_NAME = "mdsl.name"
+"""The attribute of a result that is not called as the returned value is."""
 
 
 class FuncOp(FunctionLike):
     """A function. `@main`, or the only one, is what `mdsl run` runs."""
 
     name = "func.func"
-    res_attrs = attr(ARRAY, optional=True)
+
+    def result_names(self) -> list[str]:
+        """What the results are called: as the returned values, or as `mdsl.name` says. A name that an argument
+        or another result bears gets a number."""
+        taken = {a.name for a in self.body.args}
+        found: list[str] = []
+        for value, attributes in zip(self.body.terminator.operands, self.result_attributes(), strict=True):
+            given = attributes.get(RESULT_NAME)
+            base = given.value if isinstance(given, StringAttr) else value.name or "output"
+            found.append(
+                next(n for n in (base, *(f"{base}_{i}" for i in range(1, len(taken) + 2))) if n not in taken)
+            )
+            taken.add(found[-1])
+        return found
+
+    def keep_result_names(self, names: Sequence[str]) -> None:
+        """Marks the results that `names` no longer follow from."""
+        pairs = zip(names, self.result_names(), self.result_attributes(), strict=True)
+        marked = [a if name == now else {**a, RESULT_NAME: StringAttr(name)} for name, now, a in pairs]
+        self.set_result_attributes(marked)
 
 
 class Return(Op):

@@ -12,9 +12,30 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from mdsl.dialects import arith
 from mdsl.dialects.tensor import split_indices
 from mdsl.ir.affine import AffineExpr, AffineMap, Dim
-from mdsl.ir.attributes import AffineMapAttr, ArrayAttr, Attribute, DenseArrayAttr, DenseAttr, OpaqueAttr, StringAttr
+from mdsl.ir.attributes import (
+    AffineMapAttr,
+    ArrayAttr,
+    Attribute,
+    DenseArrayAttr,
+    DenseAttr,
+    OpaqueAttr,
+    StringAttr,
+)
 from mdsl.ir.core import Block, Op, Region, Value
-from mdsl.ir.declare import ANY_ATTR, ARRAY, INDEX, INT, INTS, PURE, SHAPED, TERMINATOR, attr, operand, region, result
+from mdsl.ir.declare import (
+    ANY_ATTR,
+    ARRAY,
+    INDEX,
+    INT,
+    INTS,
+    PURE,
+    SHAPED,
+    TERMINATOR,
+    attr,
+    operand,
+    region,
+    result,
+)
 from mdsl.ir.types import ShapedType, TensorType, Type, i64, index
 
 if TYPE_CHECKING:
@@ -123,7 +144,9 @@ class LinalgOp(Op):
             raise self.error(f"{len(maps)} indexing maps for {len(self.operands)} operands")
         for map, value in zip(maps, self.operands, strict=True):
             if map.num_dims != self.num_loops:
-                raise self.error(f"a map takes {map.num_dims} dimensions, there are {self.num_loops} iterators")
+                raise self.error(
+                    f"a map takes {map.num_dims} dimensions, there are {self.num_loops} iterators"
+                )
             if len(map.results) != len(_shape(value)):
                 raise self.error(f"map {map} does not fit {value.type}")
         self._verify_extents()
@@ -142,7 +165,9 @@ class LinalgOp(Op):
                 lowest = linear[1] + sum(min(f, 0) * (sizes[d] - 1) for d, f in linear[0].items())
                 plain_mismatch = isinstance(expr, Dim) and extent != sizes[expr.position]
                 if lowest < 0 or highest >= extent or plain_mismatch:
-                    raise self.error(f"{expr} runs from {lowest} to {highest} in a dimension of {extent} ({value.type})")
+                    raise self.error(
+                        f"{expr} runs from {lowest} to {highest} in a dimension of {extent} ({value.type})"
+                    )
 
     def _verify_body(self) -> None:
         elements = [v.type.element if isinstance(v.type, ShapedType) else v.type for v in self.operands]
@@ -150,7 +175,11 @@ class LinalgOp(Op):
             raise self.error(f"the body must take ({', '.join(map(str, elements))})")
         outs = [v.type for v in self.outputs]
         end = self.body.last
-        if end is None or end.name != "linalg.yield" or [v.type for v in end.operands] != [t.element for t in outs]:
+        if (
+            end is None
+            or end.name != "linalg.yield"
+            or [v.type for v in end.operands] != [t.element for t in outs]
+        ):
             raise (end or self).error("the body must end in 'linalg.yield' with an element for each output")
         wanted = [t for t in outs if isinstance(t, TensorType)]
         if [r.type for r in self.results] != wanted:
@@ -182,7 +211,9 @@ class Generic(LinalgOp):
         inputs: Sequence[Value], outputs: Sequence[Value], maps: Sequence[AffineMap], iterators: Sequence[str]
     ) -> Generic:
         """An op with an empty body: append to `.body`, whose arguments are the elements, and end with `linalg.yield`."""
-        block = Block([_element(v) for v in (*inputs, *outputs)], [*["in"] * len(inputs), *["out"] * len(outputs)])
+        block = Block(
+            [_element(v) for v in (*inputs, *outputs)], [*["in"] * len(inputs), *["out"] * len(outputs)]
+        )
         return Generic(
             inputs,
             outputs,
@@ -226,7 +257,11 @@ class Generic(LinalgOp):
         kinds = ", ".join(f'"{k}"' for k in self.iterators)
         printer.token(f"{{indexing_maps = {self.attributes['indexing_maps']}, iterator_types = [{kinds}]}}")
         print_ins_outs(self, printer)
-        extra = {k: v for k, v in self.attributes.items() if k not in ("indexing_maps", "iterator_types", "operandSegmentSizes")}
+        extra = {
+            k: v
+            for k, v in self.attributes.items()
+            if k not in ("indexing_maps", "iterator_types", "operandSegmentSizes")
+        }
         printer.token(f"attrs = {printer.attributes(extra)}" if extra else "")
         printer.region(self.regions[0], label=True)
         print_results(self, printer)
@@ -283,7 +318,9 @@ class Named(LinalgOp):
     @classmethod
     def make(cls: type[L], inputs: Sequence[Value], outputs: Sequence[Value], **attributes: Any) -> L:
         """The op with its body built."""
-        block = Block([_element(v) for v in (*inputs, *outputs)], [*["in"] * len(inputs), *["out"] * len(outputs)])
+        block = Block(
+            [_element(v) for v in (*inputs, *outputs)], [*["in"] * len(inputs), *["out"] * len(outputs)]
+        )
         op = cls(inputs, outputs, results=result_types(outputs), regions=[Region(block)], **attributes)
         op._fill_body(block)  # type: ignore[attr-defined]
         return op
@@ -309,7 +346,9 @@ class Named(LinalgOp):
         attributes.update(cursor.attr_dict())
         results = cursor.type_group() if cursor.accept("->") else result_types(outputs)
         if len(inputs) != cls.num_inputs or len(outputs) != 1:
-            raise cursor.parser.error(f"'{cls.name}' takes {cls.num_inputs} inputs and 1 output", cursor.anchor)
+            raise cursor.parser.error(
+                f"'{cls.name}' takes {cls.num_inputs} inputs and 1 output", cursor.anchor
+            )
         op = cls.make(inputs, outputs, **attributes)
         op.set_result_types(results)
         return op
@@ -408,7 +447,9 @@ class Transpose(_WithList):
 
     def verify_op(self) -> None:
         if sorted(self.attr("permutation")) != list(range(self.outputs[0].type.rank)):
-            raise self.error(f"permutation {self.attr('permutation')} does not permute {self.outputs[0].type.rank} dimensions")
+            raise self.error(
+                f"permutation {self.attr('permutation')} does not permute {self.outputs[0].type.rank} dimensions"
+            )
         super().verify_op()
 
 
@@ -592,13 +633,19 @@ class _Relayout(Op):
         positions, tiles = self.attr("inner_dims_pos"), self.attr("static_inner_tiles")
         if self.inner_tiles:
             raise self.error("tiles must be numbers")
-        if len(positions) != len(tiles) or any(not 0 <= p < plain.rank for p in positions) or any(t < 1 for t in tiles):
+        if (
+            len(positions) != len(tiles)
+            or any(not 0 <= p < plain.rank for p in positions)
+            or any(t < 1 for t in tiles)
+        ):
             raise self.error("inner_dims_pos and inner_tiles do not fit")
         order = self.attr("outer_dims_perm")
         if order and sorted(order) != list(range(plain.rank)):
             raise self.error(f"outer_dims_perm {order} does not permute {plain.rank} dimensions")
         if self.packed_shape(plain.shape) != packed.shape:
-            raise self.error(f"{plain} packs to a shape of {list(self.packed_shape(plain.shape))}, not {packed}")
+            raise self.error(
+                f"{plain} packs to a shape of {list(self.packed_shape(plain.shape))}, not {packed}"
+            )
 
     @classmethod
     def parse_custom(cls, cursor: Cursor) -> Op:
@@ -615,7 +662,9 @@ class _Relayout(Op):
             if cursor.accept(word):
                 cursor.expect("=")
                 dynamic, numbers = cursor.index_list()
-                attributes["static_inner_tiles" if word == "inner_tiles" else word] = DenseArrayAttr(i64, tuple(numbers))
+                attributes["static_inner_tiles" if word == "inner_tiles" else word] = DenseArrayAttr(
+                    i64, tuple(numbers)
+                )
         cursor.expect("into")
         dest = cursor.value()
         attributes.update(cursor.attr_dict())
@@ -637,7 +686,9 @@ class _Relayout(Op):
         for word in ("outer_dims_perm", "inner_dims_pos"):
             numbers = self.attr(word)
             printer.token(f"{word} = [{', '.join(map(str, numbers))}]" if numbers else "")
-        printer.token(f"inner_tiles = {printer.index_list(self.inner_tiles, self.attr('static_inner_tiles'))}")
+        printer.token(
+            f"inner_tiles = {printer.index_list(self.inner_tiles, self.attr('static_inner_tiles'))}"
+        )
         printer.token(f"into {printer.name(dest)}")
         own = ("outer_dims_perm", "inner_dims_pos", "static_inner_tiles", "operandSegmentSizes")
         extra = {k: v for k, v in self.attributes.items() if k not in own}
@@ -645,7 +696,9 @@ class _Relayout(Op):
         printer.token(f": {source.type} -> {dest.type}")
 
 
-def _layout_attributes(positions: Sequence[int], tiles: Sequence[int], order: Sequence[int]) -> dict[str, Attribute]:
+def _layout_attributes(
+    positions: Sequence[int], tiles: Sequence[int], order: Sequence[int]
+) -> dict[str, Attribute]:
     return {
         "outer_dims_perm": DenseArrayAttr(i64, tuple(order)),
         "inner_dims_pos": DenseArrayAttr(i64, tuple(positions)),
@@ -666,14 +719,21 @@ class Pack(_Relayout):
 
     @staticmethod
     def make(
-        source: Value, dest: Value, positions: Sequence[int], tiles: Sequence[int], order: Sequence[int] = (), padding: Value | None = None
+        source: Value,
+        dest: Value,
+        positions: Sequence[int],
+        tiles: Sequence[int],
+        order: Sequence[int] = (),
+        padding: Value | None = None,
     ) -> Pack:
         return Pack(source, dest, padding, [], attributes=_layout_attributes(positions, tiles, order))
 
     def verify_op(self) -> None:
         self.verify_layout(self.operands[0].type, self.operands[1].type)
         tiles = dict(zip(self.attr("inner_dims_pos"), self.attr("static_inner_tiles"), strict=True))
-        if self.padding_value is None and any(s % tiles.get(d, 1) for d, s in enumerate(_shape(self.operands[0]))):
+        if self.padding_value is None and any(
+            s % tiles.get(d, 1) for d, s in enumerate(_shape(self.operands[0]))
+        ):
             raise self.error("tiles do not divide the source: a padding_value is needed")
 
 
@@ -684,9 +744,10 @@ class Unpack(_Relayout):
     traits = PURE
 
     @staticmethod
-    def make(source: Value, dest: Value, positions: Sequence[int], tiles: Sequence[int], order: Sequence[int] = ()) -> Unpack:
+    def make(
+        source: Value, dest: Value, positions: Sequence[int], tiles: Sequence[int], order: Sequence[int] = ()
+    ) -> Unpack:
         return Unpack(source, dest, [], attributes=_layout_attributes(positions, tiles, order))
 
     def verify_op(self) -> None:
         self.verify_layout(self.operands[1].type, self.operands[0].type)
-

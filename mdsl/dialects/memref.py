@@ -5,8 +5,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mdsl.dialects.tensor import Index, Reassociation, SliceLike, print_access, reassociation, slice_operands, verify_dynamic, verify_indices
-from mdsl.ir.attributes import Attribute, DenseArrayAttr, DenseAttr, DenseResourceAttr, IntegerAttr, StringAttr, SymbolRefAttr, TypeAttr, UnitAttr
+from mdsl.dialects.tensor import (
+    OUTPUT_SHAPE,
+    SLICE,
+    Index,
+    Reassociation,
+    SliceLike,
+    print_access,
+    reassociation,
+    slice_operands,
+    verify_dynamic,
+    verify_indices,
+)
+from mdsl.ir.attributes import (
+    Attribute,
+    DenseArrayAttr,
+    DenseAttr,
+    DenseResourceAttr,
+    IntegerAttr,
+    StringAttr,
+    SymbolRefAttr,
+    TypeAttr,
+    UnitAttr,
+)
 from mdsl.ir.core import Op, Value
 from mdsl.ir.declare import (
     ANY_ATTR,
@@ -78,7 +99,8 @@ class _Allocation(Op):
 
 
 class Alloc(_Allocation):
-    """Memory that lives to the end of the call; `plan-memory` gives it a place in the arena."""
+    """Memory that lives to the end of the call: in a function a place in the arena, which `plan-memory` finds;
+    in a micro-kernel registers or stack."""
 
     name = "memref.alloc"
 
@@ -256,7 +278,7 @@ class SubView(SliceLike):
 
     name = "memref.subview"
     traits = PURE
-    assembly = "$source indices($offsets, $static_offsets) indices($sizes, $static_sizes) indices($strides, $static_strides) attr-dict `:` type($source) `to` type($view)"
+    assembly = f"$source {SLICE} attr-dict `:` type($source) `to` type($view)"
     source = operand(MEMREF)
     offsets = operand(INDEX, variadic=True)
     sizes = operand(INDEX, variadic=True)
@@ -276,7 +298,13 @@ class SubView(SliceLike):
     ) -> SubView:
         """The view of `shape` (default: `sizes`; unit dimensions may be dropped). Sizes and strides are static."""
         groups, attributes = slice_operands(offsets, sizes, strides)
-        type = subview_type(memref_type(source), offsets, sizes, strides or [1] * len(sizes), sizes if shape is None else shape)
+        type = subview_type(
+            memref_type(source),
+            offsets,
+            sizes,
+            strides or [1] * len(sizes),
+            sizes if shape is None else shape,
+        )
         return SubView(source, *groups, results=[type], attributes=attributes)
 
     def verify_op(self) -> None:
@@ -284,13 +312,19 @@ class SubView(SliceLike):
         self.verify_slice(source.shape, view.shape)
         if self.sizes or self.strides:
             raise self.error("sizes and strides must be numbers")
-        wanted = subview_type(source, self.mixed("offsets"), self.attr("static_sizes"), self.attr("static_strides"), view.shape)
+        wanted = subview_type(
+            source, self.mixed("offsets"), self.attr("static_sizes"), self.attr("static_strides"), view.shape
+        )
         if wanted != view:
             raise self.error(f"makes a {wanted}, not a {view}")
 
 
 def subview_type(
-    source: MemRefType, offsets: Sequence[Index], sizes: Sequence[int], strides: Sequence[int], shape: Sequence[int]
+    source: MemRefType,
+    offsets: Sequence[Index],
+    sizes: Sequence[int],
+    strides: Sequence[int],
+    shape: Sequence[int],
 ) -> MemRefType:
     """Type of a subview; of `sizes`, the unit dimensions that `shape` lacks are dropped."""
     terms = [o * s if isinstance(o, int) else None for o, s in zip(offsets, source.layout, strict=True)]
@@ -318,7 +352,9 @@ class CollapseShape(Reassociation):
 
     @staticmethod
     def of(source: Value, groups: Sequence[Sequence[int]], shape: Sequence[int]) -> CollapseShape:
-        return CollapseShape(source, reassociation=reassociation(groups), results=[_dense_view(memref_type(source), shape)])
+        return CollapseShape(
+            source, reassociation=reassociation(groups), results=[_dense_view(memref_type(source), shape)]
+        )
 
     def verify_op(self) -> None:
         self.verify_groups(memref_type(self.result).shape, memref_type(self.operands[0]).shape)
@@ -330,7 +366,7 @@ class ExpandShape(Reassociation):
 
     name = "memref.expand_shape"
     traits = PURE
-    assembly = "$source $reassociation `output_shape` indices($output_shape, $static_output_shape) attr-dict `:` type($source) `into` type($view)"
+    assembly = f"$source $reassociation {OUTPUT_SHAPE} attr-dict `:` type($source) `into` type($view)"
     source = operand(MEMREF)
     output_shape = operand(INDEX, variadic=True)
     reassociation = attr(ARRAY)
@@ -341,7 +377,9 @@ class ExpandShape(Reassociation):
     def of(source: Value, groups: Sequence[Sequence[int]], shape: Sequence[int]) -> ExpandShape:
         type = _dense_view(memref_type(source), shape)
         numbers = DenseArrayAttr(i64, tuple(shape))
-        return ExpandShape(source, [], reassociation=reassociation(groups), static_output_shape=numbers, results=[type])
+        return ExpandShape(
+            source, [], reassociation=reassociation(groups), static_output_shape=numbers, results=[type]
+        )
 
     def verify_op(self) -> None:
         verify_dynamic(self, "sizes", self.output_shape, self.attr("static_output_shape"))
@@ -394,7 +432,8 @@ class View(Op):
 
     def print_custom(self, printer: Printer) -> None:
         source, shift, *sizes = self.operands
-        printer.token(f"{printer.name(source)}[{printer.name(shift)}][{printer.values(sizes)}] : {source.type} to {self.result.type}")
+        printer.token(f"{printer.name(source)}[{printer.name(shift)}][{printer.values(sizes)}]")
+        printer.token(f": {source.type} to {self.result.type}")
 
 
 class Copy(Op):

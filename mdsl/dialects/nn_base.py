@@ -19,7 +19,9 @@ NUMBERS = (*FLOATS, *(t for t in INTEGERS if t != i1))
 NUMBER_TENSOR = Constraint(
     "a tensor of floats or integers (not i1)", lambda t: isinstance(t, TensorType) and t.element in NUMBERS
 )
-INDEX_TENSOR = Constraint("a tensor of i32, i64 or index", lambda t: isinstance(t, TensorType) and t.element in (i32, i64, index))
+INDEX_TENSOR = Constraint(
+    "a tensor of i32, i64 or index", lambda t: isinstance(t, TensorType) and t.element in (i32, i64, index)
+)
 LAYOUT = one_of("nchw", "nhwc")
 
 
@@ -174,7 +176,9 @@ class Windowed(NnOp):
             window = (kernel[d] - 1) * dilations[d] + 1
             room = size[d] + pads[d] + pads[d + 2] - window
             if room < 0:
-                raise self.error(f"a window of {name} {window} does not fit into {size[d] + pads[d] + pads[d + 2]}")
+                raise self.error(
+                    f"a window of {name} {window} does not fit into {size[d] + pads[d] + pads[d + 2]}"
+                )
             extent = (-(-room // strides[d]) if ceil else room // strides[d]) + 1
             if ceil and (extent - 1) * strides[d] >= size[d] + pads[d]:
                 extent -= 1

@@ -94,7 +94,11 @@ class Reshape(NnOp):
         rest = product(s for s in target.shape if s != DYNAMIC)
         if rest == 0 or source.size % rest:
             raise self.error(f"the {source.size} elements of {source} do not fill {target}")
-        return [TensorType(tuple(source.size // rest if s == DYNAMIC else s for s in target.shape), source.element)]
+        return [
+            TensorType(
+                tuple(source.size // rest if s == DYNAMIC else s for s in target.shape), source.element
+            )
+        ]
 
     def fold(self) -> Sequence[Value | Attribute] | None:
         return [self.operands[0]] if self.operands[0].type == self.result.type else None
@@ -163,8 +167,12 @@ class Concat(NnOp):
         axis = axis_in(self, self.attr("axis"), rank)
         for shape in shapes:
             rest = [s for d, s in enumerate(shape) if d != axis]
-            if len(shape) != rank or not shapes_agree(rest, [s for d, s in enumerate(shapes[0]) if d != axis]):
-                raise self.error(f"shapes {dims(shapes[0])} and {dims(shape)} differ outside dimension {axis}")
+            if len(shape) != rank or not shapes_agree(
+                rest, [s for d, s in enumerate(shapes[0]) if d != axis]
+            ):
+                raise self.error(
+                    f"shapes {dims(shapes[0])} and {dims(shape)} differ outside dimension {axis}"
+                )
         total = DYNAMIC if any(s[axis] == DYNAMIC for s in shapes) else sum(s[axis] for s in shapes)
         return [TensorType((*shapes[0][:axis], total, *shapes[0][axis + 1 :]), element)]
 
@@ -196,7 +204,9 @@ class Slice(NnOp):
         taken: list[range | None] = [None] * len(shape)
         for axis, start, end, step in zip(axes_in(self, axes, len(shape)), starts, ends, steps, strict=True):
             if shape[axis] == DYNAMIC:
-                raise self.error(f"cannot slice dimension {axis} of unknown size ({tensor(self.operands[0])})")
+                raise self.error(
+                    f"cannot slice dimension {axis} of unknown size ({tensor(self.operands[0])})"
+                )
             taken[axis] = range(*slice(start, end, step).indices(shape[axis]))
         return taken
 

@@ -125,7 +125,9 @@ class Binary(NnOp):
 
     def infer(self) -> Sequence[Type]:
         a, b = self.operands
-        return [TensorType(broadcast_shapes(self, tensor(a).shape, tensor(b).shape), same_element(self, a, b))]
+        return [
+            TensorType(broadcast_shapes(self, tensor(a).shape, tensor(b).shape), same_element(self, a, b))
+        ]
 
 
 class Add(Binary):

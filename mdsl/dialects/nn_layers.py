@@ -95,7 +95,9 @@ class Linear(NnOp):
         x = tensor(self.x)
         out, features = require_rank(self, "weight", self.weight, 2)
         if not x.rank or not sizes_agree(x.shape[-1], features):
-            raise self.error(f"weight {tensor(self.weight)} wants {features} features in x's last dimension, got {x}")
+            raise self.error(
+                f"weight {tensor(self.weight)} wants {features} features in x's last dimension, got {x}"
+            )
         if self.bias is not None:
             require_vector(self, "bias", self.bias, out)
         return [TensorType((*x.shape[:-1], out), same_element(self, *self.operands))]
@@ -249,4 +251,6 @@ class GlobalAvgPool(NnOp):
         x = tensor(self.x)
         if x.rank < 3:
             raise self.error(f"x must have at least 3 dimensions, got {x}")
-        return [TensorType(tuple(1 if d in self.spatial_axes else s for d, s in enumerate(x.shape)), x.element)]
+        return [
+            TensorType(tuple(1 if d in self.spatial_axes else s for d, s in enumerate(x.shape)), x.element)
+        ]

@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, ClassVar, TypeVar
 from mdsl.dialects.tensor import Index, join_indices, split_indices, verify_dynamic
 from mdsl.ir.attributes import Attribute, DenseArrayAttr
 from mdsl.ir.core import Block, BlockArgument, Op, Region, Value
-from mdsl.ir.declare import ANY_ATTR, BOOL, INDEX, INTS, NO_TERMINATOR, TERMINATOR, attr, operand, region, result
+from mdsl.ir.declare import (
+    ANY_ATTR,
+    BOOL,
+    INDEX,
+    INTS,
+    NO_TERMINATOR,
+    TERMINATOR,
+    attr,
+    operand,
+    region,
+    result,
+)
 from mdsl.ir.types import Type, i64, index
 
 if TYPE_CHECKING:
@@ -72,7 +83,9 @@ class For(Op):
             raise self.error("results must be of the types of the carried values")
         end = self.body.last
         if end is None or end.name != self.end.name or [v.type for v in end.operands] != inits:
-            raise (end or self).error(f"the body must end in '{self.end.name}' with the carried values' types")
+            raise (end or self).error(
+                f"the body must end in '{self.end.name}' with the carried values' types"
+            )
 
     @classmethod
     def parse_custom(cls, cursor: Cursor) -> Op:
@@ -100,13 +113,15 @@ class For(Op):
         name = printer.name
         printer.token(f"{name(self.iv)} = {name(lower)} to {name(upper)} step {name(step)}")
         if self.carried:
-            pairs = ", ".join(f"{name(a)} = {name(v)}" for a, v in zip(self.carried, self.operands[3:], strict=True))
+            pairs = ", ".join(
+                f"{name(a)} = {name(v)}" for a, v in zip(self.carried, self.operands[3:], strict=True)
+            )
             printer.token(f"iter_args({pairs}) -> ({', '.join(str(a.type) for a in self.carried)})")
         printer.region(self.regions[0], implicit_end=True)
         printer.token(printer.attributes(self.attributes) if self.attributes else "")
 
 
-def _pair(cursor: Cursor):  # noqa: ANN202 - (token, value)
+def _pair(cursor: Cursor):
     token = cursor.token("VALUE", "a name (%name)")
     cursor.expect("=")
     return token, cursor.value()
@@ -133,7 +148,9 @@ class If(Op):
             if end is None and not types and block is self.branches[1]:
                 continue
             if end is None or end.name != self.end.name or [v.type for v in end.operands] != types:
-                raise (end or self).error(f"each branch must end in '{self.end.name}' with the results' types")
+                raise (end or self).error(
+                    f"each branch must end in '{self.end.name}' with the results' types"
+                )
 
     @classmethod
     def parse_custom(cls, cursor: Cursor) -> Op:
@@ -141,9 +158,9 @@ class If(Op):
         types = cursor.type_group() if cursor.accept("->") else []
         then = cursor.region()
         otherwise = cursor.region() if cursor.accept("else") else Region()
-        for region in (then, otherwise):
-            if region.block.last is not None and not region.block.last.has("terminator"):
-                region.block.append(cls.end([]))
+        for branch in (then, otherwise):
+            if branch.block.last is not None and not branch.block.last.has("terminator"):
+                branch.block.append(cls.end([]))
         if then.block.last is None:
             then.block.append(cls.end([]))
         return cls.from_parts([condition], types, cursor.attr_dict(), [then, otherwise])
@@ -179,7 +196,11 @@ class Forall(Op):
 
     @staticmethod
     def make(
-        lower: Sequence[Index], upper: Sequence[Index], step: Sequence[Index], outputs: Sequence[Value] = (), ivs: Sequence[str] = ()
+        lower: Sequence[Index],
+        upper: Sequence[Index],
+        step: Sequence[Index],
+        outputs: Sequence[Value] = (),
+        ivs: Sequence[str] = (),
     ) -> Forall:
         """A loop nest with an empty body."""
         parts = [split_indices(p) for p in (lower, upper, step)]
@@ -188,7 +209,9 @@ class Forall(Op):
         types = [v.type for v in outputs]
         counters = list(ivs) or list("ijklmnop"[: len(lower)])
         block = Block([*[index] * len(lower), *types], [*counters, *(v.name for v in outputs)])
-        return Forall(*(p[0] for p in parts), outputs, results=types, regions=[Region(block)], attributes=attributes)
+        return Forall(
+            *(p[0] for p in parts), outputs, results=types, regions=[Region(block)], attributes=attributes
+        )
 
     @property
     def rank(self) -> int:
@@ -208,7 +231,11 @@ class Forall(Op):
         """(lower, upper, step) for each counter."""
         mixed = [
             join_indices(getattr(self, which), self.attr(static))
-            for which, static in (("lower", "staticLowerBound"), ("upper", "staticUpperBound"), ("step", "staticStep"))
+            for which, static in (
+                ("lower", "staticLowerBound"),
+                ("upper", "staticUpperBound"),
+                ("step", "staticStep"),
+            )
         ]
         return list(zip(*mixed, strict=True))
 
@@ -216,7 +243,11 @@ class Forall(Op):
         sizes = {len(self.attr(n)) for n in ("staticLowerBound", "staticUpperBound", "staticStep")}
         if len(sizes) != 1 or 0 in sizes:
             raise self.error("needs as many lower bounds as upper bounds and steps")
-        for what, static in (("lower", "staticLowerBound"), ("upper", "staticUpperBound"), ("step", "staticStep")):
+        for what, static in (
+            ("lower", "staticLowerBound"),
+            ("upper", "staticUpperBound"),
+            ("step", "staticStep"),
+        ):
             verify_dynamic(self, f"{what} bounds", getattr(self, what), self.attr(static))
         types = [v.type for v in self.outputs]
         if [a.type for a in self.body.args] != [*[index] * self.rank, *types]:

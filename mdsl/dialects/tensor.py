@@ -31,18 +31,26 @@ def join_indices(values: Sequence[Value], numbers: Sequence[int]) -> list[Index]
     return [next(remaining) if n == DYNAMIC_INDEX else n for n in numbers]
 
 
-def verify_dynamic(op: Op, what: str, values: Sequence[Value], numbers: Sequence[int], mark: int = DYNAMIC_INDEX) -> None:
+def verify_dynamic(
+    op: Op, what: str, values: Sequence[Value], numbers: Sequence[int], mark: int = DYNAMIC_INDEX
+) -> None:
     """There must be a value for each number that only the run will know."""
     wanted = sum(n == mark for n in numbers)
     if len(values) != wanted:
         raise op.error(f"{len(values)} values for {wanted} unknown {what}")
 
 
-def slice_operands(offsets: Sequence[Index], sizes: Sequence[Index], strides: Sequence[Index] | None) -> tuple[list[list[Value]], dict[str, Attribute]]:
+def slice_operands(
+    offsets: Sequence[Index], sizes: Sequence[Index], strides: Sequence[Index] | None
+) -> tuple[list[list[Value]], dict[str, Attribute]]:
     """Operand groups and attributes of a slice; `strides` default to 1."""
     parts = [split_indices(e) for e in (offsets, sizes, strides or [1] * len(offsets))]
     names = ("static_offsets", "static_sizes", "static_strides")
     return [p[0] for p in parts], {n: p[1] for n, p in zip(names, parts, strict=True)}
+
+
+SLICE = "indices($offsets, $static_offsets) indices($sizes, $static_sizes) indices($strides, $static_strides)"
+"""How a slice op writes its offsets, sizes and strides."""
 
 
 class SliceLike(Op):
@@ -108,7 +116,7 @@ class ExtractSlice(SliceLike):
 
     name = "tensor.extract_slice"
     traits = PURE
-    assembly = "$source indices($offsets, $static_offsets) indices($sizes, $static_sizes) indices($strides, $static_strides) attr-dict `:` type($source) `to` type($output)"
+    assembly = f"$source {SLICE} attr-dict `:` type($source) `to` type($output)"
     source = operand(TENSOR)
     offsets = operand(INDEX, variadic=True)
     sizes = operand(INDEX, variadic=True)
@@ -140,7 +148,7 @@ class InsertSlice(SliceLike):
 
     name = "tensor.insert_slice"
     traits = PURE
-    assembly = "$source `into` $dest indices($offsets, $static_offsets) indices($sizes, $static_sizes) indices($strides, $static_strides) attr-dict `:` type($source) `into` type($dest)"
+    assembly = f"$source `into` $dest {SLICE} attr-dict `:` type($source) `into` type($dest)"
     source = operand(TENSOR)
     dest = operand(TENSOR)
     offsets = operand(INDEX, variadic=True)
@@ -153,7 +161,11 @@ class InsertSlice(SliceLike):
 
     @staticmethod
     def of(
-        source: Value, dest: Value, offsets: Sequence[Index], sizes: Sequence[int], strides: Sequence[Index] | None = None
+        source: Value,
+        dest: Value,
+        offsets: Sequence[Index],
+        sizes: Sequence[int],
+        strides: Sequence[Index] | None = None,
     ) -> InsertSlice:
         groups, attributes = slice_operands(offsets, sizes, strides)
         return InsertSlice(source, dest, *groups, attributes=attributes)
@@ -163,7 +175,9 @@ class InsertSlice(SliceLike):
 
     def verify_op(self) -> None:
         if self.operands[1].type != self.result.type:
-            raise self.error(f"result {self.result.type} differs from the destination {self.operands[1].type}")
+            raise self.error(
+                f"result {self.result.type} differs from the destination {self.operands[1].type}"
+            )
         self.verify_slice(self.operands[1].type.shape, self.operands[0].type.shape)  # type: ignore[attr-defined]
 
 
@@ -171,7 +185,7 @@ class ParallelInsertSlice(SliceLike):
     """Writes a part of a shared destination; stands in `scf.forall.in_parallel`."""
 
     name = "tensor.parallel_insert_slice"
-    assembly = "$source `into` $dest indices($offsets, $static_offsets) indices($sizes, $static_sizes) indices($strides, $static_strides) attr-dict `:` type($source) `into` type($dest)"
+    assembly = f"$source `into` $dest {SLICE} attr-dict `:` type($source) `into` type($dest)"
     source = operand(TENSOR)
     dest = operand(TENSOR)
     offsets = operand(INDEX, variadic=True)
@@ -183,7 +197,11 @@ class ParallelInsertSlice(SliceLike):
 
     @staticmethod
     def of(
-        source: Value, dest: Value, offsets: Sequence[Index], sizes: Sequence[int], strides: Sequence[Index] | None = None
+        source: Value,
+        dest: Value,
+        offsets: Sequence[Index],
+        sizes: Sequence[int],
+        strides: Sequence[Index] | None = None,
     ) -> ParallelInsertSlice:
         groups, attributes = slice_operands(offsets, sizes, strides)
         return ParallelInsertSlice(source, dest, *groups, results=[], attributes=attributes)
@@ -196,7 +214,13 @@ def _groups(op: Op) -> list[list[int]]:
     """`reassociation` as lists of dimensions."""
     found = op.attributes["reassociation"]
     assert isinstance(found, ArrayAttr)
-    return [[v.value for v in g.values if isinstance(v, IntegerAttr)] for g in found if isinstance(g, ArrayAttr)]
+    return [
+        [v.value for v in g.values if isinstance(v, IntegerAttr)] for g in found if isinstance(g, ArrayAttr)
+    ]
+
+
+OUTPUT_SHAPE = "`output_shape` indices($output_shape, $static_output_shape)"
+"""How expand_shape writes its result's shape."""
 
 
 class Reassociation(Op):
@@ -212,7 +236,9 @@ class Reassociation(Op):
             return  # one element, as a tensor of rank 0
         flat = [d for g in self.groups for d in g]
         if flat != list(range(len(large))) or len(self.groups) != len(small):
-            raise self.error(f"reassociation {self.groups} does not map {len(large)} dimensions to {len(small)}")
+            raise self.error(
+                f"reassociation {self.groups} does not map {len(large)} dimensions to {len(small)}"
+            )
         for size, group in zip(small, self.groups, strict=True):
             if prod(large[d] for d in group) != size and -1 not in (size, *(large[d] for d in group)):
                 raise self.error(f"dimensions {[large[d] for d in group]} do not make {size}")
@@ -259,7 +285,9 @@ class CollapseShape(Reassociation):
         type = source.type
         assert isinstance(type, TensorType)
         shape = tuple(prod(type.shape[d] for d in g) for g in groups)
-        return CollapseShape(source, reassociation=reassociation(groups), results=[TensorType(shape, type.element)])
+        return CollapseShape(
+            source, reassociation=reassociation(groups), results=[TensorType(shape, type.element)]
+        )
 
     def verify_op(self) -> None:
         self.verify_groups(self.result.type.shape, self.operands[0].type.shape)  # type: ignore[attr-defined]
@@ -270,7 +298,7 @@ class ExpandShape(Reassociation):
 
     name = "tensor.expand_shape"
     traits = PURE
-    assembly = "$source $reassociation `output_shape` indices($output_shape, $static_output_shape) attr-dict `:` type($source) `into` type($output)"
+    assembly = f"$source $reassociation {OUTPUT_SHAPE} attr-dict `:` type($source) `into` type($output)"
     source = operand(TENSOR)
     output_shape = operand(INDEX, variadic=True)
     reassociation = attr(ARRAY)
@@ -454,7 +482,9 @@ def verify_indices(op: Op, shaped: Value, indices: Sequence[Value], element: Val
         raise op.error(f"element of type {element.type} for {type}")
 
 
-def print_access(op: Op, printer: Printer, lead: Sequence[Value], shaped: Value, indices: Sequence[Value], extra: str = "") -> None:
+def print_access(
+    op: Op, printer: Printer, lead: Sequence[Value], shaped: Value, indices: Sequence[Value], extra: str = ""
+) -> None:
     """`%v, %m[%i, %j] {..} : type`."""
     front = "".join(f"{printer.name(v)}, " for v in lead)
     printer.token(f"{front}{printer.name(shaped)}[{printer.values(indices)}]")
@@ -523,7 +553,9 @@ class Concat(Op):
         return cls.from_parts(operands, type.results, attributes)
 
     def print_custom(self, printer: Printer) -> None:
-        printer.token(f"dim({self.attr('dim')}) {printer.values(self.operands)} : {printer.function_type(self)}")
+        printer.token(
+            f"dim({self.attr('dim')}) {printer.values(self.operands)} : {printer.function_type(self)}"
+        )
 
 
 class CastOp(Op):

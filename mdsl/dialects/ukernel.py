@@ -103,7 +103,12 @@ class Dispatch(Op):
             raise self.error(f"{len(self.operands)} operands do not make {batch} equal calls")
         if not 0 <= outs <= len(self.operands) // batch:
             raise self.error(f"{outs} destinations among {len(self.operands) // batch} arguments")
-        wanted = [v.type for call in self.calls() for v in call[len(call) - outs :] if isinstance(v.type, TensorType)]
+        wanted = [
+            v.type
+            for call in self.calls()
+            for v in call[len(call) - outs :]
+            if isinstance(v.type, TensorType)
+        ]
         if [r.type for r in self.results] != wanted:
             raise self.error("results must be of the types of the destination tensors")
         self._verify_callee()

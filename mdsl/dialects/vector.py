@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING
 from mdsl.dialects.tensor import print_access
 from mdsl.ir.attributes import Attribute, DenseArrayAttr, OpaqueAttr
 from mdsl.ir.core import Op, Value
-from mdsl.ir.declare import ANY_ATTR, INDEX, INTS, MEMREF, PURE, READS, SAME_TYPE, VECTOR, attr, operand, result
+from mdsl.ir.declare import (
+    ANY_ATTR,
+    INDEX,
+    INTS,
+    MEMREF,
+    PURE,
+    READS,
+    SAME_TYPE,
+    VECTOR,
+    attr,
+    operand,
+    result,
+)
 from mdsl.ir.types import MemRefType, Type, VectorType, i64
 
 if TYPE_CHECKING:
@@ -80,7 +92,14 @@ class Store(Op):
         return cls.from_parts([value, memory, *indices], [], attributes)
 
     def print_custom(self, printer: Printer) -> None:
-        print_access(self, printer, self.operands[:1], self.operands[1], self.operands[2:], f", {self.operands[0].type}")
+        print_access(
+            self,
+            printer,
+            self.operands[:1],
+            self.operands[1],
+            self.operands[2:],
+            f", {self.operands[0].type}",
+        )
 
 
 class Broadcast(Op):
@@ -114,7 +133,21 @@ class Fma(Op):
         return [self.operands[0].type]
 
 
-KINDS = ("add", "mul", "minimumf", "maximumf", "minnumf", "maxnumf", "minsi", "maxsi", "minui", "maxui", "and", "or", "xor")
+KINDS = (
+    "add",
+    "mul",
+    "minimumf",
+    "maximumf",
+    "minnumf",
+    "maxnumf",
+    "minsi",
+    "maxsi",
+    "minui",
+    "maxui",
+    "and",
+    "or",
+    "xor",
+)
 
 
 class Reduction(Op):
@@ -162,7 +195,9 @@ class Reduction(Op):
         return cls.from_parts(operands, [cursor.type()], attributes)
 
     def print_custom(self, printer: Printer) -> None:
-        printer.token(f"<{self.word}>, {printer.values(self.operands)} : {self.operands[0].type} into {self.result.type}")
+        printer.token(
+            f"<{self.word}>, {printer.values(self.operands)} : {self.operands[0].type} into {self.result.type}"
+        )
 
 
 class Extract(Op):
@@ -266,4 +301,3 @@ class Step(Op):
     traits = PURE
     assembly = "attr-dict `:` type($output)"
     output = result(VECTOR)
-

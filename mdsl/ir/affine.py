@@ -201,4 +201,6 @@ class AffineMap:
 
     def compose(self, inner: Sequence[AffineExpr], num_dims: int) -> AffineMap:
         """This map with dimension i replaced by `inner[i]`, over `num_dims` dimensions."""
-        return AffineMap(num_dims, self.num_symbols, self.evaluate(inner, [Sym(i) for i in range(self.num_symbols)]))
+        return AffineMap(
+            num_dims, self.num_symbols, self.evaluate(inner, [Sym(i) for i in range(self.num_symbols)])
+        )

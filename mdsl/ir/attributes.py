@@ -77,7 +77,9 @@ class SymbolRefAttr(Attribute):
     name: str
 
     def __str__(self) -> str:
-        return f"@{self.name}" if re.fullmatch(r"[A-Za-z_][\w$.]*", self.name) else f"@{json.dumps(self.name)}"
+        return (
+            f"@{self.name}" if re.fullmatch(r"[A-Za-z_][\w$.]*", self.name) else f"@{json.dumps(self.name)}"
+        )
 
 
 @dataclass(frozen=True)
@@ -256,7 +258,9 @@ def _nested(array: np.ndarray, element: Type) -> str:
 
 def format_dict(entries: Mapping[str, Attribute]) -> str:
     """`{name = value, flag}`; integers of type i64 and floats of type f64 keep their type."""
-    parts = [name_of_key(k) if isinstance(v, UnitAttr) else f"{name_of_key(k)} = {v}" for k, v in entries.items()]
+    parts = [
+        name_of_key(k) if isinstance(v, UnitAttr) else f"{name_of_key(k)} = {v}" for k, v in entries.items()
+    ]
     return f"{{{', '.join(parts)}}}"
 
 

@@ -194,7 +194,11 @@ class Op:
         return op
 
     def _setup(
-        self, operands: list[Value], attributes: dict[str, Attribute], regions: Sequence[Region], location: Location | None
+        self,
+        operands: list[Value],
+        attributes: dict[str, Attribute],
+        regions: Sequence[Region],
+        location: Location | None,
     ) -> None:
         self.block: Block | None = None
         self.prev: Op | None = None
@@ -319,9 +323,14 @@ class Op:
     def clone(self: OpT, mapping: dict[Value, Value] | None = None) -> OpT:
         """A deep copy, not yet inserted; operands go through `mapping`, which learns the new values."""
         mapping = {} if mapping is None else mapping
-        regions = [Region(Block([a.type for a in r.block.args], [a.name for a in r.block.args])) for r in self.regions]
+        regions = [
+            Region(Block([a.type for a in r.block.args], [a.name for a in r.block.args]))
+            for r in self.regions
+        ]
         operands = [mapping.get(v, v) for v in self.operands]
-        copy = type(self).from_parts(operands, [r.type for r in self.results], self.attributes, regions, self.location)
+        copy = type(self).from_parts(
+            operands, [r.type for r in self.results], self.attributes, regions, self.location
+        )
         for old, new in zip(self.results, copy.results, strict=True):
             new.name = old.name
             mapping[old] = new

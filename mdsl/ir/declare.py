@@ -96,10 +96,15 @@ UNIT = Constraint("a unit attribute", lambda a: isinstance(a, UnitAttr))
 ARRAY = Constraint("an array", lambda a: isinstance(a, ArrayAttr))
 DICT = Constraint("a dictionary", lambda a: isinstance(a, DictAttr))
 ANY_ATTR = Constraint("an attribute", lambda _: True)
-CONSTANT = Constraint("a number or dense data", lambda a: isinstance(a, IntegerAttr | FloatAttr | DenseAttr | DenseResourceAttr))
+CONSTANT = Constraint(
+    "a number or dense data", lambda a: isinstance(a, IntegerAttr | FloatAttr | DenseAttr | DenseResourceAttr)
+)
 INTS = Constraint(
     "a list of integers",
-    lambda a: (isinstance(a, DenseArrayAttr) and t.is_integer(a.element)) or (isinstance(a, ArrayAttr) and all(INT.accepts(v) for v in a.values)),
+    lambda a: (
+        (isinstance(a, DenseArrayAttr) and t.is_integer(a.element))
+        or (isinstance(a, ArrayAttr) and all(INT.accepts(v) for v in a.values))
+    ),
 )
 
 
@@ -175,7 +180,9 @@ def fields_of(declaration: type[Op], kind: str) -> tuple[Field, ...]:
     return tuple(f for f in declaration.fields if f.kind == kind)
 
 
-def operand(constraint: Constraint = ANY, *, variadic: bool = False, optional: bool = False, doc: str = "") -> Any:
+def operand(
+    constraint: Constraint = ANY, *, variadic: bool = False, optional: bool = False, doc: str = ""
+) -> Any:
     return Field("operand", constraint, variadic, optional, doc=doc)
 
 
@@ -183,7 +190,9 @@ def result(constraint: Constraint = ANY, *, variadic: bool = False, doc: str = "
     return Field("result", constraint, variadic, doc=doc)
 
 
-def attr(constraint: Constraint, *, default: AttributeLike = None, optional: bool = False, doc: str = "") -> Any:
+def attr(
+    constraint: Constraint, *, default: AttributeLike = None, optional: bool = False, doc: str = ""
+) -> Any:
     return Field("attribute", constraint, optional=optional, default=default, doc=doc)
 
 

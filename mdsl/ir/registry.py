@@ -7,7 +7,21 @@ from importlib import import_module
 
 from mdsl.ir.core import Op
 
-DIALECTS = ("builtin", "func", "arith", "math", "tensor", "memref", "affine", "scf", "linalg", "vector", "nn", "ukernel", "vm")
+DIALECTS = (
+    "builtin",
+    "func",
+    "arith",
+    "math",
+    "tensor",
+    "memref",
+    "affine",
+    "scf",
+    "linalg",
+    "vector",
+    "nn",
+    "ukernel",
+    "mvm",
+)
 """Every dialect, in the order in which a program passes through them from the module inwards."""
 
 
@@ -17,7 +31,7 @@ def operations() -> dict[str, type[Op]]:
     found: dict[str, type[Op]] = {}
     for dialect in DIALECTS:
         for value in vars(import_module(f"mdsl.dialects.{dialect}")).values():
-            if isinstance(value, type) and issubclass(value, Op) and "name" in vars(value):
-                if value.name.split(".")[0] == dialect:
-                    found[value.name] = value
+            declared = isinstance(value, type) and issubclass(value, Op) and "name" in vars(value)
+            if declared and value.name.split(".")[0] == dialect:
+                found[value.name] = value
     return found

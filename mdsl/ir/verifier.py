@@ -52,7 +52,9 @@ def _verify_fields(op: Op) -> None:
         fields = fields_of(type(op), kind)
         plain = sum(not f.variadic for f in fields)
         if len(values) < plain or (len(values) > plain and len(fields) == plain):
-            raise op.error(f"takes {'at least ' if len(fields) > plain else ''}{plain} {kind}s, got {len(values)}")
+            raise op.error(
+                f"takes {'at least ' if len(fields) > plain else ''}{plain} {kind}s, got {len(values)}"
+            )
         _verify_segments(op, kind, len(values))
         for field in fields:
             _verify_types(op, field, values)
@@ -64,7 +66,9 @@ def _verify_fields(op: Op) -> None:
     if op.has("same-type"):
         types = {v.type for v in (*op.operands, *op.results)}
         if len(types) > 1:
-            raise op.error(f"operands and results must be of one type, got {', '.join(sorted(map(str, types)))}")
+            raise op.error(
+                f"operands and results must be of one type, got {', '.join(sorted(map(str, types)))}"
+            )
 
 
 def _verify_segments(op: Op, kind: str, total: int) -> None:
@@ -76,19 +80,27 @@ def _verify_segments(op: Op, kind: str, total: int) -> None:
         if sum(f.variadic for f in fields) > 1:
             raise op.error(f"attribute '{name}' is missing ({len(fields)} numbers)")
         return
-    if not isinstance(sizes, DenseArrayAttr) or len(sizes.values) != len(fields) or any(n < 0 for n in sizes.values):
+    if (
+        not isinstance(sizes, DenseArrayAttr)
+        or len(sizes.values) != len(fields)
+        or any(n < 0 for n in sizes.values)
+    ):
         raise op.error(f"attribute '{name}' must be {len(fields)} numbers")
     if sum(sizes.values) != total:
         raise op.error(f"{name} do not fit {total} {kind}s")
 
 
 def _verify_types(op: Op, field: Field, values: list[Value] | list[OpResult]) -> None:
-    start, end = field.span(op, len(values), "operandSegmentSizes" if field.kind == "operand" else "resultSegmentSizes")
+    start, end = field.span(
+        op, len(values), "operandSegmentSizes" if field.kind == "operand" else "resultSegmentSizes"
+    )
     if end > len(values) or start < 0 or (not field.variadic and end - start != 1):
         raise op.error(f"operandSegmentSizes do not fit {len(values)} {field.kind}s")
     for value in values[start:end]:
         if not field.constraint.accepts(value.type):
-            raise op.error(f"{field.kind} '{field.name}' must be {field.constraint.description}, got {value.type}")
+            raise op.error(
+                f"{field.kind} '{field.name}' must be {field.constraint.description}, got {value.type}"
+            )
 
 
 def _verify_attribute(op: Op, field: Field) -> None:
@@ -117,4 +129,3 @@ def _verify_symbols(op: Op) -> None:
         for attr in inner.attributes.values():
             if isinstance(attr, SymbolRefAttr) and attr.name not in defined:
                 raise inner.error(f"@{attr.name} is not defined")
-

@@ -34,7 +34,11 @@ class Pass:
 
     def __str__(self) -> str:
         """As `--pass-pipeline` writes it, with the options that differ from their defaults."""
-        changed = [f"{f.name}={_spell(getattr(self, f.name))}" for f in fields(self) if getattr(self, f.name) != f.default]
+        changed = [
+            f"{f.name}={_spell(getattr(self, f.name))}"
+            for f in fields(self)
+            if getattr(self, f.name) != f.default
+        ]
         return f"{self.name}{{{','.join(changed)}}}" if changed else self.name
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from mdsl.codegen.target import Target
-from mdsl.dialects import func, memref, ukernel
+from mdsl.dialects import func, ukernel
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.func import FunctionLike
 from mdsl.ir.attributes import StringAttr, SymbolRefAttr, UnitAttr
@@ -70,38 +70,35 @@ def _mentions_tensors(function: FunctionLike) -> bool:
 
 def _bufferize_function(function: func.FuncOp, module: ModuleOp, globals: Globals) -> None:
     """Inputs are only read; each returned tensor is copied to an output (`forward_copies` removes most copies)."""
-    map = StorageMap(function, memref.Alloc)
+    map = StorageMap(function)
     ops = OpBufferizer(map, module, globals)
-    old = _replace_arguments(function, [memref_of(a.type) if is_tensor(a) else a.type for a in function.args], map, 0)
+    old = _replace_arguments(
+        function, [memref_of(a.type) if is_tensor(a) else a.type for a in function.args], map, 0
+    )
     ops.block(function.body)
     end = function.body.terminator
     attributes = function.arg_attributes()
     pairs: list[tuple[Value, Value]] = []
-    for value in end.operands:
+    for value, name in zip(end.operands, function.result_names(), strict=True):
         if is_tensor(value):
-            out = function.body.add_arg(memref_of(value.type), _output_name(value, function.args))
+            out = function.body.add_arg(memref_of(value.type), name)
             out.serial = value.serial
             attributes.append({"mdsl.output": UnitAttr()})
             if value in map.memory:
                 pairs.append((map.memory[value], out))
     copy_all(pairs, map, Builder.before(end))
-    end.operands = [v for v in end.operands if not is_tensor(v)]
+    kept = [
+        (v, a) for v, a in zip(end.operands, function.result_attributes(), strict=True) if not is_tensor(v)
+    ]
+    end.operands = [v for v, _ in kept]
     _finish(function, ops, old)
     function.set_arg_attributes(attributes)
-    function.attributes.pop("res_attrs", None)
+    function.set_result_attributes([a for _, a in kept])
 
 
-def _output_name(value: Value, taken: Sequence[Value]) -> str:
-    """The returned value's name, with a number if an argument bears it."""
-    base, names = value.name or "out", {a.name for a in taken}
-    name, number = base, 0
-    while name in names:
-        number += 1
-        name = f"{base}_{number}"
-    return name
-
-
-def _replace_arguments(function: FunctionLike, types: Sequence[Type], map: StorageMap, outs: int) -> list[BlockArgument]:
+def _replace_arguments(
+    function: FunctionLike, types: Sequence[Type], map: StorageMap, outs: int
+) -> list[BlockArgument]:
     """Gives the function arguments of `types`, the last `outs` writable; returns the old ones, still in use."""
     body = function.body
     old, body.args = body.args, []
@@ -134,7 +131,9 @@ def _bufferize_kernel(kernel: ukernel.UkernelFunc, module: ModuleOp, globals: Gl
                 layouts.setdefault(tuple(_layout(v.type) for v in call), []).append(op)
     original = kernel.clone() if len(layouts) > 1 else kernel
     variants = [kernel, *(original.clone() for _ in list(layouts)[1:])]
-    for variant, (layout, users) in zip(variants, layouts.items() or [(_dense_layout(kernel), [])], strict=True):
+    for variant, (layout, users) in zip(
+        variants, layouts.items() or [(_dense_layout(kernel), [])], strict=True
+    ):
         if variant is not kernel:
             _add_variant(variant, kernel, module, users)
         _bufferize_variant(variant, _formal_types(layout, users), module, globals)
@@ -161,7 +160,10 @@ def _formal_types(layout: Sequence[Type], users: Sequence[ukernel.Dispatch]) -> 
 
 
 def _add_variant(
-    variant: ukernel.UkernelFunc, kernel: ukernel.UkernelFunc, module: ModuleOp, users: Sequence[ukernel.Dispatch]
+    variant: ukernel.UkernelFunc,
+    kernel: ukernel.UkernelFunc,
+    module: ModuleOp,
+    users: Sequence[ukernel.Dispatch],
 ) -> None:
     name = module.fresh_symbol(kernel.symbol)
     variant.attributes["sym_name"] = StringAttr(name)
@@ -170,9 +172,11 @@ def _add_variant(
         op.attributes["callee"] = SymbolRefAttr(name)
 
 
-def _bufferize_variant(kernel: ukernel.UkernelFunc, types: Sequence[Type], module: ModuleOp, globals: Globals) -> None:
+def _bufferize_variant(
+    kernel: ukernel.UkernelFunc, types: Sequence[Type], module: ModuleOp, globals: Globals
+) -> None:
     """The last arguments are destinations; what the kernel returned must lie there at its end."""
-    map = StorageMap(kernel, memref.Alloca)
+    map = StorageMap(kernel)
     ops = OpBufferizer(map, module, globals)
     end = kernel.body.terminator
     returned = [v for v in end.operands if is_tensor(v)]
@@ -183,5 +187,3 @@ def _bufferize_variant(kernel: ukernel.UkernelFunc, types: Sequence[Type], modul
     copy_all(pairs, map, Builder.before(end))
     end.operands = [v for v in end.operands if not is_tensor(v)]
     _finish(kernel, ops, old)
-
-

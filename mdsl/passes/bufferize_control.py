@@ -42,7 +42,9 @@ def _yield(ops: OpBufferizer, block: Block, targets: dict[int, Value]) -> None:
     """Puts the tensors that the terminator hands on into their memory; scalars remain."""
     end = block.terminator
     values = end.operands
-    pairs = [(ops.map.memory[values[k]], target) for k, target in targets.items() if values[k] in ops.map.memory]
+    pairs = [
+        (ops.map.memory[values[k]], target) for k, target in targets.items() if values[k] in ops.map.memory
+    ]
     copy_all(pairs, ops.map, Builder.before(end))
     end.operands = [v for k, v in enumerate(values) if k not in targets]
 
@@ -58,7 +60,11 @@ def if_else(ops: OpBufferizer, op: scf.If) -> None:
         _move_ops(old_block, block)
         ops.block(block)
     yields = [b.terminator.operands for b in new.branches]
-    fresh = {k: memory for k in tensors if (memory := _bind_choice(ops, op, k, [y[k] for y in yields], new)) is not None}
+    fresh = {
+        k: memory
+        for k in tensors
+        if (memory := _bind_choice(ops, op, k, [y[k] for y in yields], new)) is not None
+    }
     for block, values in zip(new.branches, yields, strict=True):
         _yield(ops, block, {k: fresh[k] if k in fresh else ops.map.memory[values[k]] for k in tensors})
     _hand_over([op.results[k] for k in scalars], new.results)
@@ -68,7 +74,11 @@ def _bind_choice(ops: OpBufferizer, op: scf.If, k: int, values: Sequence[Value],
     """Binds result k; new memory if the branches left it in different places."""
     result, map = op.results[k], ops.map
     memories = [map.memory.get(v) for v in values]
-    if memories[0] is not None and memories[0] is memories[1] and map.storage[values[0]] is map.storage[values[1]]:
+    if (
+        memories[0] is not None
+        and memories[0] is memories[1]
+        and map.storage[values[0]] is map.storage[values[1]]
+    ):
         map.bind(result, memories[0], map.storage[values[0]])
         return None
     memory = map.fresh(tensor_type(result), Builder.before(new), result.name)
@@ -95,7 +105,11 @@ def forall(ops: OpBufferizer, op: scf.Forall) -> None:
         else:
             map.bind(shared, memory, Storage(True, new))
     ops.block(new.body)
-    _parallel_inserts(ops, new.body.terminator, {shared: memory for shared, (memory, _) in zip(op.shared, bound, strict=True)})
+    _parallel_inserts(
+        ops,
+        new.body.terminator,
+        {shared: memory for shared, (memory, _) in zip(op.shared, bound, strict=True)},
+    )
     for result, (memory, storage) in zip(op.results, bound, strict=True):
         map.bind(result, memory, storage)
 
@@ -122,7 +136,9 @@ def _parallel_inserts(ops: OpBufferizer, end: Op, targets: dict[Value, Value]) -
         source, dest = op.operands[:2]
         target = targets[dest]
         if source in ops.map.memory and not ops.lies_in(source, target, op):
-            view = ops.subview(op, target, tensor_type(source), builder, f"{target.name}_part" if target.name else None)
+            view = ops.subview(
+                op, target, tensor_type(source), builder, f"{target.name}_part" if target.name else None
+            )
             pairs.append((ops.map.memory[source], view))
     copy_all(pairs, ops.map, builder)
     for op in end.body.ops:
@@ -131,7 +147,9 @@ def _parallel_inserts(ops: OpBufferizer, end: Op, targets: dict[Value, Value]) -
 
 def _reads_elsewhere(shared: Value) -> bool:
     """True if an iteration reads another part of a shared output than the one that it writes."""
-    inserts = [u for u in shared.users if isinstance(u, tensor.ParallelInsertSlice) and u.operands[1] is shared]
+    inserts = [
+        u for u in shared.users if isinstance(u, tensor.ParallelInsertSlice) and u.operands[1] is shared
+    ]
     return not all(_keeps_to_its_part(user, shared, inserts) for user in shared.users)
 
 

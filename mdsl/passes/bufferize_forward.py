@@ -8,7 +8,17 @@ from mdsl.dialects import func, linalg, memref, ukernel
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.ir.core import Block, Builder, Op, Value
 from mdsl.ir.types import MemRefType, dense_strides
-from mdsl.passes.views import ALLOCATIONS, RESHAPES, VIEWS, accesses, ancestor_in, disjoint, root, views, writes
+from mdsl.passes.views import (
+    ALLOCATIONS,
+    RESHAPES,
+    VIEWS,
+    accesses,
+    ancestor_in,
+    disjoint,
+    root,
+    views,
+    writes,
+)
 
 Positions = dict[Block, dict[Op, int]]
 """The place of each op in its block, for the blocks that were asked about since the last change."""
@@ -116,7 +126,12 @@ class _Plan:
         others: list[int] = []
         for op, view in accesses(root(self.target)):
             at = self._at(op)
-            if op is self.copy or at is None or not self.first <= at <= self.last or disjoint(view, self.target):
+            if (
+                op is self.copy
+                or at is None
+                or not self.first <= at <= self.last
+                or disjoint(view, self.target)
+            ):
                 others += [at] if at is not None and op is not self.copy else []
             elif isinstance(op, linalg.Fill) and op.block is self.block and at < copied:
                 fills.append((at, op))
@@ -125,7 +140,9 @@ class _Plan:
         # What initialises the target moves in front, past ops that leave the target alone.
         if fills and any(self.first <= at <= max(f for f, _ in fills) for at in others):
             return False
-        return self._move(self.target) and all(self._move_op(op) for _, op in sorted(fills, key=lambda f: f[0]))
+        return self._move(self.target) and all(
+            self._move_op(op) for _, op in sorted(fills, key=lambda f: f[0])
+        )
 
     def _move(self, value: Value) -> bool:
         """Makes `value` known in front of the first use."""
@@ -157,12 +174,16 @@ def _can_become(value: Value, type: MemRefType) -> bool:
         match user:
             case memref.SubView():
                 offsets, shape = user.mixed("offsets"), memref.memref_type(user.result).shape
-                part = memref.subview_type(type, offsets, user.attr("static_sizes"), user.attr("static_strides"), shape)
+                part = memref.subview_type(
+                    type, offsets, user.attr("static_sizes"), user.attr("static_strides"), shape
+                )
                 fine = _can_become(user.result, part)
             case memref.ExpandShape() | memref.CollapseShape():
                 shape = memref.memref_type(user.result).shape
                 strides = dense_strides(shape) if type.offset else None
-                fine = type.is_dense and _can_become(user.result, MemRefType(shape, type.element, strides, type.offset))
+                fine = type.is_dense and _can_become(
+                    user.result, MemRefType(shape, type.element, strides, type.offset)
+                )
             case memref.Cast() | memref.View():
                 fine = False
             case func.Call():
@@ -182,7 +203,12 @@ def _accepts(dispatch: ukernel.Dispatch, value: Value, type: MemRefType) -> bool
     kernel = module.lookup(dispatch.symbol) if module else None
     if not isinstance(kernel, ukernel.UkernelFunc):
         return False
-    formals = [formal for call in dispatch.calls() for v, formal in zip(call, kernel.type.inputs, strict=True) if v is value]
+    formals = [
+        formal
+        for call in dispatch.calls()
+        for v, formal in zip(call, kernel.type.inputs, strict=True)
+        if v is value
+    ]
     return all(ukernel.fits(type, f) if isinstance(f, MemRefType) else True for f in formals)
 
 

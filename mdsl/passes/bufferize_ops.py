@@ -31,7 +31,12 @@ class Globals:
             base = data.name if isinstance(data, DenseResourceAttr) else op.result.name or "constant"
             name = self.names[data] = self.module.fresh_symbol(base)
             glob = memref.Global(
-                results=[], sym_name=name, sym_visibility="private", type=type, initial_value=data, constant=UnitAttr()
+                results=[],
+                sym_name=name,
+                sym_visibility="private",
+                type=type,
+                initial_value=data,
+                constant=UnitAttr(),
             )
             glob.location = op.location
             self.module.body.insert(glob, self.point)
@@ -87,12 +92,16 @@ class OpBufferizer:
         builder = Builder.before(op)
         bound = [self._linalg_destination(op, k) for k in range(len(op.outputs))]
         inputs = [self.map.read(v, builder) if is_tensor(v) else v for v in op.inputs]
-        nest = type(op).from_parts([*inputs, *(memory for memory, _ in bound)], [], op.attributes, take_regions(op))
+        nest = type(op).from_parts(
+            [*inputs, *(memory for memory, _ in bound)], [], op.attributes, take_regions(op)
+        )
         builder.add(nest)
         for inner in nest.body.ops:
             if isinstance(inner, tensor.Extract):
                 memory = self.map.read(inner.operands[0], builder)
-                inner.replace_by(Builder.before(inner).value(memref.Load(memory, inner.operands[1:]), inner.result.name))
+                inner.replace_by(
+                    Builder.before(inner).value(memref.Load(memory, inner.operands[1:]), inner.result.name)
+                )
         for result, (memory, storage) in zip(op.results, bound, strict=True):
             self.map.bind(result, memory, storage)
 
@@ -136,7 +145,11 @@ class OpBufferizer:
             return False
         if op.reduction_dims or maps[i] != maps[position] or not maps[i].is_permutation:
             return False
-        rest = [v for j, v in enumerate(op.operands) if j not in (i, position) and not (v is value and maps[j] == maps[i])]
+        rest = [
+            v
+            for j, v in enumerate(op.operands)
+            if j not in (i, position) and not (v is value and maps[j] == maps[i])
+        ]
         return self.map.can_write(op, value, rest)
 
     def dispatch(self, op: ukernel.Dispatch) -> None:
@@ -181,14 +194,21 @@ class OpBufferizer:
         if source not in self.map.memory:
             self.map.undefined.add(op.result)
             return
-        memory = self.subview(op, self.map.memory[source], tensor_type(op.result), Builder.before(op), op.result.name)
+        memory = self.subview(
+            op, self.map.memory[source], tensor_type(op.result), Builder.before(op), op.result.name
+        )
         self.map.bind(op.result, memory, self.map.storage[source])
 
-    def subview(self, op: tensor.SliceLike, whole: Value, part: TensorType, builder: Builder, name: str | None) -> Value:
+    def subview(
+        self, op: tensor.SliceLike, whole: Value, part: TensorType, builder: Builder, name: str | None
+    ) -> Value:
         """The part of `whole` that the slice names; `whole` itself where that is all of it."""
         if part.shape == memref.memref_type(whole).shape and is_whole(op, part.shape):
             return whole
-        numbers = [[v if isinstance(v, int) else arith.constant_of(v) for v in op.mixed(w)] for w in ("sizes", "strides")]
+        numbers = [
+            [v if isinstance(v, int) else arith.constant_of(v) for v in op.mixed(w)]
+            for w in ("sizes", "strides")
+        ]
         sizes, strides = ([int(v) for v in found if v is not None] for found in numbers)
         if len(sizes) != len(numbers[0]) or len(strides) != len(numbers[1]):
             raise op.error("sizes and strides must be numbers to be bufferized")
@@ -210,7 +230,9 @@ class OpBufferizer:
         """True if `source` was computed in place, in exactly the part of `whole` that the slice names."""
         return source in self.map.memory and is_view_of(self.map.memory[source], whole, op)
 
-    def _write_part(self, op: tensor.SliceLike, source: Value, whole: Value, part: TensorType, builder: Builder) -> None:
+    def _write_part(
+        self, op: tensor.SliceLike, source: Value, whole: Value, part: TensorType, builder: Builder
+    ) -> None:
         if source in self.map.memory:
             view = self.subview(op, whole, part, builder, f"{whole.name}_part" if whole.name else None)
             copy_all([(self.map.memory[source], view)], self.map, builder)
@@ -238,14 +260,18 @@ class OpBufferizer:
     def _reshaped(self, op: tensor.Reassociation, builder: Builder) -> tuple[Value, Storage]:
         memory, storage = self._dense(op.operands[0], builder)
         kind = memref.CollapseShape if isinstance(op, tensor.CollapseShape) else memref.ExpandShape
-        return builder.value(kind.of(memory, op.groups, tensor_type(op.result).shape), op.result.name), storage
+        return builder.value(
+            kind.of(memory, op.groups, tensor_type(op.result).shape), op.result.name
+        ), storage
 
     def _dense(self, value: Value, builder: Builder, exact: bool = False) -> tuple[Value, Storage]:
         """The memory of `value` if it has no gaps (`exact`: nor an offset), else a copy."""
         memory = self.map.read(value, builder)
         type, wanted = memref.memref_type(memory), memref_of(value.type)
         if type == wanted or (type.is_dense and not exact):
-            return memory, self.map.storage.get(value) or Storage(True, loop_of(builder.point or builder.block.terminator))
+            return memory, self.map.storage.get(value) or Storage(
+                True, loop_of(builder.point or builder.block.terminator)
+            )
         copy = self.map.allocate(wanted, builder, f"{value.name}_dense" if value.name else None)
         builder.add(memref.Copy(memory, copy))
         return copy, Storage(True, loop_of(builder.point or builder.block.terminator))

@@ -140,7 +140,9 @@ def _lower_splat_constant(op: arith.Constant, data: DenseAttr) -> None:
     _replace(op, _filled(scalar, type, builder, None))
 
 
-def _lift_constant(module: ModuleOp, kernel: ukernel.UkernelFunc, op: arith.Constant, data: Attribute) -> None:
+def _lift_constant(
+    module: ModuleOp, kernel: ukernel.UkernelFunc, op: arith.Constant, data: Attribute
+) -> None:
     """Passes the constant from every caller, before the destinations."""
     name = op.result.name or "constant"
     body = kernel.body
@@ -155,7 +157,10 @@ def _lift_constant(module: ModuleOp, kernel: ukernel.UkernelFunc, op: arith.Cons
     kernel.update_type()
     for dispatch in list(module.walk()):
         if isinstance(dispatch, ukernel.Dispatch) and dispatch.symbol == kernel.symbol:
-            calls = [[*call[:position], _constant_in(dispatch, data, name), *call[position:]] for call in dispatch.calls()]
+            calls = [
+                [*call[:position], _constant_in(dispatch, data, name), *call[position:]]
+                for call in dispatch.calls()
+            ]
             dispatch.operands = [v for call in calls for v in call]
 
 

@@ -44,9 +44,8 @@ def loop_of(op: Op) -> Op | None:
 class StorageMap:
     """Tensors of one function -> memory. `order` numbers the ops as they stood before rewriting."""
 
-    def __init__(self, function: Op, allocation: type[memref.Alloc] | type[memref.Alloca]) -> None:
+    def __init__(self, function: Op) -> None:
         self.order = {op: i for i, op in enumerate(function.walk())}
-        self.allocation = allocation
         self.memory: dict[Value, Value] = {}
         self.storage: dict[Value, Storage] = {}
         self.undefined: set[Value] = set()
@@ -64,8 +63,10 @@ class StorageMap:
 
     def allocate(self, type: MemRefType, builder: Builder, name: str | None) -> Value:
         if not type.is_static:
-            raise (builder.point or builder.block.terminator).error(f"{type} has no static shape: bind its dimensions first")
-        return builder.value(self.allocation.of(type), name)
+            raise (builder.point or builder.block.terminator).error(
+                f"{type} has no static shape: bind its dimensions first"
+            )
+        return builder.value(memref.Alloc.of(type), name)
 
     def read(self, value: Value, builder: Builder) -> Value:
         """The memory to read `value` from."""
@@ -128,7 +129,11 @@ def copy_all(pairs: Sequence[tuple[Value, Value]], storage: StorageMap, builder:
     """Copies each source to its target as if all at once: a source is read before it is overwritten."""
     pending = [(source, target) for source, target in pairs if source is not target]
     while pending:
-        free = [p for p in pending if not any(_overlap(source, p[1]) for source, _ in pending if source is not p[0])]
+        free = [
+            p
+            for p in pending
+            if not any(_overlap(source, p[1]) for source, _ in pending if source is not p[0])
+        ]
         source, target = free[0] if free else pending[0]
         pending.remove((source, target))
         if not free or _overlap(source, target):

@@ -73,7 +73,12 @@ def merge_equal(block: Block, known: dict[Hashable, Op]) -> bool:
     for op in block.ops:
         # Two destinations are two buffers, even if they look alike.
         if op.has("pure") and not op.regions and op.name != "tensor.empty":
-            key = (op.name, tuple(op.operands), tuple(sorted(op.attributes.items(), key=lambda a: a[0])), tuple(r.type for r in op.results))
+            key = (
+                op.name,
+                tuple(op.operands),
+                tuple(sorted(op.attributes.items(), key=lambda a: a[0])),
+                tuple(r.type for r in op.results),
+            )
             if key in known:
                 op.replace_by(*known[key].results)
                 changed = True
@@ -100,7 +105,9 @@ def _is_droppable(op: Op) -> bool:
     if op.name in ("memref.alloc", "memref.alloca"):
         return True
     if op.name in _VALUE_STRUCTURES or op.name.startswith("linalg."):
-        return all(_is_droppable(inner) or inner.has("terminator") for r in op.regions for inner in r.block.ops)
+        return all(
+            _is_droppable(inner) or inner.has("terminator") for r in op.regions for inner in r.block.ops
+        )
     return op.has("pure") or op.has("reads")
 
 

@@ -7,7 +7,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from mdsl.dialects.arith import Constant, constant_attribute
-from mdsl.ir.attributes import ELIDE_ABOVE, Attribute, DenseAttr, DenseResourceAttr, FloatAttr, IntegerAttr, Resource
+from mdsl.ir.attributes import (
+    ELIDE_ABOVE,
+    Attribute,
+    DenseAttr,
+    DenseResourceAttr,
+    FloatAttr,
+    IntegerAttr,
+    Resource,
+)
 from mdsl.ir.core import Op, Value
 from mdsl.ir.types import ShapedType, TensorType, VectorType, dtype_of, i64, index
 from mdsl.reference.registry import SEMANTICS
@@ -29,7 +37,11 @@ def fold_constants(op: Op) -> Sequence[Value | Attribute] | None:
     if op.name in ("tensor.collapse_shape", "tensor.expand_shape") and isinstance(type, TensorType):
         data = constants[0]
         assert data is not None
-        return [tensor_attribute(np.asarray(data).reshape(type.shape), type, fresh_resource(op, resource_name(op.operands[0])))]
+        return [
+            tensor_attribute(
+                np.asarray(data).reshape(type.shape), type, fresh_resource(op, resource_name(op.operands[0]))
+            )
+        ]
     return None
 
 

@@ -83,12 +83,16 @@ def _foldable(layer: nn.Conv2d | nn.Linear | nn.Matmul, op: nn.BatchNorm) -> boo
     return op.channel_axis == type_of(op.x).rank - 1
 
 
-def _fold(layer: nn.Conv2d | nn.Linear | nn.Matmul, op: nn.BatchNorm, factor: np.ndarray, offset: np.ndarray) -> None:
+def _fold(
+    layer: nn.Conv2d | nn.Linear | nn.Matmul, op: nn.BatchNorm, factor: np.ndarray, offset: np.ndarray
+) -> None:
     builder = Builder.before(op)
     weight = np.asarray(constant_data(layer.operands[1]), np.float64)
     # Output channels come first in a weight, but are the columns of a matrix product.
     along = factor if isinstance(layer, nn.Matmul) else factor.reshape(-1, *[1] * (weight.ndim - 1))
-    folded = _constant(builder, op, weight * along, layer.operands[1], f"{resource_name(layer.operands[1])}_folded")
+    folded = _constant(
+        builder, op, weight * along, layer.operands[1], f"{resource_name(layer.operands[1])}_folded"
+    )
     bias = layer.operands[2] if len(layer.operands) > 2 else None
     if bias is None:
         new_bias = _constant(builder, op, offset, layer.operands[1], f"{op.result.name or 'norm'}_bias")

@@ -57,7 +57,7 @@ class Fuse(Pass):
             drop_unused(func)
             if self.group:
                 for op in reversed(func.body.ops):
-                    if isinstance(op, linalg.LinalgOp) and op.block is func.body:
+                    if isinstance(op, linalg.LinalgOp) and op.results and op.block is func.body:
                         _group(op)
                 drop_unused(func)
 
@@ -72,7 +72,9 @@ def _fuse_producers(op: linalg.LinalgOp) -> linalg.LinalgOp:
         merged = False
         for index, value in enumerate(op.inputs):
             producer = value.owner
-            mergeable = _is_splat(value) or (isinstance(producer, linalg.LinalgOp) and _can_merge(producer, op, index))
+            mergeable = _is_splat(value) or (
+                isinstance(producer, linalg.LinalgOp) and _can_merge(producer, op, index)
+            )
             if mergeable and _leaves_extents(producer, op, index):  # type: ignore[arg-type]
                 op = _merge(producer, op, index)  # type: ignore[arg-type]
                 merged = True
@@ -137,16 +139,21 @@ def _merge(producer: Op, consumer: linalg.LinalgOp, index: int) -> linalg.Linalg
     new = linalg.Generic.make(all_inputs, consumer.outputs, all_maps, consumer.iterators)
     builder = Builder(new.body)
     arguments = [new.body.args[s] for s in sources]
+    _keep_names(arguments, producer, consumer, index)
     outs = list(new.body.args[len(all_inputs) :])
     if isinstance(producer, Constant):
         attr = producer.attributes["value"]
         assert isinstance(attr, DenseAttr)
-        produced = builder.value(Constant.of(attr.array.flat[0].item(), attr.type.element), producer.result.name)
+        produced = builder.value(
+            Constant.of(attr.array.flat[0].item(), attr.type.element), producer.result.name
+        )
     else:
         inner = arguments[index : index + len(inputs)]
         (produced,) = inline_body(producer.body, [*inner, outs[0]], builder)
     before, after = arguments[:index], arguments[index + len(inputs) :]
-    new.body.append(linalg.Yield(inline_body(consumer.body, [*before, produced, *after, *outs], builder), results=[]))
+    new.body.append(
+        linalg.Yield(inline_body(consumer.body, [*before, produced, *after, *outs], builder), results=[])
+    )
     Builder.before(consumer).add(new)
     consumer.replace_by(*new.results)
     if not isinstance(producer, Constant):
@@ -154,7 +161,18 @@ def _merge(producer: Op, consumer: linalg.LinalgOp, index: int) -> linalg.Linalg
     return new
 
 
-def _deduplicate(inputs: list[Value], maps: list[AffineMap], split: int) -> tuple[list[Value], list[AffineMap], list[int]]:
+def _keep_names(arguments: list[Value], producer: Op, consumer: linalg.LinalgOp, index: int) -> None:
+    """The elements are called what they were called in the two bodies."""
+    split = len(consumer.inputs)
+    inner = list(producer.body.args[: len(producer.inputs)]) if isinstance(producer, linalg.LinalgOp) else []
+    old = [*consumer.body.args[:index], *inner, *consumer.body.args[index + 1 : split]]
+    for argument, value in zip(arguments, old, strict=True):
+        argument.name = value.name
+
+
+def _deduplicate(
+    inputs: list[Value], maps: list[AffineMap], split: int
+) -> tuple[list[Value], list[AffineMap], list[int]]:
     """Inputs read through one map are read once; also where each of the first `split` inputs went."""
     unique: list[tuple[Value, AffineMap]] = []
     sources: list[int] = []
@@ -190,7 +208,11 @@ def _main_producer(op: linalg.LinalgOp) -> linalg.LinalgOp | None:
     """The contraction or reduction whose only user is the elementwise `op`, read element by element."""
     for value, map in zip(op.inputs, op.maps, strict=False):
         producer = value.owner
-        if not isinstance(producer, linalg.LinalgOp) or producer.block is not op.block or not producer.reduction_dims:
+        if (
+            not isinstance(producer, linalg.LinalgOp)
+            or producer.block is not op.block
+            or not producer.reduction_dims
+        ):
             continue
         single = len(producer.results) == 1 and len(value.users) == 1 and op.operands.count(value) == 1
         if single and map.is_permutation and producer.maps[-1].is_projected_permutation:
@@ -215,9 +237,12 @@ def _wrap(members: list[Op]) -> None:
 
 
 def _copy_into(op: Op, builder: Builder, mapping: dict[Value, Value]) -> Op:
-    """Clones `op`, and the `tensor.empty` it writes into, unless that is the region's destination."""
-    for value in op.operands:
-        if isinstance(value.owner, tensor.Empty) and value not in mapping and isinstance(op, linalg.Fill):
-            mapping[value] = builder.value(value.owner.clone(), value.name)
-    copy = op.clone(mapping)
+    """Clones `op`; an accumulator gets a `tensor.empty` of its own, for it is a temporary of the region."""
+    given = {v: mapping.get(v, v) for v in op.operands}
+    if isinstance(op, linalg.Fill):
+        for value in op.outputs:
+            if isinstance(value.owner, tensor.Empty):
+                given[value] = builder.value(value.owner.clone(), value.name)
+    copy = op.clone(given)
+    mapping.update(zip(op.results, copy.results, strict=True))
     return builder.add(copy, *[r.name for r in op.results])

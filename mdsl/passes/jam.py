@@ -9,7 +9,7 @@ from mdsl.codegen.target import ELEMENT_BYTES, Target
 from mdsl.dialects import scf, ukernel
 from mdsl.ir.core import Block, Builder, Op, Value
 from mdsl.ir.types import VectorType
-from mdsl.passes.vectorize_nest import root
+from mdsl.passes.views import root
 
 
 def jam_width(kernel: ukernel.UkernelFunc, shared: Sequence[bool], copies: int, target: Target) -> int:
@@ -22,7 +22,9 @@ def jam_width(kernel: ukernel.UkernelFunc, shared: Sequence[bool], copies: int, 
     if busiest is None or _accumulators(busiest, target) == 0:
         return 1
     widths = [n for n in range(copies, 1, -1) if copies % n == 0]
-    return next((n for n in widths if _live(busiest, kernel, shared, n, target) <= target.vector_registers), 1)
+    return next(
+        (n for n in widths if _live(busiest, kernel, shared, n, target) <= target.vector_registers), 1
+    )
 
 
 def _accumulators(loop: scf.For, target: Target) -> int:
@@ -36,7 +38,9 @@ def _registers(value: Value, target: Target) -> int:
     return -(-value.type.size * ELEMENT_BYTES[str(value.type.element)] // target.vector_bytes)
 
 
-def _live(loop: scf.For, kernel: ukernel.UkernelFunc, shared: Sequence[bool], copies: int, target: Target) -> int:
+def _live(
+    loop: scf.For, kernel: ukernel.UkernelFunc, shared: Sequence[bool], copies: int, target: Target
+) -> int:
     """Registers in use at once with `copies` accumulator sets: operands of several FMAs wait in registers,
     the others pass through one."""
     common = {arg for arg, same in zip(kernel.args, shared, strict=True) if same}
@@ -57,7 +61,9 @@ def jam(kernel: ukernel.UkernelFunc, shared: Sequence[bool], copies: int, name: 
     positions = range(len(kernel.args))
     number = [1 if shared[p] else copies for p in positions]
     types = [kernel.args[p].type for p in positions for _ in range(number[p])]
-    names = [_copy_name(kernel.args[p], c if number[p] > 1 else None) for p in positions for c in range(number[p])]
+    names = [
+        _copy_name(kernel.args[p], c if number[p] > 1 else None) for p in positions for c in range(number[p])
+    ]
     jammed = ukernel.UkernelFunc.make(name, types, [], names)
     attributes = kernel.arg_attributes()
     jammed.set_arg_attributes([attributes[p] for p in positions for _ in range(number[p])])

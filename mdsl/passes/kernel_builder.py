@@ -91,7 +91,13 @@ class KernelBuilder:
         self.scopes.pop()
 
     def open_loop(
-        self, start: int, end: int, step: int, iv: str, inits: Sequence[Value] = (), names: Sequence[str | None] = ()
+        self,
+        start: int,
+        end: int,
+        step: int,
+        iv: str,
+        inits: Sequence[Value] = (),
+        names: Sequence[str | None] = (),
     ) -> scf.For:
         """A loop at the current point, entered until `close_loop`."""
         lower, upper, stride = (self.constants.get(n, index) for n in (start, end, step))
@@ -185,7 +191,9 @@ class KernelBuilder:
         if found is not None:
             return found
         indices = [i.substitute(env) for i in access.indices]
-        depth = max(self.leaf, self.depth_of([t[0] for i in indices for t in i.terms if isinstance(t[0], Value)]))
+        depth = max(
+            self.leaf, self.depth_of([t[0] for i in indices for t in i.terms if isinstance(t[0], Value)])
+        )
         name = self._numbered(access.memory)
         if place == "strided":
             value = self._gather(access, indices, along, lanes, name, depth)
@@ -196,7 +204,9 @@ class KernelBuilder:
             value = self.emit(load, name, depth)
         return self.remember(key, value, depth)
 
-    def write(self, access: Access, env: dict[Axis, Linear], along: Axis | None, lanes: int, value: Value) -> None:
+    def write(
+        self, access: Access, env: dict[Axis, Linear], along: Axis | None, lanes: int, value: Value
+    ) -> None:
         """Stores an element, or a vector along the axis."""
         indices = [i.substitute(env) for i in access.indices]
         place = access.along(along) if lanes else "uniform"
@@ -210,7 +220,9 @@ class KernelBuilder:
             memory, values = self._address(access, self._lane(access, indices, along, lane))
             builder.add(memref.Store(element, memory, values))
 
-    def _gather(self, access: Access, indices: Sequence[Linear], along: Axis | None, lanes: int, name: str, depth: int) -> Value:
+    def _gather(
+        self, access: Access, indices: Sequence[Linear], along: Axis | None, lanes: int, name: str, depth: int
+    ) -> Value:
         assert access.type is not None
         value = self.constants.get(0, VectorType((lanes,), access.type.element))
         for lane in range(lanes):
@@ -222,7 +234,9 @@ class KernelBuilder:
     def _lane(self, access: Access, indices: Sequence[Linear], along: Axis | None, lane: int) -> list[Linear]:
         return [i.plus(step * lane) for i, step in zip(indices, access.steps(along), strict=True)]
 
-    def _address(self, access: Access, indices: Sequence[Linear], squeeze: bool = False) -> tuple[Value, list[Value]]:
+    def _address(
+        self, access: Access, indices: Sequence[Linear], squeeze: bool = False
+    ) -> tuple[Value, list[Value]]:
         """The memory as the access sees it, and its indices. `squeeze` drops trailing dimensions of 1, so that
         the vector's dimension is the last."""
         memory = access.memory

@@ -106,7 +106,7 @@ def plan(asked: Sequence[Pass], level: str) -> tuple[list[tuple[list[Pass], Pass
 def level_of(module: ModuleOp) -> str:
     """The level of `LEVELS` that the module's ops show."""
     outside = [op for op in module.walk() if not _in_kernel(op)]
-    if any(op.name.startswith("vm.") for op in outside):
+    if any(op.name.startswith("mvm.") for op in outside):
         return "vm"
     if any(op.name.startswith("nn.") for op in outside):
         return "nn"

@@ -49,7 +49,9 @@ class LowerLinalgToLoops(Pass):
 
     def run(self, module: ModuleOp, target: Target) -> None:
         for op in list(module.walk()):
-            on_memory = all(not hasattr(v.type, "shape") or isinstance(v.type, MemRefType) for v in op.operands)
+            on_memory = all(
+                not hasattr(v.type, "shape") or isinstance(v.type, MemRefType) for v in op.operands
+            )
             if isinstance(op, linalg.LinalgOp) and on_memory:
                 lower_op(op, Builder.before(op))
                 op.erase()
@@ -155,7 +157,11 @@ class _Nest:
             results = list(loop.results)
         level = self.carry_from
         builder = self.builders[level]
-        after = Builder(builder.block, builder.point.next if carrying and builder.point else builder.point, builder.location)
+        after = Builder(
+            builder.block,
+            builder.point.next if carrying and builder.point else builder.point,
+            builder.location,
+        )
         for k, value in enumerate(results):
             indices = [self._index(e) for e in self.maps[self.split + k].results]
             after.add(memref.Store(value, self.op.outputs[k], indices, results=[]))
@@ -213,7 +219,9 @@ class _Nest:
         if not arg.users and self.carry_from == len(self.dims):
             return None
         indices = [self._index(e) for e in self.maps[self.split + k].results]
-        return self.builders[self.carry_from].value(memref.Load(self.op.outputs[k], indices), _telling(arg, "acc"))
+        return self.builders[self.carry_from].value(
+            memref.Load(self.op.outputs[k], indices), _telling(arg, "acc")
+        )
 
     def _load(self, i: int, arg: Value) -> None:
         value = self.op.inputs[i]
@@ -223,7 +231,11 @@ class _Nest:
         map: AffineMap = self.maps[i]
         # What the op itself writes is loaded in the iteration that needs it.
         depth = len(self.dims)
-        level = depth if _buffer(value) in self.written else max((self._level_of(e) for e in map.results), default=0)
+        level = (
+            depth
+            if _buffer(value) in self.written
+            else max((self._level_of(e) for e in map.results), default=0)
+        )
         indices = [self._index(e) for e in map.results]
         loaded = self.builders[level].value(memref.Load(value, indices), _telling(arg, value.name))
         self._define(arg, loaded, level)
@@ -241,7 +253,9 @@ class _Nest:
         if self._is_fused_away(op):
             return
         operands = [self.values.get(v, v) for v in op.operands]
-        level = max((self.levels.get(v, 0) for v in operands), default=0) if op.has("pure") else len(self.dims)
+        level = (
+            max((self.levels.get(v, 0) for v in operands), default=0) if op.has("pure") else len(self.dims)
+        )
         copy = op.clone(dict(self.values))
         self.builders[level].add(copy, *[r.name for r in op.results])
         for old, new in zip(op.results, copy.results, strict=True):
@@ -261,14 +275,22 @@ class _Nest:
             return None
         accumulators = self.op.body.args[self.split :]
         for product, other in (op.operands, reversed(op.operands)):
-            if other in accumulators and isinstance(product.owner, arith.MulF) and self._is_fused_away(product.owner):
+            if (
+                other in accumulators
+                and isinstance(product.owner, arith.MulF)
+                and self._is_fused_away(product.owner)
+            ):
                 a, b = (self.values.get(v, v) for v in product.owner.operands)
                 return math.Fma(a, b, self.values[other])
         return None
 
     def _is_fused_away(self, op: Op) -> bool:
         """True for a product whose only use is to be added to an accumulator."""
-        if not isinstance(op, arith.MulF) or op.result.type not in (f32, f64) or len(self.dims) == self.carry_from:
+        if (
+            not isinstance(op, arith.MulF)
+            or op.result.type not in (f32, f64)
+            or len(self.dims) == self.carry_from
+        ):
             return False
         users = list(op.result.users)
         accumulators = self.op.body.args[self.split :]

@@ -116,13 +116,20 @@ class Emitter:
 
     # Loop nests -------------------------------------------------------------------------------------------
 
-    def generic(self, reads: Sequence[Read], outputs: Sequence[Read], iterators: Sequence[str], body: Body) -> linalg.Generic:
+    def generic(
+        self, reads: Sequence[Read], outputs: Sequence[Read], iterators: Sequence[str], body: Body
+    ) -> linalg.Generic:
         """A loop nest over tensors read through plain dimensions; its body takes inputs, then outputs."""
         maps = [AffineMap.select(len(iterators), dims) for _, dims in (*reads, *outputs)]
         return self.nest([v for v, _ in reads], [v for v, _ in outputs], maps, iterators, body)
 
     def nest(
-        self, inputs: Sequence[Value], outputs: Sequence[Value], maps: Sequence[AffineMap], iterators: Sequence[str], body: Body
+        self,
+        inputs: Sequence[Value],
+        outputs: Sequence[Value],
+        maps: Sequence[AffineMap],
+        iterators: Sequence[str],
+        body: Body,
     ) -> linalg.Generic:
         """A loop nest with any maps, not yet inserted."""
         op = linalg.Generic.make(inputs, outputs, maps, iterators)
@@ -131,7 +138,14 @@ class Emitter:
         op.body.append(linalg.Yield(values, results=[]))
         return op
 
-    def map(self, reads: Sequence[Read], shape: Sequence[int], element: Type, body: Body, suffix: str | None = None) -> Value:
+    def map(
+        self,
+        reads: Sequence[Read],
+        shape: Sequence[int],
+        element: Type,
+        body: Body,
+        suffix: str | None = None,
+    ) -> Value:
         """An elementwise nest over `shape`; its body takes the inputs' elements. Splat constants become scalars."""
         splats = [splat_of(v) for v, _ in reads]
         tensors = [read for read, splat in zip(reads, splats, strict=True) if splat is None]
@@ -139,7 +153,10 @@ class Emitter:
         def full_body(s: Scalars, *elements: Value) -> Value | Sequence[Value]:
             remaining = iter(elements)
             pairs = zip(splats, reads, strict=True)
-            return body(s, *(next(remaining) if splat is None else s(splat.clone(), v.name) for splat, (v, _) in pairs))
+            return body(
+                s,
+                *(next(remaining) if splat is None else s(splat.clone(), v.name) for splat, (v, _) in pairs),
+            )
 
         init = self.empty(shape, element, f"{suffix}_init" if suffix else "init")
         loops = [linalg.PARALLEL] * len(shape)
@@ -158,19 +175,25 @@ class Emitter:
             value = self.builder.value(squeezed(value, kept), f"{value.name or self.name}_squeezed")
         return value, [start + d for d in kept]
 
-    def reduce(self, x: Value, dims: Sequence[int], start: float, element: Type, body: Body, suffix: str | None) -> Value:
+    def reduce(
+        self, x: Value, dims: Sequence[int], start: float, element: Type, body: Body, suffix: str | None
+    ) -> Value:
         """A reduction of `x` along `dims`, which the result lacks; `body` takes (scalars, element, result so far)."""
         shape = type_of(x).shape
         kept = [d for d in range(len(shape)) if d not in dims]
         loops = [linalg.PARALLEL if d in kept else linalg.REDUCTION for d in range(len(shape))]
         initial = "start" if start else "zero"
-        init = self.fill(start, [shape[d] for d in kept], element, f"{suffix}_{initial}" if suffix else initial)
+        init = self.fill(
+            start, [shape[d] for d in kept], element, f"{suffix}_{initial}" if suffix else initial
+        )
         nest = self.generic([(x, range(len(shape)))], [(init, kept)], loops, body)
         return self.value(nest, suffix)
 
     def sum(self, x: Value, dims: Sequence[int], suffix: str | None) -> Value:
         """The sum along `dims`, in f32 where `x` holds 16-bit floats."""
-        return self.reduce(x, dims, 0, wide(type_of(x).element), lambda s, v, total: s.add(total, s.widen(v)), suffix)
+        return self.reduce(
+            x, dims, 0, wide(type_of(x).element), lambda s, v, total: s.add(total, s.widen(v)), suffix
+        )
 
     # Shapes -----------------------------------------------------------------------------------------------
 

@@ -41,7 +41,9 @@ def concat(e: Emitter, op: nn.Concat) -> Value:
         shape = type_of(part).shape
         offsets = [offset if d == axis else 0 for d in range(result.rank)]
         last = number == len(op.operands)
-        joined = e.value(tensor.InsertSlice.of(part, joined, offsets, shape), None if last else f"part{number}")
+        joined = e.value(
+            tensor.InsertSlice.of(part, joined, offsets, shape), None if last else f"part{number}"
+        )
         offset += shape[axis]
     return joined
 
@@ -61,11 +63,14 @@ def slice_(e: Emitter, op: nn.Slice) -> Value:
     if not any(backwards):
         return x
     reading: list[AffineExpr] = [
-        Dim(d) * -1 + (len(r) - 1) if flip else Dim(d) for d, (r, flip) in enumerate(zip(taken, backwards, strict=True))
+        Dim(d) * -1 + (len(r) - 1) if flip else Dim(d)
+        for d, (r, flip) in enumerate(zip(taken, backwards, strict=True))
     ]
     maps = [AffineMap(result.rank, 0, tuple(reading)), AffineMap.identity(result.rank)]
     init = e.empty(result.shape, result.element)
-    return e.value(e.nest([x], [init], maps, [linalg.PARALLEL] * result.rank, lambda s, value, _: value), None)
+    return e.value(
+        e.nest([x], [init], maps, [linalg.PARALLEL] * result.rank, lambda s, value, _: value), None
+    )
 
 
 @lowers("nn.pad")

@@ -87,7 +87,9 @@ def _function(kind: Callable[[Value], Op], name: str) -> Formula:
 # Two operands ---------------------------------------------------------------------------------------------
 
 
-def _arithmetic(floats: Callable[[Value, Value], Op], integers: Callable[[Value, Value], Op], name: str) -> Formula:
+def _arithmetic(
+    floats: Callable[[Value, Value], Op], integers: Callable[[Value, Value], Op], name: str
+) -> Formula:
     return lambda op, s, a, b: s((floats if is_float(a.type) else integers)(a, b), name)
 
 
@@ -158,7 +160,9 @@ def converted(s: Scalars, x: Value, target: Type) -> Value:
         return x
     if target == i1:
         zero = s.constant(0, source, "zero")
-        return s(arith.CmpF.of("une", x, zero) if is_float(source) else arith.CmpI.of("ne", x, zero), "is_set")
+        return s(
+            arith.CmpF.of("une", x, zero) if is_float(source) else arith.CmpI.of("ne", x, zero), "is_set"
+        )
     if isinstance(source, FloatType):
         return _from_float(s, x, target)
     if isinstance(target, FloatType):

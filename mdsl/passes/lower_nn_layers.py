@@ -118,7 +118,9 @@ def layer_norm(e: Emitter, op: nn.LayerNorm) -> Value:
     count = type_of(op.scale).size
 
     def inverse(s: Scalars, squares: Value) -> Value:
-        return reciprocal_root(s, s.multiply(squares, s.constant(1 / count, kind, "share"), "variance"), op.attr("epsilon"))
+        return reciprocal_root(
+            s, s.multiply(squares, s.constant(1 / count, kind, "share"), "variance"), op.attr("epsilon")
+        )
 
     def body(s: Scalars, centred: Value, inverse: Value, scale: Value, *shift: Value) -> Value:
         y = s.multiply(s.multiply(centred, inverse, "normalised"), s.widen(scale), "scaled")
@@ -126,7 +128,9 @@ def layer_norm(e: Emitter, op: nn.LayerNorm) -> Value:
 
     mean = scaled(e, e.sum(op.x, inner, "sum"), 1 / count, "mean")
     centred = subtracted(e, op.x, mean, outer, kind)
-    squares = e.reduce(centred, inner, 0, kind, lambda s, v, total: s.add(total, s.multiply(v, v, "square")), "squares")
+    squares = e.reduce(
+        centred, inner, 0, kind, lambda s, v, total: s.add(total, s.multiply(v, v, "square")), "squares"
+    )
     factor = e.map([(squares, outer)], x.shape[:axis], kind, inverse, "inverse")
     parameters: list[Read] = [(v, inner) for v in (op.scale, op.shift) if v is not None]
     return e.map([(centred, every), (factor, outer), *parameters], x.shape, x.element, body)
@@ -137,7 +141,9 @@ def scaled(e: Emitter, x: Value, factor: float, suffix: str | None, element: Typ
     type = type_of(x)
 
     def body(s: Scalars, value: Value) -> Value:
-        return s.narrow(s.multiply(value, s.constant(factor, value.type, "share"), "mean"), element or type.element)
+        return s.narrow(
+            s.multiply(value, s.constant(factor, value.type, "share"), "mean"), element or type.element
+        )
 
     return e.map([(x, range(type.rank))], type.shape, element or type.element, body, suffix)
 
@@ -186,7 +192,9 @@ def log_softmax(e: Emitter, op: nn.LogSoftmax) -> Value:
     def body(s: Scalars, value: Value, total: Value) -> Value:
         return s.narrow(s(arith.SubF(value, s(functions.Log(total), "log")), "difference"), x.element)
 
-    total = e.reduce(centred, [axis], 0, kind, lambda s, v, total: s.add(total, s(functions.Exp(v), "exp")), "sum")
+    total = e.reduce(
+        centred, [axis], 0, kind, lambda s, v, total: s.add(total, s(functions.Exp(v), "exp")), "sum"
+    )
     return e.map([(centred, range(x.rank)), (total, others)], x.shape, x.element, body)
 
 
@@ -245,7 +253,10 @@ def argmax(e: Emitter, op: nn.ArgMax) -> Value:
     def body(s: Scalars, value: Value, best: Value, position: Value) -> list[Value]:
         here = s(arith.IndexCast(s(linalg.IndexOp(dim=axis), "position"), results=[i64]), "here")
         better = _beats(s, value, best)
-        return [s(arith.Select(better, value, best), "new_best"), s(arith.Select(better, here, position), "new_position")]
+        return [
+            s(arith.Select(better, value, best), "new_best"),
+            s(arith.Select(better, here, position), "new_position"),
+        ]
 
     loops = [REDUCTION if d == axis else PARALLEL for d in range(x.rank)]
     nest = e.generic([(op.x, range(x.rank))], [(best, kept), (first, kept)], loops, body)

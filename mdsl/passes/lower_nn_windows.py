@@ -34,7 +34,9 @@ def _nest(op: Windowed, loops: str, *operands: str) -> tuple[list[AffineMap], li
             return Dim(loops.index(letter))
         return Dim(loops.index(letter)) * strides[axis] + Dim(loops.index("ij"[axis])) * dilations[axis]
 
-    maps = [AffineMap(len(loops), 0, tuple(place(c, n == 0) for c in dims)) for n, dims in enumerate(operands)]
+    maps = [
+        AffineMap(len(loops), 0, tuple(place(c, n == 0) for c in dims)) for n, dims in enumerate(operands)
+    ]
     return maps, [linalg.PARALLEL if c in operands[-1] else linalg.REDUCTION for c in loops]
 
 
@@ -78,7 +80,13 @@ def conv2d(e: Emitter, op: nn.Conv2d) -> Value:
 
 
 def _contract(
-    e: Emitter, op: nn.Conv2d, letters: Sequence[str], image: Value, weight: Value, shape: Sequence[int], suffix: str | None
+    e: Emitter,
+    op: nn.Conv2d,
+    letters: Sequence[str],
+    image: Value,
+    weight: Value,
+    shape: Sequence[int],
+    suffix: str | None,
 ) -> Value:
     """A nest that `letters` describe (see `_nest`), summed up in a zero accumulator of `shape`."""
     zero = e.fill(0, shape, wide(type_of(op.result).element))
@@ -94,7 +102,9 @@ def _dense(e: Emitter, op: nn.Conv2d, image: Value, suffix: str | None) -> Value
         return _contract(e, op, ("nfhwcij", "nchw", "fcij", "nfhw"), image, op.weight, result.shape, suffix)
     zero = e.fill(0, result.shape, result.element)
     strides, dilations = _pair(op.attr("strides")), _pair(op.attr("dilations"))
-    return e.value(linalg.ConvNchwFchw.make([image, op.weight], [zero], strides=strides, dilations=dilations), suffix)
+    return e.value(
+        linalg.ConvNchwFchw.make([image, op.weight], [zero], strides=strides, dilations=dilations), suffix
+    )
 
 
 def _depthwise(e: Emitter, op: nn.Conv2d, image: Value, suffix: str | None) -> Value:
@@ -115,7 +125,11 @@ def _grouped(e: Emitter, op: nn.Conv2d, image: Value, suffix: str | None) -> Val
 
     image = e.reshape(image, split(type_of(image).shape, axis), "grouped")
     weight = e.reshape(op.weight, split(type_of(op.weight).shape, 0), "filters")
-    letters = ("nhwgfcij", "nhwgc", "gfcij", "nhwgf") if op.channels_last else ("ngfhwcij", "ngchw", "gfcij", "ngfhw")
+    letters = (
+        ("nhwgfcij", "nhwgc", "gfcij", "nhwgf")
+        if op.channels_last
+        else ("ngfhwcij", "ngchw", "gfcij", "ngfhw")
+    )
     total = _contract(e, op, letters, image, weight, split(result.shape, axis), "groups")
     return e.reshape(total, result.shape, suffix)
 
@@ -154,7 +168,12 @@ def avg_pool2d(e: Emitter, op: nn.AvgPool2d) -> Value:
 
 
 def _pool(
-    e: Emitter, op: Pool, image: Value, init: Value, kind: type[linalg.PoolingMax | linalg.PoolingSum], suffix: str | None
+    e: Emitter,
+    op: Pool,
+    image: Value,
+    init: Value,
+    kind: type[linalg.PoolingMax | linalg.PoolingSum],
+    suffix: str | None,
 ) -> Value:
     """A nest over the windows; a second operand without content gives the window's shape."""
     window = e.empty(op.attr("kernel"), type_of(image).element, "window")

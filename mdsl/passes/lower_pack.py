@@ -50,7 +50,9 @@ def _lower_unpack(op: linalg.Unpack, builder: Builder) -> Value:
     return _into(whole, dest, list(range(plain.rank)), builder, name, plain)
 
 
-def _into(value: Value, dest: Value, order: list[int], builder: Builder, name: str, type: TensorType) -> Value:
+def _into(
+    value: Value, dest: Value, order: list[int], builder: Builder, name: str, type: TensorType
+) -> Value:
     """`value` permuted into `dest`; the value itself where nothing moves and nobody waits for `dest`."""
     assert type == dest.type
     shape = _tensor(value).shape
@@ -58,7 +60,10 @@ def _into(value: Value, dest: Value, order: list[int], builder: Builder, name: s
     if order != sorted(order) and moved == sorted(moved):
         # Only dimensions of 1 move: the elements stay where they are.
         flat = builder.value(tensor.CollapseShape.of(value, [list(range(len(shape)))]), f"{name}_flat")
-        value, order = builder.value(tensor.ExpandShape.of(flat, [list(range(len(shape)))], type.shape), name), sorted(order)
+        value, order = (
+            builder.value(tensor.ExpandShape.of(flat, [list(range(len(shape)))], type.shape), name),
+            sorted(order),
+        )
     if order != sorted(order):
         permutation = DenseArrayAttr(i64, tuple(order))
         return builder.value(linalg.Transpose.make([value], [dest], permutation=permutation), name)
@@ -72,7 +77,9 @@ def _padded_shape(op: linalg.Pack | linalg.Unpack, plain: tuple[int, ...]) -> tu
     return tuple(-(-size // tiles.get(d, 1)) * tiles.get(d, 1) for d, size in enumerate(plain))
 
 
-def _split(op: linalg.Pack | linalg.Unpack, padded: tuple[int, ...]) -> tuple[list[list[int]], list[int], list[int]]:
+def _split(
+    op: linalg.Pack | linalg.Unpack, padded: tuple[int, ...]
+) -> tuple[list[list[int]], list[int], list[int]]:
     """How the plain dimensions split: their groups, the split shape, and its order on the packed side."""
     positions = op.attr("inner_dims_pos")
     tiles = dict(zip(positions, op.attr("static_inner_tiles"), strict=True))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from mdsl.codegen.target import Target
-from mdsl.dialects import arith, linalg, memref, scf, ukernel, vm
+from mdsl.dialects import arith, linalg, memref, mvm, scf, ukernel
 from mdsl.dialects.affine import Apply
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.func import FuncOp
@@ -19,13 +19,12 @@ from mdsl.passes.canonicalize import drop_unused
 from mdsl.passes.lower_linalg_to_loops import lower_op
 from mdsl.passes.lower_vm_address import Address, Affine, Registers
 from mdsl.passes.lower_vm_fuse import fuse_dots
-
-_PARALLEL_TRIPS = 8  # a loop with fewer trips does not share its work evenly
+from mdsl.passes.lower_vm_workers import is_for_one, is_shared, shared_loop, writes
 
 
 @dataclass(frozen=True)
 class LowerVm(Pass):
-    """Turn functions on memrefs into vm.func: registers, counted loops, dispatches.
+    """Turn functions on memrefs into mvm.func: registers, counted loops, dispatches.
 
     Before:
 
@@ -37,12 +36,12 @@ class LowerVm(Pass):
 
     After:
 
-        vm.parallel %i = %c0 to %c512 step %c4 {
-          vm.dispatch %a, %i, %b, %c, %i {callee = @matmul_4x16, layout = [...]} : ...
+        mvm.parallel %i = %c0 to %c512 step %c4 {
+          mvm.dispatch %a, %i, %b, %c, %i {callee = @matmul_4x16, layout = [...]} : ...
         }
 
     Views become buffers with affine offsets. All workers run the function: what stands outside a parallel
-    loop and writes is done by one of them (`vm.single`), and a barrier separates writers from readers.
+    loop and writes is done by one of them (`mvm.single`), and a barrier separates writers from readers.
     Of a nest of parallel loops the outermost with enough trips is shared.
     """
 
@@ -74,8 +73,10 @@ class _Lowering:
             raise func.error("returns values; bufferize makes them arguments")
         for value in func.args:
             if not isinstance(value.type, MemRefType) or not value.type.is_static or not value.type.is_dense:
-                raise func.error(f"argument %{value.name} must be a dense memref of static shape, not {value.type}")
-        self.func = vm.Func.make(func.symbol, [v.type for v in func.args], [], [v.name for v in func.args])
+                raise func.error(
+                    f"argument %{value.name} must be a dense memref of static shape, not {value.type}"
+                )
+        self.func = mvm.Func.make(func.symbol, [v.type for v in func.args], [], [v.name for v in func.args])
         self.func.set_arg_attributes(func.arg_attributes())
         self.func.location = func.location
         self.registers = Registers(self.func.body)
@@ -85,11 +86,11 @@ class _Lowering:
         for old, new in zip(func.args, self.func.args, strict=True):
             self.addresses[old] = Address(new, Affine())
         self.builder = Builder(self.func.body)
-        self.pending = False  # something was written that other workers have not waited for
+        self.written = self.read = False  # memory that other workers may not have finished with
         # If writing and computing cannot be told apart, one worker does everything.
-        self.alone = any(op.results and _writes(op) and not _contains_forall(op) for op in func.body.ops)
+        self.alone = any(map(is_for_one, func.body.ops))
 
-    def function(self) -> vm.Func:
+    def function(self) -> mvm.Func:
         """The lowered function."""
         if self.alone:
             with_single = self._single()
@@ -97,7 +98,7 @@ class _Lowering:
             self._leave(with_single)
         else:
             self._sequence(self.source.body, self._shared)
-        self.builder.add(vm.Return([]))
+        self.builder.add(mvm.Return([]))
         return self.func
 
     # Sequences: what all workers run, and what one runs -----------------------------------------------------
@@ -110,37 +111,40 @@ class _Lowering:
 
     def _shared(self, op: Op) -> None:
         """An op that all workers come to."""
-        if isinstance(op, scf.Forall):
+        if is_shared(op):
             self._close_single()
             self._barrier()
-            self._forall(op, shared=True)
-            self.pending = True
-        elif _contains_forall(op):
-            self._close_single()
-            self._barrier()
-            self._structure(op, self._shared)
-        elif _writes(op):
+            if isinstance(op, scf.Forall):
+                self._forall(op, shared=True)
+                self.written = True
+            else:
+                self._structure(op, self._shared)
+        elif writes(op):
             self._open_single()
             self._sequential(op)
         else:
-            if op.has("reads") or op.regions:
+            reads = any(inner.has("reads") for inner in op.walk())
+            if reads:
                 self._close_single()
-                self._barrier()
+                if self.written:
+                    self._barrier()
             self._outside(op)
+            self.read |= reads
 
     def _outside(self, op: Op) -> None:
-        """A pure op: its registers must be set for all workers, so it stands outside of `vm.single`."""
-        if isinstance(self.builder.block.parent_op, vm.Single):
+        """A pure op: its registers must be set for all workers, so it stands outside of `mvm.single`."""
+        if isinstance(self.builder.block.parent_op, mvm.Single):
             self._close_single()
         self._sequential(op)
 
     def _barrier(self) -> None:
-        if self.pending:
-            self.builder.add(vm.Barrier())
-            self.pending = False
+        """Stands between what is written and what was read or written before; reads wait for writes only."""
+        if self.written or self.read:
+            self.builder.add(mvm.Barrier())
+            self.written = self.read = False
 
     def _single(self) -> Builder:
-        single = self.builder.add(vm.Single(results=[], regions=[Region()]))
+        single = self.builder.add(mvm.Single(results=[], regions=[Region()]))
         outer, self.builder = self.builder, Builder(single.body)
         return outer
 
@@ -148,16 +152,16 @@ class _Lowering:
         self.builder = outer
 
     def _open_single(self) -> None:
-        if not isinstance(self.builder.block.parent_op, vm.Single):
+        if not isinstance(self.builder.block.parent_op, mvm.Single):
             self._barrier()
             self._single()
 
     def _close_single(self) -> None:
         parent = self.builder.block.parent_op
-        if isinstance(parent, vm.Single) and not self.alone:
+        if isinstance(parent, mvm.Single) and not self.alone:
             assert parent.block is not None
             self.builder = Builder(parent.block)
-            self.pending = True
+            self.written = True
 
     # Ops ----------------------------------------------------------------------------------------------------
 
@@ -189,11 +193,15 @@ class _Lowering:
         step = self._index(op.operands[2])
         if step.terms or step.constant < 1:
             raise op.error("the step must be a positive constant")
+        if _never_runs(self._index(op.operands[0]), self._index(op.operands[1])):
+            for result, init in zip(op.results, op.operands[3:], strict=True):
+                self._alias(result, init)
+            return
         bounds = [self.registers.get(self._index(v)) for v in op.operands[:3]]
         inits = [self._register(v) for v in op.operands[3:]]
         lower_bound, upper_bound, stride = bounds
         names = [a.name for a in op.carried]
-        loop = self.builder.add(vm.Loop.make(lower_bound, upper_bound, stride, inits, op.iv.name, names))
+        loop = self.builder.add(mvm.Loop.make(lower_bound, upper_bound, stride, inits, op.iv.name, names))
         self._learn(op.iv, loop.iv)
         for old, new in zip(op.carried, loop.carried, strict=True):
             self._learn(old, new)
@@ -206,16 +214,16 @@ class _Lowering:
         """Lowers `body` into `block`, with its yield."""
         outer, self.builder = self.builder, Builder(block)
         self._sequence(body, lower)
-        if self.pending and lower == self._shared:
+        if lower == self._shared:
             self._barrier()
         values = [self._register(v) for v in (body.terminator.operands if body.last else [])]
-        self.builder.add(vm.Yield(values))
+        self.builder.add(mvm.Yield(values))
         self.builder = outer
 
     def _if(self, op: scf.If, lower: Callable[[Op], None]) -> None:
         condition = self._register(op.operands[0])
         regions = [Region(), Region()]
-        branch = self.builder.add(vm.If(condition, results=[r.type for r in op.results], regions=regions))
+        branch = self.builder.add(mvm.If(condition, results=[r.type for r in op.results], regions=regions))
         for region, body in zip(regions, op.branches, strict=True):
             if body.last is not None:
                 self._into(region.block, body, lower)
@@ -227,17 +235,18 @@ class _Lowering:
         if op.results:
             raise op.error("works on tensors; bufferize it first")
         loops = list(zip(op.ivs, op.bounds(), strict=True))
+        if any(_never_runs(*(self._form(b) for b in bounds[:2])) for _, bounds in loops):
+            return
         if shared:
-            chosen = _shared_loop([b for _, b in loops])
+            chosen = shared_loop([b for _, b in loops])
             loops.insert(0, loops.pop(chosen))
         outer = self.builder
         for depth, (iv, bounds) in enumerate(loops):
-            forms = [Affine(b) if isinstance(b, int) else self._index(b) for b in bounds]
-            start, stop, step = (self.registers.get(form) for form in forms)
-            kind = vm.Parallel if shared and depth == 0 else vm.Loop
+            start, stop, step = (self.registers.get(self._form(b)) for b in bounds)
+            kind = mvm.Parallel if shared and depth == 0 else mvm.Loop
             loop = self.builder.add(kind.make(start, stop, step, iv=iv.name))
             self._learn(iv, loop.iv)
-            loop.body.append(vm.Yield([]))
+            loop.body.append(mvm.Yield([]))
             self.builder = Builder(loop.body, loop.body.terminator)
         for inner in op.body.ops:
             if not isinstance(inner, scf.InParallel):
@@ -250,11 +259,25 @@ class _Lowering:
         else:
             self.values[old] = new
 
+    def _alias(self, new: Value, old: Value) -> None:
+        """`new` is the number that `old` is."""
+        if isinstance(old.type, IndexType):
+            self.indices[new] = self.indices[old]
+        else:
+            self.values[new] = self.values[old]
+
     def _index(self, value: Value) -> Affine:
         return self.indices[value]
 
+    def _form(self, bound: int | Value) -> Affine:
+        return Affine(bound) if isinstance(bound, int) else self._index(bound)
+
     def _register(self, value: Value) -> Value:
-        return self.registers.get(self._index(value)) if isinstance(value.type, IndexType) else self.values[value]
+        return (
+            self.registers.get(self._index(value))
+            if isinstance(value.type, IndexType)
+            else self.values[value]
+        )
 
     def _compute(self, op: Op) -> None:
         """Scalar arithmetic; index arithmetic stays symbolic while it is affine."""
@@ -299,8 +322,8 @@ class _Lowering:
         """A constant or the arena: the op stays, at the function's entry."""
         if op.operands:
             raise op.error("must have a static shape")
-        copy = type(op).from_parts([], [op.result.type], op.attributes, location=op.location)
-        copy.result.name = op.result.name
+        copy = _place(op)
+        copy.location, copy.result.name = op.location, op.result.name
         self.func.body.insert(copy, self.func.body.first)
         self.addresses[op.result] = Address(copy.result, Affine())
 
@@ -308,7 +331,9 @@ class _Lowering:
         source = self.addresses[op.operands[0]]
         shift = self._index(op.operands[1])
         type = memref.memref_type(op.result)
-        self.addresses[op.result] = Address(source.buffer, (source.offset + shift).exactly_divided(_bytes(type)))
+        self.addresses[op.result] = Address(
+            source.buffer, (source.offset + shift).exactly_divided(_bytes(type))
+        )
 
     def _subview(self, op: memref.SubView) -> None:
         source = self.addresses[op.operands[0]]
@@ -333,14 +358,16 @@ class _Lowering:
     def _load(self, op: Op) -> None:
         address = self._element(op.operands[0], op.operands[1:])
         base, leaf, stride = self.registers.split(address.offset)
-        load = vm.Load(address.buffer, base, leaf, stride=None if stride == 1 else stride, results=[op.results[0].type])
+        load = mvm.Load(
+            address.buffer, base, leaf, stride=None if stride == 1 else stride, results=[op.results[0].type]
+        )
         self._learn(op.results[0], self.builder.value(load, op.results[0].name))
 
     def _store(self, op: Op) -> None:
         address = self._element(op.operands[1], op.operands[2:])
         base, leaf, stride = self.registers.split(address.offset)
         value = self._register(op.operands[0])
-        self.builder.add(vm.Store(value, address.buffer, base, leaf, stride=None if stride == 1 else stride))
+        self.builder.add(mvm.Store(value, address.buffer, base, leaf, stride=None if stride == 1 else stride))
 
     def _copy(self, op: Op) -> None:
         source, target = op.operands
@@ -349,7 +376,9 @@ class _Lowering:
         def innermost(at: Affine, offsets: Sequence[Affine], count: int) -> None:
             places = [self.registers.get(o) for o in offsets]
             buffers = [self.addresses[v].buffer for v in (target, source)]
-            self.builder.add(vm.Copy(buffers[0], places[0], buffers[1], places[1], count=count, element=TypeAttr(element)))
+            self.builder.add(
+                mvm.Copy(buffers[0], places[0], buffers[1], places[1], count=count, element=TypeAttr(element))
+            )
 
         self._rows([target, source], innermost)
 
@@ -358,11 +387,15 @@ class _Lowering:
 
         def innermost(at: Affine, offsets: Sequence[Affine], count: int) -> None:
             place = self.registers.get(offsets[0])
-            self.builder.add(vm.Fill(self._register(value), self.addresses[target].buffer, place, count=count))
+            self.builder.add(
+                mvm.Fill(self._register(value), self.addresses[target].buffer, place, count=count)
+            )
 
         self._rows([target], innermost)
 
-    def _rows(self, memories: Sequence[Value], innermost: Callable[[Affine, Sequence[Affine], int], None]) -> None:
+    def _rows(
+        self, memories: Sequence[Value], innermost: Callable[[Affine, Sequence[Affine], int], None]
+    ) -> None:
         """Loops over the dimensions that are not laid out densely in all `memories`; `innermost` does a run."""
         types = [memref.memref_type(v) for v in memories]
         shape = types[0].shape
@@ -378,10 +411,12 @@ class _Lowering:
             if shape[dim] == 1:
                 continue
             start, stop, step = (self.registers.constant(n) for n in (0, shape[dim], 1))
-            loop = self.builder.add(vm.Loop.make(start, stop, step, iv="row"))
-            loop.body.append(vm.Yield([]))
+            loop = self.builder.add(mvm.Loop.make(start, stop, step, iv="row"))
+            loop.body.append(mvm.Yield([]))
             self.builder = Builder(loop.body, loop.body.terminator)
-            offsets = [o + Affine(0, ((loop.iv, t.layout[dim]),)) for o, t in zip(offsets, types, strict=True)]
+            offsets = [
+                o + Affine(0, ((loop.iv, t.layout[dim]),)) for o, t in zip(offsets, types, strict=True)
+            ]
         innermost(Affine(), offsets, count)
         self.builder = outer
 
@@ -405,13 +440,22 @@ class _Lowering:
                 register, stride = self.registers.get(Affine(0, terms)), size
             operands.append(register)
             rows.append((1, 1, stride, constant))
-        layout = ArrayAttr(tuple(vm.layout_row(*row) for row in rows))
+        layout = ArrayAttr(tuple(mvm.layout_row(*row) for row in rows))
         batch = op.attr("batch")
-        dispatch = vm.Dispatch(operands, callee=SymbolRefAttr(op.symbol), layout=layout, batch=None if batch == 1 else batch)
+        dispatch = mvm.Dispatch(
+            operands, callee=SymbolRefAttr(op.symbol), layout=layout, batch=None if batch == 1 else batch
+        )
         self.builder.add(dispatch)
 
     def _nothing(self, op: Op) -> None:
         """Liveness was planned: there is nothing to free."""
+
+
+def _place(op: Op) -> Op:
+    """What stands for the buffer that `op` gives."""
+    if isinstance(op, memref.GetGlobal):
+        return mvm.Constant(symbol=SymbolRefAttr(op.symbol), results=[op.result.type])
+    return memref.Alloc.from_parts([], [op.result.type], op.attributes)
 
 
 _HANDLERS: dict[type[Op], Callable[[_Lowering, Op], None]] = {
@@ -436,19 +480,6 @@ def _bytes(type: MemRefType) -> int:
     return dtype_of(type.element).itemsize
 
 
-def _contains_forall(op: Op) -> bool:
-    return any(isinstance(inner, scf.Forall) for inner in op.walk())
-
-
-_EFFECTS = ("memref.store", "memref.copy", "linalg.fill", "linalg.copy", "ukernel.dispatch")
-
-
-def _writes(op: Op) -> bool:
-    return any(inner.name in _EFFECTS for inner in op.walk())
-
-
-def _shared_loop(bounds: Sequence[tuple[object, object, object]]) -> int:
-    """The loop of a nest whose trips the workers share: the outermost with enough of them, else the longest."""
-    trips = [(u - lo + s - 1) // s if isinstance(lo, int) and isinstance(u, int) and isinstance(s, int) else 1 for lo, u, s in bounds]
-    return next((i for i, t in enumerate(trips) if t >= _PARALLEL_TRIPS), trips.index(max(trips)))
-
+def _never_runs(lower: Affine, upper: Affine) -> bool:
+    """True for bounds that are known to leave nothing between them: the loader proves no access in such a loop."""
+    return not lower.terms and not upper.terms and lower.constant >= upper.constant

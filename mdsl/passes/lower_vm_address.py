@@ -1,7 +1,7 @@
 """Addresses for lower-vm: affine forms of index values, and the registers that hold them.
 
 An index value is kept as a sum `constant + factor * leaf + ...`, a leaf being a loop counter or an index
-that some op computed. It becomes a chain of `vm.lea` only where an instruction needs it, each link right
+that some op computed. It becomes a chain of `mvm.lea` only where an instruction needs it, each link right
 behind the leaf it adds, so that an inner loop finds what does not change in it already computed.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mdsl.dialects import vm
+from mdsl.dialects import mvm
 from mdsl.dialects.arith import Constant
 from mdsl.ir.core import Block, BlockArgument, Op, Value
 from mdsl.ir.types import index
@@ -86,7 +86,7 @@ class Registers:
             leaf, factor = ordered.terms[-1]
             rest = Affine(0, ordered.terms[:-1])
             base = self.get(rest) if rest.terms else self.constant(0)
-            op = vm.Lea(base, leaf, stride=factor, offset=form.constant)
+            op = mvm.Lea(base, leaf, stride=factor, offset=form.constant)
             op.result.name = f"{leaf.name}_at"
             self._behind(leaf, base, op)
             self.known[ordered] = op.result

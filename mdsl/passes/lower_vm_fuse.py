@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from mdsl.dialects import vm
+from mdsl.dialects import mvm
 from mdsl.dialects.math import Fma
 from mdsl.ir.core import Builder, Value
 from mdsl.passes.lower_vm_address import Registers
 
 
-def fuse_dots(func: vm.Func, registers: Registers) -> None:
-    """Replaces `fma(load, load, sum)` by `vm.dot`: the inner loop of a contraction in the interpreter.
+def fuse_dots(func: mvm.Func, registers: Registers) -> None:
+    """Replaces `fma(load, load, sum)` by `mvm.dot`: the inner loop of a contraction in the interpreter.
 
     Before:
 
-        %a = vm.load %x, %row, %k : ...
-        %b = vm.load %w, %column, %k : ...
+        %a = mvm.load %x, %row, %k : ...
+        %b = mvm.load %w, %column, %k : ...
         %next = math.fma %a, %b, %sum : f32
 
     After:
 
-        %next = vm.dot %sum, %x, %row, %k, %w, %column, %k : ...
+        %next = mvm.dot %sum, %x, %row, %k, %w, %column, %k : ...
     """
     for op in func.walk():
         if not isinstance(op, Fma) or op.block is None:
@@ -38,7 +38,7 @@ def fuse_dots(func: vm.Func, registers: Registers) -> None:
             buffer, base, *index = load.operands
             operands += [buffer, base, index[0] if index else registers.constant(0)]
             strides.append(load.attr("stride"))
-        dot = vm.Dot(total, *operands, left_stride=strides[0], right_stride=strides[1])
+        dot = mvm.Dot(total, *operands, left_stride=strides[0], right_stride=strides[1])
         Builder.before(op).add(dot, op.result.name)
         op.replace_by(dot.result)
         for load in loads:
@@ -46,13 +46,13 @@ def fuse_dots(func: vm.Func, registers: Registers) -> None:
             load.erase()
 
 
-def _only_load(value: Value) -> vm.Load | None:
+def _only_load(value: Value) -> mvm.Load | None:
     """The load that makes `value`, if nothing else reads it."""
     owner = value.owner
-    return owner if isinstance(owner, vm.Load) and len(value.users) == 1 else None
+    return owner if isinstance(owner, mvm.Load) and len(value.users) == 1 else None
 
 
-def _reaches(load: vm.Load, op: Fma) -> bool:
+def _reaches(load: mvm.Load, op: Fma) -> bool:
     """True if only loads and arithmetic lie between `load` and `op`, in one block."""
     at = load.next
     while at is not None and at is not op:

@@ -62,7 +62,9 @@ def _outline(region: ukernel.RegionOp, module: ModuleOp, known: dict[str, str]) 
     values = captured(region)
     arguments = [*(v for v in values if v not in destinations), *destinations]
     name = kernel_name(region)
-    kernel = ukernel.UkernelFunc.make(name, [v.type for v in arguments], [r.type for r in region.results], [v.name for v in arguments])
+    kernel = ukernel.UkernelFunc.make(
+        name, [v.type for v in arguments], [r.type for r in region.results], [v.name for v in arguments]
+    )
     mapping: dict[Value, Value] = dict(zip(arguments, kernel.args, strict=True))
     builder = Builder(kernel.body, location=region.location)
     for op in region.body.ops:
@@ -76,7 +78,10 @@ def _outline(region: ukernel.RegionOp, module: ModuleOp, known: dict[str, str]) 
         kernel.attributes["sym_name"] = type(kernel.attributes["sym_name"])(known[text])  # type: ignore[call-arg]
         module.body.append(kernel)
     dispatch = ukernel.Dispatch(
-        arguments, results=[r.type for r in region.results], callee=SymbolRefAttr(known[text]), outs=None if len(destinations) == 1 else len(destinations)
+        arguments,
+        results=[r.type for r in region.results],
+        callee=SymbolRefAttr(known[text]),
+        outs=None if len(destinations) == 1 else len(destinations),
     )
     Builder.before(region).add(dispatch, *[r.name for r in region.results])
     region.replace_by(*dispatch.results)
@@ -105,10 +110,18 @@ def _destination(region: ukernel.RegionOp, value: Value) -> Value:
     if isinstance(owner, tensor.Empty):
         region.block.insert(owner.detach(), region)
         return value
-    return Builder.before(region).value(tensor.Empty([], results=[value.type]), f"{value.name}_init" if value.name else None)
+    return Builder.before(region).value(
+        tensor.Empty([], results=[value.type]), f"{value.name}_init" if value.name else None
+    )
 
 
-_WORDS = {"generic": "", "fill": "", "conv_2d_nchw_fchw": "conv", "conv_2d_nhwc_hwcf": "conv", "pooling_nchw_max": "max_pool"}
+_WORDS = {
+    "generic": "",
+    "fill": "",
+    "conv_2d_nchw_fchw": "conv",
+    "conv_2d_nhwc_hwcf": "conv",
+    "pooling_nchw_max": "max_pool",
+}
 
 
 def kernel_name(region: ukernel.RegionOp) -> str:
@@ -120,7 +133,11 @@ def kernel_name(region: ukernel.RegionOp) -> str:
             continue
         kind = op.name.split(".")[1]
         words.append(_WORDS.get(kind, kind) or _generic_word(op))
-    dims = "x".join(map(str, shaped(region.results[0]).shape)) if isinstance(region.results[0].type, ShapedType) else ""
+    dims = (
+        "x".join(map(str, shaped(region.results[0]).shape))
+        if isinstance(region.results[0].type, ShapedType)
+        else ""
+    )
     return "_".join([*words, *([dims] if dims else [])])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import ClassVar
 
 import numpy as np
@@ -73,6 +74,10 @@ class Pack(Pass):
             pack_op(op, tiles)
 
 
+_ROWS_WORTH_PACKING = (
+    16  # what a pack of the weights at run time must serve: it costs about as much as two rows
+)
+
 Tiles = dict[int, int]
 """Loop dimension -> block. The last one becomes the innermost dimension of every operand that has it."""
 
@@ -86,6 +91,9 @@ def contraction_tiles(op: linalg.LinalgOp, block: int) -> Tiles:
     sizes = op.loop_sizes()
     columns = [d for d in (out.dim_positions() or ()) if d in weight.dims() and d not in image.dims()]
     if not columns or min(sizes) < 1:
+        return {}
+    rows = prod(sizes[d] for d in out.dim_positions() or () if d not in columns)
+    if rows < _ROWS_WORTH_PACKING and constant_data(op.operands[1]) is None:
         return {}
     column = columns[-1]
     tiles: Tiles = {}
@@ -105,7 +113,9 @@ def _inherited_tiles(op: linalg.LinalgOp) -> Tiles:
         unpack = value.owner
         if not isinstance(unpack, linalg.Unpack):
             continue
-        for position, tile in zip(unpack.attr("inner_dims_pos"), unpack.attr("static_inner_tiles"), strict=True):
+        for position, tile in zip(
+            unpack.attr("inner_dims_pos"), unpack.attr("static_inner_tiles"), strict=True
+        ):
             expr = map.results[position]
             if not isinstance(expr, Dim) or found.setdefault(expr.position, tile) != tile:
                 return {}
@@ -144,10 +154,14 @@ def pack_op(op: linalg.LinalgOp, tiles: Tiles) -> None:
     maps = [_packed_map(m, inner, outer + len(tiles)) for m in op.maps]
     packed = [_packed_operand(v, m, tiles, op, builder) for v, m in zip(op.operands, op.maps, strict=True)]
     orders = [_order(v, m, tiles, op) for v, m in zip(op.operands, op.maps, strict=True)]
-    maps = [_permuted(m, o, len(s)) for m, o, s in zip(maps, orders, (m.results for m in op.maps), strict=True)]
+    maps = [
+        _permuted(m, o, len(s)) for m, o, s in zip(maps, orders, (m.results for m in op.maps), strict=True)
+    ]
     iterators = [*op.iterators, *(op.iterators[d] for d in tiles)]
     split = len(op.inputs)
     new = linalg.Generic.make(packed[:split], packed[split:], maps, iterators)
+    for argument, old in zip(new.body.args, op.body.args, strict=True):
+        argument.name = old.name
     inline = Builder(new.body)
     new.body.append(linalg.Yield(inline_body(op.body, new.body.args, inline), results=[]))
     result_name = op.result.name
@@ -173,7 +187,11 @@ def _layout(map: AffineMap, tiles: Tiles) -> tuple[list[int], list[int]]:
 def _order(value: Value, map: AffineMap, tiles: Tiles, op: linalg.LinalgOp) -> list[int]:
     """outer_dims_perm of an operand: the blocks of a contraction's second operand lie outermost, so that
     the reduction walks through neighbouring memory; every other operand keeps its order."""
-    if not op.is_contraction or op.operands.index(value) != 1 or map is not op.maps[1] and map != op.maps[1]:
+    if (
+        not op.is_contraction
+        or op.operands.index(value) != 1
+        or (map is not op.maps[1] and map != op.maps[1])
+    ):
         return []
     parallel = [p for p, e in enumerate(map.results) if isinstance(e, Dim) and e.position in op.parallel_dims]
     rest = [p for p in range(len(map.results)) if p not in parallel]
@@ -188,24 +206,32 @@ def _permuted(map: AffineMap, order: Sequence[int], outer: int) -> AffineMap:
     return AffineMap(map.num_dims, 0, tuple(results))
 
 
-def _packed_operand(value: Value, map: AffineMap, tiles: Tiles, op: linalg.LinalgOp, builder: Builder) -> Value:
+def _packed_operand(
+    value: Value, map: AffineMap, tiles: Tiles, op: linalg.LinalgOp, builder: Builder
+) -> Value:
     positions, sizes = _layout(map, tiles)
     if not positions:
         return value
     owner = value.owner
-    if isinstance(owner, linalg.Fill) or isinstance(owner, tensor.Empty):
+    if isinstance(owner, linalg.Fill | tensor.Empty):
         return _packed_init(value, positions, sizes, builder)
     type = shaped(value)
     order = _order(value, map, tiles, op)
     padding = None
     if any(type.shape[p] % s for p, s in zip(positions, sizes, strict=True)):
         padding = builder.value(Constant.of(0, type.element), "zero")
-    dest = empty_like(packed_type(type.shape, positions, sizes, order, type), builder)
+    dest = empty_like(
+        packed_type(type.shape, positions, sizes, order, type),
+        builder,
+        f"{value.name}_packed_init" if value.name else None,
+    )
     pack = linalg.Pack.make(value, dest, positions, sizes, order, padding)
     return builder.value(pack, f"{value.name}_packed" if value.name else None)
 
 
-def packed_type(shape: Sequence[int], positions: Sequence[int], sizes: Sequence[int], order: Sequence[int], like: object) -> TensorType:
+def packed_type(
+    shape: Sequence[int], positions: Sequence[int], sizes: Sequence[int], order: Sequence[int], like: object
+) -> TensorType:
     """The tensor type of `shape` packed; the element type is that of `like`."""
     tiles = dict(zip(positions, sizes, strict=True))
     outer = [-(-s // tiles.get(d, 1)) for d, s in enumerate(shape)]
@@ -217,11 +243,12 @@ def _packed_init(value: Value, positions: Sequence[int], sizes: Sequence[int], b
     """An accumulator that starts as a constant needs no packing: the same constant in the packed shape."""
     type = shaped(value)
     name = f"{value.name}_packed" if value.name else None
-    empty = empty_like(packed_type(type.shape, positions, sizes, (), type), builder, name)
+    packed = packed_type(type.shape, positions, sizes, (), type)
     owner = value.owner
     if isinstance(owner, linalg.Fill):
+        empty = empty_like(packed, builder, owner.outputs[0].name)
         return builder.value(linalg.Fill.make(owner.inputs, [empty]), name)
-    return empty
+    return empty_like(packed, builder, name)
 
 
 def _pad_below_unpack(op: tensor.Pad) -> None:
@@ -249,9 +276,9 @@ def _cancel_pairs(func: Op) -> None:
             continue
         unpack = op.operands[0].owner
         names = ("inner_dims_pos", "static_inner_tiles", "outer_dims_perm")
-        if isinstance(unpack, linalg.Unpack) and all(unpack.attr(n) == op.attr(n) for n in names):
-            if unpack.operands[0].type == op.result.type:
-                op.replace_by(unpack.operands[0])
+        same = isinstance(unpack, linalg.Unpack) and all(unpack.attr(n) == op.attr(n) for n in names)
+        if same and unpack.operands[0].type == op.result.type:
+            op.replace_by(unpack.operands[0])
 
 
 def _pack_constants(func: Op) -> None:
@@ -287,6 +314,6 @@ def pack_array(data: np.ndarray, op: linalg.Pack) -> np.ndarray:
         else:
             split.append(size)
     order = op.attr("outer_dims_perm") or range(data.ndim)
-    return padded.reshape(split).transpose([*(outer_axes[d] for d in order), *(inner_axes[p] for p in positions)])
-
-
+    return padded.reshape(split).transpose(
+        [*(outer_axes[d] for d in order), *(inner_axes[p] for p in positions)]
+    )

@@ -1,7 +1,7 @@
 """Pass pipelines: from text to passes, and running them with whatever watches.
 
-    tile{sizes=[8,32]},unroll-dispatch{factor=4}      as `--pass-pipeline` takes it
-    --tile=8x32  --unroll-dispatch=4  --fuse          as flags: a bare value is the pass's first option
+tile{sizes=[8,32]},unroll-dispatch{factor=4}      as `--pass-pipeline` takes it
+--tile=8x32  --unroll-dispatch=4  --fuse          as flags: a bare value is the pass's first option
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 
 from mdsl.codegen.target import Target
 from mdsl.dialects.builtin import ModuleOp
+from mdsl.dialects.func import FuncOp
 from mdsl.ir.core import VerifyError
 from mdsl.ir.verifier import verify
 from mdsl.passes import PASSES
@@ -108,7 +109,9 @@ class _Reader:
         while self.accept(closing) is None:
             name = self.accept(r"[\w-]+")
             if name is None:
-                raise self.error(f"expected an option of pass '{declaration.name}' ({_known(declaration)})", self.at)
+                raise self.error(
+                    f"expected an option of pass '{declaration.name}' ({_known(declaration)})", self.at
+                )
             start = self.at - len(name)
             key = name.replace("-", "_")
             if key not in option_types(declaration):
@@ -124,7 +127,9 @@ class _Reader:
     def first_option(self, declaration: type[Pass]) -> dict[str, Any]:
         names = list(option_types(declaration))
         if not names:
-            raise self.error(f"pass '{declaration.name}' takes no options", self.at, len(self.source.text) - self.at)
+            raise self.error(
+                f"pass '{declaration.name}' takes no options", self.at, len(self.source.text) - self.at
+            )
         return {names[0]: self.value(declaration, names[0])}
 
     def value(self, declaration: type[Pass], name: str) -> Any:
@@ -135,7 +140,9 @@ class _Reader:
         try:
             return _READERS[wanted][0](text)
         except ValueError:
-            message = f"option '{name}' of pass '{declaration.name}' takes {_READERS[wanted][1]}, got '{text}'"
+            message = (
+                f"option '{name}' of pass '{declaration.name}' takes {_READERS[wanted][1]}, got '{text}'"
+            )
             raise self.error(message, self.at - len(text), len(text)) from None
 
     def build(self, declaration: type[Pass], options: dict[str, Any], start: int) -> Pass:
@@ -227,13 +234,22 @@ def run_passes(
     for step in steps:
         for hook in hooks:
             hook.before(module, step)
+        names = {f.symbol: f.result_names() for f in _functions(module)}
         start = time.perf_counter()
         _guarded(step, lambda step=step: step.run(module, target), invalid=False)
+        for function in _functions(module):
+            before = names.get(function.symbol, [])
+            if len(before) == len(function.type.results):
+                function.keep_result_names(before)
         seconds = time.perf_counter() - start
         if verify_each:
             _guarded(step, lambda: verify(module), invalid=True)
         for hook in hooks:
             hook.after(module, step, seconds)
+
+
+def _functions(module: ModuleOp) -> list[FuncOp]:
+    return [op for op in module.body.ops if isinstance(op, FuncOp)]
 
 
 def _guarded(step: Pass, action: Callable[[], None], *, invalid: bool) -> None:

@@ -91,7 +91,9 @@ def _plan(function: func.FuncOp, reuse: bool) -> None:
 
 def _is_arena(op: Op) -> bool:
     """True for memory that this pass made."""
-    return memref.memref_type(op.result).element == i8 and all(isinstance(u, memref.View) for u in op.result.users)
+    return memref.memref_type(op.result).element == i8 and all(
+        isinstance(u, memref.View) for u in op.result.users
+    )
 
 
 def _replace_by_view(buffer: Buffer, arena: Value, offset: int) -> None:
@@ -180,7 +182,9 @@ def place(buffers: Sequence[Buffer]) -> dict[Buffer, int]:
     placed: dict[Buffer, int] = {}
     for buffer in sorted(buffers, key=lambda b: (-b.size, b.first)):
         neighbours = [p for p in placed if p.first <= buffer.last and buffer.first <= p.last]
-        placed[buffer] = _best_gap(_aligned(buffer.size), sorted((placed[p], placed[p] + _aligned(p.size)) for p in neighbours))
+        placed[buffer] = _best_gap(
+            _aligned(buffer.size), sorted((placed[p], placed[p] + _aligned(p.size)) for p in neighbours)
+        )
     return placed
 
 

@@ -55,7 +55,9 @@ class Tile(Pass):
     name: ClassVar[str] = "tile"
     level: ClassVar[str | None] = "linalg"
 
-    sizes: tuple[int, ...] = option((), "tile of a contraction's last output dimensions (0: whole, the rest: 1)")
+    sizes: tuple[int, ...] = option(
+        (), "tile of a contraction's last output dimensions (0: whole, the rest: 1)"
+    )
 
     def run(self, module: ModuleOp, target: Target) -> None:
         for func in module.body.ops:
@@ -130,7 +132,7 @@ class _Tiler:
     def of(region: ukernel.RegionOp) -> _Tiler | None:
         """None for a region that cannot be cut: it stays one kernel."""
         ops = [op for op in region.body.ops if isinstance(op, linalg.LinalgOp)]
-        if not ops or list(region.body.terminator.operands) != list(ops[-1].results):
+        if not ops or not region.results or list(region.body.terminator.operands) != list(ops[-1].results):
             return None
         root = ops[-1]
         split = len(root.inputs)
@@ -175,7 +177,13 @@ class _Tiler:
             return Builder.before(self.region).value(owner.clone(), f"{name}_init" if name else None)
         return value
 
-    def _loops(self, part: Sequence[tuple[int, int, int]], order: Sequence[int], values: list[Value], builder: Builder) -> list[Value]:
+    def _loops(
+        self,
+        part: Sequence[tuple[int, int, int]],
+        order: Sequence[int],
+        values: list[Value],
+        builder: Builder,
+    ) -> list[Value]:
         """One loop nest (or, without loops, one tile) over `part`: (lower, upper, step) a dimension."""
         looped = [d for d in order if part[d][1] - part[d][0] > part[d][2]]
         names = [_COUNTERS[d] if d < len(_COUNTERS) else f"i{d}" for d in looped]
@@ -185,7 +193,10 @@ class _Tiler:
             if all(t.type == v.type for t, v in zip(tiles, values, strict=True)):
                 return tiles
             offsets, sizes = [s.offset for s in spans], [s.size for s in spans]
-            return [builder.value(tensor.InsertSlice.of(t, v, offsets, sizes), v.name) for t, v in zip(tiles, values, strict=True)]
+            return [
+                builder.value(tensor.InsertSlice.of(t, v, offsets, sizes), v.name)
+                for t, v in zip(tiles, values, strict=True)
+            ]
         bounds = [[part[d][i] for d in looped] for i in range(3)]
         loop = builder.add(scf.Forall.make(*bounds, outputs=values, ivs=names))
         for result, old in zip(loop.results, self.region.results, strict=True):
@@ -203,14 +214,19 @@ class _Tiler:
     def _tile(self, spans: list[_Span], destinations: Sequence[Value], builder: Builder) -> list[Value]:
         """The region on one tile of the output; slices of what it reads stand in front of it."""
         needed = self._propagate(spans)
-        region = ukernel.RegionOp.make([TensorType(tuple(s.size for s in spans), shaped(d).element) for d in destinations])
+        region = ukernel.RegionOp.make(
+            [TensorType(tuple(s.size for s in spans), shaped(d).element) for d in destinations]
+        )
         body = Builder(region.body)
         slicer = _Slicer(builder)
         mapping: dict[Value, Value] = {}
         for op in self.ops:
             loops = needed[op]
             # The region's destination is a slice of the loop's shared output, whatever it was before.
-            operands = [self._operand(op, i, loops, slicer, mapping, body, spans, destinations) for i in range(len(op.operands))]
+            operands = [
+                self._operand(op, i, loops, slicer, mapping, body, spans, destinations)
+                for i in range(len(op.operands))
+            ]
             copy = _with_operands(op, operands, loops, slicer)
             body.add(copy, *[r.name for r in op.results])
             mapping.update(zip(op.results, copy.results, strict=True))
@@ -221,7 +237,7 @@ class _Tiler:
 
     def _propagate(self, spans: list[_Span]) -> dict[linalg.LinalgOp, list[_Span]]:
         """The loop spans of every op, from those of the output backwards."""
-        wanted: dict[Value, list[_Span]] = {v: spans for v in self.root.results}
+        wanted: dict[Value, list[_Span]] = dict.fromkeys(self.root.results, spans)
         needed: dict[linalg.LinalgOp, list[_Span]] = {}
         for op in reversed(self.ops):
             loops = [_Span(0, s) for s in op.loop_sizes()]
@@ -323,7 +339,9 @@ class _Slicer:
         return self.builder.value(tensor.ExtractSlice.of(value, offsets, sizes), name)
 
 
-def _with_operands(op: linalg.LinalgOp, operands: Sequence[Value], loops: Sequence[_Span], slicer: _Slicer) -> Op:
+def _with_operands(
+    op: linalg.LinalgOp, operands: Sequence[Value], loops: Sequence[_Span], slicer: _Slicer
+) -> Op:
     """A copy of `op` on tiles. Its counters (`linalg.index`) still count from the start of the whole."""
     mapping = dict(zip(op.operands, operands, strict=True))
     copy = op.clone(mapping)
@@ -337,7 +355,9 @@ def _with_operands(op: linalg.LinalgOp, operands: Sequence[Value], loops: Sequen
         if offset == 0:
             continue
         builder = Builder.after(inner)
-        start = offset if isinstance(offset, Value) else builder.value(arith.Constant.of(offset, index), "start")
+        start = (
+            offset if isinstance(offset, Value) else builder.value(arith.Constant.of(offset, index), "start")
+        )
         users = list(inner.result.users)
         moved = builder.value(arith.AddI(inner.result, start), inner.result.name)
         for user in users:
@@ -351,7 +371,10 @@ def _rebase_reversed(copy: Op, op: linalg.LinalgOp, loops: Sequence[_Span]) -> N
         return
     maps = [AffineMap(m.num_dims, 0, tuple(_rebased(e, loops) for e in m.results)) for m in op.maps]
     if maps != op.maps:
-        copy.attributes = {**copy.attributes, "indexing_maps": ArrayAttr(tuple(AffineMapAttr(m) for m in maps))}
+        copy.attributes = {
+            **copy.attributes,
+            "indexing_maps": ArrayAttr(tuple(AffineMapAttr(m) for m in maps)),
+        }
 
 
 def _rebased(expr: AffineExpr, loops: Sequence[_Span]) -> AffineExpr:

@@ -38,7 +38,9 @@ def contraction_tile(op: linalg.LinalgOp, target: Target) -> list[int]:
     nest = _Nest.of(op, target)
     if not nest.out:
         return []
-    candidates = [nest.tile(vectors, rows) for vectors in range(1, 13) for rows in range(1, target.vector_registers)]
+    candidates = [
+        nest.tile(vectors, rows) for vectors in range(1, 13) for rows in range(1, target.vector_registers)
+    ]
     fitting = [t for t in candidates if t is not None]
     best = min(fitting, key=nest.cycles)
     return [best[d] for d in nest.out]
@@ -70,7 +72,9 @@ class _Nest:
         rows, columns = split_dims(op)
         rows = [d for d in rows if d != (out or (None,))[-1]]
         steps = prod(sizes[d] for d in op.reduction_dims)
-        return _Nest(sizes, out, rows, columns, steps, target.lanes(str(shaped(op.outputs[0]).element)), target)
+        return _Nest(
+            sizes, out, rows, columns, steps, target.lanes(str(shaped(op.outputs[0]).element)), target
+        )
 
     @property
     def vector(self) -> int:
@@ -101,7 +105,11 @@ class _Nest:
         total = 0.0
         for part in product(*pieces):
             rows = prod(size for d, size, _ in part if d in self.rows)
-            vectors = prod(-(-size // self.lanes) if d == self.vector else size for d, size, _ in part if d not in self.rows)
+            vectors = prod(
+                -(-size // self.lanes) if d == self.vector else size
+                for d, size, _ in part
+                if d not in self.rows
+            )
             step = max(rows * vectors / 2, (rows + vectors) / 2, 2 * vectors, self.target.fma_chains / 2)
             total += prod(count for _, _, count in part) * (self.steps * step + _START)
         kernels = prod(len(dim) for dim in pieces)

@@ -82,14 +82,25 @@ def unroll_loop(loop: scf.For, lower: int, step: int, trips: int, factor: int) -
 
 
 def _repeat(
-    loop: scf.For, builder: Builder, constants: Constants, span: range, step: int, copies: int, values: list[Value]
+    loop: scf.For,
+    builder: Builder,
+    constants: Constants,
+    span: range,
+    step: int,
+    copies: int,
+    values: list[Value],
 ) -> list[Value]:
     """The loop over `span` with `copies` iterations in its body, or just the body if it runs once."""
     if len(span) == 1:
-        return _copies(loop, builder, constants, constants.get(span.start, index), span.start, step, copies, values)
+        return _copies(
+            loop, builder, constants, constants.get(span.start, index), span.start, step, copies, values
+        )
     lower, upper, stride = (constants.get(n, index) for n in (span.start, span.stop, span.step))
     names = [a.name for a in loop.carried]
-    new = builder.add(scf.For.make(lower, upper, stride, values, loop.iv.name or "i", names), *(r.name for r in loop.results))
+    new = builder.add(
+        scf.For.make(lower, upper, stride, values, loop.iv.name or "i", names),
+        *(r.name for r in loop.results),
+    )
     inside = Builder(new.body, None, loop.location)
     inside.add(scf.Yield(_copies(loop, inside, constants, new.iv, None, step, copies, list(new.carried))))
     return list(new.results)

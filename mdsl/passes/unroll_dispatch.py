@@ -109,7 +109,9 @@ def _spans(loop: scf.For | scf.Forall) -> list[_Span]:
 def _saved_loads(kernel: ukernel.UkernelFunc, shared: Sequence[bool]) -> int:
     """Loads in the kernel's loops that several calls do once: those of shared arguments."""
     same = {arg for arg, common in zip(kernel.args, shared, strict=True) if common}
-    loads = [op for loop in kernel.body.ops if isinstance(loop, scf.For) for op in loop.walk() if op.has("reads")]
+    loads = [
+        op for loop in kernel.body.ops if isinstance(loop, scf.For) for op in loop.walk() if op.has("reads")
+    ]
     return sum(load.operands[0] in same for load in loads)
 
 

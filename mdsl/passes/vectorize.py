@@ -12,8 +12,9 @@ from mdsl.ir.core import Block, Builder, Op, Value
 from mdsl.passes.base import Pass
 from mdsl.passes.kernel_builder import Constants, KernelBuilder
 from mdsl.passes.vectorize_emit import GroupEmitter
-from mdsl.passes.vectorize_nest import VIEWS, Group, Nest, collapse, merge, nest_of, root
+from mdsl.passes.vectorize_nest import Group, Nest, collapse, merge, nest_of
 from mdsl.passes.vectorize_plan import plan
+from mdsl.passes.views import ALLOCATIONS, VIEWS, root
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def _is_structured(op: Op) -> bool:
 def _drop_unused(func: UkernelFunc) -> None:
     """Erases constants, views and temporaries that nothing uses any more."""
     for op in reversed(list(func.walk())):
-        removable = op.has("pure") or op.name == "memref.alloca"
+        removable = op.has("pure") or isinstance(op, ALLOCATIONS)
         if removable and op.results and not any(r.users for r in op.results):
             op.erase()
 
@@ -105,7 +106,7 @@ class _BlockVectorizer:
                 op = copy
             if isinstance(op, linalg.LinalgOp):
                 self._structured(op)
-            elif not (op.has("pure") or op.name in (*VIEWS, "memref.alloca", "memref.get_global")):
+            elif not (op.has("pure") or isinstance(op, (*ALLOCATIONS, *VIEWS, memref.GetGlobal))):
                 self._flush(op)
 
     def _structured(self, op: linalg.LinalgOp) -> None:

@@ -108,7 +108,10 @@ class GroupEmitter:
         """The outputs' values before the nest; None for those that the body does not use."""
         args = nest.body.args[len(nest.inputs) :]
         pairs = zip(nest.outputs, args, strict=True)
-        return [self.out.read(access, point.env, point.along, point.lanes) if arg.users else None for access, arg in pairs]
+        return [
+            self.out.read(access, point.env, point.along, point.lanes) if arg.users else None
+            for access, arg in pairs
+        ]
 
     def _reduce(self, nest: Nest, points: list[Point]) -> list[list[Value]]:
         """Loops over the reduction axes that carry the outputs' values at all points; where the plan splits the
@@ -138,7 +141,13 @@ class GroupEmitter:
         return [values[i : i + width] for i in range(0, size, width)]
 
     def _steps(
-        self, nest: Nest, points: list[Point], env: dict[Axis, Linear], span: range, values: Sequence[Value], names: list[str]
+        self,
+        nest: Nest,
+        points: list[Point],
+        env: dict[Axis, Linear],
+        span: range,
+        values: Sequence[Value],
+        names: list[str],
     ) -> list[Value]:
         """The innermost loop over `span`: in each round, one step for each accumulator in `values`."""
         loop = self.out.open_loop(span.start, span.stop, span.step, nest.reduction[-1].name, values, names)
@@ -156,7 +165,9 @@ class GroupEmitter:
         op = combining_op(nest, output)
         assert op is not None
         element = element_of(nest.outputs[output].memory.type)
-        return self.out.spread(self.out.constants.get(neutral(COMBINING[op.name], element), element), point.lanes)
+        return self.out.spread(
+            self.out.constants.get(neutral(COMBINING[op.name], element), element), point.lanes
+        )
 
     def combine(self, nest: Nest, output: int, left: Value, right: Value) -> Value:
         """Two partial results of a reduction as one."""
@@ -185,7 +196,9 @@ class GroupEmitter:
         for arg, access in zip(nest.body.args[:split], nest.inputs, strict=True):
             if arg.users:
                 values[arg] = self.out.read(access, point.env, point.along, point.lanes)
-        values.update({arg: v for arg, v in zip(nest.body.args[split:], outputs, strict=True) if v is not None})
+        values.update(
+            {arg: v for arg, v in zip(nest.body.args[split:], outputs, strict=True) if v is not None}
+        )
         for op in nest.body.ops:
             if isinstance(op, linalg.Yield):
                 return [values.get(v, v) for v in op.operands]
@@ -214,7 +227,9 @@ class GroupEmitter:
         return user.name == "arith.addf" and any(v in olds for v in user.operands)
 
     def _arithmetic(self, op: Op, values: dict[Value, Value], nest: Nest) -> Value:
-        product = next((v.owner for v in op.operands if isinstance(v.owner, Op) and self._feeds_fma(v.owner, nest)), None)
+        product = next(
+            (v.owner for v in op.operands if isinstance(v.owner, Op) and self._feeds_fma(v.owner, nest)), None
+        )
         if isinstance(product, Op):
             other = next(v for v in op.operands if v is not product.result)
             operands = [values.get(v, v) for v in (*product.operands, other)]

@@ -52,19 +52,27 @@ class _Fold:
         rows = [values[i * size : (i + 1) * size] for i in range(len(self.points))]
         return [self._finish(row, old) for row, old in zip(rows, before, strict=True)]
 
-    def _loops(self, left: list[Axis], env: dict[Axis, Linear], values: list[Value], names: list[str | None]) -> list[Value]:
+    def _loops(
+        self, left: list[Axis], env: dict[Axis, Linear], values: list[Value], names: list[str | None]
+    ) -> list[Value]:
         """The other reduction axes outside, the folded axis innermost."""
         if left:
             loop = self.out.open_loop(0, left[0].extent, 1, left[0].name, values, names)
-            inner = self._loops(left[1:], {**env, left[0]: Linear(((loop.iv, 1),))}, list(loop.carried), names)
+            inner = self._loops(
+                left[1:], {**env, left[0]: Linear(((loop.iv, 1),))}, list(loop.carried), names
+            )
             return self.out.close_loop(inner)
         rounds = self.vectors // self.chains if self.chains else 0
         step = self.chains * self.lanes
         if rounds > 1:
             # The tails' accumulators do not change in this loop.
-            moving = [i for i in range(len(values)) if i // len(self.nest.outputs) % len(self.widths) < self.chains]
+            moving = [
+                i for i in range(len(values)) if i // len(self.nest.outputs) % len(self.widths) < self.chains
+            ]
             inits = [values[i] for i in moving]
-            loop = self.out.open_loop(0, rounds * step, step, self.axis.name, inits, [names[i] for i in moving])
+            loop = self.out.open_loop(
+                0, rounds * step, step, self.axis.name, inits, [names[i] for i in moving]
+            )
             inside = _with(values, moving, loop.carried)
             inside = self._step(env, Linear(((loop.iv, 1),)), range(self.chains), inside)
             values = _with(values, moving, self.out.close_loop([inside[i] for i in moving]))
@@ -77,7 +85,9 @@ class _Fold:
             values = self._step(env, Linear(constant=at), [self.chains], values)
         return values
 
-    def _step(self, env: dict[Axis, Linear], base: Linear, chains: Sequence[int], values: list[Value]) -> list[Value]:
+    def _step(
+        self, env: dict[Axis, Linear], base: Linear, chains: Sequence[int], values: list[Value]
+    ) -> list[Value]:
         """One vector for each of the given accumulators of every row."""
         values = list(values)
         outputs = len(self.nest.outputs)
@@ -101,7 +111,10 @@ class _Fold:
             full, tail = parts[: self.chains], parts[self.chains :]
             while len(full) > 1:
                 pairs = zip(full[::2], full[1::2], strict=False)
-                full = [*(self.emitter.combine(self.nest, output, a, b) for a, b in pairs), *full[len(full) // 2 * 2 :]]
+                full = [
+                    *(self.emitter.combine(self.nest, output, a, b) for a, b in pairs),
+                    *full[len(full) // 2 * 2 :],
+                ]
             total = old[output]
             assert total is not None
             for part in (*full, *tail):

@@ -12,9 +12,9 @@ from mdsl.dialects import linalg
 from mdsl.ir.affine import AffineExpr
 from mdsl.ir.core import Block, Op, Value
 from mdsl.ir.types import MemRefType, element_of
+from mdsl.passes.views import ALLOCATIONS, root
 
 _serials = count()
-VIEWS = ("memref.subview", "memref.collapse_shape", "memref.expand_shape", "memref.cast", "memref.view")
 
 
 @dataclass(eq=False)
@@ -120,7 +120,9 @@ class Access:
             return "uniform"
         last = moving[-1]
         rest = self.shape[last + 1 :]
-        plain = len(moving) == 1 and steps[last] * self.strides[last] == 1 and all(extent == 1 for extent in rest)
+        plain = (
+            len(moving) == 1 and steps[last] * self.strides[last] == 1 and all(extent == 1 for extent in rest)
+        )
         return "contiguous" if plain else "strided"
 
     def substitute(self, values: Mapping[Axis, Linear]) -> Access:
@@ -188,7 +190,9 @@ def nest_of(op: linalg.LinalgOp) -> Nest | None:
         indices = [_linear(expr, axes) for expr in map.results]
         if None in indices:
             return None
-        accesses.append(Access(value, tuple(i for i in indices if i), tuple((d,) for d in range(len(indices)))))
+        accesses.append(
+            Access(value, tuple(i for i in indices if i), tuple((d,) for d in range(len(indices))))
+        )
     real = [axis for axis in axes if axis.extent != 1]
     parallel = [axes[d] for d in op.parallel_dims if axes[d] in real]
     reduction = [axes[d] for d in op.reduction_dims if axes[d] in real]
@@ -244,7 +248,7 @@ class Group:
         """True for memory of the kernel that nothing but this group touches."""
         own = {nest.op for nest in self.nests}
         owner = memory.owner
-        return isinstance(owner, Op) and owner.name == "memref.alloca" and set(memory.users) <= own
+        return isinstance(owner, Op) and isinstance(owner, ALLOCATIONS) and set(memory.users) <= own
 
     def transform(self, change: Callable[[Nest], Nest]) -> Group:
         return Group([change(nest) for nest in self.nests])
@@ -277,7 +281,9 @@ def _corresponding_axes(first: Group, second: Group) -> dict[Axis, Axis] | None:
                     same[index.lone_axis] = other.lone_axis
     fits = all(old.extent == new.extent for old, new in same.items()) and len(set(same.values())) == len(same)
     wanted = set(first.axes)
-    complete = all(set(n.parallel) <= set(same) and {same[a] for a in n.parallel} == wanted for n in second.nests)
+    complete = all(
+        set(n.parallel) <= set(same) and {same[a] for a in n.parallel} == wanted for n in second.nests
+    )
     return same if linked and fits and complete else None
 
 
@@ -286,16 +292,11 @@ def _independent(earlier: Nest, later: Nest) -> bool:
     pairs = [(w, a) for w in earlier.outputs for a in (*later.reads, *later.outputs)]
     pairs += [(r, w) for r in earlier.reads for w in later.outputs]
     for one, other in pairs:
-        if root(one.memory) is root(other.memory) and (one.memory is not other.memory or one.indices != other.indices):
+        if root(one.memory) is root(other.memory) and (
+            one.memory is not other.memory or one.indices != other.indices
+        ):
             return False
     return True
-
-
-def root(memory: Value) -> Value:
-    """The memory that a chain of views looks at."""
-    while isinstance(memory.owner, Op) and memory.owner.name in VIEWS:
-        memory = memory.owner.operands[0]
-    return memory
 
 
 # Merging axes -------------------------------------------------------------------------------------------
@@ -325,7 +326,9 @@ def _mergeable(nest: Nest, outer: Axis, inner: Axis, group: Group) -> bool:
     if {outer, inner} & nest.indexes():
         return False
     for access in (*nest.reads, *nest.outputs):
-        at_outer, at_inner = ([d for d, i in enumerate(access.indices) if i.factor(a)] for a in (outer, inner))
+        at_outer, at_inner = (
+            [d for d, i in enumerate(access.indices) if i.factor(a)] for a in (outer, inner)
+        )
         if not at_outer and not at_inner:
             continue
         if len(at_outer) != 1 or len(at_inner) != 1 or at_inner[0] != at_outer[0] + 1:
@@ -335,7 +338,9 @@ def _mergeable(nest: Nest, outer: Axis, inner: Axis, group: Group) -> bool:
             return False
         if group.private(access.memory):
             continue
-        without_gap = access.shape[d + 1] == inner.extent and access.strides[d] == inner.extent * access.strides[d + 1]
+        without_gap = (
+            access.shape[d + 1] == inner.extent and access.strides[d] == inner.extent * access.strides[d + 1]
+        )
         if not without_gap or access.type is None or not access.type.is_dense:
             return False
     return True

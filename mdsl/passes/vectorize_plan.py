@@ -209,7 +209,9 @@ def _loads(access: Access, block: Mapping[Axis, int]) -> int:
     return prod(block.get(axis, 1) for axis in access.axes)
 
 
-def _cycles(block: Mapping[Axis, int], counts: Mapping[Axis, int], nest: Nest, chosen: Plan, target: Target) -> float:
+def _cycles(
+    block: Mapping[Axis, int], counts: Mapping[Axis, int], nest: Nest, chosen: Plan, target: Target
+) -> float:
     """Estimated cycles of one step of the reduction over all blocks, those at the edge included."""
     total, kinds = 0.0, 0
     for sizes, times in _edges(list(counts.items()), block):

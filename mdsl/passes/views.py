@@ -144,7 +144,10 @@ def _cuts(view: Value) -> Iterator[tuple[Value, memref.SubView]]:
 
 
 def _apart(left: memref.SubView, right: memref.SubView) -> bool:
-    spans = [list(zip(*(cut.mixed(w) for w in ("offsets", "sizes", "strides")), strict=True)) for cut in (left, right)]
+    spans = [
+        list(zip(*(cut.mixed(w) for w in ("offsets", "sizes", "strides")), strict=True))
+        for cut in (left, right)
+    ]
     for (start, size, step), (other_start, other_size, other_step) in zip(*spans, strict=True):
         if isinstance(start, Value) or isinstance(other_start, Value):
             continue

@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.func import FuncOp, FunctionLike
@@ -20,13 +21,26 @@ from mdsl.reference.memory import allocate
 from mdsl.reference.registry import EvaluationError
 from mdsl.syntax.errors import nearest
 
-for _dialect in ("arith", "math", "tensor", "memref", "affine", "scf", "linalg", "vector", "nn", "func", "ukernel", "vm"):
+for _dialect in (
+    "arith",
+    "math",
+    "tensor",
+    "memref",
+    "affine",
+    "scf",
+    "linalg",
+    "vector",
+    "nn",
+    "func",
+    "ukernel",
+    "mvm",
+):
     import_module(f"mdsl.reference.{_dialect}")
 
 OUTPUT = "mdsl.output"
 """The argument attribute that marks an out-parameter of a bufferized function."""
 
-Inputs = Sequence[np.ndarray] | Mapping[str, np.ndarray]
+Inputs = Sequence[ArrayLike] | Mapping[str, ArrayLike]
 
 
 def run(module: ModuleOp, inputs: Inputs, function: str | None = None) -> list[np.ndarray]:
@@ -40,7 +54,9 @@ def run(module: ModuleOp, inputs: Inputs, function: str | None = None) -> list[n
     entry = entry_point(module, function)
     marked = [OUTPUT in attrs for attrs in entry.arg_attributes()]
     given = _assign(entry, [a for a, out in zip(entry.args, marked, strict=True) if not out], inputs)
-    arguments = [_output(a) if out else _input(a, given[a]) for a, out in zip(entry.args, marked, strict=True)]
+    arguments = [
+        _output(a) if out else _input(a, given[a]) for a, out in zip(entry.args, marked, strict=True)
+    ]
     with np.errstate(all="ignore"):
         results = Evaluator(module).call(entry, arguments)
     if not results:
@@ -73,7 +89,9 @@ def _assign(entry: FunctionLike, args: Sequence[Value], inputs: Inputs) -> dict[
     names = [a.name or f"arg{i}" for i, a in enumerate(args)]
     unknown = [n for n in inputs if n not in names]
     if unknown:
-        raise EvaluationError(f"error: @{entry.symbol} has no input '{unknown[0]}'{nearest(unknown[0], names)}")
+        raise EvaluationError(
+            f"error: @{entry.symbol} has no input '{unknown[0]}'{nearest(unknown[0], names)}"
+        )
     missing = [n for n in names if n not in inputs]
     if missing:
         raise EvaluationError(f"error: input '{missing[0]}' of @{entry.symbol} is missing")
@@ -87,9 +105,13 @@ def _input(arg: Value, given: Any) -> Any:
     if not isinstance(type, ShapedType):
         dtype = dtype_of(type)
         if array.ndim or not np.can_cast(array.dtype, dtype, "same_kind"):
-            raise EvaluationError(f"error: input '{arg.name}' must be a number of type {type}, got {_describe(array)}")
+            raise EvaluationError(
+                f"error: input '{arg.name}' must be a number of type {type}, got {_describe(array)}"
+            )
         return array.astype(dtype)[()]
-    fits = len(type.shape) == array.ndim and all(w in (DYNAMIC, s) for w, s in zip(type.shape, array.shape, strict=True))
+    fits = len(type.shape) == array.ndim and all(
+        w in (DYNAMIC, s) for w, s in zip(type.shape, array.shape, strict=True)
+    )
     if not fits or array.dtype != dtype_of(type.element):
         raise EvaluationError(f"error: input '{arg.name}' must be a {type}, got {_describe(array)}")
     if not isinstance(type, MemRefType):

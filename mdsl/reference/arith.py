@@ -10,7 +10,7 @@ import numpy as np
 from mdsl.dialects.arith import CMPF, CMPI
 from mdsl.ir.core import Op
 from mdsl.ir.types import dtype_of, element_of
-from mdsl.reference.numbers import constant_value
+from mdsl.reference.numbers import constant_value, ignoring_op
 from mdsl.reference.registry import SEMANTICS, semantics
 
 Binary = Callable[[Any, Any], Any]
@@ -36,11 +36,7 @@ FLOAT_BINARY: dict[str, Binary] = {
 }
 
 
-def _ignoring_op(function: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda op, *operands: function(*operands)
-
-
-SEMANTICS.update({name: _ignoring_op(f) for name, f in FLOAT_BINARY.items()})
+SEMANTICS.update({name: ignoring_op(f) for name, f in FLOAT_BINARY.items()})
 
 
 @semantics("arith.negf")

@@ -78,7 +78,9 @@ class Scope:
         values = self.values
         operands = [values[v] for v in step.operands]
         try:
-            found = step.function(self, step.op, *operands) if step.nested else step.function(step.op, *operands)
+            found = (
+                step.function(self, step.op, *operands) if step.nested else step.function(step.op, *operands)
+            )
         except ValueError as error:  # NumPy's word for shapes that do not fit, where types leave them open
             raise failure(step.op, str(error)) from error
         results = step.results

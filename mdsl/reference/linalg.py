@@ -112,13 +112,19 @@ class Nest:
         found = [np.array(new) for new in self._evaluate([widen(v) for v in views])]
         for view, new in zip(views, found, strict=True):
             view[...] = new
-        return tuple(t for v, t in zip(self.op.outputs, targets, strict=True) if isinstance(v.type, TensorType))
+        return tuple(
+            t for v, t in zip(self.op.outputs, targets, strict=True) if isinstance(v.type, TensorType)
+        )
 
     def _target(self, map: Any, array: np.ndarray) -> np.ndarray:
         """The output as a writable view whose axes are the parallel dimensions."""
-        view = spread(self.op, array, map, self.sizes, writeable=True).transpose([*self.parallel, *self.reductions])
+        view = spread(self.op, array, map, self.sizes, writeable=True).transpose(
+            [*self.parallel, *self.reductions]
+        )
         if view.shape != (*self.shape, *[1] * len(self.reductions)):
-            raise failure(self.op, f"an output's map {map} must hold each parallel dimension and no reduction")
+            raise failure(
+                self.op, f"an output's map {map} must hold each parallel dimension and no reduction"
+            )
         return view[(..., *[0] * len(self.reductions))]
 
     def _evaluate(self, old: list[Any]) -> list[Any]:
@@ -137,13 +143,17 @@ class Nest:
         order = [*self.parallel, *self.reductions]
         pairs = zip(self.maps, self.operands[: self.split], strict=False)
         return [
-            spread(self.op, widen(array), map, self.sizes).transpose(order) if isinstance(array, np.ndarray) else widen(array)
+            spread(self.op, widen(array), map, self.sizes).transpose(order)
+            if isinstance(array, np.ndarray)
+            else widen(array)
             for map, array in pairs
         ]
 
     # The body ---------------------------------------------------------------------------------------------
 
-    def _body(self, point: Sequence[int], old: Sequence[Any], wanted: Sequence[Value], skipped: Op | None = None) -> list[Any]:
+    def _body(
+        self, point: Sequence[int], old: Sequence[Any], wanted: Sequence[Value], skipped: Op | None = None
+    ) -> list[Any]:
         """The body's values `wanted` with the first reduction dimensions at `point` and the others as axes.
 
         `skipped` is an op whose result is not needed.
@@ -206,7 +216,11 @@ class Nest:
     def _factors(self, combination: Combination) -> tuple[int, int] | None:
         """The two inputs whose product a body of floats sums up, if it does just that."""
         multiply = combination.value.owner
-        if combination.op.name != "arith.addf" or not isinstance(multiply, Op) or multiply.name != "arith.mulf":
+        if (
+            combination.op.name != "arith.addf"
+            or not isinstance(multiply, Op)
+            or multiply.name != "arith.mulf"
+        ):
             return None
         factors = [self._input_behind(v) for v in multiply.operands]
         if None in factors or len(self.sizes) > 26:
@@ -217,7 +231,11 @@ class Nest:
         """Number of the array input that `value` is, widened or not."""
         while isinstance(value.owner, Op) and value.owner.name == "arith.extf":
             value = value.owner.operands[0]
-        if not isinstance(value, BlockArgument) or value.block is not self.op.body or value.index >= self.split:
+        if (
+            not isinstance(value, BlockArgument)
+            or value.block is not self.op.body
+            or value.index >= self.split
+        ):
             return None
         return value.index if isinstance(self.operands[value.index], np.ndarray) else None
 
@@ -231,14 +249,18 @@ class Nest:
         kept = [a for a in range(self.rank) if a in present]
         large = prod(self.sizes) > 1 << 14  # small sums are quicker without looking for a path to BLAS
         total = np.einsum(*arguments, kept, optimize=large)
-        missing = [d for a, d in enumerate([*self.parallel, *self.reductions]) if a >= self.rank and a not in present]
+        missing = [
+            d for a, d in enumerate([*self.parallel, *self.reductions]) if a >= self.rank and a not in present
+        ]
         total = total * float(prod(self.sizes[d] for d in missing))
         return total.reshape([self.shape[a] if a in present else 1 for a in range(self.rank)])
 
 
 def _at(array: np.ndarray, rank: int, point: Sequence[int]) -> np.ndarray:
     """`array` at `point` of the axes from `rank` on, which may be of extent 1."""
-    return array[(*[slice(None)] * rank, *(p if array.shape[rank + i] > 1 else 0 for i, p in enumerate(point)))]
+    return array[
+        (*[slice(None)] * rank, *(p if array.shape[rank + i] > 1 else 0 for i, p in enumerate(point)))
+    ]
 
 
 # Data tiling ----------------------------------------------------------------------------------------------
@@ -256,7 +278,9 @@ def pack(op: Pack, source: np.ndarray, dest: np.ndarray, *rest: Any) -> np.ndarr
 def unpack(op: Unpack, source: np.ndarray, dest: np.ndarray, *_: Any) -> np.ndarray | None:
     plain = source.transpose(np.argsort(_packed_axes(op, dest.ndim)))
     tiles = _tiles(op)
-    padded = plain.reshape([-(-size // tiles.get(d, 1)) * tiles.get(d, 1) for d, size in enumerate(dest.shape)])
+    padded = plain.reshape(
+        [-(-size // tiles.get(d, 1)) * tiles.get(d, 1) for d, size in enumerate(dest.shape)]
+    )
     return _store(op, dest, padded[tuple(slice(size) for size in dest.shape)])
 
 
@@ -267,7 +291,8 @@ def _tiles(op: Pack | Unpack) -> dict[int, int]:
 def _split(op: Pack, plain: np.ndarray) -> np.ndarray:
     """Each tiled dimension as two: the tile's number, the place in the tile."""
     tiles = _tiles(op)
-    return plain.reshape([n for d, size in enumerate(plain.shape) for n in ([size // tiles[d], tiles[d]] if d in tiles else [size])])
+    parts = [[size // tiles[d], tiles[d]] if d in tiles else [size] for d, size in enumerate(plain.shape)]
+    return plain.reshape([n for part in parts for n in part])
 
 
 def _packed_axes(op: Pack | Unpack, rank: int) -> list[int]:

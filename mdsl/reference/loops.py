@@ -18,7 +18,11 @@ from mdsl.reference.slices import check_indices
 def widen(value: Any) -> Any:
     """Floats as float64, other numbers as they are."""
     value_dtype = value.dtype
-    return value.astype(np.float64, copy=False) if is_float_dtype(value_dtype) and value_dtype != np.float64 else value
+    return (
+        value.astype(np.float64, copy=False)
+        if is_float_dtype(value_dtype) and value_dtype != np.float64
+        else value
+    )
 
 
 def loop_sizes(op: Op, maps: Sequence[AffineMap], operands: Sequence[Any]) -> list[int]:
@@ -27,14 +31,18 @@ def loop_sizes(op: Op, maps: Sequence[AffineMap], operands: Sequence[Any]) -> li
     for map, array in zip(maps, operands, strict=True):
         for expr, extent in zip(map.results, np.shape(array), strict=True):
             if isinstance(expr, Dim) and sizes.setdefault(expr.position, extent) != extent:
-                raise failure(op, f"{expr} is {sizes[expr.position]} for one operand and {extent} for another")
+                raise failure(
+                    op, f"{expr} is {sizes[expr.position]} for one operand and {extent} for another"
+                )
     missing = [d for d in range(maps[0].num_dims) if d not in sizes]
     if missing:
         raise failure(op, f"the extent of loop dimension d{missing[0]} does not follow from the operands")
     return [sizes[d] for d in range(maps[0].num_dims)]
 
 
-def spread(op: Op, array: np.ndarray, map: AffineMap, sizes: Sequence[int], *, writeable: bool = False) -> np.ndarray:
+def spread(
+    op: Op, array: np.ndarray, map: AffineMap, sizes: Sequence[int], *, writeable: bool = False
+) -> np.ndarray:
     """The elements that `map` selects, one axis a loop dimension (of 1 where the map does not read it).
 
     A view where the map is linear, else a copy; raises where an index leaves the array.
@@ -51,7 +59,9 @@ def spread(op: Op, array: np.ndarray, map: AffineMap, sizes: Sequence[int], *, w
         ends = [sorted((0, f * (sizes[d] - 1))) for d, f in factors.items()]
         low, high = constant + sum(e[0] for e in ends), constant + sum(e[1] for e in ends)
         if low < 0 or high >= extent:
-            raise failure(op, f"{map.results[axis]} runs from {low} to {high} in dimension {axis}, of {extent} elements")
+            raise failure(
+                op, f"{map.results[axis]} runs from {low} to {high} in dimension {axis}, of {extent} elements"
+            )
         for d, factor in factors.items():
             strides[d] += factor * array.strides[axis]
     start = array[(*(slice(constant, None) for _, constant in linear), ...)]  # type: ignore[misc]

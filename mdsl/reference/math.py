@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from mdsl.ir.core import Op
-from mdsl.reference.numbers import erf, fma
+from mdsl.reference.numbers import erf, fma, ignoring_op
 from mdsl.reference.registry import SEMANTICS, semantics
 
 
@@ -36,7 +36,7 @@ UNARY = {
     "math.round": _round,
     "math.roundeven": np.rint,
 }
-SEMANTICS.update({name: (lambda f: lambda op, x: f(x))(f) for name, f in UNARY.items()})
+SEMANTICS.update({name: ignoring_op(f) for name, f in UNARY.items()})
 
 
 @semantics("math.absi")

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from mdsl.dialects.memref import GetGlobal, Global, SubView, memref_type
+from mdsl.dialects.mvm import Constant
 from mdsl.ir.core import Op
 from mdsl.ir.types import DYNAMIC, dtype_of
 from mdsl.reference.evaluator import Scope
@@ -30,8 +31,8 @@ def dealloc(op: Op, memory: np.ndarray) -> None:
     """Nothing: the memory lives as long as something refers to it."""
 
 
-@structured("memref.get_global")
-def get_global(scope: Scope, op: GetGlobal) -> np.ndarray:
+@structured("memref.get_global", "mvm.constant")
+def get_global(scope: Scope, op: GetGlobal | Constant) -> np.ndarray:
     known = scope.evaluator.globals
     if op.symbol not in known:
         definition = scope.evaluator.symbol(op, op.symbol)
@@ -79,8 +80,10 @@ def subview(scope: Scope, op: SubView, source: np.ndarray, *_: Any) -> np.ndarra
 
 @semantics("memref.collapse_shape", "memref.expand_shape")
 def reshape(op: Op, source: np.ndarray, *_: Any) -> np.ndarray:
-    # copy=False: a copy would not alias; NumPy raises ValueError where the layout needs one.
-    return np.reshape(source, memref_type(op.results[0]).shape, copy=False)
+    view = source.reshape(memref_type(op.results[0]).shape)
+    if view.size and not np.may_share_memory(view, source):
+        raise failure(op, f"memory with strides of {source.strides} bytes cannot be seen in one piece")
+    return view
 
 
 @semantics("memref.view")

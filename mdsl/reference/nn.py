@@ -122,7 +122,9 @@ def _saturated(x: Array, target: np.dtype) -> Array:
     """Whole numbers as integers: the nearest one that exists, 0 for NaN."""
     low, high = np.iinfo(target).min, np.iinfo(target).max
     inside = (x > low) & (x < high)  # `high` itself may round up as a float
-    return np.select([inside, x >= high, x <= low], [np.where(inside, x, 0).astype(target), high, low], 0).astype(target)
+    return np.select(
+        [inside, x >= high, x <= low], [np.where(inside, x, 0).astype(target), high, low], 0
+    ).astype(target)
 
 
 # Reductions -----------------------------------------------------------------------------------------------

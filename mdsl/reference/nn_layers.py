@@ -56,7 +56,9 @@ def conv2d(op: nn.Conv2d, x: Array, weight: Array, bias: Array | None = None) ->
 @semantics("nn.max_pool2d")
 def max_pool2d(op: nn.MaxPool2d, x: Array) -> Array:
     lowest = -np.inf if is_float_dtype(x.dtype) else np.iinfo(x.dtype).min
-    windows = _windows(op, _channels_first(op, wide(x)), tuple(op.attr("kernel")), lowest, op.attr("ceil_mode"))
+    windows = _windows(
+        op, _channels_first(op, wide(x)), tuple(op.attr("kernel")), lowest, op.attr("ceil_mode")
+    )
     return narrow(op, _in_layout(op, windows.max(axis=(4, 5))))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,14 @@ def fma(a: Any, b: Any, c: Any) -> Any:
     """
     dtype = np.asarray(a).dtype
     wide = np.longdouble if dtype == np.float64 else np.float64
-    return (np.asarray(a).astype(wide) * np.asarray(b).astype(wide) + np.asarray(c).astype(wide)).astype(dtype)[()]
+    return (np.asarray(a).astype(wide) * np.asarray(b).astype(wide) + np.asarray(c).astype(wide)).astype(
+        dtype
+    )[()]
+
+
+def ignoring_op(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The meaning of an op that is a function of its operands only."""
+    return lambda op, *operands: function(*operands)
 
 
 def is_float_dtype(dtype: np.dtype) -> bool:

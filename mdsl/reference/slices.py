@@ -26,7 +26,9 @@ def region_of(op: SliceLike, shape: Sequence[int], values: Mapping[Value, Any]) 
 def _slice(op: Op, axis: int, extent: int, offset: int, size: int, stride: int) -> slice:
     last = offset + (size - 1) * stride
     if size < 0 or stride < 1 or offset < 0 or (size > 0 and last >= extent):
-        raise failure(op, f"[{offset}] [{size}] [{stride}] leaves dimension {axis}, which has {extent} elements")
+        raise failure(
+            op, f"[{offset}] [{size}] [{stride}] leaves dimension {axis}, which has {extent} elements"
+        )
     return slice(offset, max(last + 1, offset), stride)
 
 
@@ -55,4 +57,6 @@ def check_indices(op: Op, shape: Sequence[int], indices: Sequence[Any]) -> None:
         else:
             inside = 0 <= index < extent
         if not inside:
-            raise failure(op, f"index {index} is out of bounds for dimension {axis}, which has {extent} elements")
+            raise failure(
+                op, f"index {index} is out of bounds for dimension {axis}, which has {extent} elements"
+            )

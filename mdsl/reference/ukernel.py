@@ -21,5 +21,9 @@ def dispatch(scope: Scope, op: Op, *operands: Any) -> tuple[Any, ...]:
     if not isinstance(callee, UkernelFunc):
         raise failure(op, f"@{op.attr('callee')} is not a micro-kernel")
     count = len(callee.body.args)
-    calls = [operands[i : i + count] for i in range(0, len(operands), count)] if count else [()] * op.attr("batch")
+    calls = (
+        [operands[i : i + count] for i in range(0, len(operands), count)]
+        if count
+        else [()] * op.attr("batch")
+    )
     return tuple(result for call in calls for result in scope.evaluator.call(callee, call))

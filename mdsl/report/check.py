@@ -34,7 +34,9 @@ class Check(Hook):
         assert wanted is not None
         difference = first_difference(wanted, results, signature(module)[1])
         if difference:
-            raise MdslError(f"error: pass '{step}' changed the result: {difference} (inputs: seed {self.seed})")
+            raise MdslError(
+                f"error: pass '{step}' changed the result: {difference} (inputs: seed {self.seed})"
+            )
         self.results = results
 
     def _run(self, module: ModuleOp) -> list[np.ndarray]:

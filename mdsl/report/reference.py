@@ -97,7 +97,12 @@ def _field(field: Field) -> list[str]:
         what += ", optional"
     elif field.variadic:
         what = "any number" if field.constraint is ANY else f"any number, each {what}"
-    return [field.kind, f"`{field.name}`", f"{what}; {field.doc}" if field.doc else what, _code(field.default)]
+    return [
+        field.kind,
+        f"`{field.name}`",
+        f"{what}; {field.doc}" if field.doc else what,
+        _code(field.default),
+    ]
 
 
 # Opcodes --------------------------------------------------------------------------------------------------
@@ -123,7 +128,9 @@ def _opcodes() -> Iterator[str]:
         families: dict[str, list[Opcode]] = {}
         for opcode in members:
             families.setdefault(_family(opcode), []).append(opcode)
-        yield from _table(["opcode", "operands", "types", "meaning"], map(_opcode, families, families.values()))
+        yield from _table(
+            ["opcode", "operands", "types", "meaning"], map(_opcode, families, families.values())
+        )
 
 
 def _listing() -> str:
@@ -204,7 +211,9 @@ def _passes() -> Iterator[str]:
     yield from (f"{', '.join(LEVELS)}; a program above it is lowered first, as a note on stderr says.", "")
     yield "What each does is shown on a small program. The diffs are for the target that their command names."
     yield ""
-    rows = [[f"[{p.name}](#{p.name})", p.level or "any", (getdoc(p) or "").partition("\n")[0]] for p in PASSES]
+    rows = [
+        [f"[{p.name}](#{p.name})", p.level or "any", (getdoc(p) or "").partition("\n")[0]] for p in PASSES
+    ]
     yield from _table(["pass", "level", ""], rows)
     for declaration in PASSES:
         yield from _pass(declaration)
@@ -212,7 +221,9 @@ def _passes() -> Iterator[str]:
 
 def _pass(declaration: type[Pass]) -> Iterator[str]:
     yield from (f"## {declaration.name}", "", _prose(getdoc(declaration) or ""), "")
-    rows = [[f"`{f.name.replace('_', '-')}`", _code(f.default), f.metadata["help"]] for f in fields(declaration)]
+    rows = [
+        [f"`{f.name.replace('_', '-')}`", _code(f.default), f.metadata["help"]] for f in fields(declaration)
+    ]
     if rows:
         yield from _table(["option", "default", ""], rows)
     path = ROOT / "examples" / "passes" / f"{declaration.name}.mir"
@@ -223,7 +234,9 @@ def _pass(declaration: type[Pass]) -> Iterator[str]:
 def _diff(command: str) -> str:
     """What `mdsl opt --diff` prints for `command`."""
     program, action, *words = shlex.split(command)
-    assert (program, action, "--diff" in words) == ("mdsl", "opt", True), f"not a command that shows a diff: {command}"
+    assert (program, action, "--diff" in words) == ("mdsl", "opt", True), (
+        f"not a command that shows a diff: {command}"
+    )
     targets = [word.partition("=")[2] for word in words if word.startswith("--target=")]
     target = Target.parse(targets[0] if targets else "host")
     flags = [word for word in words[:-1] if word != "--diff" and not word.startswith("--target=")]

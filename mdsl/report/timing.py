@@ -22,7 +22,9 @@ class Timing(Hook):
         """A table in milliseconds."""
         total = sum(seconds for _, seconds in self.rows)
         rows = [*self.rows, ("total", total)]
-        return "".join(f"{1e3 * seconds:10.2f} ms {_share(seconds, total)}  {name}\n" for name, seconds in rows)
+        return "".join(
+            f"{1e3 * seconds:10.2f} ms {_share(seconds, total)}  {name}\n" for name, seconds in rows
+        )
 
 
 def _share(seconds: float, total: float) -> str:

@@ -18,7 +18,6 @@ import re
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-
 from mdsl.ir.attributes import (
     ArrayAttr,
     Attribute,
@@ -122,7 +121,9 @@ class _Parts:
         present = (
             self.cursor.sees(first[1])
             if first[0] == "literal"
-            else self.cursor.sees_token("VALUE" if _field(self.declaration, first[1]).kind == "operand" else "SYMBOL")
+            else self.cursor.sees_token(
+                "VALUE" if _field(self.declaration, first[1]).kind == "operand" else "SYMBOL"
+            )
         )
         if present:
             self.read(format)
@@ -187,7 +188,9 @@ class _Parts:
     def _flat(self) -> list[Value]:
         if self.flat is not None:
             return self.flat
-        return [v for f in self.declaration.fields if f.kind == "operand" for v in self.operands.get(f.name, [])]
+        return [
+            v for f in self.declaration.fields if f.kind == "operand" for v in self.operands.get(f.name, [])
+        ]
 
     def build(self) -> Op:
         declaration = self.declaration
@@ -273,7 +276,11 @@ def _write_field(op: Op, printer: Printer, field: Field) -> None:
     value = op.attributes.get(field.name, field.default)
     if field.name == "sym_name" and isinstance(value, StringAttr):
         printer.token(str(SymbolRefAttr(value.value)))
-    elif isinstance(value, StringAttr) and re.fullmatch(r"[A-Za-z_]\w*", value.value) and field.constraint is not TYPE:
+    elif (
+        isinstance(value, StringAttr)
+        and re.fullmatch(r"[A-Za-z_]\w*", value.value)
+        and field.constraint is not TYPE
+    ):
         printer.token(value.value)
     elif isinstance(value, ArrayAttr):
         printer.token(plain_number(value))
@@ -303,6 +310,12 @@ def plain_number(attr: Attribute) -> str:
     return str(attr)
 
 
-
-
-__all__ = ["DYNAMIC_INDEX", "UNIFORM", "dictionary", "directives", "parse_custom", "plain_number", "print_custom"]
+__all__ = [
+    "DYNAMIC_INDEX",
+    "UNIFORM",
+    "dictionary",
+    "directives",
+    "parse_custom",
+    "plain_number",
+    "print_custom",
+]

@@ -45,7 +45,7 @@ from mdsl.ir.types import (
     i64,
 )
 from mdsl.syntax.errors import Source, SyntaxError_
-from mdsl.syntax.grammar import Node, parse_tree
+from mdsl.syntax.grammar import Node, first_token, parse_tree
 from mdsl.syntax.resources import Resources
 
 _BOOLS = {"true": 1, "false": 0}
@@ -61,8 +61,10 @@ class AttributeReader:
         self.aliases: dict[str, Attribute] = {}
 
     def error(self, message: str, node: Node) -> SyntaxError_:
-        token = node if isinstance(node, Token) else next(iter(node.scan_values(lambda _: True)), None) if node else None
-        offset, length = (token.start_pos or 0, len(token)) if token is not None else (len(self.source.text.rstrip()), 1)
+        token = first_token(node)
+        offset, length = (
+            (token.start_pos or 0, len(token)) if token is not None else (len(self.source.text.rstrip()), 1)
+        )
         return SyntaxError_(message, self.source, offset, length)
 
     def define(self, tree: Tree[Token]) -> None:
@@ -198,7 +200,9 @@ class AttributeReader:
         if not -(1 << bits - 1) <= value < 1 << bits:
             raise self.error(f"{text} does not fit in {type}", token)
         # `255 : i8` names the same bits as `-1 : i8`.
-        return IntegerAttr(value - (1 << bits) if value >= 1 << max(bits - 1, 1) and bits > 1 else value, type)
+        return IntegerAttr(
+            value - (1 << bits) if value >= 1 << max(bits - 1, 1) and bits > 1 else value, type
+        )
 
     def _float(self, token: Token, type: FloatType) -> float:
         text = str(token)
@@ -239,7 +243,7 @@ class AttributeReader:
         try:
             data = bytes.fromhex(text.removeprefix("0x"))
         except ValueError:
-            raise self.error("dense data in a string is written in hexadecimal, \"0x...\"", token) from None
+            raise self.error('dense data in a string is written in hexadecimal, "0x..."', token) from None
         if len(data) != type.nbytes:
             raise self.error(f"{len(data)} bytes of data for {type}, which has {type.nbytes}", token)
         return DenseAttr(np.frombuffer(data, dtype_of(type.element)).reshape(type.shape), type)
@@ -299,8 +303,8 @@ class AttributeReader:
     def _map(self, token: Token) -> affine.AffineMap:
         tree = parse_tree(self.source, "affine_map", str(token), token.start_pos or 0)
         words = [str(c) for c in tree.children if isinstance(c, Token) and c.type == "WORD"]
-        header = str(token).split("->")[0]
-        num_symbols = len(header.split("[")[1].split("]")[0].split(",")) if "[" in header and header.split("[")[1].strip("] )") else 0
+        between = str(token).split("->")[0].partition("[")[2].partition("]")[0]  # the symbols, as written
+        num_symbols = between.count(",") + 1 if between.strip() else 0
         dims, symbols = words[: len(words) - num_symbols], words[len(words) - num_symbols :]
         names: dict[str, affine.AffineExpr] = {n: affine.Dim(i) for i, n in enumerate(dims)}
         names.update({n: affine.Sym(i) for i, n in enumerate(symbols)})

@@ -11,7 +11,7 @@ from mdsl.ir.attributes import ArrayAttr, Attribute, DictAttr, Location
 from mdsl.ir.core import Region, Value
 from mdsl.ir.types import DYNAMIC, FunctionType, ShapedType, Type
 from mdsl.syntax.errors import SyntaxError_
-from mdsl.syntax.grammar import Node
+from mdsl.syntax.grammar import Node, first_token
 
 if TYPE_CHECKING:
     from mdsl.syntax.parser import Parser
@@ -47,10 +47,13 @@ class Cursor:
         return isinstance(self.piece, Token) and self.piece.type in types
 
     def fail(self, expected: str) -> SyntaxError_:
-        piece = self.piece
-        token = piece if isinstance(piece, Token) else next(iter(piece.scan_values(lambda _: True)), None) if piece else None
+        token = first_token(self.piece)
         if token is None:
-            last = [t for p in self.pieces[: self.at] for t in (p.scan_values(lambda _: True) if isinstance(p, Tree) else [p])]
+            last = [
+                t
+                for p in self.pieces[: self.at]
+                for t in (p.scan_values(lambda _: True) if isinstance(p, Tree) else [p])
+            ]
             after = next((t for t in reversed(last) if isinstance(t, Token)), self.anchor)
             place = (after.start_pos or 0) + len(after)
             return SyntaxError_(f"expected {expected} after '{after}'", self.parser.source, place)
@@ -71,8 +74,7 @@ class Cursor:
     def end(self, what: str) -> None:
         """Nothing may be left."""
         if self.at < len(self.pieces):
-            piece = self.piece
-            token = piece if isinstance(piece, Token) else next(iter(piece.scan_values(lambda _: True)), self.anchor) if piece else self.anchor
+            token = first_token(self.piece) or self.anchor
             raise self.parser.error(f"unexpected '{token}' after {what}", token)
 
     def token(self, type: str, what: str) -> Token:
@@ -88,7 +90,7 @@ class Cursor:
         if not isinstance(piece, Tree) or not self.sees(bracket):
             raise self.fail(f"'{bracket}'")
         self.at += 1
-        return Cursor(self.parser, piece.children, next(iter(piece.scan_values(lambda _: True)), self.anchor))
+        return Cursor(self.parser, piece.children, first_token(piece) or self.anchor)
 
     def many(self, read: Callable[[Cursor], T]) -> list[T]:
         """`read` separated by commas, up to the end of this cursor."""
@@ -152,6 +154,12 @@ class Cursor:
         """`type` or `(type, ...)`."""
         return self.group("(").many(Cursor.type) if self.sees("(") else [self.type()]
 
+    def result_types(self) -> list[tuple[Type, dict[str, Attribute]]]:
+        """`type` or `(type {attrs}, ...)`."""
+        if not self.sees("("):
+            return [(self.type(), {})]
+        return self.group("(").many(lambda inner: (inner.type(), inner.dictionary()))
+
     def function_type(self) -> FunctionType:
         inputs = self.group("(").many(Cursor.type)
         self.expect("->")
@@ -159,13 +167,14 @@ class Cursor:
 
     def typed(self, values: Sequence[Value], types: Sequence[Type], start: int) -> None:
         """Checks the written `types` against the `values`; `start` is where the types begin."""
-        anchor = self.pieces[start] if start < len(self.pieces) else None
-        token = anchor if isinstance(anchor, Token) else next(iter(anchor.scan_values(lambda _: True)), self.anchor) if anchor else self.anchor
+        token = (first_token(self.pieces[start]) if start < len(self.pieces) else None) or self.anchor
         if len(values) != len(types):
             raise self.parser.error(f"{len(values)} operands, but {len(types)} operand types", token)
         for value, type in zip(values, types, strict=True):
             if value.type != type:
-                raise self.parser.error(f"%{value.name} is of type {value.type}, but {type} is written here", token)
+                raise self.parser.error(
+                    f"%{value.name} is of type {value.type}, but {type} is written here", token
+                )
 
     def attribute(self, implied: ShapedType | None = None) -> Attribute:
         """Any attribute; a number takes the type that follows it behind a colon.

@@ -34,7 +34,9 @@ class SyntaxError_(MdslError):
         marks = "^" * max(1, min(length, len(text) - self.column + 1))
         # Tabs stay tabs under the line, so that the caret stands under its character.
         indent = "".join("\t" if c == "\t" else " " for c in text[: self.column - 1])
-        super().__init__(f"{source.name}:{self.line}:{self.column}: error: {message}\n{text}\n{indent}{marks}")
+        super().__init__(
+            f"{source.name}:{self.line}:{self.column}: error: {message}\n{text}\n{indent}{marks}"
+        )
 
 
 def nearest(word: str, known: list[str]) -> str:

@@ -50,11 +50,24 @@ def lark() -> Lark:
     tables = disk.get(key)
     if tables is not None:
         return Lark.load(BytesIO(tables))
-    parser = Lark(text, parser="lalr", lexer="contextual", start=["file", "shaped_type", "affine_map"], maybe_placeholders=True)
+    parser = Lark(
+        text,
+        parser="lalr",
+        lexer="contextual",
+        start=["file", "shaped_type", "affine_map"],
+        maybe_placeholders=True,
+    )
     buffer = BytesIO()
     parser.save(buffer)
     disk.put(key, buffer.getvalue())
     return parser
+
+
+def first_token(node: Node) -> Token | None:
+    """Where a piece of the tree begins; None for an empty one."""
+    if isinstance(node, Tree):
+        return next(iter(node.scan_values(lambda _: True)), None)
+    return node
 
 
 def parse_tree(source: Source, start: str = "file", text: str | None = None, offset: int = 0) -> Tree[Token]:
@@ -67,7 +80,12 @@ def parse_tree(source: Source, start: str = "file", text: str | None = None, off
 
 def _readable(error: UnexpectedInput, source: Source, offset: int) -> SyntaxError_:
     place = offset + max(error.pos_in_stream or 0, 0)
-    expected: Any = getattr(error, "accepts", None) or getattr(error, "expected", None) or getattr(error, "allowed", None) or ()
+    expected: Any = (
+        getattr(error, "accepts", None)
+        or getattr(error, "expected", None)
+        or getattr(error, "allowed", None)
+        or ()
+    )
     names = sorted({_READABLE[name] for name in expected if name in _READABLE})
     wanted = f"expected {' or '.join(names)}" if 0 < len(names) <= 4 else "unexpected text"
     if isinstance(error, UnexpectedToken) and error.token.type == "$END":

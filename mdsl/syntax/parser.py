@@ -24,8 +24,9 @@ from mdsl.syntax.assembly import parse_custom
 from mdsl.syntax.attributes import AttributeReader
 from mdsl.syntax.cursor import Cursor
 from mdsl.syntax.errors import MdslError, Source, SyntaxError_, nearest
-from mdsl.syntax.grammar import Node, parse_tree
+from mdsl.syntax.grammar import Node, first_token, parse_tree
 
+_OPS = ("custom_op", "generic_op")
 _KEYWORDS = {"return": "func.return", "module": "builtin.module"}
 
 
@@ -83,7 +84,9 @@ class Parser:
     # Messages ---------------------------------------------------------------------------------------------
 
     def error(self, message: str, token: Token | None) -> SyntaxError_:
-        offset, length = (token.start_pos or 0, len(token)) if token is not None else (len(self.source.text.rstrip()), 1)
+        offset, length = (
+            (token.start_pos or 0, len(token)) if token is not None else (len(self.source.text.rstrip()), 1)
+        )
         return SyntaxError_(message, self.source, offset, length)
 
     def at_location(self, error: VerifyError) -> SyntaxError_:
@@ -136,7 +139,9 @@ class Parser:
         entries = {**self._entries(properties), **self._entries(attrs)}
         isolated = "isolated" in declaration.traits
         bodies = [self.region(r, isolated) for r in getattr(regions, "children", []) if r is not None]
-        bodies += [Region() for f in declaration.fields[len(bodies) :] if f.kind == "region"] if not bodies else []
+        bodies += (
+            [Region() for f in declaration.fields[len(bodies) :] if f.kind == "region"] if not bodies else []
+        )
         type = self.attributes.type(type_tree)
         assert isinstance(type, FunctionType)
         self._check_types(operands, type.inputs, values, token)
@@ -145,7 +150,9 @@ class Parser:
         self.spans[op] = (token.start_pos or 0, len(token))
         return op
 
-    def _check_types(self, operands: Sequence[Value], types: Sequence[Type], tokens: Sequence[Token], op: Token) -> None:
+    def _check_types(
+        self, operands: Sequence[Value], types: Sequence[Type], tokens: Sequence[Token], op: Token
+    ) -> None:
         if len(operands) != len(types):
             raise self.error(f"{len(operands)} operands, but {len(types)} operand types", op)
         for value, type, token in zip(operands, types, tokens, strict=True):
@@ -212,16 +219,20 @@ class Parser:
             inner = tree.children[0]
             assert isinstance(inner, Tree)
             tree = inner
-        label = [c for c in tree.children if c is not None and not (isinstance(c, Tree) and c.data in ("custom_op", "generic_op"))]
-        ops = [c for c in tree.children if isinstance(c, Tree) and c.data in ("custom_op", "generic_op")]
+        ops = [c for c in tree.children if isinstance(c, Tree) and c.data in _OPS]
+        label = [c for c in tree.children if c is not None and not (isinstance(c, Tree) and c.data in _OPS)]
         if tree.data == "dict" and label:
-            raise self.error("expected a region, got a dictionary", _first_token(tree))
+            raise self.error("expected a region, got a dictionary", first_token(tree))
         if not args and label:
             pairs = label[1:]
-            args = [(_token(v), self.attributes.type(t)) for v, t in zip(pairs[::2], pairs[1::2], strict=True)]
+            args = [
+                (_token(v), self.attributes.type(t)) for v, t in zip(pairs[::2], pairs[1::2], strict=True)
+            ]
         return self._block(args, ops, isolated)
 
-    def _block(self, args: Sequence[tuple[Token, Type]], ops: Sequence[Tree[Token]], isolated: bool) -> Region:
+    def _block(
+        self, args: Sequence[tuple[Token, Type]], ops: Sequence[Tree[Token]], isolated: bool
+    ) -> Region:
         outer = self.scopes[-1]
         self.scopes.append({} if isolated else outer)
         self.local.append([])
@@ -241,15 +252,16 @@ def _token(node: Node) -> Token:
     return node
 
 
-def _first_token(tree: Tree[Token]) -> Token | None:
-    return next(iter(tree.scan_values(lambda _: True)), None)
-
-
 def unit_entries(tree: Tree[Token]) -> dict[str, Attribute] | None:
     """`{dialect.flag}` was read as a region with one bare op: as the attribute that it means."""
     if tree.data == "region_body" and len(tree.children) == 1:
         op = tree.children[0]
-        if isinstance(op, Tree) and op.data == "custom_op" and op.children[0] is None and len(op.children) == 2:
+        if (
+            isinstance(op, Tree)
+            and op.data == "custom_op"
+            and op.children[0] is None
+            and len(op.children) == 2
+        ):
             name = op.children[1]
             assert isinstance(name, Tree)
             return {str(name.children[0]): UnitAttr()}

@@ -134,6 +134,11 @@ class Printer:
         extra = [f" {self.attributes(a)}" if a else "" for a in attrs] or [""] * len(parts)
         return f"({', '.join(p + e for p, e in zip(parts, extra, strict=True))})"
 
+    def result_types(self, types: Sequence[Type], attrs: Sequence[Mapping[str, Attribute]]) -> str:
+        """`type` or `(type {attrs}, ...)`."""
+        parts = [f"{t} {self.attributes(a)}" if a else str(t) for t, a in zip(types, attrs, strict=True)]
+        return parts[0] if len(parts) == 1 and not any(attrs) else f"({', '.join(parts)})"
+
     def region(self, region: Region, *, label: bool = False, implicit_end: bool = False) -> None:
         """`{ ... }` over several lines; `label` writes the block's arguments as `^bb0(...)`.
 
@@ -154,7 +159,12 @@ class Printer:
     @staticmethod
     def is_bare(op: Op) -> bool:
         """True for a terminator that says nothing: no operands, no attributes, nothing in its body."""
-        return op.has("terminator") and not op.operands and not op.attributes and all(r.block.first is None for r in op.regions)
+        return (
+            op.has("terminator")
+            and not op.operands
+            and not op.attributes
+            and all(r.block.first is None for r in op.regions)
+        )
 
     def _flush(self) -> None:
         self.lines.append("  " * self.indent + "".join(self.parts))
@@ -187,7 +197,10 @@ class Printer:
                 self._generic_region(region, label=op.has("no-terminator") and region.block.first is None)
             self.parts.append(")")
         if op.attributes:
-            entries = [name_of_key(k) if isinstance(v, UnitAttr) else f"{name_of_key(k)} = {v}" for k, v in op.attributes.items()]
+            entries = [
+                name_of_key(k) if isinstance(v, UnitAttr) else f"{name_of_key(k)} = {v}"
+                for k, v in op.attributes.items()
+            ]
             self.token(f"{{{', '.join(entries)}}}")
         self.token(f": {self.function_type(op)}")
 

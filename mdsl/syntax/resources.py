@@ -11,7 +11,7 @@ import numpy as np
 
 from mdsl.ir.attributes import DenseResourceAttr, Resource
 from mdsl.ir.core import Op
-from mdsl.ir.types import ShapedType, dtype_of, type_of_dtype
+from mdsl.ir.types import FLOATS, INTEGERS, SCALARS, ShapedType, dtype_of, i1, index, type_of_dtype
 from mdsl.syntax.errors import MdslError, Source, SyntaxError_, nearest
 
 _ALIGNMENT = b"\x40\x00\x00\x00"  # MLIR's blobs start with their alignment, 64, as a little-endian i32
@@ -33,7 +33,9 @@ class Resources:
             try:
                 data = bytes.fromhex(match[2][2:])
             except ValueError:
-                raise SyntaxError_(f"resource {name} is not whole bytes", self.source, offset + match.start(2)) from None
+                raise SyntaxError_(
+                    f"resource {name} is not whole bytes", self.source, offset + match.start(2)
+                ) from None
             self.section[name] = data[4:]
 
     @cached_property
@@ -76,18 +78,18 @@ def load_weights(path: Path) -> dict[str, np.ndarray]:
             if size > total - 8:
                 raise ValueError("the header is longer than the file")
             header = json.loads(file.read(size))
-        mapped = np.memmap(path, np.uint8, "r", offset=8 + size) if total > 8 + size else np.zeros(0, np.uint8)
+        mapped = (
+            np.memmap(path, np.uint8, "r", offset=8 + size) if total > 8 + size else np.zeros(0, np.uint8)
+        )
         return {name: _view(mapped, entry) for name, entry in header.items() if name != "__metadata__"}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise MdslError(f"{path}: error: not a readable .safetensors file: {error}") from None
 
 
-_SAFETENSORS = {"F64": "f64", "F32": "f32", "F16": "f16", "BF16": "bf16", "I64": "i64", "I32": "i32", "I16": "i16", "I8": "i8", "BOOL": "i1"}
+_SAFETENSORS = {str(t).upper(): str(t) for t in (*FLOATS, *INTEGERS) if t not in (i1, index)} | {"BOOL": "i1"}
 
 
 def _view(mapped: np.ndarray, entry: dict[str, object]) -> np.ndarray:
-    from mdsl.ir.types import SCALARS
-
     start, end = entry["data_offsets"]  # type: ignore[misc]
     dtype = dtype_of(SCALARS[_SAFETENSORS[str(entry["dtype"])]])
     if not 0 <= start <= end <= mapped.size:

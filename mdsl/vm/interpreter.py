@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from llvmlite import ir
 
+from mdsl import cache
 from mdsl.bytecode.isa import OPCODES, Opcode, Operand
 from mdsl.bytecode.machine import (
     I8,
@@ -29,7 +30,6 @@ from mdsl.bytecode.machine import (
 )
 from mdsl.bytecode.module import Argument, BufferArgument, Function
 from mdsl.bytecode.structure import Step, resolve
-from mdsl import cache
 from mdsl.codegen import native
 from mdsl.codegen.target import Target
 from mdsl.vm.memory import ARGUMENTS_BYTES, ENTRY, NULL_BUFFER, KernelProfile, buffer_slot

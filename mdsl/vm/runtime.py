@@ -18,8 +18,8 @@ import os
 from collections.abc import Callable
 from functools import cache
 
-from mdsl.bytecode.machine import Context
 from mdsl import cache as object_cache
+from mdsl.bytecode.machine import Context
 from mdsl.codegen import native
 from mdsl.codegen.target import Target
 from mdsl.vm.memory import LINE_WORDS, Job

@@ -35,7 +35,9 @@ Y = np.maximum(X @ W, 0)
 
 
 @pytest.mark.parametrize("engine", ["vm", "jit", "reference"])
-@pytest.mark.parametrize("settings", [{}, {"ukernels": False}, {"unroll_dispatch": 2}, {"pipeline": "tile{sizes=[2,16]}"}], ids=str)
+@pytest.mark.parametrize(
+    "settings", [{}, {"ukernels": False}, {"unroll_dispatch": 2}, {"pipeline": "tile{sizes=[2,16]}"}], ids=str
+)
 def test_every_engine_and_setting_agrees(engine: str, settings: dict[str, object]) -> None:
     program = mdsl.compile(TEXT, engine=engine, **settings)
     np.testing.assert_allclose(program(X, W), Y, rtol=1e-5, atol=1e-5)
@@ -44,7 +46,10 @@ def test_every_engine_and_setting_agrees(engine: str, settings: dict[str, object
 
 def test_signature() -> None:
     program = mdsl.compile(TEXT)
-    assert [(s.name, s.dtype, s.shape) for s in program.inputs] == [("x", "f32", (4, 8)), ("w", "f32", (8, 16))]
+    assert [(s.name, s.dtype, s.shape) for s in program.inputs] == [
+        ("x", "f32", (4, 8)),
+        ("w", "f32", (8, 16)),
+    ]
     assert [(s.name, s.dtype, s.shape) for s in program.outputs] == [("y", "f32", (4, 16))]
     assert repr(program) == "<Executable (x: 4x8xf32, w: 8x16xf32) -> (y: 4x16xf32), engine vm, threads 1>"
 
@@ -69,7 +74,10 @@ def test_sources(tmp_path: Path) -> None:
 def test_save_and_load(tmp_path: Path, engine: str) -> None:
     mdsl.compile(TEXT, engine=engine).save(tmp_path / "net.mbc")
     assert [p.name for p in tmp_path.iterdir()] == ["net.mbc"]
-    for program in (mdsl.load(tmp_path / "net.mbc"), mdsl.load(str(tmp_path / "net.mbc"), engine="jit", threads=2)):
+    for program in (
+        mdsl.load(tmp_path / "net.mbc"),
+        mdsl.load(str(tmp_path / "net.mbc"), engine="jit", threads=2),
+    ):
         np.testing.assert_allclose(program(X, W), Y, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(mdsl.compile(tmp_path / "net.mbc")(X, W), Y, rtol=1e-5, atol=1e-5)
 
@@ -92,7 +100,9 @@ def test_calls_from_several_threads() -> None:
 def test_an_array_that_is_not_contiguous_is_copied() -> None:
     wide = np.zeros((4, 16), np.float32)
     wide[:, ::2] = X
-    np.testing.assert_allclose(mdsl.compile(TEXT)(wide[:, ::2], np.asfortranarray(W)), Y, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        mdsl.compile(TEXT)(wide[:, ::2], np.asfortranarray(W)), Y, rtol=1e-5, atol=1e-5
+    )
 
 
 def test_opt_returns_a_new_module() -> None:
@@ -109,7 +119,10 @@ def test_opt_returns_a_new_module() -> None:
         (lambda p: p(X, W, X), r"got 3 inputs; the program takes x: 4x8xf32"),
         (lambda p: p(X, v=W), r"no input 'v'"),
         (lambda p: p(X, x=X), r"input 'x' was given twice"),
-        (lambda p: p(X.astype(np.float64), W), r"input 'x' must be 4x8xf32, got an array of dtype float64; .*astype\('float32'\)"),
+        (
+            lambda p: p(X.astype(np.float64), W),
+            r"input 'x' must be 4x8xf32, got an array of dtype float64; .*astype\('float32'\)",
+        ),
         (lambda p: p(X.T, W), r"input 'x' must be 4x8xf32, got an array of shape 8x4"),
     ],
 )
@@ -136,10 +149,17 @@ def test_wrong_settings(arguments: dict[str, object], message: str) -> None:
 
 def test_unknown_dimensions_are_refused() -> None:
     text = "func.func @main(%x: tensor<?x8xf32>) -> tensor<?x8xf32> {\n  return %x : tensor<?x8xf32>\n}\n"
-    with pytest.raises(mdsl.MdslError, match="input %x is tensor<.x8xf32>: a program's dimensions must be known"):
+    with pytest.raises(
+        mdsl.MdslError, match="input %x is tensor<.x8xf32>: a program's dimensions must be known"
+    ):
         mdsl.compile(text)
 
 
 def test_import_is_light() -> None:
     code = "import sys, mdsl; print([m for m in ('numpy', 'llvmlite', 'lark') if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout.strip() == "[]"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+        ).stdout.strip()
+        == "[]"
+    )

@@ -141,10 +141,18 @@ def test_weights() -> None:
     weights = Path("net.safetensors")
     header = b'{"weigth":{"dtype":"F32","shape":[4,8],"data_offsets":[0,128]}}'
     weights.write_bytes(len(header).to_bytes(8, "little") + header + bytes(128))
-    refused("run", "net.mir", message=r"net\.mir:2:\d+: error: no tensor 'weight' in .*net\.safetensors; did you mean 'weigth'\?")
+    refused(
+        "run",
+        "net.mir",
+        message=r"net\.mir:2:\d+: error: no tensor 'weight' in .*net\.safetensors; did you mean 'weigth'\?",
+    )
     header = b'{"weight":{"dtype":"F32","shape":[8,4],"data_offsets":[0,128]}}'
     weights.write_bytes(len(header).to_bytes(8, "little") + header + bytes(128))
-    refused("run", "net.mir", message=r"net\.mir:2:\d+: error: resource 'weight' is a tensor<8x4xf32>, not a tensor<4x8xf32>")
+    refused(
+        "run",
+        "net.mir",
+        message=r"net\.mir:2:\d+: error: resource 'weight' is a tensor<8x4xf32>, not a tensor<4x8xf32>",
+    )
     weights.write_bytes(len(header).to_bytes(8, "little") + header + bytes(100))
     refused("run", "net.mir", message=r"net\.safetensors: error: not a readable \.safetensors file")
     weights.write_bytes(b"short")

@@ -50,7 +50,15 @@ def test_opt_without_passes_prints_the_canonical_form(net: Path) -> None:
 
 
 def test_opt_runs_passes_in_the_order_given(net: Path) -> None:
-    result = mdsl("opt", net, "--lower-nn", "--diff", "--tile=2x16", "--fuse", "--pass-pipeline=canonicalize,outline-ukernels")
+    result = mdsl(
+        "opt",
+        net,
+        "--lower-nn",
+        "--diff",
+        "--tile=2x16",
+        "--fuse",
+        "--pass-pipeline=canonicalize,outline-ukernels",
+    )
     headers = [line for line in result.stdout.splitlines() if line.startswith("--- ")]
     assert headers == ["--- before lower-nn", "--- before tile{sizes=[2,16]}", "--- before outline-ukernels"]
     assert "note: pass 'fuse' changed nothing" in result.stderr
@@ -58,12 +66,17 @@ def test_opt_runs_passes_in_the_order_given(net: Path) -> None:
 
 def test_opt_lowers_as_far_as_a_pass_needs(net: Path) -> None:
     result = mdsl("opt", "--unroll-dispatch=2", net, "--diff")
-    assert "pass 'unroll-dispatch' works on the kernels level; ran the standard passes down to it first: inline, " in result.stderr
+    assert (
+        "pass 'unroll-dispatch' works on the kernels level; ran the standard passes down to it first: inline, "
+        in result.stderr
+    )
     assert "--- before tile" not in result.stdout
 
 
 def test_opt_watches(net: Path) -> None:
-    result = mdsl("opt", "--canonicalize", "--lower-nn", "--check-each", "--timing", "--print-ir-after-all", net)
+    result = mdsl(
+        "opt", "--canonicalize", "--lower-nn", "--check-each", "--timing", "--print-ir-after-all", net
+    )
     assert "// ---- IR after canonicalize ----" in result.stderr
     assert "100.0 %  total" in result.stderr
     assert "linalg." in result.stdout
@@ -88,12 +101,20 @@ def test_compile_dis_and_run(net: Path) -> None:
     assert mdsl("compile", net).exit_code == 0
     assert (net.parent / "net.mbc").exists()
     listing = mdsl("dis", "net.mbc").stdout
-    assert "function @main(x: tensor<4x8xf32>) -> (y: tensor<4x16xf32>) {" in listing and "ukernel.func" in listing
+    assert (
+        "function @main(x: tensor<4x8xf32>) -> (y: tensor<4x16xf32>) {" in listing
+        and "ukernel.func" in listing
+    )
     assert "ukernel.func" not in mdsl("dis", "net.mbc", "--no-kernels").stdout
-    assert mdsl("run", "net.mbc", "--input", "4x8xf32=1").stdout == mdsl("run", net, "--input", "4x8xf32=1").stdout
+    assert (
+        mdsl("run", "net.mbc", "--input", "4x8xf32=1").stdout
+        == mdsl("run", net, "--input", "4x8xf32=1").stdout
+    )
 
 
-@pytest.mark.parametrize(("emit", "word"), [("mir", "vm.func"), ("llvm", "define void @"), ("asm", ".globl")])
+@pytest.mark.parametrize(
+    ("emit", "word"), [("mir", "mvm.func"), ("llvm", "define void @"), ("asm", ".globl")]
+)
 def test_compile_to_text(net: Path, emit: str, word: str) -> None:
     assert word in mdsl("compile", net, f"--emit={emit}", "--target=avx2").stdout
     assert [p.name for p in net.parent.iterdir()] == ["net.mir"]
@@ -101,7 +122,14 @@ def test_compile_to_text(net: Path, emit: str, word: str) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [[], ["--engine=jit"], ["--engine=reference"], ["--threads=2"], ["--no-ukernels"], ["--unroll-dispatch=2"]],
+    [
+        [],
+        ["--engine=jit"],
+        ["--engine=reference"],
+        ["--threads=2"],
+        ["--no-ukernels"],
+        ["--unroll-dispatch=2"],
+    ],
     ids=" ".join,
 )
 def test_run(net: Path, options: list[str]) -> None:
@@ -116,7 +144,16 @@ def test_run(net: Path, options: list[str]) -> None:
 
 def test_run_takes_any_level(net: Path) -> None:
     expected = mdsl("run", net, "--input", "x=4x8xf32=1").stdout
-    for step in ("lower-nn", "fuse", "tile", "outline-ukernels", "bufferize", "plan-memory", "vectorize", "lower-vm"):
+    for step in (
+        "lower-nn",
+        "fuse",
+        "tile",
+        "outline-ukernels",
+        "bufferize",
+        "plan-memory",
+        "vectorize",
+        "lower-vm",
+    ):
         level = net.parent / f"{step}.mir"
         mdsl("opt", f"--{step}", net, "-o", level)
         assert mdsl("run", level, "--input", "x=4x8xf32=1").stdout == expected, step
@@ -151,12 +188,16 @@ def test_help_of_passes_is_that_of_the_classes() -> None:
         assert text.startswith(step.__doc__.partition("\n")[0])
 
 
-@pytest.mark.parametrize("command", [[], ["opt"], ["run"], ["compile"], ["dis"], ["bench"], ["ops"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "command", [[], ["opt"], ["run"], ["compile"], ["dis"], ["bench"], ["ops"]], ids=" ".join
+)
 def test_help_is_fast(command: list[str]) -> None:
     seconds: list[float] = []
     for _ in range(3):
         start = time.perf_counter()
-        done = subprocess.run([*COMMAND, *command, "--help"], capture_output=True, text=True, check=True, cwd=ROOT)
+        done = subprocess.run(
+            [*COMMAND, *command, "--help"], capture_output=True, text=True, check=True, cwd=ROOT
+        )
         seconds.append(time.perf_counter() - start)
         assert "Usage: mdsl" in done.stdout
     assert min(seconds) < 0.3 * 3, "three times the limit: the machine may be busy"

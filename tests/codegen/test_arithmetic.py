@@ -107,7 +107,7 @@ def test_float_unary(op: str, lanes: int | None) -> None:
         same(apply(op, values, result=name, lanes=lanes), expected)
 
 
-def _lanewise(function):  # noqa: ANN001, ANN202
+def _lanewise(function):
     return np.vectorize(function, otypes=[np.float64])
 
 

@@ -1,4 +1,4 @@
-# ruff: noqa: E501  (a table of one-line programs and messages)
+
 """nn: the reference against plain loops and formulas, shape inference, and what the verifier says."""
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ from mdsl.syntax.parser import parse
 RANDOM = np.random.default_rng(7)
 
 
-def compute(kind: type[NnOp], /, *arrays: np.ndarray, result: Type | None = None, **attributes: Any) -> np.ndarray:
+def compute(
+    kind: type[NnOp], /, *arrays: np.ndarray, result: Type | None = None, **attributes: Any
+) -> np.ndarray:
     """What the reference makes of one op; its inferred type is checked against the array."""
     values = [Value(TensorType(a.shape, type_of_dtype(a.dtype))) for a in arrays]
     op = kind(*values, results=None if result is None else [result], **attributes)
@@ -115,7 +117,10 @@ def test_ceil_mode_keeps_a_partial_window_but_none_in_the_padding() -> None:
     assert compute(nn.AvgPool2d, x, **common).ravel().tolist() == [0.5, 2.5, 4]
     padded = {**common, "kernel": [1, 3], "strides": [1, 3], "pads": [0, 1, 0, 1]}
     assert compute(nn.MaxPool2d, x, **padded).ravel().tolist() == [1, 4]
-    assert compute(nn.AvgPool2d, x, count_include_pad=True, **padded).ravel().tolist() == [1 / np.float32(3), 3]
+    assert compute(nn.AvgPool2d, x, count_include_pad=True, **padded).ravel().tolist() == [
+        1 / np.float32(3),
+        3,
+    ]
 
 
 def test_matrix_products() -> None:
@@ -124,12 +129,18 @@ def test_matrix_products() -> None:
     for n, g, i, j, k in product(range(2), range(5), range(3), range(6), range(4)):
         wanted[n, g, i, j] += float(a[n, 0, i, k]) * float(b[g, k, j])
     close(compute(nn.Matmul, a, b), wanted.astype(np.float32))
-    close(compute(nn.Linear, a, np.ascontiguousarray(b[0].T), bias), (wanted[:, :1] + bias).astype(np.float32))
+    close(
+        compute(nn.Linear, a, np.ascontiguousarray(b[0].T), bias), (wanted[:, :1] + bias).astype(np.float32)
+    )
     assert compute(nn.Matmul, a[0, 0, 0], b[0, :, 0]).shape == ()
 
 
 def test_normalisations() -> None:
-    x, scale, shift, mean, variance = normal(2, 3, 4), *(normal(3) for _ in range(3)), RANDOM.random(3).astype(np.float32)
+    x, scale, shift, mean, variance = (
+        normal(2, 3, 4),
+        *(normal(3) for _ in range(3)),
+        RANDOM.random(3).astype(np.float32),
+    )
     y = compute(nn.BatchNorm, x, scale, shift, mean, variance, epsilon=0.1)
     for n, c, i in product(range(2), range(3), range(4)):
         wanted = (x[n, c, i] - mean[c]) / math.sqrt(variance[c] + 0.1) * scale[c] + shift[c]
@@ -171,7 +182,9 @@ def test_unary(kind: type[NnOp], dtype: type) -> None:
     x = RANDOM.uniform(-4, 4, 50).astype(dtype)
     wanted = np.array([FORMULAS[kind](float(v)) for v in x])
     found = compute(kind, x)
-    step = float(ml_dtypes.finfo(dtype).eps)  # rounded once: half a step, and a little for float64's own rounding
+    step = float(
+        ml_dtypes.finfo(dtype).eps
+    )  # rounded once: half a step, and a little for float64's own rounding
     np.testing.assert_allclose(found.astype(np.float64), wanted, rtol=0.51 * step + 1e-13, atol=1e-7)
 
 
@@ -198,7 +211,12 @@ def test_integer_arithmetic(kind: type[NnOp], wanted: list[int]) -> None:
 
 def test_float_arithmetic_broadcasts() -> None:
     a, b = normal(3, 1, 2), np.abs(normal(4, 1)) + 1
-    for kind, f in ((nn.Add, float.__add__), (nn.Div, float.__truediv__), (nn.Sub, float.__sub__), (nn.Mul, float.__mul__)):
+    for kind, f in (
+        (nn.Add, float.__add__),
+        (nn.Div, float.__truediv__),
+        (nn.Sub, float.__sub__),
+        (nn.Mul, float.__mul__),
+    ):
         y = compute(kind, a, b)
         assert y.shape == (3, 4, 2)
         for i, j, k in product(range(3), range(4), range(2)):
@@ -208,7 +226,14 @@ def test_float_arithmetic_broadcasts() -> None:
 
 def test_compare_select_cast() -> None:
     a, b = np.array([1, 2, np.nan], np.float32), np.array([2, 2, np.nan], np.float32)
-    kinds = {"eq": [0, 1, 0], "ne": [1, 0, 1], "lt": [1, 0, 0], "le": [1, 1, 0], "gt": [0, 0, 0], "ge": [0, 1, 0]}
+    kinds = {
+        "eq": [0, 1, 0],
+        "ne": [1, 0, 1],
+        "lt": [1, 0, 0],
+        "le": [1, 1, 0],
+        "gt": [0, 0, 0],
+        "ge": [0, 1, 0],
+    }
     for kind, wanted in kinds.items():
         assert compute(nn.Compare, a, b, kind=kind).tolist() == [bool(w) for w in wanted]
     chosen = compute(nn.Select, np.array([[True], [False]]), np.arange(3), np.array(9))
@@ -225,7 +250,10 @@ def test_compare_select_cast() -> None:
 def test_reduce_and_argmax() -> None:
     x = np.array([[1, 5, 5], [7, 0, -2]], np.float32)
     assert compute(nn.Reduce, x, kind="sum").tolist() == [[16]]
-    assert compute(nn.Reduce, x, kind="mean", axes=[1]).ravel().tolist() == [np.float32(11 / 3), np.float32(5 / 3)]
+    assert compute(nn.Reduce, x, kind="mean", axes=[1]).ravel().tolist() == [
+        np.float32(11 / 3),
+        np.float32(5 / 3),
+    ]
     assert compute(nn.Reduce, x, kind="max", axes=[-2], keepdims=False).tolist() == [7, 5, 5]
     assert compute(nn.Reduce, x, kind="min", axes=[0, 1], keepdims=False).item() == -2
     assert compute(nn.Reduce, np.array([100, 100], np.int8), kind="sum").tolist() == [-56]
@@ -242,7 +270,10 @@ def test_shapes() -> None:
     assert all(y[j, k, i] == x[i, j, k] for i, j, k in product(range(2), range(3), range(4)))
     joined = compute(nn.Concat, x, x[:, :1], axis=1)
     assert joined[:, :3].tolist() == x.tolist() and joined[:, 3].tolist() == x[:, 0].tolist()
-    assert compute(nn.Broadcast, np.array([[1], [2]]), result=TensorType((2, 2), i64)).tolist() == [[1, 1], [2, 2]]
+    assert compute(nn.Broadcast, np.array([[1], [2]]), result=TensorType((2, 2), i64)).tolist() == [
+        [1, 1],
+        [2, 2],
+    ]
     padded = compute(nn.Pad, np.array([[1, 2]]), pads=[1, 0, 0, 1], value=9.0)
     assert padded.tolist() == [[9, 9, 9], [1, 2, 9]]
 
@@ -251,7 +282,9 @@ def test_shapes() -> None:
 @given(st.integers(-8, 8), st.integers(-8, 8), st.integers(-3, 3).filter(bool))
 def test_slice_is_pythons(start: int, end: int, step: int) -> None:
     x = np.arange(6)
-    assert compute(nn.Slice, x, starts=[start], ends=[end], steps=[step]).tolist() == x[start:end:step].tolist()
+    assert (
+        compute(nn.Slice, x, starts=[start], ends=[end], steps=[step]).tolist() == x[start:end:step].tolist()
+    )
 
 
 def test_gather() -> None:
@@ -272,7 +305,9 @@ def line(text: str) -> NnOp:
     signature = ", ".join(f"{n}: {t}" for n, t in zip(names, inputs, strict=True))
     result = types.split(") -> ")[1]
     call = f"%y = {name} {', '.join(names)} {attributes} : {types}"
-    module = parse(f"func.func @f({signature}) -> {result} {{\n{call}\nfunc.return %y : {result}\n}}", "t.mir")
+    module = parse(
+        f"func.func @f({signature}) -> {result} {{\n{call}\nfunc.return %y : {result}\n}}", "t.mir"
+    )
     op = module.body.ops[0].body.ops[0]
     assert isinstance(op, NnOp)
     return op

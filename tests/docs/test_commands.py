@@ -17,7 +17,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGES = [path for path in (ROOT / "README.md", ROOT / "ARCHITECTURE.md", *sorted((ROOT / "docs").glob("*.md"))) if path.exists()]
+PAGES = [
+    path
+    for path in (ROOT / "README.md", ROOT / "ARCHITECTURE.md", *sorted((ROOT / "docs").glob("*.md")))
+    if path.exists()
+]
 SETTING_UP = ("git", "pip", "cd", "source", ".", "apt", "sudo", "npm", "code", "cp", "python3")
 
 
@@ -60,7 +64,9 @@ def test_pages_show_commands() -> None:
 
 
 # In one test: a command may read what the one before it wrote.
-def test_commands_run(environment: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_commands_run(
+    environment: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     for command in RUN:
         code = _run(command, monkeypatch)
         assert code == 0, f"`{command}` ended with exit code {code}: {capfd.readouterr().err}"

@@ -51,7 +51,9 @@ def test_every_pass_has_an_example() -> None:
 
 
 @pytest.mark.parametrize("name", [p.name for p in PASSES])
-def test_example_of_a_pass(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_example_of_a_pass(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Its first line is a command; what that prints is in docs/passes.md, and fits on two screens."""
     command = (EXAMPLES / f"{name}.mir").read_text().partition("\n")[0].removeprefix("// ")
     program, *arguments = shlex.split(command)

@@ -102,14 +102,20 @@ def test_the_vscode_extension_is_whole() -> None:
 @pytest.mark.skipif(shutil.which("npm") is None or shutil.which("node") is None, reason="needs node and npm")
 def test_textmate_grammar(tmp_path: Path) -> None:
     shutil.copytree(EDITORS / "vscode/test", tmp_path, dirs_exist_ok=True)
-    installed = subprocess.run(["npm", "install", "--no-audit", "--no-fund"], cwd=tmp_path, capture_output=True, text=True)
+    installed = subprocess.run(
+        ["npm", "install", "--no-audit", "--no-fund"], cwd=tmp_path, capture_output=True, text=True
+    )
     if installed.returncode:
         pytest.skip(f"npm cannot install the tokenizer: {installed.stderr.strip().splitlines()[-1:]}")
     sample = tmp_path / "sample.mir"
     sample.write_text(SAMPLE + "".join(f"{name} // {name}\n" for name in operations()))
     grammar = EDITORS / "vscode/syntaxes/mir.tmLanguage.json"
     done = subprocess.run(
-        ["node", "tokenize.js", str(grammar), str(sample)], cwd=tmp_path, capture_output=True, text=True, check=True
+        ["node", "tokenize.js", str(grammar), str(sample)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     found: dict[str, str] = {}
     for line in json.loads(done.stdout):
@@ -132,14 +138,28 @@ def test_textmate_grammar(tmp_path: Path) -> None:
         **dict.fromkeys(operations(), "support.function.operation.mir"),
     }
     assert {word: found.get(word) for word in expected} == expected
-    assert "linalg.nothing" not in {word for word, scope in found.items() if scope == "support.function.operation.mir"}
+    assert "linalg.nothing" not in {
+        word for word, scope in found.items() if scope == "support.function.operation.mir"
+    }
 
 
 @pytest.mark.skipif(shutil.which("vim") is None, reason="needs vim")
 def test_vim_syntax(tmp_path: Path) -> None:
     sample = tmp_path / "sample.mir"
     sample.write_text(SAMPLE)
-    words = ["a comment", "func.func", "@main", "%x", "tensor", "arith.constant", "value", "1.5e-3", "ins", "scf.forall", "^bb0"]
+    words = [
+        "a comment",
+        "func.func",
+        "@main",
+        "%x",
+        "tensor",
+        "arith.constant",
+        "value",
+        "1.5e-3",
+        "ins",
+        "scf.forall",
+        "^bb0",
+    ]
     script = tmp_path / "check.vim"
     script.write_text(
         f"set nocompatible\nset runtimepath^={EDITORS}/vim\nfiletype on\nsyntax on\nedit {sample}\nlet found = []\n"
@@ -150,6 +170,23 @@ def test_vim_syntax(tmp_path: Path) -> None:
         )
         + f"call writefile(found, '{tmp_path}/found')\nqall!\n"
     )
-    subprocess.run(["vim", "-N", "-u", "NONE", "-es", "-S", str(script)], timeout=30, check=False, stdin=subprocess.DEVNULL)
-    groups = ["Comment", "Operation", "Symbol", "Value", "Type", "Operation", "Attribute", "Number", "Word", "Operation", "Label"]
+    subprocess.run(
+        ["vim", "-N", "-u", "NONE", "-es", "-S", str(script)],
+        timeout=30,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    groups = [
+        "Comment",
+        "Operation",
+        "Symbol",
+        "Value",
+        "Type",
+        "Operation",
+        "Attribute",
+        "Number",
+        "Word",
+        "Operation",
+        "Label",
+    ]
     assert (tmp_path / "found").read_text().split() == [f"mir{group}" for group in groups]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from random import Random
 
 import numpy as np
@@ -43,13 +44,13 @@ def some_settings(random: Random, count: int) -> list[Setting]:
     return [random.choice(plain), *random.sample([s for s in SETTINGS if s.ukernels], count - 1)]
 
 
-def compare(text: str, settings: Iterable[Setting], seed: int = 0) -> None:
+def compare(program: str | Path, settings: Iterable[Setting], seed: int = 0) -> None:
     """Asserts that the program computes the reference's results in each setting, twice in a row."""
-    module = mdsl.parse(text)
+    module = mdsl.parse(program)
     reference = mdsl.compile(module, engine="reference")
     inputs = random_arrays(reference.inputs, seed)
     wanted = as_list(reference(*inputs))
-    tolerance = tolerance_of(text)
+    tolerance = tolerance_of(program if isinstance(program, str) else program.read_text())
     compiled: dict[tuple[bool, int | None], object] = {}
     for setting in settings:
         key = (setting.ukernels, setting.unroll_dispatch)
@@ -63,7 +64,7 @@ def compare(text: str, settings: Iterable[Setting], seed: int = 0) -> None:
 
 def assert_same_signature(found: mdsl.Executable, wanted: mdsl.Executable, setting: object) -> None:
     assert found.inputs == wanted.inputs, setting
-    assert [o.shape for o in found.outputs] == [o.shape for o in wanted.outputs], setting
+    assert found.outputs == wanted.outputs, setting
 
 
 def as_list(outputs: np.ndarray | tuple[np.ndarray, ...]) -> list[np.ndarray]:
@@ -72,10 +73,19 @@ def as_list(outputs: np.ndarray | tuple[np.ndarray, ...]) -> list[np.ndarray]:
 
 def tolerance_of(text: str) -> float:
     """The tolerance of the coarsest floats that the program computes with."""
-    return max((limit for name, limit in TOLERANCE.items() if re.search(rf"(?<![a-z]){name}\b", text.replace("x", " "))), default=0.0)
+    return max(
+        (
+            limit
+            for name, limit in TOLERANCE.items()
+            if re.search(rf"(?<![a-z]){name}\b", text.replace("x", " "))
+        ),
+        default=0.0,
+    )
 
 
-def assert_close(found: Sequence[np.ndarray], wanted: Sequence[np.ndarray], tolerance: float, what: object) -> None:
+def assert_close(
+    found: Sequence[np.ndarray], wanted: Sequence[np.ndarray], tolerance: float, what: object
+) -> None:
     """Asserts that arrays agree: floats within the tolerance, relative to the largest of them, the others exactly."""
     assert len(found) == len(wanted), what
     for number, (a, b) in enumerate(zip(found, wanted, strict=True)):

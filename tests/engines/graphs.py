@@ -29,10 +29,15 @@ BOUNDED = {"nn.tanh": 1.0, "nn.sigmoid": 1.0, "nn.erf": 1.0}
 
 def unary(p: Program) -> object:
     x = p.pick(dtypes=FLOATS)
-    op = p.random.choice(["nn.relu", "nn.leaky_relu", "nn.sigmoid", "nn.tanh", "nn.gelu", "nn.erf", "nn.neg", "nn.abs"])
+    op = p.random.choice(
+        ["nn.relu", "nn.leaky_relu", "nn.sigmoid", "nn.tanh", "nn.gelu", "nn.erf", "nn.neg", "nn.abs"]
+    )
     if x is None:
         return None
-    attributes = {"nn.leaky_relu": "alpha = 0.25", "nn.gelu": p.random.choice(["", 'approximate = "tanh"'])}.get(op, "")
+    attributes = {
+        "nn.leaky_relu": "alpha = 0.25",
+        "nn.gelu": p.random.choice(["", 'approximate = "tanh"']),
+    }.get(op, "")
     exact = op in ("nn.relu", "nn.neg", "nn.abs")
     return p.emit(op, [x], x.shape, attributes, bound=BOUNDED.get(op, x.bound), exact=exact)
 
@@ -106,7 +111,14 @@ def select(p: Program) -> object:
     shape = join(x.shape, other.shape)
     mask = p.emit("nn.compare", [x, other], shape, f'kind = "{p.random.choice(kinds)}"', dtype="i1", bound=1)
     a, b = p.leaf(broadcastable(p, shape)), p.leaf(shape)
-    return p.emit("nn.select", [mask, a, b], join(a.shape, shape), dtype=a.dtype, bound=max(a.bound, b.bound), exact=True)
+    return p.emit(
+        "nn.select",
+        [mask, a, b],
+        join(a.shape, shape),
+        dtype=a.dtype,
+        bound=max(a.bound, b.bound),
+        exact=True,
+    )
 
 
 def cast(p: Program) -> object:
@@ -163,9 +175,15 @@ def conv2d(p: Program) -> object:
     operands = [x, p.leaf((o, c // groups, *window.kernel))]
     if p.chance(50):
         operands.append(p.leaf((o,)))
-    attributes = f'{window.attributes}, groups = {groups}{", layout = " + QUOTED_NHWC if nhwc else ""}'
+    attributes = f"{window.attributes}, groups = {groups}{', layout = ' + QUOTED_NHWC if nhwc else ''}"
     shape = (n, *window.extents, o) if nhwc else (n, o, *window.extents)
-    return p.emit("nn.conv2d", operands, shape, attributes, bound=x.bound * 4 * (c // groups * prod(window.kernel)) ** 0.5)
+    return p.emit(
+        "nn.conv2d",
+        operands,
+        shape,
+        attributes,
+        bound=x.bound * 4 * (c // groups * prod(window.kernel)) ** 0.5,
+    )
 
 
 QUOTED_NHWC = '"nhwc"'
@@ -176,13 +194,17 @@ def image(p: Program) -> Val:
     found = p.pick(dtypes=(p.dtype,), rank=(4,))
     if found is not None:
         return found
-    return p.argument((p.random.choice([1, 1, 2]), *p.dims(1), *(p.random.choice([1, 3, 6, 7, 9, 12]) for _ in range(2))))
+    return p.argument(
+        (p.random.choice([1, 1, 2]), *p.dims(1), *(p.random.choice([1, 3, 6, 7, 9, 12]) for _ in range(2)))
+    )
 
 
 class windows_of:
     """Kernel, strides, pads, dilations and the extents that follow."""
 
-    def __init__(self, kernel: list[int], strides: list[int], pads: list[int], dilations: list[int], extents: list[int]) -> None:
+    def __init__(
+        self, kernel: list[int], strides: list[int], pads: list[int], dilations: list[int], extents: list[int]
+    ) -> None:
         self.kernel, self.extents = kernel, extents
         self.attributes = f"strides = {strides}, pads = {pads}, dilations = {dilations}"
 
@@ -198,7 +220,9 @@ def windows(p: Program, size: Sequence[int], pool: bool = False) -> windows_of |
     room = [size[d] + pads[d] + pads[d + 2] - spans[d] for d in range(2)]
     if min(room) < 0:
         return None
-    return windows_of(kernel, strides, pads, dilations, [r // s + 1 for r, s in zip(room, strides, strict=True)])
+    return windows_of(
+        kernel, strides, pads, dilations, [r // s + 1 for r, s in zip(room, strides, strict=True)]
+    )
 
 
 # Normalisation, pooling, reductions -----------------------------------------------------------------------
@@ -212,7 +236,7 @@ def pool(p: Program) -> object:
     if window is None:
         return None
     average = x.is_float and p.chance(50)
-    attributes = f'kernel = {window.kernel}, {window.attributes}{", layout = " + QUOTED_NHWC if nhwc else ""}'
+    attributes = f"kernel = {window.kernel}, {window.attributes}{', layout = ' + QUOTED_NHWC if nhwc else ''}"
     if average and p.chance(50):
         attributes += ", count_include_pad = true"
     shape = (n, *window.extents, c) if nhwc else (n, c, *window.extents)
@@ -276,7 +300,9 @@ def reduce(p: Program) -> object:
     if everything:
         axes = list(range(x.rank))
     shape = tuple(1 if d in axes else s for d, s in enumerate(x.shape) if keepdims or d not in axes)
-    attributes = f'kind = "{kind}", keepdims = {str(keepdims).lower()}{"" if everything else f", axes = {axes}"}'
+    attributes = (
+        f'kind = "{kind}", keepdims = {str(keepdims).lower()}{"" if everything else f", axes = {axes}"}'
+    )
     count = prod(x.shape[d] for d in axes)
     bound = x.bound * count**0.5 * 2 if kind == "sum" else x.bound
     return p.emit("nn.reduce", [x], shape, attributes, bound=bound, exact=kind in ("max", "min"))
@@ -321,7 +347,9 @@ def flatten(p: Program) -> object:
     if x is None:
         return None
     axis = p.random.randint(0, x.rank)
-    return p.emit("nn.flatten", [x], (prod(x.shape[:axis]), prod(x.shape[axis:])), f"axis = {axis}", exact=True)
+    return p.emit(
+        "nn.flatten", [x], (prod(x.shape[:axis]), prod(x.shape[axis:])), f"axis = {axis}", exact=True
+    )
 
 
 def transpose(p: Program) -> object:
@@ -364,7 +392,13 @@ def slice_(p: Program) -> object:
         ends.append(end)
         steps.append(step)
         shape[d] = len(range(*slice(start, end, step).indices(shape[d])))
-    return p.emit("nn.slice", [x], shape, f"starts = {starts}, ends = {ends}, axes = {axes}, steps = {steps}", exact=True)
+    return p.emit(
+        "nn.slice",
+        [x],
+        shape,
+        f"starts = {starts}, ends = {ends}, axes = {axes}, steps = {steps}",
+        exact=True,
+    )
 
 
 def pad(p: Program) -> object:
@@ -375,7 +409,9 @@ def pad(p: Program) -> object:
     shape = [pads[d] + s + pads[d + x.rank] for d, s in enumerate(x.shape)]
     if prod(shape) > 2 * MAX_ELEMENTS:
         return None
-    return p.emit("nn.pad", [x], shape, f"pads = {pads}, value = {p.random.choice(['0.0', '1.0', '-2.0'])}", exact=True)
+    return p.emit(
+        "nn.pad", [x], shape, f"pads = {pads}, value = {p.random.choice(['0.0', '1.0', '-2.0'])}", exact=True
+    )
 
 
 def gather(p: Program) -> object:
@@ -407,7 +443,21 @@ def broadcast(p: Program) -> object:
 
 
 MOVES: list[Maker] = [reshape, flatten, transpose, concat, slice_, pad, gather, broadcast]
-COMMON: list[Maker] = [binary, binary, binary, clip, select, cast, matmul, linear, conv2d, pool, reduce, argmax, *MOVES]
+COMMON: list[Maker] = [
+    binary,
+    binary,
+    binary,
+    clip,
+    select,
+    cast,
+    matmul,
+    linear,
+    conv2d,
+    pool,
+    reduce,
+    argmax,
+    *MOVES,
+]
 INT_OPS: list[Maker] = [integer_unary, *COMMON]
 FLOAT_OPS: list[Maker] = [
     *(unary, unary, unary, steep, matmul, linear, conv2d, conv2d, conv2d, pool),

@@ -96,12 +96,17 @@ class Writer:
             self.fill(memory)
             self.memories.append(memory)
         self.block(Scope(), self.random.randint(1, statements))
-        arguments = [f"{m.name}: {m.type}" for m in inputs] + [f"{m.name}: {m.type} {{mdsl.output}}" for m in outputs]
+        arguments = [f"{m.name}: {m.type}" for m in inputs] + [
+            f"{m.name}: {m.type} {{mdsl.output}}" for m in outputs
+        ]
         body = "\n".join(self.lines)
         return f"func.func @main({', '.join(arguments)}) {{\n{body}\n  func.return\n}}\n"
 
     def memory(self, hint: str, constant: bool = False) -> Memory:
-        shape = tuple(self.random.choice([1, 2, 3, 4, 7, 8]) for _ in range(self.random.randint(0 if self.chance(10) else 1, 3)))
+        shape = tuple(
+            self.random.choice([1, 2, 3, 4, 7, 8])
+            for _ in range(self.random.randint(0 if self.chance(10) else 1, 3))
+        )
         return Memory(self.name(hint), shape, self.random.choice([*FLOATS, *INTS, "f32", "f32"]), constant)
 
     def fill(self, memory: Memory) -> None:
@@ -150,11 +155,15 @@ class Writer:
         if self.depth > 3:
             return
         low, high, step = self.range()
-        starts = [self.value(scope, self.random.choice([*FLOATS, *INTS])) for _ in range(self.random.randint(1, 2))]
+        starts = [
+            self.value(scope, self.random.choice([*FLOATS, *INTS])) for _ in range(self.random.randint(1, 2))
+        ]
         starts = [self.clamped(s) for s in starts]
         bounds = [self.index(n) for n in (low, high, step)]
         if scope.counters and self.chance(30):  # a bound that varies
-            bounds[1] = self.let("n", f"arith.addi {self.random.choice(scope.counters).name}, {self.index(1)} : index")
+            bounds[1] = self.let(
+                "n", f"arith.addi {self.random.choice(scope.counters).name}, {self.index(1)} : index"
+            )
             high = 9
         counter = Counter(self.name("i"), max(high - 1, 0))
         carried = [Scalar(self.name("acc"), s.dtype) for s in starts]
@@ -300,7 +309,9 @@ class Writer:
         if dtype in INTS:
             made = Scalar(self.let("v", f"{self.random.choice(INT_OPS)} {a.name}, {b.name} : {dtype}"), dtype)
         elif self.chance(30):
-            made = Scalar(self.let("v", f"{self.random.choice(FUNCTIONS)} {a.name} : {dtype}"), dtype, max(a.bound, 1.0))
+            made = Scalar(
+                self.let("v", f"{self.random.choice(FUNCTIONS)} {a.name} : {dtype}"), dtype, max(a.bound, 1.0)
+            )
         else:
             op = self.random.choice(FLOAT_OPS)
             bound = a.bound * b.bound if op == "arith.mulf" else a.bound + b.bound
@@ -311,7 +322,11 @@ class Writer:
 
     def operand(self, scope: Scope, dtype: str) -> Scalar:
         found = [s for s in scope.scalars if s.dtype == dtype]
-        return self.random.choice(found) if found and self.chance(80) else self.value(Scope([], scope.counters), dtype)
+        return (
+            self.random.choice(found)
+            if found and self.chance(80)
+            else self.value(Scope([], scope.counters), dtype)
+        )
 
     def compute(self, scope: Scope) -> None:
         self.arithmetic(scope, self.random.choice([*FLOATS, *INTS]))
@@ -321,7 +336,14 @@ class Writer:
         casts = {
             "f32": ("arith.extf", "f64"),
             "f64": ("arith.truncf", "f32"),
-            "i32": self.random.choice([("arith.extsi", "i64"), ("arith.extui", "i64"), ("arith.sitofp", "f32"), ("arith.sitofp", "f64")]),
+            "i32": self.random.choice(
+                [
+                    ("arith.extsi", "i64"),
+                    ("arith.extui", "i64"),
+                    ("arith.sitofp", "f32"),
+                    ("arith.sitofp", "f64"),
+                ]
+            ),
             "i64": self.random.choice([("arith.trunci", "i32"), ("arith.sitofp", "f64")]),
         }
         op, target = casts[source.dtype]
@@ -335,7 +357,10 @@ class Writer:
         if floats and self.chance(40):
             a = self.random.choice(floats)
             b = self.let("k", f"arith.constant {self.random.randint(-4, 4) / 4} : {a.dtype}")
-            return self.let("cond", f"arith.cmpf {self.random.choice(['olt', 'oge', 'une', 'ueq'])}, {a.name}, {b} : {a.dtype}")
+            return self.let(
+                "cond",
+                f"arith.cmpf {self.random.choice(['olt', 'oge', 'une', 'ueq'])}, {a.name}, {b} : {a.dtype}",
+            )
         dtype = self.random.choice(INTS)
         a, b = (self.value(scope, dtype) for _ in range(2))
         predicate = self.random.choice(["eq", "ne", "slt", "sle", "sgt", "sge", "ult", "uge"])
@@ -345,17 +370,35 @@ class Writer:
         dtype = self.random.choice([*FLOATS, *INTS])
         condition = self.condition(scope)
         a, b = (self.clamped(self.value(scope, dtype)) for _ in range(2))
-        scope.scalars.append(Scalar(self.let("v", f"arith.select {condition}, {a.name}, {b.name} : {dtype}"), dtype))
+        scope.scalars.append(
+            Scalar(self.let("v", f"arith.select {condition}, {a.name}, {b.name} : {dtype}"), dtype)
+        )
 
 
 INT_OPS = (
-    *("arith.addi", "arith.subi", "arith.muli", "arith.andi", "arith.ori", "arith.xori", "arith.divsi", "arith.remsi"),
+    *(
+        "arith.addi",
+        "arith.subi",
+        "arith.muli",
+        "arith.andi",
+        "arith.ori",
+        "arith.xori",
+        "arith.divsi",
+        "arith.remsi",
+    ),
     *("arith.shli", "arith.shrsi", "arith.shrui", "arith.maxsi", "arith.minsi", "arith.maxui", "arith.minui"),
 )
 FLOAT_OPS = ("arith.addf", "arith.subf", "arith.mulf", "arith.maximumf", "arith.minimumf", "arith.maxnumf")
 FUNCTIONS = ("math.tanh", "math.erf", "math.absf", "math.sin", "math.cos", "arith.negf")
 STATEMENTS: list[Callable[[Writer, Scope], object]] = [
-    *(Writer.plain_loop, Writer.plain_loop, Writer.carrying_loop, Writer.carrying_loop, Writer.forall, Writer.forall),
+    *(
+        Writer.plain_loop,
+        Writer.plain_loop,
+        Writer.carrying_loop,
+        Writer.carrying_loop,
+        Writer.forall,
+        Writer.forall,
+    ),
     *(Writer.branch, Writer.branch, Writer.load, Writer.load, Writer.save, Writer.save, Writer.save),
     *(Writer.compute, Writer.compute, Writer.compute, Writer.convert, Writer.choose),
 ]

@@ -95,7 +95,9 @@ class Program:
         self.arguments.append(value)
         return self.add(value)
 
-    def constant(self, shape: Sequence[int], dtype: str | None = None, low: float = -1.0, high: float = 1.0) -> Val:
+    def constant(
+        self, shape: Sequence[int], dtype: str | None = None, low: float = -1.0, high: float = 1.0
+    ) -> Val:
         """A dense constant, or a splat; its numbers lie between `low` and `high` and are exact in every dtype."""
         dtype = dtype or self.dtype
         step = 1 / 8 if dtype in FLOATS else 1
@@ -120,7 +122,9 @@ class Program:
             return self.random.choice(found)
         return self.constant(shape, dtype) if self.chance(40) else self.argument(shape, dtype)
 
-    def pick(self, *, dtypes: Sequence[str] = (), rank: Sequence[int] = (), exact: bool = False) -> Val | None:
+    def pick(
+        self, *, dtypes: Sequence[str] = (), rank: Sequence[int] = (), exact: bool = False
+    ) -> Val | None:
         """A value, a recent one more often; None if there is none of that kind."""
         found = [
             v
@@ -141,7 +145,9 @@ class Program:
     def squash(self, value: Val) -> Val:
         return self.emit("nn.tanh", [value], value.shape, bound=1.0)
 
-    def line(self, hint: str, shape: Sequence[int], dtype: str, code: str, bound: float, exact: bool = False) -> Val:
+    def line(
+        self, hint: str, shape: Sequence[int], dtype: str, code: str, bound: float, exact: bool = False
+    ) -> Val:
         """Adds an op whose text is `code` (behind the equals sign)."""
         value = Val(self.name(hint), tuple(shape), dtype, bound, exact or dtype not in FLOATS)
         self.lines.append(f"{value.name} = {code}")
@@ -166,7 +172,9 @@ class Program:
         value = Val(self.name(op.partition(".")[2][:6]), tuple(shape), dtype, bound, exact)
         written = f" {{{attributes}}}" if attributes else ""
         types = ", ".join(v.type for v in operands)
-        self.lines.append(f"{value.name} = {op} {', '.join(v.name for v in operands)}{written} : ({types}) -> {value.type}")
+        self.lines.append(
+            f"{value.name} = {op} {', '.join(v.name for v in operands)}{written} : ({types}) -> {value.type}"
+        )
         return self.add(value)
 
     # The end ----------------------------------------------------------------------------------------------

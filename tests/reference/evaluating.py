@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from mdsl.ir.types import SCALARS, dtype_of
 from mdsl.reference import run
@@ -21,12 +22,12 @@ def tensor_type(value: np.ndarray, element: str) -> str:
     return f"tensor<{''.join(f'{d}x' for d in value.shape)}{element}>"
 
 
-def evaluate(text: str, *inputs: np.ndarray) -> list[np.ndarray]:
+def evaluate(text: str, *inputs: ArrayLike) -> list[np.ndarray]:
     """The results of the module `text`."""
     return run(parse(text), inputs)
 
 
-def body(lines: str, inputs: Sequence[np.ndarray], types: Sequence[str], result: str) -> np.ndarray:
+def body(lines: str, inputs: Sequence[ArrayLike], types: Sequence[str], result: str) -> np.ndarray:
     """The value `%r` of type `result` that `lines` make of `%a`, `%b`, ... of types `types`."""
     arguments = ", ".join(f"%{n}: {t}" for n, t in zip("abcdef", types, strict=False))
     text = f"func.func @main({arguments}) -> {result} {{\n{lines}\n func.return %r : {result}\n}}"

@@ -73,7 +73,14 @@ def test_negf_flips_the_sign_of_zero() -> None:
 @pytest.mark.parametrize("word", CMPF)
 def test_cmpf(word: str) -> None:
     a, b = [1.0, 2.0, 2.0, nan, 1.0], [2.0, 1.0, 2.0, 1.0, nan]
-    holds = {"eq": [0, 0, 1], "gt": [0, 1, 0], "ge": [0, 1, 1], "lt": [1, 0, 0], "le": [1, 0, 1], "ne": [1, 1, 0]}
+    holds = {
+        "eq": [0, 0, 1],
+        "gt": [0, 1, 0],
+        "ge": [0, 1, 1],
+        "lt": [1, 0, 0],
+        "le": [1, 0, 1],
+        "ne": [1, 1, 0],
+    }
     unordered = [word[0] == "u"] * 2
     wanted = {
         "false": [False] * 5,
@@ -105,7 +112,9 @@ def test_cmpi(word: str) -> None:
     }[word[-2:]]
     for element in ("i8", "i32", "i64", "index"):
         lines = f"%r = arith.cmpi {word}, %a, %b : tensor<3x{element}>"
-        found = body(lines, [array(a, element), array(b, element)], [f"tensor<3x{element}>"] * 2, "tensor<3xi1>")
+        found = body(
+            lines, [array(a, element), array(b, element)], [f"tensor<3x{element}>"] * 2, "tensor<3xi1>"
+        )
         assert found.tolist() == wanted
 
 
@@ -156,7 +165,12 @@ def test_conversion(op: str, source: str, target: str, values: list[float], want
 def test_select_by_one_bit_and_by_element() -> None:
     a, b = array([1, 2, 3], "f32"), array([4, 5, 6], "f32")
     types = ["tensor<3xf32>", "tensor<3xf32>"]
-    each = body("%r = arith.select %c, %a, %b : tensor<3xi1>, tensor<3xf32>", [a, b, array([1, 0, 1], "i1")], [*types, "tensor<3xi1>"], types[0])
+    each = body(
+        "%r = arith.select %c, %a, %b : tensor<3xi1>, tensor<3xf32>",
+        [a, b, array([1, 0, 1], "i1")],
+        [*types, "tensor<3xi1>"],
+        types[0],
+    )
     assert each.tolist() == [1, 5, 3]
     whole = body("%r = arith.select %c, %a, %b : tensor<3xf32>", [a, b, np.False_], [*types, "i1"], types[0])
     assert whole.tolist() == [4, 5, 6]
@@ -188,10 +202,18 @@ def test_vectors_are_arrays_too() -> None:
     np.testing.assert_array_equal(found, a)
 
 
-TERMINATORS = {"func.return", "linalg.yield", "scf.yield", "tensor.yield", "ukernel.yield", "ukernel.return", "scf.forall.in_parallel"}
+TERMINATORS = {
+    "func.return",
+    "linalg.yield",
+    "scf.yield",
+    "tensor.yield",
+    "ukernel.yield",
+    "ukernel.return",
+    "scf.forall.in_parallel",
+}
 DEFINITIONS = {"builtin.module", "func.func", "ukernel.func", "memref.global", "tensor.parallel_insert_slice"}
 
 
 def test_every_op_has_a_meaning() -> None:
-    own = {name for name in operations() if name.split(".")[0] not in ("nn", "vm")}
+    own = {name for name in operations() if name.split(".")[0] not in ("nn", "mvm")}
     assert own == ((set(SEMANTICS) | set(STRUCTURED)) & own) | TERMINATORS | DEFINITIONS

@@ -70,7 +70,13 @@ def test_forall_on_memory() -> None:
 
 @pytest.mark.parametrize(
     ("map", "wanted"),
-    [("(d0) -> (d0 * 3 + 1)", 22), ("(d0) -> (d0 floordiv 2)", 3), ("(d0) -> (d0 ceildiv 2)", 4), ("(d0) -> (d0 mod 4)", 3), ("()[s0] -> (s0 - 9)", -2)],
+    [
+        ("(d0) -> (d0 * 3 + 1)", 22),
+        ("(d0) -> (d0 floordiv 2)", 3),
+        ("(d0) -> (d0 ceildiv 2)", 4),
+        ("(d0) -> (d0 mod 4)", 3),
+        ("()[s0] -> (s0 - 9)", -2),
+    ],
 )
 def test_affine_apply(map: str, wanted: int) -> None:
     operands = "()[%a]" if "s0" in map else "(%a)"
@@ -99,7 +105,9 @@ KERNEL = """ukernel.func @double(%x: tensor<4xf32>, %o: tensor<4xf32>) -> tensor
 
 
 def test_region_and_dispatch_on_tensors() -> None:
-    text = KERNEL + """func.func @main(%x: tensor<4xf32>) -> (tensor<4xf32>, tensor<4xf32>) {
+    text = (
+        KERNEL
+        + """func.func @main(%x: tensor<4xf32>) -> (tensor<4xf32>, tensor<4xf32>) {
       %r = ukernel.region -> tensor<4xf32> {
         %z = arith.mulf %x, %x : tensor<4xf32>
         ukernel.yield %z : tensor<4xf32>
@@ -107,6 +115,7 @@ def test_region_and_dispatch_on_tensors() -> None:
       %s, %t = ukernel.dispatch @double(%r, %r), (%x, %x) : (tensor<4xf32>, tensor<4xf32>) -> (tensor<4xf32>, tensor<4xf32>)
       func.return %s, %t : tensor<4xf32>, tensor<4xf32>
     }"""
+    )
     assert [r.tolist() for r in evaluate(text, X[0])] == [[0, 2, 8, 18], [0, 2, 4, 6]]
 
 
@@ -144,7 +153,10 @@ def test_inputs_by_name() -> None:
         ([X[0]], "@main takes 3 inputs, got 1"),
         ({"left": X[0], "rihgt": X[0], "n": 1}, "no input 'rihgt'; did you mean 'right'?"),
         ({"left": X[0], "right": X[0]}, "input 'n' of @main is missing"),
-        ([X[0], X, 1], r"input 'right' must be a tensor<4xf32>, got an array of shape \[3, 4\] and dtype float32"),
+        (
+            [X[0], X, 1],
+            r"input 'right' must be a tensor<4xf32>, got an array of shape \[3, 4\] and dtype float32",
+        ),
         ([X[0], X[0].astype(np.float64), 1], "input 'right' must be a tensor<4xf32>, got .* dtype float64"),
         ([X[0], X[0], 1.5], "input 'n' must be a number of type index"),
     ],

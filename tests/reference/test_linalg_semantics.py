@@ -22,11 +22,20 @@ def f32(*shape: int) -> np.ndarray:
 
 
 def type_of(array: np.ndarray) -> str:
-    names = {"float32": "f32", "float64": "f64", "int32": "i32", "int8": "i8", "bfloat16": "bf16", "bool": "i1"}
+    names = {
+        "float32": "f32",
+        "float64": "f64",
+        "int32": "i32",
+        "int8": "i8",
+        "bfloat16": "bf16",
+        "bool": "i1",
+    }
     return f"tensor<{''.join(f'{d}x' for d in array.shape)}{names[str(array.dtype)]}>"
 
 
-def named(op: str, inputs: list[np.ndarray], out: np.ndarray, attributes: str = "", tail: str = "") -> np.ndarray:
+def named(
+    op: str, inputs: list[np.ndarray], out: np.ndarray, attributes: str = "", tail: str = ""
+) -> np.ndarray:
     """A named op on tensors, checked to do the same to memrefs."""
     arrays = [*inputs, out]
     types = [type_of(a) for a in arrays]
@@ -35,7 +44,11 @@ def named(op: str, inputs: list[np.ndarray], out: np.ndarray, attributes: str = 
     line = f"linalg.{op} {attributes} ins({ins}) outs({names[-1]} : {types[-1]}) {tail}"
     found = body(f"%r = {line}{'' if tail else f' -> {types[-1]}'}", arrays, types, types[-1])
     arguments = ", ".join(f"{n}: {t}" for n, t in zip(names, types, strict=True)).replace("tensor", "memref")
-    kernel = parse(f"ukernel.func @k({arguments}) {{\n{line.replace('tensor', 'memref')}\nukernel.return\n}}".replace("memref<2xi64>", "tensor<2xi64>"))
+    kernel = parse(
+        f"ukernel.func @k({arguments}) {{\n{line.replace('tensor', 'memref')}\nukernel.return\n}}".replace(
+            "memref<2xi64>", "tensor<2xi64>"
+        )
+    )
     np.testing.assert_array_equal(run(kernel, arrays, "k")[-1], found)
     return found
 
@@ -65,7 +78,9 @@ def test_contractions(op: str, shapes: list[tuple[int, ...]], subscripts: str) -
     np.testing.assert_allclose(named(op, [a, b], c), z + np.einsum(subscripts, x, y), rtol=1e-6)
 
 
-def convolution(image: np.ndarray, kernel: np.ndarray, stride: tuple[int, int], dilation: tuple[int, int]) -> np.ndarray:
+def convolution(
+    image: np.ndarray, kernel: np.ndarray, stride: tuple[int, int], dilation: tuple[int, int]
+) -> np.ndarray:
     """NCHW, FCHW, one output at a time."""
     (n, _, height, width), (f, _, kh, kw) = image.shape, kernel.shape
     rows = (height - (kh - 1) * dilation[0] - 1) // stride[0] + 1
@@ -73,7 +88,12 @@ def convolution(image: np.ndarray, kernel: np.ndarray, stride: tuple[int, int], 
     out = np.zeros((n, f, rows, columns))
     for y, x in product(range(rows), range(columns)):
         top, left = y * stride[0], x * stride[1]
-        window = image[:, :, top : top + (kh - 1) * dilation[0] + 1 : dilation[0], left : left + (kw - 1) * dilation[1] + 1 : dilation[1]]
+        window = image[
+            :,
+            :,
+            top : top + (kh - 1) * dilation[0] + 1 : dilation[0],
+            left : left + (kw - 1) * dilation[1] + 1 : dilation[1],
+        ]
         out[:, :, y, x] = np.einsum("nchw,fchw->nf", window, kernel)
     return out
 
@@ -84,10 +104,17 @@ def test_convolutions(stride: tuple[int, int], dilation: tuple[int, int]) -> Non
     wanted = convolution(*exact(image, kernel), stride, dilation)
     attributes = f"{{strides = dense<[{stride[0]}, {stride[1]}]> : tensor<2xi64>, dilations = dense<[{dilation[0]}, {dilation[1]}]> : tensor<2xi64>}}"
     zero = np.zeros(wanted.shape, np.float32)
-    np.testing.assert_allclose(named("conv_2d_nchw_fchw", [image, kernel], zero, attributes), wanted, rtol=1e-5, atol=1e-6)
-    nhwc = [np.ascontiguousarray(image.transpose(0, 2, 3, 1)), np.ascontiguousarray(kernel.transpose(2, 3, 1, 0))]
+    np.testing.assert_allclose(
+        named("conv_2d_nchw_fchw", [image, kernel], zero, attributes), wanted, rtol=1e-5, atol=1e-6
+    )
+    nhwc = [
+        np.ascontiguousarray(image.transpose(0, 2, 3, 1)),
+        np.ascontiguousarray(kernel.transpose(2, 3, 1, 0)),
+    ]
     zero = np.ascontiguousarray(zero.transpose(0, 2, 3, 1))
-    np.testing.assert_allclose(named("conv_2d_nhwc_hwcf", nhwc, zero, attributes), wanted.transpose(0, 2, 3, 1), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        named("conv_2d_nhwc_hwcf", nhwc, zero, attributes), wanted.transpose(0, 2, 3, 1), rtol=1e-5, atol=1e-6
+    )
 
 
 def test_poolings() -> None:
@@ -95,9 +122,13 @@ def test_poolings() -> None:
     parts = image.reshape(2, 3, 4, 2, 4, 2)
     attributes = "{strides = dense<2> : tensor<2xi64>}"
     low = np.full((2, 3, 4, 4), -np.inf, np.float32)
-    np.testing.assert_array_equal(named("pooling_nchw_max", [image, window], low, attributes), parts.max((3, 5)))
+    np.testing.assert_array_equal(
+        named("pooling_nchw_max", [image, window], low, attributes), parts.max((3, 5))
+    )
     zero = np.zeros_like(low)
-    np.testing.assert_allclose(named("pooling_nchw_sum", [image, window], zero, attributes), parts.sum((3, 5)), rtol=1e-5)
+    np.testing.assert_allclose(
+        named("pooling_nchw_sum", [image, window], zero, attributes), parts.sum((3, 5)), rtol=1e-5
+    )
 
 
 def test_moving_data() -> None:
@@ -107,7 +138,12 @@ def test_moving_data() -> None:
     found = named("broadcast", [x[0]], np.zeros((3, 5, 4), np.float32), tail="dimensions = [1]")
     np.testing.assert_array_equal(found, np.broadcast_to(x[0][:, None], (3, 5, 4)))
     np.testing.assert_array_equal(named("copy", [x], np.zeros_like(x)), x)
-    filled = body("%r = linalg.fill ins(%a : f32) outs(%b : tensor<2x2xf32>) -> tensor<2x2xf32>", [np.float32(3), f32(2, 2)], ["f32", "tensor<2x2xf32>"], "tensor<2x2xf32>")
+    filled = body(
+        "%r = linalg.fill ins(%a : f32) outs(%b : tensor<2x2xf32>) -> tensor<2x2xf32>",
+        [np.float32(3), f32(2, 2)],
+        ["f32", "tensor<2x2xf32>"],
+        "tensor<2x2xf32>",
+    )
     assert (filled == 3).all()
 
 
@@ -133,7 +169,9 @@ def test_reductions_in_any_chunks(chunk: int, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(linalg, "CHUNK", chunk)
     x = f32(3, 4, 5)
     maps = "(i, j, k) -> (i, j, k); (i, j, k) -> (j)"
-    found = generic(maps, "rpr", [x], f32(4) * 0, "%e = arith.mulf %x, %x : f32\n%v = arith.addf %e, %y : f32")
+    found = generic(
+        maps, "rpr", [x], f32(4) * 0, "%e = arith.mulf %x, %x : f32\n%v = arith.addf %e, %y : f32"
+    )
     np.testing.assert_allclose(found, (exact(x)[0] ** 2).sum((0, 2)), rtol=1e-6)
     found = generic(maps, "rpr", [x], np.full(4, -np.inf, np.float32), "%v = arith.maximumf %y, %x : f32")
     np.testing.assert_array_equal(found, x.max((0, 2)))
@@ -204,16 +242,28 @@ def test_gather_reads_a_captured_tensor() -> None:
 
 def test_maps_that_are_not_dimensions() -> None:
     x = f32(10)
-    found = generic("(i) -> (-i + 9); (i) -> (i)", "p", [x], np.zeros(10, np.float32), "%v = arith.addf %x, %x : f32")
+    found = generic(
+        "(i) -> (-i + 9); (i) -> (i)", "p", [x], np.zeros(10, np.float32), "%v = arith.addf %x, %x : f32"
+    )
     np.testing.assert_array_equal(found, 2 * x[::-1])
-    found = generic("(i) -> (i floordiv 2); (i) -> (i)", "p", [x[:5]], np.zeros(10, np.float32), "%v = arith.addf %x, %x : f32")
+    found = generic(
+        "(i) -> (i floordiv 2); (i) -> (i)",
+        "p",
+        [x[:5]],
+        np.zeros(10, np.float32),
+        "%v = arith.addf %x, %x : f32",
+    )
     np.testing.assert_array_equal(found, 2 * np.repeat(x[:5], 2))
 
 
 def test_precision_is_that_of_float64() -> None:
     x = np.full(4096, 0.1, ml_dtypes.bfloat16)
-    found = generic("(i) -> (i); (i) -> ()", "r", [x], np.array(0, ml_dtypes.bfloat16), "%v = arith.addf %y, %x : bf16")
-    assert float(found) == float(ml_dtypes.bfloat16(4096 * float(x[0])))  # rounding every sum would stop at 32
+    found = generic(
+        "(i) -> (i); (i) -> ()", "r", [x], np.array(0, ml_dtypes.bfloat16), "%v = arith.addf %y, %x : bf16"
+    )
+    assert float(found) == float(
+        ml_dtypes.bfloat16(4096 * float(x[0]))
+    )  # rounding every sum would stop at 32
 
 
 def test_explicit_truncf_rounds() -> None:
@@ -252,9 +302,16 @@ def test_in_place_on_memory() -> None:
 
 @pytest.mark.parametrize(
     ("shape", "positions", "tiles", "order"),
-    [((8, 6), [0, 1], [4, 3], []), ((8, 6), [1, 0], [3, 4], [1, 0]), ((7, 5), [0, 1], [4, 2], [1, 0]), ((2, 6, 5), [1], [4], [2, 0, 1])],
+    [
+        ((8, 6), [0, 1], [4, 3], []),
+        ((8, 6), [1, 0], [3, 4], [1, 0]),
+        ((7, 5), [0, 1], [4, 2], [1, 0]),
+        ((2, 6, 5), [1], [4], [2, 0, 1]),
+    ],
 )
-def test_pack_and_back(shape: tuple[int, ...], positions: list[int], tiles: list[int], order: list[int]) -> None:
+def test_pack_and_back(
+    shape: tuple[int, ...], positions: list[int], tiles: list[int], order: list[int]
+) -> None:
     x = f32(*shape)
     sizes = dict(zip(positions, tiles, strict=True))
     outer = [-(-size // sizes.get(d, 1)) for d, size in enumerate(shape)]
@@ -262,7 +319,9 @@ def test_pack_and_back(shape: tuple[int, ...], positions: list[int], tiles: list
     for at in product(*map(range, shape)):
         place = [at[d] // sizes.get(d, 1) for d in order or range(len(shape))]
         wanted[(*place, *(at[d] % sizes[d] for d in positions))] = x[at]
-    layout = f"{f'outer_dims_perm = {order}' if order else ''} inner_dims_pos = {positions} inner_tiles = {tiles}"
+    layout = (
+        f"{f'outer_dims_perm = {order}' if order else ''} inner_dims_pos = {positions} inner_tiles = {tiles}"
+    )
     plain, packed = type_of(x), type_of(wanted)
     line = f"%r = linalg.pack %a padding_value(%c : f32) {layout} into %b : {plain} -> {packed}"
     found = body(line, [x, wanted * 0, np.float32(9)], [plain, packed, "f32"], packed)

@@ -32,10 +32,22 @@ def test_load_and_store() -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("%v = memref.load %a[%c3, %c0] : memref<3x4xf32>", "'memref.load': index 3 is out of bounds for dimension 0"),
-        ("%m = arith.subi %c0, %c1 : index\n%v = memref.load %a[%m, %c0] : memref<3x4xf32>", "index -1 is out of bounds"),
-        ("%v = vector.load %a[%c0, %c1] : memref<3x4xf32>, vector<4xf32>", "elements 1 to 5 of a last dimension of 4"),
-        ("%v = vector.load %a[%c3, %c0] : memref<3x4xf32>, vector<4xf32>", "index 3 is out of bounds for dimension 0"),
+        (
+            "%v = memref.load %a[%c3, %c0] : memref<3x4xf32>",
+            "'memref.load': index 3 is out of bounds for dimension 0",
+        ),
+        (
+            "%m = arith.subi %c0, %c1 : index\n%v = memref.load %a[%m, %c0] : memref<3x4xf32>",
+            "index -1 is out of bounds",
+        ),
+        (
+            "%v = vector.load %a[%c0, %c1] : memref<3x4xf32>, vector<4xf32>",
+            "elements 1 to 5 of a last dimension of 4",
+        ),
+        (
+            "%v = vector.load %a[%c3, %c0] : memref<3x4xf32>, vector<4xf32>",
+            "index 3 is out of bounds for dimension 0",
+        ),
         (
             "%v = memref.subview %a[%c2, 0] [2, 4] [1, 1] : memref<3x4xf32> to memref<2x4xf32, strided<[4, 1], offset: ?>>",
             "leaves dimension 0",
@@ -67,7 +79,9 @@ def test_views_alias() -> None:
 
 def test_strided_arguments() -> None:
     lines = "memref.copy %a, %b : memref<2x2xf32, strided<[4, 1]>> to memref<2x2xf32>"
-    _, found = on_memory(lines, X[:2, :2], X[:2, :2] * 0, types="memref<2x2xf32, strided<[4, 1]>>; memref<2x2xf32>")
+    _, found = on_memory(
+        lines, X[:2, :2], X[:2, :2] * 0, types="memref<2x2xf32, strided<[4, 1]>>; memref<2x2xf32>"
+    )
     np.testing.assert_array_equal(found, X[:2, :2])
 
 

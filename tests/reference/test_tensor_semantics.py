@@ -26,7 +26,9 @@ def test_extract_slice_drops_units() -> None:
 @pytest.mark.parametrize("offset", [-1, 2])
 def test_extract_slice_out_of_bounds(offset: int) -> None:
     lines = "%r = tensor.extract_slice %a[%b, 0] [2, 4] [1, 1] : tensor<3x4xf32> to tensor<2x4xf32>"
-    with pytest.raises(MdslError, match=r"<text>:2:6: error: 'tensor.extract_slice': .*leaves dimension 0, which has 3"):
+    with pytest.raises(
+        MdslError, match=r"<text>:2:6: error: 'tensor.extract_slice': .*leaves dimension 0, which has 3"
+    ):
         body(lines, [X, np.int64(offset)], [T, "index"], "tensor<2x4xf32>")
 
 
@@ -64,7 +66,9 @@ def test_pad_with_a_constant_and_with_its_indices() -> None:
 
 
 def test_elements() -> None:
-    assert body("%r = tensor.extract %a[%b, %b] : tensor<3x4xf32>", [X, np.int64(2)], [T, "index"], "f32") == 10
+    assert (
+        body("%r = tensor.extract %a[%b, %b] : tensor<3x4xf32>", [X, np.int64(2)], [T, "index"], "f32") == 10
+    )
     lines = "%r = tensor.insert %c into %a[%b, %b] : tensor<3x4xf32>"
     found = body(lines, [X, np.int64(2), np.float32(-1)], [T, "index", "f32"], T)
     assert found[2, 2] == -1 and X[2, 2] == 10
@@ -75,7 +79,12 @@ def test_elements() -> None:
 
 
 def test_making_tensors() -> None:
-    pair = body("%r = tensor.from_elements %a, %b : tensor<2xi32>", [np.int32(1), np.int32(2)], ["i32", "i32"], "tensor<2xi32>")
+    pair = body(
+        "%r = tensor.from_elements %a, %b : tensor<2xi32>",
+        [np.int32(1), np.int32(2)],
+        ["i32", "i32"],
+        "tensor<2xi32>",
+    )
     assert pair.tolist() == [1, 2] and pair.dtype == np.int32
     assert body("%r = tensor.splat %a : tensor<2x2xi1>", [np.True_], ["i1"], "tensor<2x2xi1>").all()
     empty = body("%r = tensor.empty() : tensor<2xf32>", [], [], "tensor<2xf32>")

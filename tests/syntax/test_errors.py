@@ -23,24 +23,45 @@ TABLE = [
     # Names
     ("%a = «arith.adf» %b, %b : f32", "unknown operation 'arith.adf'; did you mean 'arith.addf'?"),
     ("%a = «arith.constants» 1 : i32", "unknown operation 'arith.constants'; did you mean 'arith.constant'?"),
-    ("%count = arith.constant 1 : i32\n%b = arith.addi «%cout», %count : i32", "%cout is not defined; did you mean 'count'?"),
+    (
+        "%count = arith.constant 1 : i32\n%b = arith.addi «%cout», %count : i32",
+        "%cout is not defined; did you mean 'count'?",
+    ),
     ("%a = arith.constant 1 : i32\n«%a =» arith.constant 2 : i32", "%a is already defined"),
     ("func.func @main(%a: f32) {\n  func.return\n}\n%b = arith.negf «%a» : f32", "%a is not defined"),
-    ("%a = arith.constant 1 : i32\nfunc.func @main() {\n  %b = arith.addi «%a», %a : i32\n  func.return\n}", "%a is not defined"),
+    (
+        "%a = arith.constant 1 : i32\nfunc.func @main() {\n  %b = arith.addi «%a», %a : i32\n  func.return\n}",
+        "%a is not defined",
+    ),
     ("func.func @main(%a: f32, «%a»: f32) {\n  func.return\n}", "%a is already defined"),
     ("«%a, %b =» arith.constant 1 : i32", "'arith.constant' has 1 results, but other names are written"),
     ("%a = affine.apply «#map»()", "#map is not defined"),
     ("func.func @f() {\n  func.return\n}\n«func.func» @f() {\n  func.return\n}", "@f is already defined"),
     ("func.func @f() {\n  «func.call» @g() : () -> ()\n  func.return\n}", "@g is not defined"),
-    ('%a = "arith.constant"() {value = 1 : i32, «value» = 2 : i32} : () -> i32', "attribute 'value' is given twice"),
+    (
+        '%a = "arith.constant"() {value = 1 : i32, «value» = 2 : i32} : () -> i32',
+        "attribute 'value' is given twice",
+    ),
     # Types
     ("%a = arith.constant 1 : «i33»", "no type 'i33'"),
     ("%a = tensor.empty() : tensor<4x«f33»>", ""),
     ("%a = tensor.empty() : «!unknown»", ""),
-    ("%a = arith.constant 1 : i32\n%b = arith.addi %a, %a : «i64»", "%a is of type i32, but i64 is written here"),
-    ('%a = arith.constant 1 : i32\n%b = "arith.addi"(«%a», %a) : (i64, i32) -> i32', "%a is of type i32, but i64 is written here"),
-    ('%a = arith.constant 1 : i32\n%b = «"arith.addi"»(%a) : (i32, i32) -> i32', "1 operands, but 2 operand types"),
-    ("%a = arith.constant 1.5 : f32\n%b = «arith.addi» %a, %a : f32", "operand 'lhs' must be an integer, or a vector or tensor of integers, got f32"),
+    (
+        "%a = arith.constant 1 : i32\n%b = arith.addi %a, %a : «i64»",
+        "%a is of type i32, but i64 is written here",
+    ),
+    (
+        '%a = arith.constant 1 : i32\n%b = "arith.addi"(«%a», %a) : (i64, i32) -> i32',
+        "%a is of type i32, but i64 is written here",
+    ),
+    (
+        '%a = arith.constant 1 : i32\n%b = «"arith.addi"»(%a) : (i32, i32) -> i32',
+        "1 operands, but 2 operand types",
+    ),
+    (
+        "%a = arith.constant 1.5 : f32\n%b = «arith.addi» %a, %a : f32",
+        "operand 'lhs' must be an integer, or a vector or tensor of integers, got f32",
+    ),
     ("%a = arith.constant 1 : i32\n%b = «arith.extsi» %a : i32 to i8", "must widen, from 32 to 8 bits"),
     ("%a = arith.constant «300» : i8", "300 does not fit in i8"),
     ("%a = arith.constant «1.5» : i32", "1.5 is not an integer"),
@@ -53,14 +74,32 @@ TABLE = [
     # Contracts
     ("%a = arith.constant 1 : i32\n%b = arith.cmpi «below», %a, %a : i32", "expected a predicate (eq, ne"),
     ('%a = «"arith.constant"»() : () -> i32', "attribute 'value' is missing (a number or dense data)"),
-    ('%a = «"arith.constant"»() {value = "x"} : () -> i32', "attribute 'value' must be a number or dense data, got \"x\""),
+    (
+        '%a = «"arith.constant"»() {value = "x"} : () -> i32',
+        "attribute 'value' must be a number or dense data, got \"x\"",
+    ),
     ("func.func @main() -> f32 {\n  «func.return»\n}", "returns (), the function declares () -> f32"),
     ("«func.func» @main() {\n}", "the body must end in 'func.return'"),
-    ("func.func @main(%m: memref<4xf32>, %i: index) {\n  %a = «memref.load» %m[%i, %i] : memref<4xf32>\n  func.return\n}", "2 indices for memref<4xf32>"),
-    ("func.func @main(%x: tensor<4xf32>) {\n  %a = «tensor.extract_slice» %x[2] [3] [1] : tensor<4xf32> to tensor<3xf32>\n  func.return\n}", "[2] [3] [1] leaves a dimension of 4"),
-    ("func.func @main(%x: tensor<4x4xf32>, %y: tensor<3x4xf32>) {\n  %a = «linalg.matmul» ins(%x, %y : tensor<4x4xf32>, tensor<3x4xf32>) outs(%x : tensor<4x4xf32>) -> tensor<4x4xf32>\n  func.return\n}", "in a dimension of 3"),
-    ("func.func @main(%x: f32) {\n  «ukernel.dispatch» @main(%x) {outs = 0} : (f32)\n  func.return\n}", "@main is not a micro-kernel of this module"),
-    ("func.func @main(%x: f32) {\n  «func.return»\n  func.return\n}", "must be the last operation of its block"),
+    (
+        "func.func @main(%m: memref<4xf32>, %i: index) {\n  %a = «memref.load» %m[%i, %i] : memref<4xf32>\n  func.return\n}",
+        "2 indices for memref<4xf32>",
+    ),
+    (
+        "func.func @main(%x: tensor<4xf32>) {\n  %a = «tensor.extract_slice» %x[2] [3] [1] : tensor<4xf32> to tensor<3xf32>\n  func.return\n}",
+        "[2] [3] [1] leaves a dimension of 4",
+    ),
+    (
+        "func.func @main(%x: tensor<4x4xf32>, %y: tensor<3x4xf32>) {\n  %a = «linalg.matmul» ins(%x, %y : tensor<4x4xf32>, tensor<3x4xf32>) outs(%x : tensor<4x4xf32>) -> tensor<4x4xf32>\n  func.return\n}",
+        "in a dimension of 3",
+    ),
+    (
+        "func.func @main(%x: f32) {\n  «ukernel.dispatch» @main(%x) {outs = 0} : (f32)\n  func.return\n}",
+        "@main is not a micro-kernel of this module",
+    ),
+    (
+        "func.func @main(%x: f32) {\n  «func.return»\n  func.return\n}",
+        "must be the last operation of its block",
+    ),
 ]
 
 
@@ -104,7 +143,9 @@ func.func @main(%x: tensor<4xf32> {mdsl.name = "x"}, %i: index) -> tensor<4xf32>
     parse(text)
     pieces = re.findall(r"[%#@^!\w.$]+|\s+|.", text)
     starts = [sum(map(len, pieces[:i])) for i in range(len(pieces))]
-    candidates = [text[:s] for s in starts] + [text[:s] + text[s + len(p) :] for s, p in zip(starts, pieces, strict=True)]
+    candidates = [text[:s] for s in starts] + [
+        text[:s] + text[s + len(p) :] for s, p in zip(starts, pieces, strict=True)
+    ]
     for candidate in candidates:
         try:
             parse(candidate)

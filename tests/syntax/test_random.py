@@ -102,7 +102,13 @@ def test_every_string(text: str) -> None:
     assert parse(source).body.ops[0].attributes["note"] == written
 
 
-@given(st.recursive(st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False) | st.text(max_size=5), lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3), max_leaves=8))
+@given(
+    st.recursive(
+        st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False) | st.text(max_size=5),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+        max_leaves=8,
+    )
+)
 @settings(deadline=None)
 def test_every_attribute(value: object) -> None:
     written = attribute(value)  # type: ignore[arg-type]
@@ -134,7 +140,11 @@ def test_every_map(results: list[AffineExpr]) -> None:
         assert found.map.evaluate(point[:2], point[2:]) == written.map.evaluate(point[:2], point[2:])
 
 
-@given(st.lists(st.integers(0, 9), max_size=3), st.lists(st.integers(0, 99), min_size=3, max_size=3), st.sampled_from([0, 5, -1]))
+@given(
+    st.lists(st.integers(0, 9), max_size=3),
+    st.lists(st.integers(0, 99), min_size=3, max_size=3),
+    st.sampled_from([0, 5, -1]),
+)
 def test_every_memref_type(shape: list[int], strides: list[int], offset: int) -> None:
     type = MemRefType(tuple(shape), i32, tuple(strides[: len(shape)]), offset)
     source = f"func.func @f(%m: {type}) {{\n func.return\n}}"
@@ -142,7 +152,12 @@ def test_every_memref_type(shape: list[int], strides: list[int], offset: int) ->
 
 
 def test_integers_at_their_limits() -> None:
-    for type, low, high in ((i8, -128, 127), (i32, -(2**31), 2**31 - 1), (i64, -(2**63), 2**63 - 1), (index, -(2**63), 2**63 - 1)):
+    for type, low, high in (
+        (i8, -128, 127),
+        (i32, -(2**31), 2**31 - 1),
+        (i64, -(2**63), 2**63 - 1),
+        (index, -(2**63), 2**63 - 1),
+    ):
         for value in (low, high, 0, -1):
             written = IntegerAttr(value, type)
             assert parse(f"%c = arith.constant {written}").body.ops[0].attributes["value"] == written
@@ -158,7 +173,10 @@ def large_module(count: int) -> str:
         f"tensor.pad {{0}} low[0, 0] high[0, 0] {{{{\n  ^bb0(%i: index, %j: index):\n    tensor.yield %z : f32\n  }}}} : {type} to {type}",
     ]
     lines = [f"func.func @main(%v0: {type}, %z: f32) -> {type} {{"]
-    lines += [f"  %v{i} = {forms[i % len(forms)].format(f'%v{i - 1}', f'%v{max(0, i - 9)}')}" for i in range(1, count)]
+    lines += [
+        f"  %v{i} = {forms[i % len(forms)].format(f'%v{i - 1}', f'%v{max(0, i - 9)}')}"
+        for i in range(1, count)
+    ]
     return "\n".join([*lines, f"  func.return %v{count - 1} : {type}", "}\n"])
 
 

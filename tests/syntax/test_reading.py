@@ -113,7 +113,11 @@ def test_locations_are_those_of_the_text() -> None:
 )
 def test_floats(text: str, value: float) -> None:
     found = constant(text)
-    assert isinstance(found, FloatAttr) and found.value == value and math.copysign(1, found.value) == math.copysign(1, value)
+    assert (
+        isinstance(found, FloatAttr)
+        and found.value == value
+        and math.copysign(1, found.value) == math.copysign(1, value)
+    )
     assert constant(str(found)) == found
 
 
@@ -144,15 +148,25 @@ def test_dense_bytes() -> None:
 def test_every_bit_pattern_of_a_half_survives() -> None:
     for dtype, name in ((np.dtype(np.float16), "f16"), (np.dtype(ml_dtypes.bfloat16), "bf16")):
         bits = np.arange(0, 2**16, 37, dtype=np.uint16)
-        values = [FloatAttr(float(v), constant(f"0.0 : {name}").type) for v in bits.view(dtype) if not math.isnan(float(v))]  # type: ignore[attr-defined]
-        again = constant(f"dense<[{', '.join(str(v).split(' ')[0] for v in values)}]> : tensor<{len(values)}x{name}>")
+        values = [
+            FloatAttr(float(v), constant(f"0.0 : {name}").type)
+            for v in bits.view(dtype)
+            if not math.isnan(float(v))
+        ]  # type: ignore[attr-defined]
+        again = constant(
+            f"dense<[{', '.join(str(v).split(' ')[0] for v in values)}]> : tensor<{len(values)}x{name}>"
+        )
         assert isinstance(again, DenseAttr)
         assert again.array.astype(float).tolist() == [v.value for v in values]
 
 
 def test_both_spellings_of_an_alignment() -> None:
-    old = parse("%m = memref.alloc() {alignment = 64} : memref<4xf32>\nmemref.global @g : memref<1xi8> = dense<1> {alignment = 64}")
-    new = parse("%m = memref.alloc() alignment = 64 : memref<4xf32>\nmemref.global @g : memref<1xi8> = dense<1> alignment = 64")
+    old = parse(
+        "%m = memref.alloc() {alignment = 64} : memref<4xf32>\nmemref.global @g : memref<1xi8> = dense<1> {alignment = 64}"
+    )
+    new = parse(
+        "%m = memref.alloc() alignment = 64 : memref<4xf32>\nmemref.global @g : memref<1xi8> = dense<1> alignment = 64"
+    )
     assert print_module(new) == print_module(old)
     assert all(op.attr("alignment") == 64 for op in new.body.ops)
 
@@ -214,7 +228,9 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         parse_file(binary)
     path = tmp_path / "net.mir"
     path.write_text(USE)
-    with pytest.raises(MdslError, match=r"resource 'w' is not in the text and the weights file .* does not exist"):
+    with pytest.raises(
+        MdslError, match=r"resource 'w' is not in the text and the weights file .* does not exist"
+    ):
         parse_file(path)
     for damage in (b"", b"\xff" * 8, b"\x02\0\0\0\0\0\0\0{]", b"\x02\0\0\0\0\0\0\0[]"):
         (tmp_path / "net.safetensors").write_bytes(damage)

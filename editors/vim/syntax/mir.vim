@@ -21,7 +21,7 @@ syntax match mirOperation /\<linalg\.\%(conv_2d_nchw_fchw\|conv_2d_nhwc_hwcf\|po
 syntax match mirOperation /\<vector\.\%(broadcast\|reduction\|extract\|insert\|store\|load\|step\|fma\)\%([[:alnum:]_$.]\)\@!/
 syntax match mirOperation /\<nn\.\%(global_avg_pool\|log_softmax\|avg_pool2d\|batch_norm\|layer_norm\|leaky_relu\|max_pool2d\|broadcast\|transpose\|compare\|flatten\|maximum\|minimum\|reshape\|sigmoid\|softmax\|argmax\|concat\|conv2d\|gather\|linear\|matmul\|reduce\|select\|slice\|cast\|clip\|gelu\|relu\|sqrt\|tanh\|abs\|add\|div\|erf\|exp\|log\|mul\|neg\|pad\|pow\|sub\)\%([[:alnum:]_$.]\)\@!/
 syntax match mirOperation /\<ukernel\.\%(dispatch\|region\|return\|yield\|func\)\%([[:alnum:]_$.]\)\@!/
-syntax match mirOperation /\<vm\.\%(dispatch\|parallel\|barrier\|return\|single\|store\|yield\|copy\|fill\|func\|load\|loop\|dot\|lea\|if\)\%([[:alnum:]_$.]\)\@!/
+syntax match mirOperation /\<mvm\.\%(constant\|dispatch\|parallel\|barrier\|return\|single\|store\|yield\|copy\|fill\|func\|load\|loop\|dot\|lea\|if\)\%([[:alnum:]_$.]\)\@!/
 syntax match mirValue /%[[:alnum:]_$.-]\+\%(#\d\+\)\?/
 syntax match mirSymbol /@\%([[:alnum:]_$.]\+\|"[^"]*"\)/
 syntax match mirLabel /\^[[:alnum:]_$]\+/

@@ -107,7 +107,9 @@ class Program:
             other, map = self.pick(shape)[0], IDENTITY
         reads = self.random.random() < 0.4
         out = self.pick(shape)[0] if reads else self.destination(shape)
-        body = "%s = arith.subf %a, %b : f32\n    %r = arith." + ("addf %s, %o : f32" if reads else "maximumf %s, %a : f32")
+        body = "%s = arith.subf %a, %b : f32\n    %r = arith." + (
+            "addf %s, %o : f32" if reads else "maximumf %s, %a : f32"
+        )
         ins = f"%{name}, %{other} : {text_of(shape)}, {text_of(shape if map == IDENTITY else shape[::-1])}"
         maps, args = f"{IDENTITY}, {map}, {IDENTITY}", "%a: f32, %b: f32, %o: f32"
         line = ELEMENTWISE.format(maps=maps, ins=ins, out=out, type=text_of(shape), args=args, body=body)
@@ -116,7 +118,9 @@ class Program:
     def fill(self) -> None:
         _, shape = self.pick()
         out = self.destination(shape)
-        self.emit(f"%{self.fresh(shape)} = linalg.fill ins(%zero : f32) outs(%{out} : {text_of(shape)}) -> {text_of(shape)}")
+        self.emit(
+            f"%{self.fresh(shape)} = linalg.fill ins(%zero : f32) outs(%{out} : {text_of(shape)}) -> {text_of(shape)}"
+        )
 
     def part(self, shape: tuple[int, ...]) -> tuple[str, tuple[int, ...]]:
         """A random part of a shape: its text and its shape."""
@@ -129,7 +133,9 @@ class Program:
     def extract(self) -> None:
         name, shape = self.pick()
         where, sizes = self.part(shape)
-        self.emit(f"%{self.fresh(sizes)} = tensor.extract_slice %{name}{where} : {text_of(shape)} to {text_of(sizes)}")
+        self.emit(
+            f"%{self.fresh(sizes)} = tensor.extract_slice %{name}{where} : {text_of(shape)} to {text_of(sizes)}"
+        )
 
     def insert(self) -> None:
         name, shape = self.pick()
@@ -138,9 +144,13 @@ class Program:
         if found:
             self.emit_insert(self.random.choice(found), sizes, name, shape, where)
 
-    def emit_insert(self, source: str, sizes: tuple[int, ...], name: str, shape: tuple[int, ...], where: str) -> None:
+    def emit_insert(
+        self, source: str, sizes: tuple[int, ...], name: str, shape: tuple[int, ...], where: str
+    ) -> None:
         new = self.fresh(shape)
-        self.emit(f"%{new} = tensor.insert_slice %{source} into %{name}{where} : {text_of(sizes)} into {text_of(shape)}")
+        self.emit(
+            f"%{new} = tensor.insert_slice %{source} into %{name}{where} : {text_of(sizes)} into {text_of(shape)}"
+        )
 
     def insert_back(self) -> None:
         """The tiled pattern: a part is taken out, changed and put back."""
@@ -149,7 +159,9 @@ class Program:
         part = self.fresh(sizes)
         self.emit(f"%{part} = tensor.extract_slice %{name}{where} : {text_of(shape)} to {text_of(sizes)}")
         done = self.fresh(sizes)
-        self.emit(f"%{done} = linalg.fill ins(%zero : f32) outs(%{part} : {text_of(sizes)}) -> {text_of(sizes)}")
+        self.emit(
+            f"%{done} = linalg.fill ins(%zero : f32) outs(%{part} : {text_of(sizes)}) -> {text_of(sizes)}"
+        )
         if self.random.random() < 0.3:
             self.elementwise()
         self.emit_insert(done, sizes, name, shape, where)
@@ -177,7 +189,9 @@ class Program:
         name, shape = self.pick()
         if len(shape) == 2:
             flat = (shape[0] * shape[1],)
-            self.emit(f"%{self.fresh(flat)} = tensor.collapse_shape %{name} [[0, 1]] : {text_of(shape)} into {text_of(flat)}")
+            self.emit(
+                f"%{self.fresh(flat)} = tensor.collapse_shape %{name} [[0, 1]] : {text_of(shape)} into {text_of(flat)}"
+            )
         elif shape[0] % 6 == 0:
             split = (shape[0] // 6, 6)
             self.emit(
@@ -196,7 +210,9 @@ class Program:
             self.pool.append((self.destination(result), result))
             out = self.pool.pop()[0]
             start = self.fresh(result)
-            self.emit(f"%{start} = linalg.fill ins(%zero : f32) outs(%{out} : {text_of(result)}) -> {text_of(result)}")
+            self.emit(
+                f"%{start} = linalg.fill ins(%zero : f32) outs(%{out} : {text_of(result)}) -> {text_of(result)}"
+            )
         out = self.pick(result)[0]
         self.emit(
             f"%{self.fresh(result)} = linalg.matmul ins(%{left}, %{right} : {text_of(shape)}, {text_of(other)}) "
@@ -217,7 +233,9 @@ class Program:
         self.emit(f"%s{self.count} = tensor.extract %{name}[%c{row}, %c{column}] : {text_of(shape)}")
         scalar = f"%s{self.count}"
         other = self.pick(shape)[0]
-        self.emit(f"%{self.fresh(shape)} = tensor.insert {scalar} into %{other}[%c0, %c{column}] : {text_of(shape)}")
+        self.emit(
+            f"%{self.fresh(shape)} = tensor.insert {scalar} into %{other}[%c0, %c{column}] : {text_of(shape)}"
+        )
 
     def dispatch(self) -> None:
         type = text_of((2, 3))
@@ -225,7 +243,9 @@ class Program:
         source = self.pick((2, 3))[0]
         out = self.destination((2, 3)) if kernel == "double" else self.pick((2, 3))[0]
         types = f"({type}, {type}) -> {type}"
-        self.emit(f"%{self.fresh((2, 3))} = ukernel.dispatch @{kernel}(%{source}, %{out}) {{outs = 1}} : {types}")
+        self.emit(
+            f"%{self.fresh((2, 3))} = ukernel.dispatch @{kernel}(%{source}, %{out}) {{outs = 1}} : {types}"
+        )
 
     def swap(self) -> None:
         type = text_of((2, 3))
@@ -292,14 +312,18 @@ class Program:
         tile = self.fresh((2, 3))
         self.emit(f"%{tile} = tensor.extract_slice %{shared}{where} : {whole} to {type}")
         if self.random.random() < 0.3:
-            self.emit(f"%{self.fresh((2, 3))} = tensor.extract_slice %{shared}[0, 3] [2, 3] [1, 1] : {whole} to {type}")
+            self.emit(
+                f"%{self.fresh((2, 3))} = tensor.extract_slice %{shared}[0, 3] [2, 3] [1, 1] : {whole} to {type}"
+            )
         source = self.pick((4, 6))[0]
         self.emit(f"%{self.fresh((2, 3))} = tensor.extract_slice %{source}{where} : {whole} to {type}")
         self.body(self.random.randint(0, 3))
         self.dispatch()
         result = self.pick((2, 3))[0]
         self.emit("scf.forall.in_parallel {")
-        self.emit(f"tensor.parallel_insert_slice %{result} into %{shared}{where} : {type} into {whole}\n  }}\n  }}")
+        self.emit(
+            f"tensor.parallel_insert_slice %{result} into %{shared}{where} : {type} into {whole}\n  }}\n  }}"
+        )
         self.pool = kept
         head = f"scf.forall (%{i}, %{j}) = (0, 0) to (4, 6) step (2, 3) shared_outs(%{shared} = %{init}) -> ({whole}) {{"
         self.lines.insert(at, f"%{self.fresh((4, 6))} = {head}")

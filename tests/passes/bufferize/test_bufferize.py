@@ -92,7 +92,11 @@ func.func @main(%a: tensor<8x8xf32>, %w: tensor<8x32xf32>) -> tensor<8x32xf32> {
 
 def test_tiled_program_is_computed_in_the_output() -> None:
     module = check(TILED)
-    assert not find(module, "memref.copy") and not find(module, "memref.alloc") and not find(module, "memref.alloca")
+    assert (
+        not find(module, "memref.copy")
+        and not find(module, "memref.alloc")
+        and not find(module, "memref.alloca")
+    )
     function = main_of(module)
     assert [a.name for a in function.args] == ["a", "w", "c"]
     assert [list(d) for d in function.arg_attributes()] == [[], [], ["mdsl.output"]]
@@ -291,7 +295,9 @@ def test_calls_pass_their_results_as_outputs() -> None:
 )
 def test_what_cannot_be_bufferized_is_an_error(body: str, message: str) -> None:
     type = "tensor<?xf32>" if "?" in body else "tensor<4xf32>"
-    module = parse(f"func.func @main(%x: tensor<4xf32>) -> {type} {{\n{body}\nfunc.return %y : {type}\n}}", "test.mir")
+    module = parse(
+        f"func.func @main(%x: tensor<4xf32>) -> {type} {{\n{body}\nfunc.return %y : {type}\n}}", "test.mir"
+    )
     with pytest.raises(VerifyError, match=message):
         Bufferize().run(module, Target.host())
 

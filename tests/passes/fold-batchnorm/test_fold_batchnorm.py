@@ -65,7 +65,9 @@ def test_convolution(bias: bool, layout: str, groups: int) -> None:
     image = "tensor<1x4x5x5xf32>" if layout == "nchw" else "tensor<1x5x5x4xf32>"
     result = "tensor<1x6x3x3xf32>" if layout == "nchw" else "tensor<1x3x3x6xf32>"
     weight = f"tensor<6x{4 // groups}x3x3xf32>"
-    operands, types = ("%x, %w, %b", f"{image}, {weight}, tensor<6xf32>") if bias else ("%x, %w", f"{image}, {weight}")
+    operands, types = (
+        ("%x, %w, %b", f"{image}, {weight}, tensor<6xf32>") if bias else ("%x, %w", f"{image}, {weight}")
+    )
     conv = f'  %c = nn.conv2d {operands} {{groups = {groups}, layout = "{layout}"}} : ({types}) -> {result}\n'
     lines = [constant("w", 6, 4 // groups, 3, 3), constant("b", 6), parameters(6), conv]
     module = folded(function(image, result, *lines, normalise("%c", result, 6, f'{{layout = "{layout}"}}')))
@@ -109,7 +111,13 @@ def test_a_layer_with_another_reader_is_kept() -> None:
 def test_a_shared_weight_stays_for_its_other_reader() -> None:
     type = "tensor<4x4xf32>"
     layer = "  %{0} = nn.linear %{1}, %w : (tensor<4x4xf32>, tensor<4x4xf32>) -> tensor<4x4xf32>\n"
-    lines = [constant("w", 4, 4), parameters(4), layer.format("a", "x"), layer.format("c", "a"), normalise("%c", type, 4)]
+    lines = [
+        constant("w", 4, 4),
+        parameters(4),
+        layer.format("a", "x"),
+        layer.format("c", "a"),
+        normalise("%c", type, 4),
+    ]
     module = folded(function(type, type, *lines))
     text = print_module(module)
     assert "nn.linear %x, %w :" in text and "nn.linear %a, %w_folded, %y_bias" in text
@@ -121,7 +129,9 @@ def test_names_of_resources_stay_unique() -> None:
     one = function(x, y, constant("w", 5, 4), parameters(5), linear, normalise("%c", y, 5))
     module = parse(one + one.replace("@main", "@other"), "test.mir")
     FoldBatchnorm().run(module, Target.host())
-    names = [a.name for op in module.walk() for a in op.attributes.values() if isinstance(a, DenseResourceAttr)]
+    names = [
+        a.name for op in module.walk() for a in op.attributes.values() if isinstance(a, DenseResourceAttr)
+    ]
     assert names == ["w_folded", "w_folded_1"]
 
 
@@ -145,7 +155,9 @@ def test_docstring_example() -> None:
     doc = FoldBatchnorm.__doc__ or ""
     image, result = "tensor<1x3x8x8xf32>", "tensor<1x4x8x8xf32>"
     conv = doc.split("Before:")[1].strip().splitlines()[0] + "\n"
-    module = folded(function(image, result, constant("w", 4, 3, 1, 1), parameters(4), conv, normalise("%c", result, 4)))
+    module = folded(
+        function(image, result, constant("w", 4, 3, 1, 1), parameters(4), conv, normalise("%c", result, 4))
+    )
     printed = print_module(module)
     for line in doc.split("After:")[1].split("\n\n")[1].splitlines():
         # A weight of 16 elements or fewer is written out; the example elides operand types and data.

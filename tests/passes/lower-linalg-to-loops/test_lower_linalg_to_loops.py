@@ -38,7 +38,11 @@ def array(*shape: int) -> np.ndarray:
 
 
 def innermost(module: ModuleOp) -> Op:
-    return next(op for op in module.walk() if isinstance(op, scf.For) and not any(isinstance(i, scf.For) for i in op.body.ops))
+    return next(
+        op
+        for op in module.walk()
+        if isinstance(op, scf.For) and not any(isinstance(i, scf.For) for i in op.body.ops)
+    )
 
 
 def test_a_matmul_is_two_loads_and_a_multiply_add_an_iteration() -> None:
@@ -96,7 +100,12 @@ def test_what_a_broadcast_gives_is_loaded_and_transformed_outside() -> None:
         array(3, 4),
         array(3),
     )
-    assert [op.name for op in innermost(module).body.ops] == ["memref.load", "arith.addf", "memref.store", "scf.yield"]
+    assert [op.name for op in innermost(module).body.ops] == [
+        "memref.load",
+        "arith.addf",
+        "memref.store",
+        "scf.yield",
+    ]
 
 
 def test_an_output_that_is_also_an_input_is_read_in_each_iteration() -> None:

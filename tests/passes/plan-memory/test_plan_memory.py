@@ -123,5 +123,13 @@ def test_places_never_overlap_in_space_and_time(ranges: list[tuple[int, int, int
     for one in buffers:
         assert offsets[one] % 64 == 0
         for other in buffers:
-            if one is not other and one.first <= other.last and other.first <= one.last and one.size and other.size:
-                assert offsets[one] + one.size <= offsets[other] or offsets[other] + other.size <= offsets[one]
+            if (
+                one is not other
+                and one.first <= other.last
+                and other.first <= one.last
+                and one.size
+                and other.size
+            ):
+                assert (
+                    offsets[one] + one.size <= offsets[other] or offsets[other] + other.size <= offsets[one]
+                )

@@ -24,7 +24,10 @@ AVX512 = Target.parse("avx512")
 
 def matmul(m: int, n: int, k: int, rows: int, loop: str = "forall") -> str:
     """C = relu(A B) by tiles of `rows` x 16, with B in panels of 16 columns."""
-    a, b = f"memref<{rows}x{k}xf32, strided<[{k}, 1], offset: ?>>", f"memref<{k}x16xf32, strided<[16, 1], offset: ?>>"
+    a, b = (
+        f"memref<{rows}x{k}xf32, strided<[{k}, 1], offset: ?>>",
+        f"memref<{k}x16xf32, strided<[16, 1], offset: ?>>",
+    )
     c, acc = f"memref<{rows}x16xf32, strided<[{n}, 1], offset: ?>>", f"memref<{rows}x16xf32>"
     same = "affine_map<(d0, d1) -> (d0, d1)>"
     body = f"""
@@ -92,7 +95,12 @@ def kernels(module: ModuleOp) -> list[str]:
 
 @settings(max_examples=15, deadline=None)
 @given(
-    st.integers(1, 3), st.integers(1, 9), st.integers(1, 5), st.integers(2, 6), st.booleans(), st.sampled_from(["for", "forall"])
+    st.integers(1, 3),
+    st.integers(1, 9),
+    st.integers(1, 5),
+    st.integers(2, 6),
+    st.booleans(),
+    st.sampled_from(["for", "forall"]),
 )
 def test_same_results(rows, columns, k, factor, jam, loop):
     check(matmul(2 * rows, 16 * columns, k, rows, loop), factor=factor, jam=jam)
@@ -103,11 +111,19 @@ def test_jammed_kernel_shares_what_its_calls_share():
     assert kernels(module) == ["k_x4"] and dispatches(module) == [("k_x4", 1)]
     kernel = module.lookup("k_x4")
     assert isinstance(kernel, UkernelFunc)
-    assert [a.name for a in kernel.args] == ["a", *(f"b_x{i}" for i in range(4)), *(f"c_x{i}" for i in range(4))]
+    assert [a.name for a in kernel.args] == [
+        "a",
+        *(f"b_x{i}" for i in range(4)),
+        *(f"c_x{i}" for i in range(4)),
+    ]
     loops = [op for op in kernel.walk() if isinstance(op, For)]
     assert len(loops) == 1 and len(loops[0].carried) == 16
     names = [op.name for op in loops[0].body.ops]
-    assert names.count("memref.load") == 4 and names.count("vector.load") == 4 and names.count("vector.fma") == 16
+    assert (
+        names.count("memref.load") == 4
+        and names.count("vector.load") == 4
+        and names.count("vector.fma") == 16
+    )
     compile_kernels([kernel])
 
 
@@ -173,6 +189,8 @@ def test_factor_of_one_changes_nothing(factor):
 
 
 def test_loops_with_other_effects_stay():
-    text = matmul(4, 64, 3, 4).replace("ukernel.dispatch", "memref.store %c_0, %c[%i, %j] : memref<4x64xf32>\nukernel.dispatch")
+    text = matmul(4, 64, 3, 4).replace(
+        "ukernel.dispatch", "memref.store %c_0, %c[%i, %j] : memref<4x64xf32>\nukernel.dispatch"
+    )
     text = text.replace("scf.forall", "%c_0 = arith.constant 0.0 : f32\nscf.forall")
     assert dispatches(unrolled(text)) == [("k", 1)]

@@ -93,7 +93,10 @@ def test_bounds_that_are_not_known_stay():
 
 def test_docstring_example():
     before, after = _example(Unroll)
-    head = "".join(f"%c{n} = arith.constant {n} : index\n" for n in (0, 1, 2, 4)) + "%zero = arith.constant 0.0 : f32\n"
+    head = (
+        "".join(f"%c{n} = arith.constant {n} : index\n" for n in (0, 1, 2, 4))
+        + "%zero = arith.constant 0.0 : f32\n"
+    )
     wrap = "func.func @f(%x: memref<4xf32>) -> f32 {{\n{}{}\nfunc.return %sum : f32\n}}".format
     module = unrolled(wrap(head, before), factor=2)
     assert print_module(module) == print_module(parse(wrap(head, after), "after"))

@@ -28,7 +28,13 @@ def memref(shape: Sequence[int], element: str = "f32", pad: int = 0) -> str:
     return f"memref<{'x'.join(map(str, shape))}x{element}, strided<{strides}>>"
 
 
-def generic(ins: Sequence[tuple[str, str, str]], outs: Sequence[tuple[str, str, str]], kinds: str, body: str, dims: str) -> str:
+def generic(
+    ins: Sequence[tuple[str, str, str]],
+    outs: Sequence[tuple[str, str, str]],
+    kinds: str,
+    body: str,
+    dims: str,
+) -> str:
     """A linalg.generic: operands as (name, type, indices), `kinds` a letter p or r a dimension of `dims`, a body
     that reads %x0.. (inputs) and %y0.. (outputs)."""
     maps = ", ".join(f"affine_map<({', '.join(dims)}) -> ({indices})>" for *_, indices in (*ins, *outs))
@@ -111,5 +117,7 @@ def check(text: str, tolerance: float = 0.0, native: bool = True, target: str = 
         results.append(run_native(kernel_of(module), inputs))
     for found in results:
         for left, right in zip(wanted, found, strict=True):
-            np.testing.assert_allclose(right.astype(np.float64), left.astype(np.float64), rtol=tolerance, atol=tolerance)
+            np.testing.assert_allclose(
+                right.astype(np.float64), left.astype(np.float64), rtol=tolerance, atol=tolerance
+            )
     return module

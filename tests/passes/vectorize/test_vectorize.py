@@ -51,17 +51,30 @@ def test_contraction(sizes, left, right, out, element, epilogue, pad):
     if epilogue:
         maximum = "maximumf" if "f" in element else "maxsi"
         body = f"%r = arith.{maximum} %x0, %zero : {element}\nlinalg.yield %r : {element}"
-        ops.append(generic([("%acc", temp, "a, b, c")], [("%out", types[2], ", ".join(out))], "ppp", body, "abc"))
+        ops.append(
+            generic([("%acc", temp, "a, b, c")], [("%out", types[2], ", ".join(out))], "ppp", body, "abc")
+        )
     args = dict(zip(("left", "right", "out"), types, strict=True))
     check(kernel(args, *ops))
 
 
 @fast
-@given(SMALL, SMALL, st.integers(1, 3), st.integers(1, 2), st.integers(1, 2), st.sampled_from(["f32", "bf16", "i32"]), EXTENTS)
+@given(
+    SMALL,
+    SMALL,
+    st.integers(1, 3),
+    st.integers(1, 2),
+    st.integers(1, 2),
+    st.sampled_from(["f32", "bf16", "i32"]),
+    EXTENTS,
+)
 def test_blocked_convolution(height, width, window, stride, dilation, element, channels):
     rows = (height - 1) * stride + (window - 1) * dilation + 1
     columns = (width - 1) * stride + (window - 1) * dilation + 1
-    image, weights = memref([2, rows, columns, 3], element), memref([2, 2, window, window, 3, channels], element)
+    image, weights = (
+        memref([2, rows, columns, 3], element),
+        memref([2, 2, window, window, 3, channels], element),
+    )
     out = memref([2, height, width, channels], element)
     conv = generic(
         [
@@ -77,7 +90,9 @@ def test_blocked_convolution(height, width, window, stride, dilation, element, c
 
 
 @fast
-@given(SMALL, EXTENTS, st.integers(1, 3), st.integers(1, 2), st.sampled_from(["f32", "f16", "i8"]), st.booleans())
+@given(
+    SMALL, EXTENTS, st.integers(1, 3), st.integers(1, 2), st.sampled_from(["f32", "f16", "i8"]), st.booleans()
+)
 def test_named_convolutions_and_pools(height, width, window, stride, element, nhwc):
     rows, columns = (height - 1) * stride + window, (width - 1) * stride + window
     attributes = f"{{strides = dense<{stride}> : tensor<2xi64>}}"
@@ -97,7 +112,12 @@ def test_named_convolutions_and_pools(height, width, window, stride, element, nh
 
 
 @fast
-@given(st.tuples(SMALL, SMALL, EXTENTS), st.permutations("abc"), st.lists(st.sampled_from("abc"), unique=True), st.integers(0, 2))
+@given(
+    st.tuples(SMALL, SMALL, EXTENTS),
+    st.permutations("abc"),
+    st.lists(st.sampled_from("abc"), unique=True),
+    st.integers(0, 2),
+)
 def test_elementwise_with_broadcasts_and_masks(sizes, order, kept, pad):
     extents = dict(zip("abc", sizes, strict=True))
     left = memref([extents[d] for d in order], "f32", pad)
@@ -127,7 +147,13 @@ REDUCTIONS = {
 
 
 @fast
-@given(SMALL, st.sampled_from([1, 2, 3, 15, 16, 17, 64, 150, 300]), st.data(), st.sampled_from(list(REDUCTIONS)), st.booleans())
+@given(
+    SMALL,
+    st.sampled_from([1, 2, 3, 15, 16, 17, 64, 150, 300]),
+    st.data(),
+    st.sampled_from(list(REDUCTIONS)),
+    st.booleans(),
+)
 def test_reduction_along_the_contiguous_dimension(rows, columns, data, element, outer):
     op = data.draw(st.sampled_from(REDUCTIONS[element]))
     shape = [3, rows, columns] if outer else [rows, columns]
@@ -139,7 +165,11 @@ def test_reduction_along_the_contiguous_dimension(rows, columns, data, element, 
 
 
 @fast
-@given(st.tuples(SMALL, EXTENTS, EXTENTS), st.permutations(range(3)), st.sampled_from(["f32", "f64", "f16", "i8", "i1"]))
+@given(
+    st.tuples(SMALL, EXTENTS, EXTENTS),
+    st.permutations(range(3)),
+    st.sampled_from(["f32", "f64", "f16", "i8", "i1"]),
+)
 def test_transpose_and_copy(sizes, permutation, element):
     source = memref(sizes, element)
     out = memref([sizes[p] for p in permutation], element, 2)
@@ -168,11 +198,16 @@ def test_softmax(element, columns):
         generic([("%e", tile, "m, n"), ("%sum", row, "m")], [("%out", tile, "m, n")], "pp",
                 f"%r = arith.divf %x0, %x1 : {element}\nlinalg.yield %r : {element}", "mn"),
     ]  # fmt: skip
-    check(kernel({"in": tile, "out": tile}, *ops), tolerance={"f64": 1e-12, "f32": 1e-5, "f16": 4e-3, "bf16": 4e-2}[element])
+    check(
+        kernel({"in": tile, "out": tile}, *ops),
+        tolerance={"f64": 1e-12, "f32": 1e-5, "f16": 4e-3, "bf16": 4e-2}[element],
+    )
 
 
 @fast
-@given(SMALL, EXTENTS, EXTENTS, st.sampled_from(["f16 f32 extf", "bf16 f32 extf", "i8 i32 extsi"]), st.booleans())
+@given(
+    SMALL, EXTENTS, EXTENTS, st.sampled_from(["f16 f32 extf", "bf16 f32 extf", "i8 i32 extsi"]), st.booleans()
+)
 def test_narrow_inputs_wide_accumulators(m, n, k, types, rows_contiguous):
     narrow, wide, extend = types.split()
     left = memref([m, k], narrow)
@@ -184,7 +219,12 @@ def test_narrow_inputs_wide_accumulators(m, n, k, types, rows_contiguous):
         f"%p = arith.mul{kind} %a, %b : {wide}\n%s = arith.add{kind} %y0, %p : {wide}\nlinalg.yield %s : {wide}"
     )
     maps = [("%left", left, "m, k"), ("%right", right, "n, k" if rows_contiguous else "k, n")]
-    check(kernel({"left": left, "right": right, "out": out}, generic(maps, [("%out", out, "m, n")], "ppr", body, "mnk")))
+    check(
+        kernel(
+            {"left": left, "right": right, "out": out},
+            generic(maps, [("%out", out, "m, n")], "ppr", body, "mnk"),
+        )
+    )
 
 
 @fast
@@ -229,8 +269,20 @@ def packed_matmul(rows: int, k: int) -> str:
         "%zero = arith.constant 0.0 : f32",
         f"%acc = memref.alloca() : {acc}",
         f"linalg.fill ins(%zero : f32) outs(%acc : {acc})",
-        generic([("%a", a, "m, k"), ("%b", b, "n, k, p")], [("%acc", acc, "m, n, p")], "pppr", product("f32"), "mnpk"),
-        generic([("%acc", acc, "m, n, p"), ("%bias", bias, "n, p")], [("%out", out, "m, n, p")], "ppp", epilogue, "mnp"),
+        generic(
+            [("%a", a, "m, k"), ("%b", b, "n, k, p")],
+            [("%acc", acc, "m, n, p")],
+            "pppr",
+            product("f32"),
+            "mnpk",
+        ),
+        generic(
+            [("%acc", acc, "m, n, p"), ("%bias", bias, "n, p")],
+            [("%out", out, "m, n, p")],
+            "ppp",
+            epilogue,
+            "mnp",
+        ),
     )
 
 
@@ -255,7 +307,10 @@ def test_tile_larger_than_the_registers_is_blocked_and_its_edge_peeled():
 
 def test_tails_are_shorter_vectors():
     t = memref([3, 26])
-    text = kernel({"in": t, "out": memref([3, 26], pad=6)}, f"linalg.copy ins(%in : {t}) outs(%out : {memref([3, 26], pad=6)})")
+    text = kernel(
+        {"in": t, "out": memref([3, 26], pad=6)},
+        f"linalg.copy ins(%in : {t}) outs(%out : {memref([3, 26], pad=6)})",
+    )
     module = check(text, target="avx512", native=False)
     types = {str(op.result.type) for op in kernel_of(module).walk() if op.name == "vector.load"}
     assert types == {"vector<16xf32>", "vector<10xf32>"}
@@ -264,7 +319,9 @@ def test_tails_are_shorter_vectors():
 def test_row_reductions_have_several_chains():
     source, out = memref([1, 1024]), memref([1])
     body = "%r = arith.addf %y0, %x0 : f32\nlinalg.yield %r : f32"
-    text = kernel({"in": source, "out": out}, generic([("%in", source, "m, n")], [("%out", out, "m")], "pr", body, "mn"))
+    text = kernel(
+        {"in": source, "out": out}, generic([("%in", source, "m, n")], [("%out", out, "m")], "pr", body, "mn")
+    )
     module = check(text, target="avx512", native=False)
     (loop,) = [op for op in kernel_of(module).walk() if op.name == "scf.for"]
     assert [str(a.type) for a in loop.carried] == ["vector<16xf32>"] * 8
@@ -310,7 +367,9 @@ def test_in_place_and_accumulating_kernels():
 
 def test_kernels_by_hand_stay():
     text = kernel(
-        {"x": memref([16])}, "%c0 = arith.constant 0 : index", f"%v = vector.load %x[%c0] : {memref([16])}, vector<16xf32>"
+        {"x": memref([16])},
+        "%c0 = arith.constant 0 : index",
+        f"%v = vector.load %x[%c0] : {memref([16])}, vector<16xf32>",
     )
     assert print_module(vectorized(text)) == print_module(parse(text, "test.mir"))
 
@@ -323,7 +382,9 @@ def test_shifted_reads_are_not_one_sweep():
     ops = [
         f"%temp = memref.alloca() : {t}",
         generic([("%in", t, "i")], [("%temp", t, "i")], "p", double, "i"),
-        generic([("%temp", t, "i + k"), ("%w", window, "k")], [("%out", out, "i")], "pr", product("f32"), "ik"),
+        generic(
+            [("%temp", t, "i + k"), ("%w", window, "k")], [("%out", out, "i")], "pr", product("f32"), "ik"
+        ),
     ]
     module = check(kernel({"in": t, "w": window, "out": out}, *ops))
     assert "memref.alloca" in names(module)

@@ -1,9 +1,9 @@
-"""vm: what the bytecode can say, still as IR: registers, counted loops, buffers, dispatches.
+"""mvm, of "mdsl's VM" (upstream's parser knows IREE's dialect as vm): what the bytecode can say, still as IR: registers, counted loops, buffers, dispatches.
 
 A value of scalar type is a register, an `arith` or `math` op on scalars an instruction. A buffer is the
-memref of an argument, of a constant (`memref.get_global`) or of the arena (`memref.alloc` of i8); it is
+memref of an argument, of a constant (`mvm.constant`) or of the arena (`memref.alloc` of i8); it is
 reached at an offset in elements, which is an index register, or `base + index * stride`.
-All workers run the same code; `vm.parallel` shares its trips among them.
+All workers run the same code; `mvm.parallel` shares its trips among them.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ from mdsl.ir.types import Type, i64, index
 class Func(FunctionLike):
     """A function of the bytecode: its arguments are buffers, inputs before outputs (`mdsl.output`)."""
 
-    name = "vm.func"
-    terminator_name = "vm.return"
+    name = "mvm.func"
+    terminator_name = "mvm.return"
 
 
 class Return(Op):
     """Ends a function."""
 
-    name = "vm.return"
+    name = "mvm.return"
     traits = TERMINATOR
     assembly = "$values attr-dict ( `:` type($values) )?"
     values = operand(variadic=True)
@@ -55,16 +55,26 @@ class Return(Op):
 class Yield(Op):
     """Ends the body of a loop or a branch and hands on values."""
 
-    name = "vm.yield"
+    name = "mvm.yield"
     traits = TERMINATOR
     assembly = "$values attr-dict ( `:` type($values) )?"
     values = operand(variadic=True)
 
 
+class Constant(Op):
+    """The buffer of a constant of the module, a `memref.global`."""
+
+    name = "mvm.constant"
+    traits = PURE
+    assembly = "$symbol attr-dict `:` type($buffer)"
+    symbol = attr(SYMBOL_REF)
+    buffer = result(MEMREF)
+
+
 class Loop(scf.For):
     """A counted loop. Its step is a constant."""
 
-    name = "vm.loop"
+    name = "mvm.loop"
     end = Yield
 
     @property
@@ -80,7 +90,7 @@ class Loop(scf.For):
 class Parallel(Loop):
     """A counted loop whose trips are shared among the workers; it carries nothing."""
 
-    name = "vm.parallel"
+    name = "mvm.parallel"
 
     def verify_op(self) -> None:
         super().verify_op()
@@ -91,14 +101,14 @@ class Parallel(Loop):
 class If(scf.If):
     """One of two branches."""
 
-    name = "vm.if"
+    name = "mvm.if"
     end = Yield
 
 
 class Single(Op):
     """Runs on one worker only."""
 
-    name = "vm.single"
+    name = "mvm.single"
     traits = NO_TERMINATOR
     assembly = "attr-dict-with-keyword $body_region"
     body_region = region()
@@ -107,14 +117,14 @@ class Single(Op):
 class Barrier(Op):
     """Every worker waits for all."""
 
-    name = "vm.barrier"
+    name = "mvm.barrier"
     assembly = "attr-dict"
 
 
 class Lea(Op):
     """base + index * stride + offset."""
 
-    name = "vm.lea"
+    name = "mvm.lea"
     traits = PURE
     base = operand(INDEX)
     index = operand(INDEX)
@@ -129,7 +139,7 @@ class Lea(Op):
 class Load(Op):
     """The element of `buffer` at `base`, or at `base + index * stride`; the result's type is the element's."""
 
-    name = "vm.load"
+    name = "mvm.load"
     traits = READS
     buffer = operand(MEMREF)
     base = operand(INDEX)
@@ -141,7 +151,7 @@ class Load(Op):
 class Store(Op):
     """Writes the element of `buffer` at `base`, or at `base + index * stride`."""
 
-    name = "vm.store"
+    name = "mvm.store"
     value = operand(SCALAR)
     buffer = operand(MEMREF)
     base = operand(INDEX)
@@ -152,7 +162,7 @@ class Store(Op):
 class Dot(Op):
     """sum + left[left_base + left_index * left_stride] * right[...]: one step of a scalar product, rounded once."""
 
-    name = "vm.dot"
+    name = "mvm.dot"
     traits = READS
     sum = operand(FLOAT_LIKE)
     left = operand(MEMREF)
@@ -172,7 +182,7 @@ class Dot(Op):
 class Copy(Op):
     """Copies `count` neighbouring elements."""
 
-    name = "vm.copy"
+    name = "mvm.copy"
     target = operand(MEMREF)
     target_index = operand(INDEX)
     source = operand(MEMREF)
@@ -184,7 +194,7 @@ class Copy(Op):
 class Fill(Op):
     """Sets `count` neighbouring elements."""
 
-    name = "vm.fill"
+    name = "mvm.fill"
     value = operand(SCALAR)
     buffer = operand(MEMREF)
     base = operand(INDEX)
@@ -199,7 +209,7 @@ class Dispatch(Op):
     without a buffer is a register's value.
     """
 
-    name = "vm.dispatch"
+    name = "mvm.dispatch"
     callee = attr(SYMBOL_REF)
     batch = attr(INT, default=1)
     layout = attr(ARRAY)

@@ -6,30 +6,30 @@ from typing import Any
 
 import numpy as np
 
+from mdsl.dialects.mvm import Dispatch
 from mdsl.dialects.ukernel import UkernelFunc
-from mdsl.dialects.vm import Dispatch
 from mdsl.ir.core import Op
 from mdsl.ir.types import MemRefType, Type, dtype_of, i8
 from mdsl.reference.evaluator import Scope
 from mdsl.reference.registry import SEMANTICS, failure, semantics, structured
 from mdsl.reference.scf import branch, for_loop
 
-structured("vm.loop", "vm.parallel")(for_loop)
-structured("vm.if")(branch)
+structured("mvm.loop", "mvm.parallel")(for_loop)
+structured("mvm.if")(branch)
 
 
-@structured("vm.single")
+@structured("mvm.single")
 def single(scope: Scope, op: Op) -> tuple[Any, ...]:
     return tuple(scope.run(op.body))
 
 
-@semantics("vm.barrier")
+@semantics("mvm.barrier")
 def barrier(op: Op) -> tuple[Any, ...]:
     """One worker has nobody to wait for."""
     return ()
 
 
-@semantics("vm.lea")
+@semantics("mvm.lea")
 def lea(op: Op, base: Any, index: Any) -> Any:
     return np.int64(base + index * op.attr("stride") + op.attr("offset"))
 
@@ -49,20 +49,20 @@ def _place(op: Op, places: tuple[Any, ...], limit: int, count: int = 1, stride: 
     return at
 
 
-@semantics("vm.load")
+@semantics("mvm.load")
 def load(op: Op, buffer: np.ndarray, *places: Any) -> Any:
     row = elements(op, buffer, op.results[0].type)
     return row[_place(op, places, row.size)]
 
 
-@semantics("vm.store")
+@semantics("mvm.store")
 def store(op: Op, value: Any, buffer: np.ndarray, *places: Any) -> tuple[Any, ...]:
     row = elements(op, buffer, op.operands[0].type)
     row[_place(op, places, row.size)] = value
     return ()
 
 
-@semantics("vm.dot")
+@semantics("mvm.dot")
 def dot(op: Op, total: Any, *operands: Any) -> Any:
     left = elements(op, operands[0], op.results[0].type)
     right = elements(op, operands[3], op.results[0].type)
@@ -71,7 +71,7 @@ def dot(op: Op, total: Any, *operands: Any) -> Any:
     return SEMANTICS["math.fma"](op, a, b, total)
 
 
-@semantics("vm.copy")
+@semantics("mvm.copy")
 def copy(op: Op, target: np.ndarray, target_at: Any, source: np.ndarray, source_at: Any) -> tuple[Any, ...]:
     count, element = op.attr("count"), op.attr("element")
     to, origin = elements(op, target, element), elements(op, source, element)
@@ -80,7 +80,7 @@ def copy(op: Op, target: np.ndarray, target_at: Any, source: np.ndarray, source_
     return ()
 
 
-@semantics("vm.fill")
+@semantics("mvm.fill")
 def fill(op: Op, value: Any, buffer: np.ndarray, base: Any) -> tuple[Any, ...]:
     row, count = elements(op, buffer, op.operands[0].type), op.attr("count")
     at = _place(op, (base,), row.size, count)
@@ -88,7 +88,7 @@ def fill(op: Op, value: Any, buffer: np.ndarray, base: Any) -> tuple[Any, ...]:
     return ()
 
 
-@structured("vm.dispatch")
+@structured("mvm.dispatch")
 def dispatch(scope: Scope, op: Dispatch, *operands: Any) -> tuple[Any, ...]:
     callee = scope.evaluator.symbol(op, op.symbol)
     if not isinstance(callee, UkernelFunc):
@@ -110,7 +110,8 @@ def _argument(scope: Scope, op: Op, argument: tuple[Any, Any, int, int], type: T
     size = dtype_of(type.element).itemsize
     raw = elements(op, scope.values[buffer], i8)
     if at < 0 or at + type.span * size > raw.size:
-        raise failure(op, f"an argument from byte {at} to {at + type.span * size} leaves a buffer of {raw.size}")
+        raise failure(
+            op, f"an argument from byte {at} to {at + type.span * size} leaves a buffer of {raw.size}"
+        )
     memory = raw[at : at + type.span * size].view(dtype_of(type.element))
     return np.lib.stride_tricks.as_strided(memory, type.shape, [s * size for s in type.layout])
-

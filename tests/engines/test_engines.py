@@ -1,0 +1,52 @@
+"""Random programs compute the same in every engine, with every number of workers and in every ablation.
+
+`MDSL_FUZZ=1000 pytest -m slow tests/engines` runs that many programs of each kind through all settings; without
+the variable it is 40. `MDSL_FUZZ_SEED` starts elsewhere. A failure prints its program, which stands alone.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+
+import pytest
+from comparing import SETTINGS, compare, some_settings
+from graphs import graph
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from loops import loops
+from structured import structured
+
+Generator = Callable[[Random], str]
+GENERATORS = {f.__name__: f for f in (graph, structured, loops)}
+COUNT, FIRST = int(os.environ.get("MDSL_FUZZ", "40")), int(os.environ.get("MDSL_FUZZ_SEED", "100000"))
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+kinds = pytest.mark.parametrize("generate", GENERATORS.values(), ids=GENERATORS)
+
+
+@kinds
+@settings(max_examples=25, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.data())
+def test_engines_agree(generate: Generator, data: st.DataObject) -> None:
+    random = data.draw(st.randoms(use_true_random=False))
+    compare(generate(random), some_settings(random, 3))
+
+
+@pytest.mark.slow
+@kinds
+def test_many_programs_in_all_settings(generate: Generator) -> None:
+    for seed in range(FIRST, FIRST + COUNT):
+        text = generate(Random(seed))
+        try:
+            compare(text, SETTINGS)
+        except Exception as error:
+            error.add_note(f"{generate.__name__}, seed {seed}:\n{text}")
+            raise
+
+
+@pytest.mark.parametrize("name", ["matmul", "kernel", "mnist/cnn", "mnist/mlp"])
+def test_examples_in_some_settings(name: str) -> None:
+    compare(EXAMPLES / f"{name}.mir", some_settings(Random(name), 4))

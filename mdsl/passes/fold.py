@@ -54,7 +54,8 @@ def _fold_arithmetic(op: Op, constants: list[np.ndarray]) -> Sequence[Attribute]
         constants = [c.reshape(-1)[0] if c.ndim else c[()] for c in constants]
     else:
         constants = [c[()] for c in constants]
-    value = SEMANTICS[op.name](op, *constants)
+    with np.errstate(all="ignore"):
+        value = SEMANTICS[op.name](op, *constants)
     return [constant_attribute(np.asarray(value).item(), type)]
 
 

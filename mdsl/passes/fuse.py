@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -161,7 +162,7 @@ def _merge(producer: Op, consumer: linalg.LinalgOp, index: int) -> linalg.Linalg
     return new
 
 
-def _keep_names(arguments: list[Value], producer: Op, consumer: linalg.LinalgOp, index: int) -> None:
+def _keep_names(arguments: Sequence[Value], producer: Op, consumer: linalg.LinalgOp, index: int) -> None:
     """The elements are called what they were called in the two bodies."""
     split = len(consumer.inputs)
     inner = list(producer.body.args[: len(producer.inputs)]) if isinstance(producer, linalg.LinalgOp) else []

@@ -276,8 +276,9 @@ def _cancel_pairs(func: Op) -> None:
             continue
         unpack = op.operands[0].owner
         names = ("inner_dims_pos", "static_inner_tiles", "outer_dims_perm")
-        same = isinstance(unpack, linalg.Unpack) and all(unpack.attr(n) == op.attr(n) for n in names)
-        if same and unpack.operands[0].type == op.result.type:
+        if not isinstance(unpack, linalg.Unpack) or any(unpack.attr(n) != op.attr(n) for n in names):
+            continue
+        if unpack.operands[0].type == op.result.type:
             op.replace_by(unpack.operands[0])
 
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 
 from mdsl.ir.attributes import Attribute, UnitAttr, name_of_key
 from mdsl.ir.core import Op, Region, Value
-from mdsl.ir.types import FunctionType
+from mdsl.ir.types import FunctionType, Type
 from mdsl.syntax import resources
 from mdsl.syntax.assembly import plain_number, print_custom
 

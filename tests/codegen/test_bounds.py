@@ -155,7 +155,6 @@ REJECTED = {
         "%m = arith.select %f, %a, %b : memref<16xf32>",
         "must come from an argument",
     ),
-    "other memory": (A, "%m = memref.alloc() : memref<16xf32>", "cannot stand in a compiled micro-kernel"),
     "large frame": (A, "%m = memref.alloca() : memref<100000xf32>", "local memory exceeds"),
     "large vector": (
         A,

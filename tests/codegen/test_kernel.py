@@ -272,7 +272,7 @@ def test_local_memory_begins_as_zeros() -> None:
     output = np.ones(32, np.float32)
     body = """
       %z = arith.constant 0 : index
-      %t = memref.alloca() : memref<32xf32>
+      %t = memref.alloc() : memref<32xf32>
       %v = vector.load %t[%z] : memref<32xf32>, vector<32xf32>
       vector.store %v, %o[%z] : memref<32xf32>, vector<32xf32>"""
     run("%o: memref<32xf32>", body, output)

@@ -1,4 +1,3 @@
-
 """nn: the reference against plain loops and formulas, shape inference, and what the verifier says."""
 
 from __future__ import annotations

@@ -1,4 +1,3 @@
-
 """lower-nn: the lowered program verifies, computes what the graph computes, and upstream accepts it."""
 
 from __future__ import annotations

@@ -1,0 +1,140 @@
+"""Every level of a program is a program: after each pass it verifies, prints and parses stably, computes the
+same, keeps the names of its inputs and outputs, upstream accepts it, and mdsl runs its text from there on."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+from comparing import as_list, assert_close, tolerance_of
+from graphs import graph
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from loops import loops
+from structured import structured
+
+import mdsl
+from mdsl.api import lowering
+from mdsl.dialects.builtin import ModuleOp
+from mdsl.ir.verifier import verify
+from mdsl.passes.pipeline import run_passes
+from mdsl.reference import run
+from mdsl.signature import random_arrays, signature
+from mdsl.syntax.parser import parse
+from mdsl.syntax.printer import print_module
+from mdsl.syntax.resources import print_section, used
+
+Generator = Callable[[Random], str]
+EXAMPLES = Path(__file__).parents[2] / "examples"
+PROGRAMS = [EXAMPLES / f"{name}.mir" for name in ("kernel", "mnist/mlp", "mnist/cnn")]
+PIPELINES = [(True, None), (True, 4), (False, None)]
+"""With micro-kernels or without, and how many an instruction dispatches."""
+
+kinds = pytest.mark.parametrize("generate", [graph, structured, loops], ids=lambda f: f.__name__)
+programs = pytest.mark.parametrize("path", PROGRAMS, ids=lambda p: p.stem)
+pipelines = pytest.mark.parametrize(("ukernels", "unroll"), PIPELINES)
+
+
+def stages(module: ModuleOp, ukernels: bool, unroll: int | None) -> Iterator[tuple[str, ModuleOp]]:
+    """The module as it is, then after each pass of its pipeline."""
+    yield "as written", module
+    for step in lowering(module, ukernels, unroll, None):
+        run_passes(module, [step])
+        yield f"after {step}", module
+
+
+def text_of(module: ModuleOp) -> str:
+    """The module's text, with the data that it refers to."""
+    return print_module(module) + print_section(used(module))
+
+
+def check_levels(module: ModuleOp, ukernels: bool, unroll: int | None, every: int = 1) -> None:
+    """All that this file's first lines say, but for upstream; every so many levels are compiled too."""
+    specs = signature(module)
+    inputs = random_arrays(specs[0])
+    wanted, tolerance = run(module, inputs), tolerance_of(print_module(module))
+    for number, (name, current) in enumerate(stages(module, ukernels, unroll)):
+        verify(current)
+        text = text_of(current)
+        again = parse(text)
+        assert text_of(again) == text, name
+        assert signature(current) == specs, name
+        assert_close(run(again, inputs), wanted, tolerance, name)
+        if number % every == 0:
+            program = mdsl.compile(text, ukernels=ukernels, unroll_dispatch=unroll)
+            assert (program.inputs, program.outputs) == specs, name
+            assert_close(as_list(program(*inputs)), wanted, tolerance, f"run {name}")
+
+
+@kinds
+@settings(max_examples=8, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_random_programs(generate: Generator, data: st.DataObject) -> None:
+    random = data.draw(st.randoms(use_true_random=False))
+    ukernels, unroll = random.choice(PIPELINES)
+    check_levels(parse(generate(random)), ukernels, unroll, every=4)
+
+
+@programs
+@pytest.mark.parametrize(("ukernels", "unroll"), [(True, 4)])
+def test_examples(path: Path, ukernels: bool, unroll: int) -> None:
+    check_levels(mdsl.parse(path), ukernels, unroll, every=5)
+
+
+# Upstream -------------------------------------------------------------------------------------------------
+
+
+def iree_opt() -> str | None:
+    beside = Path(sys.executable).parent / "iree-opt"
+    return str(beside) if beside.exists() else shutil.which("iree-opt")
+
+
+upstream = pytest.mark.skipif(iree_opt() is None, reason="iree-base-compiler is not installed")
+
+
+def check_upstream(module: ModuleOp, ukernels: bool, unroll: int | None) -> None:
+    """Upstream parses and verifies the generic form of each level; all are given to it at once."""
+    texts = {name: print_module(m, generic=True) for name, m in stages(module, ukernels, unroll)}
+    source = "\n// -----\n".join(texts.values())
+    command = [str(iree_opt()), "--allow-unregistered-dialect", "--split-input-file", "-"]
+    done = subprocess.run(command, input=source, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, f"{done.stderr[:2000]}\n{', '.join(texts)}"
+
+
+@upstream
+@programs
+@pipelines
+def test_upstream_accepts_examples(path: Path, ukernels: bool, unroll: int | None) -> None:
+    check_upstream(mdsl.parse(path), ukernels, unroll)
+
+
+@upstream
+@kinds
+@pytest.mark.parametrize("seed", range(6))
+def test_upstream_accepts_random_programs(generate: Generator, seed: int) -> None:
+    check_upstream(parse(generate(Random(seed))), *PIPELINES[seed % len(PIPELINES)])
+
+
+# Names ----------------------------------------------------------------------------------------------------
+
+
+def test_outputs_keep_their_names_when_their_values_vanish() -> None:
+    program = mdsl.compile("""
+        func.func @main(%x: tensor<4xf32>) -> (tensor<4xf32>, tensor<4xf32>, tensor<4xf32>, tensor<4xf32>) {
+          %same = nn.reshape %x : (tensor<4xf32>) -> tensor<4xf32>
+          %once = nn.relu %x : (tensor<4xf32>) -> tensor<4xf32>
+          %twice = nn.relu %x : (tensor<4xf32>) -> tensor<4xf32>
+          return %same, %once, %twice, %x : tensor<4xf32>, tensor<4xf32>, tensor<4xf32>, tensor<4xf32>
+        }
+    """)
+    assert [spec.name for spec in program.inputs] == ["x"]
+    assert [spec.name for spec in program.outputs] == ["same", "once", "twice", "x_1"]
+    x = np.array([-1, 0, 1, 2], np.float32)
+    for found, wanted in zip(program(x), (x, np.maximum(x, 0), np.maximum(x, 0), x), strict=True):
+        np.testing.assert_array_equal(found, wanted)

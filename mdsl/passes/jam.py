@@ -15,11 +15,12 @@ from mdsl.passes.views import root
 def jam_width(kernel: ukernel.UkernelFunc, shared: Sequence[bool], copies: int, target: Target) -> int:
     """How many of `copies` calls fit the registers together, a divisor of `copies`; 1 if jamming has no use.
 
-    `shared` tells which arguments are the same in all calls.
+    `shared` tells which arguments are the same in all calls. A kernel with enough accumulators to keep the
+    multiply-add units busy gains nothing: it is bound by what it streams.
     """
     loops = [op for op in kernel.walk() if isinstance(op, scf.For)]
     busiest = max(loops, key=lambda loop: _accumulators(loop, target), default=None)
-    if busiest is None or _accumulators(busiest, target) == 0:
+    if busiest is None or not 0 < _accumulators(busiest, target) < target.fma_chains:
         return 1
     widths = [n for n in range(copies, 1, -1) if copies % n == 0]
     return next(

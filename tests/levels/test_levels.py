@@ -81,10 +81,14 @@ def test_random_programs(generate: Generator, data: st.DataObject) -> None:
     check_levels(parse(generate(random)), ukernels, unroll, every=4)
 
 
-@programs
-@pytest.mark.parametrize(("ukernels", "unroll"), [(True, 4)])
-def test_examples(path: Path, ukernels: bool, unroll: int) -> None:
-    check_levels(mdsl.parse(path), ukernels, unroll, every=5)
+def test_hand_written_kernel() -> None:
+    check_levels(mdsl.parse(EXAMPLES / "kernel.mir"), True, 4)
+
+
+@pytest.mark.slow  # the weights are part of each level's text
+@pytest.mark.parametrize("name", ["cnn", "mlp"])
+def test_networks(name: str) -> None:
+    check_levels(mdsl.parse(EXAMPLES / "mnist" / f"{name}.mir"), True, 4, every=5)
 
 
 # Upstream -------------------------------------------------------------------------------------------------

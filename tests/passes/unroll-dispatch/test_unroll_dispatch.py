@@ -148,7 +148,18 @@ def test_kernels_that_fill_the_registers_are_not_jammed():
 
 
 def test_part_of_a_block_is_jammed_where_the_whole_does_not_fit():
-    assert dispatches(check(matmul(12, 64, 2, 12), factor=4)) == [("k_x2", 2)]
+    assert dispatches(check(matmul(7, 64, 2, 7), factor=4)) == [("k_x2", 2)]
+
+
+def test_kernels_with_accumulators_enough_are_not_jammed():
+    assert dispatches(check(matmul(12, 64, 2, 12), factor=4)) == [("k", 4)]
+
+
+def test_the_loop_whose_calls_share_most_is_unrolled():
+    """Along the columns four calls share 4 loads of the rows, along the rows they would share 1 of a column."""
+    module = check(matmul(16, 64, 3, 4), factor=4)
+    assert dispatches(module) == [("k_x4", 1)]
+    assert [loop.attr("staticStep") for loop in module.walk() if isinstance(loop, Forall)] == [[4, 64]]
 
 
 def test_short_innermost_dimension():

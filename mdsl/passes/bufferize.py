@@ -52,7 +52,10 @@ class Bufferize(Pass):
     def run(self, module: ModuleOp, target: Target) -> None:
         if not any(_mentions_tensors(f) for f in module.body.ops if isinstance(f, FunctionLike)):
             return
+        names = {f: f.result_names() for f in module.body.ops if isinstance(f, func.FuncOp)}
         prepare(module)
+        for function, known in names.items():
+            function.keep_result_names(known)
         globals = Globals(module)
         for function in module.body.ops:
             if isinstance(function, func.FuncOp) and _mentions_tensors(function):

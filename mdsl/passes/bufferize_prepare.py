@@ -49,6 +49,9 @@ def _replace(op: Op, value: Value) -> None:
 def _inline(region: ukernel.RegionOp) -> None:
     builder = Builder.before(region)
     end = region.body.terminator
+    for result, value in zip(region.results, end.operands, strict=True):
+        if isinstance(value.owner, Op) and value.owner.block is region.body:
+            value.name, value.serial = result.name, result.serial
     for op in region.body.ops:
         if op is not end:
             builder.block.insert(op.detach(), region)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from mdsl.ir.attributes import (
 )
 from mdsl.ir.core import Op, Value
 from mdsl.ir.types import ShapedType, TensorType, VectorType, dtype_of, i64, index
-from mdsl.reference.registry import SEMANTICS
+from mdsl.reference.registry import meaning
 
 _SCALAR_DIALECTS = ("arith", "math")
 
@@ -32,8 +33,9 @@ def fold_constants(op: Op) -> Sequence[Value | Attribute] | None:
         return None
     dialect = op.name.split(".")[0]
     type = op.result.type
-    if dialect in _SCALAR_DIALECTS and op.name in SEMANTICS:
-        return _fold_arithmetic(op, [c for c in constants if c is not None])
+    found = meaning(op.name) if dialect in _SCALAR_DIALECTS else None
+    if found is not None:
+        return _fold_arithmetic(op, found[0], [c for c in constants if c is not None])
     if op.name in ("tensor.collapse_shape", "tensor.expand_shape") and isinstance(type, TensorType):
         data = constants[0]
         assert data is not None
@@ -45,7 +47,9 @@ def fold_constants(op: Op) -> Sequence[Value | Attribute] | None:
     return None
 
 
-def _fold_arithmetic(op: Op, constants: list[np.ndarray]) -> Sequence[Attribute] | None:
+def _fold_arithmetic(
+    op: Op, function: Callable[..., Any], constants: list[np.ndarray]
+) -> Sequence[Attribute] | None:
     type = op.result.type
     if isinstance(type, ShapedType):
         # Only splats: folding whole tensors is the work of the pass that wants their data.
@@ -55,7 +59,7 @@ def _fold_arithmetic(op: Op, constants: list[np.ndarray]) -> Sequence[Attribute]
     else:
         constants = [c[()] for c in constants]
     with np.errstate(all="ignore"):
-        value = SEMANTICS[op.name](op, *constants)
+        value = function(op, *constants)
     return [constant_attribute(np.asarray(value).item(), type)]
 
 

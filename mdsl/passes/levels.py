@@ -127,7 +127,8 @@ def _in_kernel(op: Op) -> bool:
 
 
 def _has(op: Op, kind: type) -> bool:
-    return any(isinstance(v.type, kind) for v in (*op.operands, *op.results))
+    arguments = [a for region in op.regions for a in region.block.args]
+    return any(isinstance(v.type, kind) for v in (*op.operands, *op.results, *arguments))
 
 
 def _is_unplanned(op: Op) -> bool:

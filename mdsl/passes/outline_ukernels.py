@@ -138,7 +138,7 @@ def kernel_name(region: ukernel.RegionOp) -> str:
         if isinstance(region.results[0].type, ShapedType)
         else ""
     )
-    return "_".join([*words, *([dims] if dims else [])])
+    return "_".join([*(words or ["region"]), *([dims] if dims else [])])
 
 
 def _generic_word(op: linalg.LinalgOp) -> str:

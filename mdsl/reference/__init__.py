@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -20,22 +19,6 @@ from mdsl.reference.evaluator import Evaluator
 from mdsl.reference.memory import allocate
 from mdsl.reference.registry import EvaluationError
 from mdsl.syntax.errors import nearest
-
-for _dialect in (
-    "arith",
-    "math",
-    "tensor",
-    "memref",
-    "affine",
-    "scf",
-    "linalg",
-    "vector",
-    "nn",
-    "func",
-    "ukernel",
-    "mvm",
-):
-    import_module(f"mdsl.reference.{_dialect}")
 
 OUTPUT = "mdsl.output"
 """The argument attribute that marks an out-parameter of a bufferized function."""

@@ -11,7 +11,7 @@ import numpy as np
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.func import FunctionLike
 from mdsl.ir.core import Block, Op, Value
-from mdsl.reference.registry import SEMANTICS, STRUCTURED, failure
+from mdsl.reference.registry import failure, meaning
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +51,10 @@ class Evaluator:
 
 
 def _step(op: Op) -> Step:
-    nested = op.name in STRUCTURED
-    function = STRUCTURED.get(op.name) or SEMANTICS.get(op.name)
-    if function is None:
+    found = meaning(op.name)
+    if found is None:
         raise failure(op, "the reference has no meaning for this op here")
+    function, nested = found
     return Step(function, nested, op, tuple(op.operands), tuple(op.results))
 
 

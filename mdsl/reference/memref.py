@@ -31,7 +31,7 @@ def dealloc(op: Op, memory: np.ndarray) -> None:
     """Nothing: the memory lives as long as something refers to it."""
 
 
-@structured("memref.get_global", "mvm.constant")
+@structured("memref.get_global")
 def get_global(scope: Scope, op: GetGlobal | Constant) -> np.ndarray:
     known = scope.evaluator.globals
     if op.symbol not in known:

@@ -1,4 +1,4 @@
-"""Meaning of the vm dialect: one worker runs everything; buffers are seen as their bytes."""
+"""Meaning of the mvm dialect: one worker runs everything; buffers are seen as their bytes."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ from mdsl.dialects.ukernel import UkernelFunc
 from mdsl.ir.core import Op
 from mdsl.ir.types import MemRefType, Type, dtype_of, i8
 from mdsl.reference.evaluator import Scope
-from mdsl.reference.registry import SEMANTICS, failure, semantics, structured
+from mdsl.reference.memref import get_global
+from mdsl.reference.numbers import fma
+from mdsl.reference.registry import failure, semantics, structured
 from mdsl.reference.scf import branch, for_loop
 
 structured("mvm.loop", "mvm.parallel")(for_loop)
 structured("mvm.if")(branch)
+structured("mvm.constant")(get_global)
 
 
 @structured("mvm.single")
@@ -68,7 +71,7 @@ def dot(op: Op, total: Any, *operands: Any) -> Any:
     right = elements(op, operands[3], op.results[0].type)
     a = left[_place(op, operands[1:3], left.size, stride="left_stride")]
     b = right[_place(op, operands[4:6], right.size, stride="right_stride")]
-    return SEMANTICS["math.fma"](op, a, b, total)
+    return fma(a, b, total)
 
 
 @semantics("mvm.copy")

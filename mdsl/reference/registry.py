@@ -9,6 +9,9 @@ scalar, each of the type's dtype.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mdsl.ir.core import Op
@@ -44,6 +47,23 @@ def structured(*names: str) -> Callable[[F], F]:
         return function
 
     return register
+
+
+def meaning(name: str) -> tuple[Callable[..., Any], bool] | None:
+    """The function of the op `name` and whether it takes the scope; None if the reference has none.
+
+    The file of the op's dialect is imported when the first of its ops is asked for.
+    """
+    _load(name.split(".")[0])
+    if name in STRUCTURED:
+        return STRUCTURED[name], True
+    return (SEMANTICS[name], False) if name in SEMANTICS else None
+
+
+@cache
+def _load(dialect: str) -> None:
+    if find_spec(f"mdsl.reference.{dialect}") is not None:
+        import_module(f"mdsl.reference.{dialect}")
 
 
 class EvaluationError(MdslError):

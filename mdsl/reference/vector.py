@@ -12,7 +12,7 @@ from mdsl.ir.core import Op
 from mdsl.ir.types import VectorType
 from mdsl.reference.memref import writable
 from mdsl.reference.numbers import fma
-from mdsl.reference.registry import SEMANTICS, failure, semantics
+from mdsl.reference.registry import failure, meaning, semantics
 from mdsl.reference.slices import check_indices
 
 KINDS = {
@@ -63,7 +63,9 @@ def multiply_add(op: Op, lhs: np.ndarray, rhs: np.ndarray, acc: np.ndarray) -> n
 @semantics("vector.reduction")
 def reduction(op: Reduction, vector: np.ndarray, *acc: Any) -> Any:
     kinds = KINDS[op.word]
-    combine = SEMANTICS[kinds.get("i" if vector.dtype.kind in "bi" else "f") or next(iter(kinds.values()))]
+    found = meaning(kinds.get("i" if vector.dtype.kind in "bi" else "f") or next(iter(kinds.values())))
+    assert found is not None
+    combine, _ = found
     total, *rest = [*acc, *vector]
     for element in rest:
         total = combine(op, total, element)

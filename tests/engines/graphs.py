@@ -141,7 +141,7 @@ def matmul(p: Program) -> object:
     k = x.shape[-1]
     columns = p.dims(1, max(1, MAX_ELEMENTS * 4 // max(1, x.size)))[0]
     if p.chance(20) and x.size // k <= 200:  # the second operand has a batch, which broadcasts
-        batch = broadcastable(p, x.shape[:-2]) or (p.random.choice([1, 2, 3]),)
+        batch = broadcastable(p, x.shape[:-2]) or (1 if x.rank > 2 else p.random.choice([1, 2, 3]),)
         other = p.leaf((*batch, k, columns))
     else:
         other = p.leaf((k,) if p.chance(10) else (k, columns))

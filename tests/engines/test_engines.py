@@ -22,6 +22,7 @@ from structured import structured
 Generator = Callable[[Random], str]
 GENERATORS = {f.__name__: f for f in (graph, structured, loops)}
 COUNT, FIRST = int(os.environ.get("MDSL_FUZZ", "40")), int(os.environ.get("MDSL_FUZZ_SEED", "100000"))
+FOUND = sorted((Path(__file__).parent / "found").glob("*.mir"))
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 kinds = pytest.mark.parametrize("generate", GENERATORS.values(), ids=GENERATORS)
@@ -45,6 +46,11 @@ def test_many_programs_in_all_settings(generate: Generator) -> None:
         except Exception as error:
             error.add_note(f"{generate.__name__}, seed {seed}:\n{text}")
             raise
+
+
+@pytest.mark.parametrize("path", FOUND, ids=lambda p: p.stem)
+def test_programs_that_were_compiled_wrongly(path: Path) -> None:
+    compare(path, [s for s in SETTINGS if s.unroll_dispatch in (None, 4)])
 
 
 @pytest.mark.parametrize("name", ["matmul", "kernel", "mnist/cnn", "mnist/mlp"])

@@ -1,4 +1,4 @@
-"""The figures of the first issue, each measured against what it is compared with in one run."""
+"""mdsl's figures, each measured in one run with what it is compared with."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def matmul() -> Iterator[Figure]:
 
 
 def ablation() -> Iterator[Figure]:
-    """The seed's table, on the MNIST CNN: VMVX became 178 times faster with a matmul micro-kernel."""
+    """The paper's table, on the MNIST CNN: VMVX became 178 times faster with a matmul micro-kernel."""
     program = EXAMPLES / "mnist" / "cnn.mir"
     inputs = _random((1, 1, 28, 28))
     variants = {
@@ -95,7 +95,7 @@ def ablation() -> Iterator[Figure]:
     yield Figure("MNIST CNN, + unroll-dispatch=4", times["unrolled"].median * 1e6, "us")
     yield Figure("MNIST CNN, jit", times["jit"].median * 1e6, "us")
     yield Figure(
-        "MNIST CNN, micro-kernels against interpreted (seed: 178x)",
+        "MNIST CNN, micro-kernels against interpreted (the paper's: 178x)",
         ratio(times["interpreted"], times["ukernels"]),
         "x",
     )

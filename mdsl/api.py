@@ -117,7 +117,7 @@ def to_bytecode(
         "version": __version__,
         "pipeline": ",".join(map(str, steps)),
         "source": f"sha256:{source}",
-        "target": machine.name,
+        "target": f"{machine.name} ({machine.cpu})",
     }
     try:
         return assemble(module, provenance)

@@ -75,6 +75,8 @@ class VmExecutable(Executable):
             )
         except (BytecodeError, VerifyError) as error:
             raise MdslError(f"error: {error}") from error
+        except RecursionError:
+            raise MdslError("error: a micro-kernel is nested too deeply") from None
         self.inputs, self.outputs = self.program.inputs, self.program.outputs
 
     def __call__(self, *arrays: Any, **named: object) -> Outputs:

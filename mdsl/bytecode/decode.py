@@ -54,7 +54,7 @@ from mdsl.bytecode.module import (
 
 MAX_REGISTERS = 1 << 20
 """Registers of all functions together: runs of them are short in the file."""
-MAX_DIMENSIONS = 16
+MAX_DIMENSIONS = 32
 
 Bytes = bytes | mmap.mmap | memoryview
 

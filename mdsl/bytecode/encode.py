@@ -17,9 +17,7 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
-import tempfile
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +33,7 @@ from mdsl.bytecode.module import (
     Module,
     TensorSpec,
 )
+from mdsl.files import replacing
 
 MAGIC = b"\x93mbc\r\n\x1a\n"
 """As PNG's: it shows a file that was taken for text, or cut at its first newline."""
@@ -64,18 +63,9 @@ def encode(module: Module) -> bytes:
 
 def save(module: Module, path: str | os.PathLike[str]) -> None:
     """Write the module to a file, which appears there whole or not at all. Raises OSError."""
-    target = Path(path)
     pieces = _pieces(module)
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.writelines(pieces)
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, target)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(temporary)
-        raise
+    with replacing(Path(path)) as file:
+        file.writelines(pieces)
 
 
 def _pieces(module: Module) -> list[bytes | memoryview]:
@@ -288,9 +278,3 @@ def _numbered(texts: Iterable[str]) -> dict[str, int]:
     for text in texts:
         numbers.setdefault(text, len(numbers))
     return numbers
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -122,3 +122,11 @@ TRANSFERS: dict[str, Transfer] = {
     "arith.extui": lambda a: a if a.lo >= 0 else None,
     "arith.trunci": lambda a: a,
 }
+
+
+def transfer_of(op: str, *elements: str) -> Transfer | None:
+    """The transfer of `op` on these element types, operands and results; None where nothing is known.
+
+    As a signed number the i1 true is -1, while its interval says 1: only `extui` agrees with that.
+    """
+    return None if "i1" in elements and op != "arith.extui" else TRANSFERS.get(op)

@@ -18,7 +18,7 @@ from itertools import product
 from typing import Literal
 
 from mdsl.bytecode import semantics
-from mdsl.bytecode.intervals import TRANSFERS, Transfer
+from mdsl.bytecode.intervals import Transfer, transfer_of
 from mdsl.bytecode.machine import BYTES, FLOAT_TYPES, INTEGER_BITS, TYPES, Machine
 from mdsl.codegen import arithmetic
 
@@ -174,15 +174,13 @@ def _compute(op: str, element: str, result: str, *types: str) -> Opcode:
     """The opcode of an `arith` or `math` op: `types` end its mnemonic."""
     mnemonic = ".".join([op.partition(".")[2].replace(":", "."), *types])
     names = _NAMES[arithmetic.OPS[op].kind]
-    # As a signed number true is -1, while the intervals of i1 take it for 1.
-    transfer = None if "i1" in (element, result) and op != "arith.extui" else TRANSFERS.get(op)
     return Opcode(
         mnemonic,
         (_writes("result", result), *_reads(*names, type=element)),
         f"result = {op.replace(':', ' ')}({', '.join(names)}).",
         partial(semantics.compute, op=op, names=names, element=element, result=result),
         group=_group(element),
-        transfer=transfer,
+        transfer=transfer_of(op, element, result),
     )
 
 

@@ -10,7 +10,7 @@ import typer
 
 from mdsl.cli.files import note, read_program
 from mdsl.cli.load import Engine, PassPipeline, ProgramFile, Threads, Ukernels, UnrollDispatch, load_program
-from mdsl.cli.progress import progress
+from mdsl.cli.progress import progress, stoppable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,7 +49,7 @@ def bench(
         program, engine, threads, ukernels=ukernels, unroll_dispatch=unroll_dispatch, pipeline=pass_pipeline
     )
     arrays = _inputs(input, executable.inputs)
-    with progress("measuring"):
+    with progress("measuring"), stoppable():
         timing = measure(executable, arrays, runs)
         counts = profile(executable, arrays) if isinstance(executable, VmExecutable) else None
     if as_json:
@@ -91,7 +91,7 @@ def _ablation(
     module = read_program(program)
     arrays = _inputs(texts, signature(module)[0])
     rows: list[Row] = []
-    with progress("measuring") as show:
+    with progress("measuring") as show, stoppable():
         for row in ablation(module, arrays, runs, threads, factor, pipeline):
             rows.append(row)
             show(f"measured {row.name}: {_us(row.timing.median)}")

@@ -44,9 +44,9 @@ def compile_(
 ) -> None:
     """Compile a program to bytecode, or show what it is compiled to."""
     from mdsl.bytecode.encode import encode
-    from mdsl.cli.files import replacing
     from mdsl.codegen.native import to_assembly, to_llvm
     from mdsl.codegen.target import Target
+    from mdsl.files import replacing
 
     machine = Target.parse(target)
     module = read_program(program)

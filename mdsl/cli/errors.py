@@ -24,6 +24,10 @@ def shown() -> Generator[None, None, None]:
 
 def explain(error: Exception) -> str | None:
     """The message for an error that is the user's, None for one that is ours."""
+    if isinstance(error, RecursionError):
+        return "the program is nested too deeply"
+    if isinstance(error, MemoryError):
+        return f"not enough memory: {str(error)[:1].lower()}{str(error)[1:]}".removesuffix(": ")
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}error: {error.strerror or error}"

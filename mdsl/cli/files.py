@@ -1,14 +1,12 @@
-"""Reading programs and writing results; a file appears whole or not at all."""
+"""Reading programs and writing results."""
 
 from __future__ import annotations
 
-import os
 import sys
-import tempfile
-from collections.abc import Generator
-from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
+
+from mdsl.files import replacing
 
 if TYPE_CHECKING:
     from mdsl.dialects.builtin import ModuleOp
@@ -23,36 +21,10 @@ def read_program(path: str) -> ModuleOp:
     if path != "-":
         return parse_file(Path(path))
     try:
-        text = sys.stdin.buffer.read().decode("utf-8")
+        text = sys.stdin.buffer.read().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise MdslError(f"<stdin>: error: not a text file (byte {error.start} is not UTF-8)") from None
     return parse(text, "<stdin>")
-
-
-@contextmanager
-def replacing(path: Path) -> Generator[BinaryIO, None, None]:
-    """A file to write that takes the place of `path` when all is written. Raises OSError naming `path`."""
-    try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise OSError(error.errno, f"cannot write: {error.strerror}", str(path)) from None
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException as error:
-        with suppress(OSError):
-            os.unlink(temporary)
-        if isinstance(error, OSError):
-            raise OSError(error.errno, f"cannot write: {error.strerror}", str(path)) from None
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def write_text(text: str, output: Path | None) -> None:
@@ -81,10 +53,14 @@ def write_program(module: ModuleOp, output: Path | None, source: str, *, generic
             note(f"the data of {len(inline)} resources is not shown; -o writes it")
         sys.stdout.write(print_module(module, generic=generic, data=not terminal))
         return
-    weights, old = output.with_suffix(".safetensors"), Path(source).with_suffix(".safetensors")
+    weights, old = _beside(output), _beside(Path(source))
     if resources and (inline or not _same(weights, old)):
         _write_weights(weights, resources, keep=old if _same(weights, old) else None)
     write_text(print_module(module, generic=generic), output)
+
+
+def _beside(path: Path) -> Path:
+    return path.parent / f"{path.stem}.safetensors"
 
 
 def _same(a: Path, b: Path) -> bool:

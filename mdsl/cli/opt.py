@@ -76,7 +76,7 @@ def opt(
 ) -> None:
     """Run passes on a program, in the order given, and print the result.
 
-    A pass that needs a lower level than the program's gets it: the standard passes run first, silently.
+    A pass that needs a lower level than the program's gets it: the standard passes run first, and a note says so.
     """
     from mdsl.cli.files import read_program, write_program
     from mdsl.codegen.target import Target

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
@@ -17,3 +20,32 @@ def progress(start: str) -> Generator[Callable[[str], None], None, None]:
 
     with Console(stderr=True).status(start) as status:
         yield status.update
+
+
+@contextmanager
+def stoppable() -> Generator[None, None, None]:
+    """Ctrl-C ends the process at once while the block runs a program: Python hears of it only when native
+    code returns, and a program may take as long as its loops say."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    heard, tell = os.pipe()
+    os.set_blocking(tell, False)
+    before = signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
+    threading.Thread(target=_await_interrupt, args=(heard,), daemon=True).start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(tell)
+
+
+def _await_interrupt(heard: int) -> None:
+    """The system writes a signal's number into the pipe; its end closes with the block."""
+    while number := os.read(heard, 1):
+        if number[0] == signal.SIGINT:
+            if sys.stderr.isatty():
+                sys.stderr.write("\x1b[?25h")  # the cursor, which `progress` hides
+                sys.stderr.flush()
+            os._exit(130)
+    os.close(heard)

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mdsl.cli.files import note, replacing
+from mdsl.cli.files import note
 from mdsl.cli.load import Engine, PassPipeline, ProgramFile, Threads, Ukernels, UnrollDispatch, load_program
+from mdsl.cli.progress import stoppable
+from mdsl.files import replacing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,7 +35,7 @@ def run(
     ukernels: Ukernels = True,
     unroll_dispatch: UnrollDispatch = None,
     pass_pipeline: PassPipeline = None,
-    seed: Annotated[int, typer.Option(help="Seed of random inputs.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of random inputs.", min=0)] = 0,
 ) -> None:
     """Run a program and print its outputs."""
     from mdsl.cli.inputs import read_inputs
@@ -45,7 +47,9 @@ def run(
     texts = input or [f"{spec.name}={describe(spec)}=random" for spec in executable.inputs]
     if texts and not input:
         note(f"no --input: random numbers of seed {seed} for {', '.join(s.name for s in executable.inputs)}")
-    results = executable(*arrange(executable.inputs, [], read_inputs(texts, executable.inputs, seed)))
+    inputs = arrange(executable.inputs, [], read_inputs(texts, executable.inputs, seed))
+    with stoppable():
+        results = executable(*inputs)
     arrays = list(results) if isinstance(results, tuple) else [results]
     if output is not None:
         _save(output, executable, arrays)
@@ -66,8 +70,12 @@ def _print(executable: Executable, arrays: list[np.ndarray]) -> None:
 
 
 def _save(path: Path, executable: Executable, arrays: list[np.ndarray]) -> None:
+    """As `np.savez` does, which has names of its own that no array may bear."""
+    import zipfile
+
     import numpy as np
 
-    named = {spec.name: array for spec, array in zip(executable.outputs, arrays, strict=True)}
-    with replacing(path) as file:
-        np.savez(file, **named)  # type: ignore[arg-type]
+    with replacing(path) as file, zipfile.ZipFile(file, "w") as archive:
+        for spec, array in zip(executable.outputs, arrays, strict=True):
+            with archive.open(f"{spec.name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)

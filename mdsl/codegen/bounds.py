@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mdsl.bytecode.intervals import TRANSFERS, Interval, clip, constant, whole
-from mdsl.bytecode.verify import KernelArgument
+from mdsl.bytecode.intervals import TRANSFERS, Interval, clip, constant, transfer_of, whole
+from mdsl.bytecode.verify import MAX_BYTES, KernelArgument
 from mdsl.codegen.kernel import handlers
 from mdsl.codegen.target import ELEMENT_BYTES
 from mdsl.dialects.memref import SubView
@@ -58,6 +58,10 @@ class _Prover:
             self._argument(argument, attributes.get(RANGE))
             for argument, attributes in zip(self.func.args, self.func.arg_attributes(), strict=True)
         ]
+        # Also what never runs is compiled.
+        for op in self.func.walk():
+            if op is not self.func and not op.has("terminator"):
+                self._check(op)
         self._block(self.func.body)
         return tuple(
             argument._replace(kind="write") if value in self.written else argument
@@ -88,9 +92,16 @@ class _Prover:
             self._operation(op)
         return []
 
-    def _operation(self, op: Op) -> None:
+    def _check(self, op: Op) -> None:
+        """What can be said of an op without knowing when it runs."""
         if op.name not in handlers():
             raise op.error("cannot stand in a compiled micro-kernel")
+        for result in op.results:
+            self._check_type(op, result.type)
+        if op.name in _ALLOCATIONS:
+            self._allocation(op)
+
+    def _operation(self, op: Op) -> None:
         for result in op.results:
             self._define(op, result)
         match op.name:
@@ -103,8 +114,8 @@ class _Prover:
             case "memref.store" | "vector.store":
                 self._access(op, op.operands[1], op.operands[2:], op.operands[0])
                 self.written.add(self.roots[op.operands[1]])
-            case "memref.alloca" | "memref.alloc":
-                self._allocation(op)
+            case name if name in _ALLOCATIONS:
+                self.roots[op.result] = op.result
             case name if name in _VIEWS:
                 self._view(op)
             case _:
@@ -112,10 +123,9 @@ class _Prover:
 
     def _define(self, op: Op, value: Value) -> None:
         """A new value, of which only the type is known."""
-        self._check_type(op, value.type)
         if isinstance(value.type, IndexType | IntegerType):
             self.ranges[value] = whole(_element(value))
-        elif isinstance(value.type, MemRefType) and op.name not in (*_VIEWS, "memref.alloca", "memref.alloc"):
+        elif isinstance(value.type, MemRefType) and op.name not in (*_VIEWS, *_ALLOCATIONS):
             raise op.error(
                 f"%{value.name or '?'}: a memref must come from an argument, an allocation or a view"
             )
@@ -130,6 +140,8 @@ class _Prover:
         elif isinstance(type, MemRefType):
             if any(number < 0 for number in (*type.shape, *type.layout)):
                 raise op.error(f"{type} must have a static shape and strides that are not negative")
+            if max((type.span, *type.shape, *type.layout)) > MAX_BYTES:
+                raise op.error(f"{type} is too large")
         elif type is not element_of(type):
             raise op.error(f"has no machine code for type {type}")
 
@@ -178,7 +190,6 @@ class _Prover:
         self.frame_bytes += memory.nbytes
         if self.frame_bytes > MAX_FRAME_BYTES:
             raise op.error(f"the kernel's local memory exceeds {MAX_FRAME_BYTES} bytes")
-        self.roots[op.result] = op.result
 
     def _view(self, op: Op) -> None:
         source = op.operands[0]
@@ -230,19 +241,20 @@ class _Prover:
                 value = op.attributes["value"]
                 return constant(value.value) if isinstance(value, IntegerAttr) else None
             case "affine.apply":
-                map = op.attr("map")
+                applied = op.attr("map")
                 ranges = [_Range(self._range(value)) for value in op.operands]
-                (result,) = map.evaluate(ranges[: map.num_dims], ranges[map.num_dims :])
+                (result,) = applied.evaluate(ranges[: applied.num_dims], ranges[applied.num_dims :])
                 return constant(result) if isinstance(result, int) else result.interval
             case "arith.select":
                 return operands[1].join(operands[2]) if operands[1] and operands[2] else None
-            case "arith.index_cast":
+            case "arith.index_cast" if _element(op.operands[0]) != "i1":  # true is -1 to it
                 return operands[0]
         known = [interval for interval in operands if interval is not None]
-        transfer = TRANSFERS.get(op.name)
+        transfer = transfer_of(op.name, *(str(value.type) for value in (*op.operands, op.result)))
         return transfer(*known) if transfer and len(known) == len(operands) else None
 
 
+_ALLOCATIONS = ("memref.alloca", "memref.alloc")
 _VIEWS = (
     "memref.subview",
     "memref.cast",

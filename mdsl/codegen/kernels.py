@@ -88,7 +88,10 @@ def _add(kernels: Kernels, name: str, source: str, make: Callable[[], UkernelFun
 def _object(func: UkernelFunc, target: Target) -> bytes:
     from mdsl.codegen.kernel import to_llvm_ir
 
-    return to_object(to_llvm_ir(func, _SYMBOL), target)
+    try:
+        return to_object(to_llvm_ir(func, _SYMBOL), target)
+    except RuntimeError as error:  # only a hostile kernel comes so far
+        raise func.error(f"has no machine code: {str(error).strip().splitlines()[0]}") from None
 
 
 def _signature(key: str, make: Callable[[], UkernelFunc]) -> tuple[KernelArgument, ...]:

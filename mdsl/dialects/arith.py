@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -107,6 +108,12 @@ def constant_of(value: Value) -> int | float | None:
     return None
 
 
+def _is_number(value: Value, number: float) -> bool:
+    """True if `value` is known to be `number`; 0.0 and -0.0 differ."""
+    found = constant_of(value)
+    return found == number and math.copysign(1, found) == math.copysign(1, number)
+
+
 class Binary(Op):
     """Base: two operands and a result of one type."""
 
@@ -121,9 +128,9 @@ class Binary(Op):
         if self.neutral is None:
             return None
         left, right = self.operands
-        if constant_of(right) == self.neutral:
+        if _is_number(right, self.neutral):
             return [left]
-        if "commutative" in self.traits and constant_of(left) == self.neutral:
+        if "commutative" in self.traits and _is_number(left, self.neutral):
             return [right]
         return None
 

@@ -50,7 +50,7 @@ COMMUTATIVE = frozenset({"commutative"})
 SAME_TYPE = frozenset({"same-type"})  # operands and results are of one type
 ELEMENTWISE = frozenset({"elementwise"})  # scalars, vectors and tensors alike, element by element
 NO_TERMINATOR = frozenset({"no-terminator"})  # its block needs none
-READS = frozenset({"reads"})  # reads memory: two of them merge if nothing writes in between
+READS = frozenset({"reads"})  # reads memory and has no other effect: may be dropped
 
 
 @dataclass(frozen=True)

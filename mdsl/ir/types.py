@@ -12,6 +12,10 @@ import numpy as np
 DYNAMIC = -1
 """A dimension or an offset that the text writes as `?`."""
 
+MAX_ELEMENTS = 1 << 43
+MAX_RANK = 32
+"""What a text may write: sizes that 64 bits count in bytes, ranks that NumPy has."""
+
 
 class Type:
     """Base of all types."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from mdsl.ir.attributes import Attribute, DenseArrayAttr, StringAttr, SymbolRefAttr
 from mdsl.ir.core import Block, Op, OpResult, Value
 from mdsl.ir.declare import Field, fields_of
+from mdsl.syntax.errors import nearest
 
 
 def verify(root: Op) -> None:
@@ -60,6 +61,7 @@ def _verify_fields(op: Op) -> None:
             _verify_types(op, field, values)
     for field in fields_of(type(op), "attribute"):
         _verify_attribute(op, field)
+    _verify_names(op)
     wanted = len(fields_of(type(op), "region"))
     if len(op.regions) != wanted:
         raise op.error(f"takes {wanted} regions, got {len(op.regions)}")
@@ -95,12 +97,27 @@ def _verify_types(op: Op, field: Field, values: list[Value] | list[OpResult]) ->
         op, len(values), "operandSegmentSizes" if field.kind == "operand" else "resultSegmentSizes"
     )
     if end > len(values) or start < 0 or (not field.variadic and end - start != 1):
-        raise op.error(f"operandSegmentSizes do not fit {len(values)} {field.kind}s")
+        raise op.error(f"{field.kind}SegmentSizes do not fit {len(values)} {field.kind}s")
     for value in values[start:end]:
         if not field.constraint.accepts(value.type):
             raise op.error(
                 f"{field.kind} '{field.name}' must be {field.constraint.description}, got {value.type}"
             )
+
+
+_OWN = ("nn", "ukernel", "mvm")
+_GENERAL = ("operandSegmentSizes", "resultSegmentSizes")
+
+
+def _verify_names(op: Op) -> None:
+    """An op of our own dialects has the attributes that it declares, and any that bear a dialect's name
+    (`mdsl.note`): a misspelt one must not pass for an absent one. Upstream's ops may have more than we know."""
+    if op.name.split(".")[0] not in _OWN or op.has("symbol"):
+        return
+    declared = [f.name for f in fields_of(type(op), "attribute")]
+    for name in op.attributes:
+        if name not in declared and "." not in name and name not in _GENERAL:
+            raise op.error(f"has no attribute '{name}'{nearest(name, declared)}")
 
 
 def _verify_attribute(op: Op, field: Field) -> None:

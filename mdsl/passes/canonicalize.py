@@ -71,8 +71,8 @@ def merge_equal(block: Block, known: dict[Hashable, Op]) -> bool:
     """Replaces pure ops by an equal one that dominates them."""
     changed = False
     for op in block.ops:
-        # Two destinations are two buffers, even if they look alike.
-        if op.has("pure") and not op.regions and op.name != "tensor.empty":
+        # Two destinations are two buffers, even if they look alike or one takes the other's place later.
+        if op.has("pure") and not op.regions and op.name not in ("tensor.empty", "memref.view"):
             key = (
                 op.name,
                 tuple(op.operands),

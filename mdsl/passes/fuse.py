@@ -122,12 +122,16 @@ def _reads(producer: Op, consumer: linalg.LinalgOp, index: int) -> tuple[list[Va
         return [], []
     assert isinstance(producer, linalg.LinalgOp)
     inputs = list(producer.inputs)
-    out_dims = producer.maps[-1].dim_positions()
-    assert out_dims is not None
-    # The producer's loop d is where its output map has d; the consumer reads it through its own map.
-    reading = consumer.maps[index].results
-    loops = [reading[out_dims.index(d)] for d in range(producer.num_loops)]
+    loops = [Dim(d) for d in _loops(producer, consumer, index)]
     return inputs, [m.compose(loops, consumer.num_loops) for m in producer.maps[: len(inputs)]]
+
+
+def _loops(producer: linalg.LinalgOp, consumer: linalg.LinalgOp, index: int) -> list[int]:
+    """The consumer's loop that each loop of the producer becomes."""
+    made, read = producer.maps[-1].dim_positions(), consumer.maps[index].dim_positions()
+    assert made is not None and read is not None
+    # The producer's loop d is where its output map has d; the consumer reads it through its own map.
+    return [read[made.index(d)] for d in range(producer.num_loops)]
 
 
 def _merge(producer: Op, consumer: linalg.LinalgOp, index: int) -> linalg.LinalgOp:
@@ -149,8 +153,10 @@ def _merge(producer: Op, consumer: linalg.LinalgOp, index: int) -> linalg.Linalg
             Constant.of(attr.array.flat[0].item(), attr.type.element), producer.result.name
         )
     else:
+        assert isinstance(producer, linalg.LinalgOp)
         inner = arguments[index : index + len(inputs)]
-        (produced,) = inline_body(producer.body, [*inner, outs[0]], builder)
+        loops = _loops(producer, consumer, index)
+        (produced,) = inline_body(producer.body, [*inner, outs[0]], builder, loops)
     before, after = arguments[:index], arguments[index + len(inputs) :]
     new.body.append(
         linalg.Yield(inline_body(consumer.body, [*before, produced, *after, *outs], builder), results=[])

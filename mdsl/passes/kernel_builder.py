@@ -265,7 +265,9 @@ class KernelBuilder:
         type = VectorType((lanes,), value.type)
         owner = value.owner
         if isinstance(owner, arith.Constant):
-            return self.constants.get(arith.constant_of(value) or 0, type, value.name)
+            number = arith.constant_of(value)
+            assert number is not None
+            return self.constants.get(number, type, value.name)
         key = ("spread", value, lanes)
         found = self.known(key)
         if found is not None:

@@ -373,7 +373,7 @@ class _Lowering:
         source, target = op.operands
         element = memref.memref_type(source).element
 
-        def innermost(at: Affine, offsets: Sequence[Affine], count: int) -> None:
+        def innermost(offsets: Sequence[Affine], count: int) -> None:
             places = [self.registers.get(o) for o in offsets]
             buffers = [self.addresses[v].buffer for v in (target, source)]
             self.builder.add(
@@ -385,7 +385,7 @@ class _Lowering:
     def _fill(self, op: Op) -> None:
         value, target = op.operands
 
-        def innermost(at: Affine, offsets: Sequence[Affine], count: int) -> None:
+        def innermost(offsets: Sequence[Affine], count: int) -> None:
             place = self.registers.get(offsets[0])
             self.builder.add(
                 mvm.Fill(self._register(value), self.addresses[target].buffer, place, count=count)
@@ -393,9 +393,7 @@ class _Lowering:
 
         self._rows([target], innermost)
 
-    def _rows(
-        self, memories: Sequence[Value], innermost: Callable[[Affine, Sequence[Affine], int], None]
-    ) -> None:
+    def _rows(self, memories: Sequence[Value], innermost: Callable[[Sequence[Affine], int], None]) -> None:
         """Loops over the dimensions that are not laid out densely in all `memories`; `innermost` does a run."""
         types = [memref.memref_type(v) for v in memories]
         shape = types[0].shape
@@ -417,7 +415,7 @@ class _Lowering:
             offsets = [
                 o + Affine(0, ((loop.iv, t.layout[dim]),)) for o, t in zip(offsets, types, strict=True)
             ]
-        innermost(Affine(), offsets, count)
+        innermost(offsets, count)
         self.builder = outer
 
     def _dispatch(self, op: ukernel.Dispatch) -> None:

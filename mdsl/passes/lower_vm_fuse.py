@@ -26,7 +26,7 @@ def fuse_dots(func: mvm.Func, registers: Registers) -> None:
             continue
         left, right, total = op.operands
         loads = [_only_load(v) for v in (left, right)]
-        if left is right or None in loads:
+        if len({left, right, total}) < 3 or None in loads:
             continue
         # A load moves down to the multiply-add: nothing may be written on the way.
         if any(load is None or not _reaches(load, op) for load in loads):

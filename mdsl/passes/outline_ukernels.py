@@ -83,7 +83,7 @@ def _outline(region: ukernel.RegionOp, module: ModuleOp, known: dict[str, str]) 
         callee=SymbolRefAttr(known[text]),
         outs=None if len(destinations) == 1 else len(destinations),
     )
-    Builder.before(region).add(dispatch, *[r.name for r in region.results])
+    Builder.before(region).add(dispatch)
     region.replace_by(*dispatch.results)
 
 
@@ -149,10 +149,15 @@ def _generic_word(op: linalg.LinalgOp) -> str:
     if op.is_contraction:
         window = any(len(e.dims()) > 1 for e in op.maps[0].results)
         return "conv" if window and writes_product(op) else "pool"
-    if op.reduction_dims:
-        return "reduce"
     computing = [o for o in op.body.ops if not o.has("terminator") and not isinstance(o, Constant)]
-    return computing[-1].name.split(".")[1].rstrip("fi") if computing else "copy"
+    last = computing[-1].name.split(".")[1].rstrip("fi") if computing else "copy"
+    if not op.reduction_dims:
+        return last
+    window = any(len(e.dims()) > 1 for m in op.maps for e in m.results)
+    return _REDUCTIONS.get(last, last) + ("_pool" if window else "")
+
+
+_REDUCTIONS = {"add": "sum", "maximum": "max", "minimum": "min", "mul": "product", "maxs": "max", "mins": "min"}
 
 
 def writes_product(op: Op) -> bool:

@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 
 from mdsl.codegen.target import Target
-from mdsl.dialects import linalg, tensor
+from mdsl.dialects import arith, linalg, tensor
 from mdsl.dialects.arith import Constant
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.ir.affine import AffineExpr, AffineMap, Dim
@@ -70,7 +70,9 @@ class Pack(Pass):
             tiles = _inherited_tiles(op)
         else:
             return
-        if tiles:
+        # A counter that is data of the body would count blocks.
+        counted = {i.attr("dim") for i in op.body.ops if isinstance(i, linalg.IndexOp)}
+        if tiles and not counted & set(tiles):
             pack_op(op, tiles)
 
 
@@ -100,9 +102,28 @@ def contraction_tiles(op: linalg.LinalgOp, block: int) -> Tiles:
     if not image.is_projected_permutation:
         plain = [e.position for e in image.results if isinstance(e, Dim)]
         tiles = {d: min(block, sizes[d]) for d in op.reduction_dims if d in plain and d in weight.dims()}
-        if len(tiles) > 1:
+        if len(tiles) > 1 or (any(sizes[d] % t for d, t in tiles.items()) and not _sums_products(op)):
             tiles = {}
     return {**tiles, column: min(block, sizes[column])}
+
+
+def _sums_products(op: linalg.LinalgOp) -> bool:
+    """True for a body `out + left * right`: the zeros that fill up a block of the sum add nothing to it."""
+    *factors, out = op.body.args
+    total = op.body.terminator.operands[0].owner
+    if not isinstance(total, arith.AddF | arith.AddI) or out not in total.operands:
+        return False
+    product = total.operands[0 if total.operands[1] is out else 1].owner
+    if not isinstance(product, arith.MulF | arith.MulI):
+        return False
+    return all(_unconverted(v) in factors for v in product.operands)
+
+
+def _unconverted(value: Value) -> Value:
+    """What `value` was before it was made wider."""
+    while isinstance(value.owner, arith.ExtF | arith.ExtSI):
+        value = value.owner.operands[0]
+    return value
 
 
 def _inherited_tiles(op: linalg.LinalgOp) -> Tiles:
@@ -152,8 +173,8 @@ def pack_op(op: linalg.LinalgOp, tiles: Tiles) -> None:
     outer = op.num_loops
     inner = {dim: outer + i for i, dim in enumerate(tiles)}
     maps = [_packed_map(m, inner, outer + len(tiles)) for m in op.maps]
-    packed = [_packed_operand(v, m, tiles, op, builder) for v, m in zip(op.operands, op.maps, strict=True)]
-    orders = [_order(v, m, tiles, op) for v, m in zip(op.operands, op.maps, strict=True)]
+    packed = [_packed_operand(op, position, tiles, builder) for position in range(len(op.operands))]
+    orders = [_order(op, position) for position in range(len(op.operands))]
     maps = [
         _permuted(m, o, len(s)) for m, o, s in zip(maps, orders, (m.results for m in op.maps), strict=True)
     ]
@@ -184,15 +205,12 @@ def _layout(map: AffineMap, tiles: Tiles) -> tuple[list[int], list[int]]:
     return [map.results.index(Dim(d)) for d in present], [tiles[d] for d in present]
 
 
-def _order(value: Value, map: AffineMap, tiles: Tiles, op: linalg.LinalgOp) -> list[int]:
+def _order(op: linalg.LinalgOp, position: int) -> list[int]:
     """outer_dims_perm of an operand: the blocks of a contraction's second operand lie outermost, so that
     the reduction walks through neighbouring memory; every other operand keeps its order."""
-    if (
-        not op.is_contraction
-        or op.operands.index(value) != 1
-        or (map is not op.maps[1] and map != op.maps[1])
-    ):
+    if not op.is_contraction or position != 1:
         return []
+    map = op.maps[1]
     parallel = [p for p, e in enumerate(map.results) if isinstance(e, Dim) and e.position in op.parallel_dims]
     rest = [p for p in range(len(map.results)) if p not in parallel]
     order = [*parallel, *rest]
@@ -206,17 +224,16 @@ def _permuted(map: AffineMap, order: Sequence[int], outer: int) -> AffineMap:
     return AffineMap(map.num_dims, 0, tuple(results))
 
 
-def _packed_operand(
-    value: Value, map: AffineMap, tiles: Tiles, op: linalg.LinalgOp, builder: Builder
-) -> Value:
-    positions, sizes = _layout(map, tiles)
+def _packed_operand(op: linalg.LinalgOp, position: int, tiles: Tiles, builder: Builder) -> Value:
+    value = op.operands[position]
+    positions, sizes = _layout(op.maps[position], tiles)
     if not positions:
         return value
     owner = value.owner
     if isinstance(owner, linalg.Fill | tensor.Empty):
         return _packed_init(value, positions, sizes, builder)
     type = shaped(value)
-    order = _order(value, map, tiles, op)
+    order = _order(op, position)
     padding = None
     if any(type.shape[p] % s for p, s in zip(positions, sizes, strict=True)):
         padding = builder.value(Constant.of(0, type.element), "zero")

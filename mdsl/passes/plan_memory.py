@@ -98,9 +98,8 @@ def _is_arena(op: Op) -> bool:
 
 def _replace_by_view(buffer: Buffer, arena: Value, offset: int) -> None:
     op = buffer.op
-    name = op.result.name
     builder = Builder.before(op)
-    shift = builder.value(arith.Constant.of(offset, index), f"{name}_at" if name else "at")
+    shift = builder.value(arith.Constant.of(offset, index), f"at_{offset}")
     view = builder.value(memref.View(arena, shift, [], results=[op.result.type]))
     op.replace_by(view)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mdsl.dialects import linalg, tensor
+from mdsl.ir.attributes import IntegerAttr
 from mdsl.ir.core import Block, Builder, Op, Value
 from mdsl.ir.types import ShapedType, TensorType, Type
 
@@ -15,14 +16,21 @@ def shaped(value: Value) -> ShapedType:
     return value.type
 
 
-def inline_body(body: Block, arguments: Sequence[Value], builder: Builder) -> list[Value]:
-    """Clones a scalar body at the builder with `arguments` for its arguments; returns what it yields."""
+def inline_body(
+    body: Block, arguments: Sequence[Value], builder: Builder, loops: Sequence[int] | None = None
+) -> list[Value]:
+    """Clones a scalar body at the builder with `arguments` for its arguments; returns what it yields.
+
+    `loops` tells which loop around the builder each loop of the body becomes, if not the same one.
+    """
     mapping: dict[Value, Value] = dict(zip(body.args, arguments, strict=True))
     for op in body.ops:
         if op.has("terminator"):
             return [mapping.get(v, v) for v in op.operands]
         copy = op.clone(mapping)
         builder.add(copy, *[r.name for r in op.results])
+        if loops is not None and isinstance(copy, linalg.IndexOp):
+            copy.attributes["dim"] = IntegerAttr(loops[copy.attr("dim")])
     raise AssertionError("a body without terminator")
 
 

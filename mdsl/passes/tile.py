@@ -173,6 +173,8 @@ class _Tiler:
         if isinstance(owner, linalg.LinalgOp) and owner in self.ops:
             return self._destination(owner.outputs[list(owner.results).index(value)])  # type: ignore[arg-type]
         if isinstance(owner, tensor.Empty):
+            if owner.block is self.region.block:
+                return value
             name = self.region.results[0].name
             return Builder.before(self.region).value(owner.clone(), f"{name}_init" if name else None)
         return value

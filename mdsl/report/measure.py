@@ -1,4 +1,4 @@
-"""Measuring a program: the time of a call, what it does in it, and the ablations of the seed's table."""
+"""Measuring a program: the time of a call, what it does in it, and the ablations of the paper's table."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def profile(executable: VmExecutable, arrays: Sequence[np.ndarray]) -> Profile:
 def ablation(
     module: ModuleOp, arrays: Sequence[np.ndarray], runs: int, threads: int, factor: int, pipeline: str | None
 ) -> Iterator[Row]:
-    """The seed's four rows, from the interpreter without micro-kernels to native code, as they are measured."""
+    """The paper's four rows, from the interpreter without micro-kernels to native code, as they are measured."""
     unroll = f"+ unroll-dispatch={factor}"
     variants: list[tuple[str, str, dict[str, Any]]] = [
         ("interpreted", "vm", {"ukernels": False}),

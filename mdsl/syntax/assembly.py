@@ -42,8 +42,6 @@ UNIFORM = "operands attr-dict `:` functional-type"
 
 _HIDDEN = ("operandSegmentSizes", "resultSegmentSizes")
 
-Directive = tuple[str, ...] | tuple[str, tuple[Any, ...]]
-
 
 @cache
 def directives(format: str) -> tuple[Any, ...]:

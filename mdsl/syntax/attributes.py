@@ -6,6 +6,7 @@ import json
 import struct
 from collections.abc import Sequence
 from functools import lru_cache
+from math import prod
 
 import numpy as np
 from lark import Token, Tree
@@ -30,6 +31,8 @@ from mdsl.ir.attributes import (
 )
 from mdsl.ir.types import (
     DYNAMIC,
+    MAX_ELEMENTS,
+    MAX_RANK,
     SCALARS,
     FloatType,
     FunctionType,
@@ -96,7 +99,10 @@ class AttributeReader:
                     raise self.error(f"no type '{node}': integers are i1, i8, i16, i32 and i64", node)
                 return SCALARS[str(node)]
             case "SHAPED_TYPE":
-                return _shaped_type(str(node)) or self._bad_shape(node)
+                type = _shaped_type(str(node)) or self._bad_shape(node)
+                if prod(size for size in type.shape if size > 0) > MAX_ELEMENTS or type.rank > MAX_RANK:
+                    raise self.error(f"{type} has too many elements or dimensions", node)
+                return type
             case "TYPE_ALIAS" if str(node) in self.types:
                 return self.types[str(node)]
             case "DIALECT_TYPE":
@@ -115,7 +121,7 @@ class AttributeReader:
             return tuple(self.type(c) for c in node.children if c is not None)
         return (self.type(node),)
 
-    def _bad_shape(self, token: Token) -> Type:
+    def _bad_shape(self, token: Token) -> ShapedType:
         tree = parse_tree(self.source, "shaped_type", str(token), token.start_pos or 0)
         raise self.error(f"no type '{tree.children[-2] if tree.children[-1] is None else token}'", token)
 
@@ -338,7 +344,7 @@ class AttributeReader:
 
 
 @lru_cache(maxsize=4096)
-def _shaped_type(text: str) -> Type | None:
+def _shaped_type(text: str) -> ShapedType | None:
     """The type a spelling stands for; None if it is not one (who asked knows the place of the error)."""
     try:
         tree = parse_tree(Source("<type>", text), "shaped_type")

@@ -39,11 +39,13 @@ def parse(text: str, name: str = "<text>", folder: Path | None = None) -> Module
     source = Source(name, text)
     parser = Parser(source, resources.Resources(source, folder))
     with _collector_paused():
-        module = parser.file(parse_tree(source))
         try:
+            module = parser.file(parse_tree(source))
             verify(module)
         except VerifyError as error:
             raise parser.at_location(error) from None
+        except RecursionError:
+            raise MdslError(f"{name}: error: the text is nested too deeply") from None
     return module
 
 
@@ -62,7 +64,7 @@ def _collector_paused() -> Generator[None, None, None]:
 def parse_file(path: Path) -> ModuleOp:
     """Reads and parses a `.mir` file. Raises MdslError, also for a file that cannot be read."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise MdslError(f"{path}: error: cannot read the file: {error.strerror}") from None
     except UnicodeDecodeError as error:

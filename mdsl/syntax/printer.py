@@ -67,7 +67,7 @@ class Printer:
         for value, scope in sorted(found, key=lambda f: f[0].serial):
             base = _clean(value.name) or self._default(value)
             number = numbers.get((base, scope), 0)
-            while _overlaps(taken.setdefault(name := f"{base}_{number}" if number else base, []), scope):
+            while _overlaps(taken.setdefault(name := _numbered(base, number), []), scope):
                 number += 1
             numbers[base, scope] = number
             insort(taken[name], scope)
@@ -226,6 +226,14 @@ def _overlaps(scopes: list[tuple[int, int]], scope: tuple[int, int]) -> bool:
     return (at > 0 and scopes[at - 1][1] > scope[0]) or (at < len(scopes) and scopes[at][0] < scope[1])
 
 
+def _numbered(base: str, number: int) -> str:
+    """`base`, or `base_1` and so on; a number that is a name needs a letter then."""
+    if not number:
+        return base
+    return f"v{base}_{number}" if base.isdigit() else f"{base}_{number}"
+
+
 def _clean(name: str | None) -> str:
-    """A name that the grammar accepts: words, dots and dashes."""
-    return re.sub(r"[^\w$.-]", "_", name, flags=re.ASCII) if name else ""
+    """A name that the grammar accepts: a number, or words, dots and dashes (`0_init` becomes `v0_init`)."""
+    cleaned = re.sub(r"[^\w$.-]", "_", name, flags=re.ASCII) if name else ""
+    return f"v{cleaned}" if cleaned[:1].isdigit() and not cleaned.isdigit() else cleaned

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import re
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -38,8 +42,23 @@ TEXTS = {
     "redefined value": (program(f"{RELU}\n  {RELU}"), r"net\.mir:3:\d+: error: %y is already defined", None),
     "no weights file": (program("%y = arith.constant dense_resource<w> : tensor<4x8xf32>"), r"net\.mir:2:\d+: error: resource 'w' is not in the text and the weights file .*net\.safetensors does not exist", None),
     "not a type": (program("%y = nn.relu %x : (tensor<4x8xf31>) -> tensor<4x8xf32>"), r"net\.mir:2:\d+: error: ", None),
+    "enormous": (HEAD.replace("4x8", "99999999999x99999999999"), r"net\.mir:1:\d+: error: ", None),
+    "long number": (program("%y = arith.constant dense<" + "1" * 5000 + "> : tensor<4x8xf32>"), r"net\.mir:2:\d+: error: ", None),
     "no function": ("", r"(net\.mir: )?error: the program has no function @main", None),
 }  # fmt: skip
+
+
+ENDLESS = """func.func @main(%x: tensor<4xf32>) -> tensor<4xf32> {
+  %zero = arith.constant 0 : index
+  %one = arith.constant 1 : index
+  %many = arith.constant 1152921504606846976 : index
+  %y = scf.for %i = %zero to %many step %one iter_args(%z = %x) -> (tensor<4xf32>) {
+    %e = nn.exp %z : (tensor<4xf32>) -> tensor<4xf32>
+    scf.yield %e : tensor<4xf32>
+  }
+  return %y : tensor<4xf32>
+}
+"""
 
 
 def mdsl(*args: object, input: bytes = b"") -> tuple[int, str, str]:
@@ -107,6 +126,8 @@ def test_text(name: str) -> None:
         (["compile", "good.mir", "-o", "."], r"error: cannot write: "),
         (["run", "good.mir", "-o", "none/out.npz"], r"none/out\.npz: error: cannot write: No such file"),
         (["run", "good.mir", "--engine=vn"], r"error: unknown engine 'vn' \(engines: vm, jit, reference\)"),
+        (["run", "good.mir", "--seed=-1"], r"Invalid value for '--seed'"),
+        (["opt", "good.mir", "-o", "."], r"error: cannot write: "),
         (["run", "good.mir", "--threads=0"], r"error: threads must be from 1"),
         (["run", "good.mir", "--unroll-dispatch=0"], r"error: unroll_dispatch must be at least 1"),
         (["run", "good.mir", "--input", "y=4x8xf32=1"], r"error: --input y=4x8xf32=1: no input 'y'.* \(inputs: x\)"),
@@ -184,6 +205,58 @@ def test_bytecode() -> None:
         for verb in ("run", "dis"):
             err = refused(verb, "bad.mbc", message=rf"bad\.mbc: error: .*{message}")
             assert err.count("\n") == 1, (name, err)
+
+
+def test_nesting() -> None:
+    Path("net.mir").write_text("module {\n" * 400 + "}\n" * 400)
+    refused("opt", "net.mir", message=r"^net\.mir: error: the text is nested too deeply\n$")
+
+
+def test_memory() -> None:
+    Path("net.mir").write_text(GOOD.replace("4x8", "1000000000x1000"))
+    refused("run", "net.mir", "--engine=reference", message=r"^note: .*\nerror: not enough memory: ")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with names")
+def test_an_output_is_written_where_it_is() -> None:
+    """A pipe (as /dev/null, which root could replace) stays what it is, and so does a link."""
+    os.mkfifo("pipe")
+    reader = os.open("pipe", os.O_RDONLY | os.O_NONBLOCK)
+    assert mdsl("opt", "good.mir", "-o", "pipe")[0] == 0
+    assert b"nn.relu" in os.read(reader, 1000)
+    os.close(reader)
+    assert Path("pipe").is_fifo()
+    Path("target.mir").write_text("old")
+    Path("link.mir").symlink_to("target.mir")
+    assert mdsl("opt", "good.mir", "-o", "link.mir")[0] == 0
+    assert Path("link.mir").is_symlink() and "nn.relu" in Path("target.mir").read_text()
+
+
+def test_byte_order_mark() -> None:
+    Path("marked.mir").write_bytes(b"\xef\xbb\xbf" + GOOD.encode())
+    assert mdsl("opt", "marked.mir")[0] == mdsl("opt", "-", input=Path("marked.mir").read_bytes())[0] == 0
+
+
+def test_an_output_of_any_name() -> None:
+    Path("net.mir").write_text(GOOD.replace("%y", "%file"))
+    assert mdsl("run", "net.mir", "-o", "out.npz")[0] == 0
+    with np.load("out.npz") as arrays:
+        assert arrays["file"].shape == (4, 8)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
+@pytest.mark.parametrize("engine", ["vm", "jit"])
+def test_interrupt(engine: str) -> None:
+    """A program of 2**60 trips ends at Ctrl-C."""
+    Path("net.mir").write_text(ENDLESS)
+    args = [sys.executable, "-m", "mdsl", "run", "net.mir", "--engine", engine]
+    with subprocess.Popen(args, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stderr is not None
+        running.stderr.readline()  # the note about its inputs: it is compiled
+        time.sleep(0.3)
+        running.send_signal(signal.SIGINT)
+        assert running.wait(20) == 130
+        assert running.stderr.read() == ""
 
 
 def test_an_output_that_fails_keeps_the_old_file() -> None:

@@ -161,6 +161,44 @@ REJECTED = {
         "%m = arith.constant dense<0.0> : vector<100000xf32>",
         "no vector of 1 to 4096 elements",
     ),
+    "sign of a bit": (
+        A,
+        """%t = arith.constant true
+           %e = arith.extsi %t : i1 to i64
+           %i = arith.index_cast %e : i64 to index
+           %v = memref.load %a[%i] : memref<16xf32>""",
+        "not provably",
+    ),
+    "bit as an index": (
+        A,
+        "%t = arith.constant true\n%i = arith.index_cast %t : i1 to index\n%v = memref.load %a[%i] : memref<16xf32>",
+        "not provably",
+    ),
+    "lesser of two bits": (
+        "%a: memref<1xf32>",
+        """%t = arith.constant true
+           %f = arith.constant false
+           %m = arith.minsi %t, %f : i1
+           %e = arith.extui %m : i1 to i64
+           %i = arith.index_cast %e : i64 to index
+           %v = memref.load %a[%i] : memref<1xf32>""",
+        r"reaches \[0, 1\]",
+    ),
+    "large frame that is never used": (
+        A,
+        "scf.for %i = %c4 to %c0 step %c1 { %m = memref.alloca() : memref<100000xf32> }",
+        "local memory exceeds",
+    ),
+    "large vector that is never made": (
+        A,
+        "scf.for %i = %c4 to %c0 step %c1 { %m = arith.constant dense<0.0> : vector<100000xf32> }",
+        "no vector of 1 to 4096 elements",
+    ),
+    "strides beyond any memory": (
+        "%a: memref<0x9xf32, strided<[99999999999999999999999, 1]>>",
+        "",
+        "too large",
+    ),
     "unknown shape": ("%a: memref<?xf32>", "", "static shape"),
     "float argument": ("%x: f32", "", "must be a memref, an index or an integer"),
     "tensor": ("%x: tensor<4xf32>", "", "no machine code for type tensor<4xf32>"),
@@ -194,6 +232,9 @@ def test_kinds_follow_views() -> None:
         'ukernel.func @k() { "os.system"() : () -> ()\nukernel.return }',
         "ukernel.func @k() { %c = arith.constant dense_resource<w> : vector<4xf32>\nukernel.return }",
         "ukernel.func @k(%a: tensor<4xf32>) -> tensor<4xf32> { ukernel.return %a : tensor<4xf32> }",
+        "ukernel.func @k() { %c = arith.constant dense<1> : vector<4xi8>\n"
+        "%d = vector.fma %c, %c, %c : vector<4xi8>\nukernel.return }",
+        "ukernel.func @k(%b: i1) { " + "scf.if %b { " * 300 + "}" * 300 + "ukernel.return }",
     ],
 )
 def test_hostile_text_is_an_error(source: str) -> None:

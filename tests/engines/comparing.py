@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -12,6 +12,7 @@ import numpy as np
 
 import mdsl
 from mdsl.api import to_bytecode
+from mdsl.bytecode.module import TensorSpec
 from mdsl.executable import VmExecutable
 from mdsl.signature import random_arrays
 
@@ -44,11 +45,30 @@ def some_settings(random: Random, count: int) -> list[Setting]:
     return [random.choice(plain), *random.sample([s for s in SETTINGS if s.ukernels], count - 1)]
 
 
-def compare(program: str | Path, settings: Iterable[Setting], seed: int = 0) -> None:
+EXCEPTIONS = (np.nan, np.inf, -np.inf, -0.0, 0.0)
+
+
+def exceptional_arrays(specs: Sequence[TensorSpec], seed: int = 0) -> list[np.ndarray]:
+    """Random arrays with NaN, infinities and zeros, or the ends of the integers, in many places."""
+    random, arrays = np.random.default_rng(seed), random_arrays(specs, seed)
+    for array in arrays:
+        flat = array.reshape(-1)
+        numbers: Sequence[float] = EXCEPTIONS
+        if array.dtype.kind in "bi":
+            numbers = (0, 1) if array.dtype == np.bool_ else (np.iinfo(array.dtype).min, np.iinfo(array.dtype).max, -1, 0)
+        for number in numbers:
+            flat[random.integers(0, flat.size, max(1, flat.size // 8))] = number
+    return arrays
+
+
+Inputs = Callable[[Sequence[TensorSpec]], list[np.ndarray]]
+
+
+def compare(program: str | Path, settings: Iterable[Setting], make_inputs: Inputs = random_arrays) -> None:
     """Asserts that the program computes the reference's results in each setting, twice in a row."""
     module = mdsl.parse(program)
     reference = mdsl.compile(module, engine="reference")
-    inputs = random_arrays(reference.inputs, seed)
+    inputs = make_inputs(reference.inputs)
     wanted = as_list(reference(*inputs))
     tolerance = tolerance_of(program if isinstance(program, str) else program.read_text())
     compiled: dict[tuple[bool, int | None], object] = {}
@@ -95,4 +115,4 @@ def assert_close(
             continue
         a, b = a.astype(np.float64), b.astype(np.float64)
         limit = tolerance * max(1.0, float(np.abs(b[np.isfinite(b)]).max(initial=0.0)))
-        np.testing.assert_allclose(a, b, rtol=0, atol=limit, err_msg=f"{what}: output {number}")
+        np.testing.assert_allclose(a, b, rtol=0, atol=limit, equal_nan=True, err_msg=f"{what}: output {number}")

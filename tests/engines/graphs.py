@@ -22,6 +22,16 @@ def graph(random: Random, ops: int = 6) -> str:
     return program.text()
 
 
+def exceptional(random: Random, ops: int = 4) -> str:
+    """A program of ops whose result for NaN, infinities and the ends of the integers is laid down."""
+    dtype = random.choice(["f32", "f32", "f64", "f16", "bf16", "i8", "i32", "i64"])
+    program = Program(random, dtype)
+    program.argument(program.dims(random.choice([1, 2, 3, 4]), 500))
+    for _ in range(random.randint(1, ops)):
+        random.choice([*EXCEPTIONAL, unary, softmax] if dtype in FLOATS else [*EXCEPTIONAL, integer_unary])(program)
+    return program.text()
+
+
 # Elementwise ----------------------------------------------------------------------------------------------
 
 BOUNDED = {"nn.tanh": 1.0, "nn.sigmoid": 1.0, "nn.erf": 1.0}
@@ -458,6 +468,7 @@ COMMON: list[Maker] = [
     argmax,
     *MOVES,
 ]
+EXCEPTIONAL: list[Maker] = [binary, binary, clip, select, cast, pool, reduce, argmax, *MOVES]
 INT_OPS: list[Maker] = [integer_unary, *COMMON]
 FLOAT_OPS: list[Maker] = [
     *(unary, unary, unary, steep, matmul, linear, conv2d, conv2d, conv2d, pool),

@@ -24,7 +24,7 @@ class Scalar:
 
 @dataclass(frozen=True)
 class Counter:
-    """A loop counter, at most `last`; `owner` tells which forall it belongs to, if any."""
+    """A loop counter, at most `last`."""
 
     name: str
     last: int

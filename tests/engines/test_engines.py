@@ -12,8 +12,8 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from comparing import SETTINGS, compare, some_settings
-from graphs import graph
+from comparing import SETTINGS, compare, exceptional_arrays, some_settings
+from graphs import exceptional, graph
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from loops import loops
@@ -34,6 +34,12 @@ kinds = pytest.mark.parametrize("generate", GENERATORS.values(), ids=GENERATORS)
 def test_engines_agree(generate: Generator, data: st.DataObject) -> None:
     random = data.draw(st.randoms(use_true_random=False))
     compare(generate(random), some_settings(random, 3))
+
+
+@settings(max_examples=40, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.randoms(use_true_random=False))
+def test_engines_agree_on_nan_and_infinity(random: Random) -> None:
+    compare(exceptional(random), some_settings(random, 2), exceptional_arrays)
 
 
 @pytest.mark.slow

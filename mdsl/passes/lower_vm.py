@@ -87,6 +87,7 @@ class _Lowering:
             self.addresses[old] = Address(new, Affine())
         self.builder = Builder(self.func.body)
         self.written = self.read = False  # memory that other workers may not have finished with
+        self.together = False  # some of that was done by all workers, not by the first alone
         # If writing and computing cannot be told apart, one worker does everything.
         self.alone = any(map(is_for_one, func.body.ops))
 
@@ -116,7 +117,7 @@ class _Lowering:
             self._barrier()
             if isinstance(op, scf.Forall):
                 self._forall(op, shared=True)
-                self.written = True
+                self.written = self.together = True
             else:
                 self._structure(op, self._shared)
         elif writes(op):
@@ -130,10 +131,12 @@ class _Lowering:
                     self._barrier()
             self._outside(op)
             self.read |= reads
+            self.together |= reads
 
     def _outside(self, op: Op) -> None:
-        """A pure op: its registers must be set for all workers, so it stands outside of `mvm.single`."""
-        if isinstance(self.builder.block.parent_op, mvm.Single):
+        """A pure op: its registers must be set for all workers, so it stands outside of `mvm.single`. Views and
+        constants stand at the function's entry or nowhere."""
+        if isinstance(self.builder.block.parent_op, mvm.Single) and not isinstance(op, _ELSEWHERE):
             self._close_single()
         self._sequential(op)
 
@@ -141,7 +144,7 @@ class _Lowering:
         """Stands between what is written and what was read or written before; reads wait for writes only."""
         if self.written or self.read:
             self.builder.add(mvm.Barrier())
-            self.written = self.read = False
+            self.written = self.read = self.together = False
 
     def _single(self) -> Builder:
         single = self.builder.add(mvm.Single(results=[], regions=[Region()]))
@@ -153,7 +156,8 @@ class _Lowering:
 
     def _open_single(self) -> None:
         if not isinstance(self.builder.block.parent_op, mvm.Single):
-            self._barrier()
+            if self.together:  # what one worker did before needs no waiting: it is the same worker
+                self._barrier()
             self._single()
 
     def _close_single(self) -> None:
@@ -289,7 +293,9 @@ class _Lowering:
             self.indices[result] = affine
             return
         copy = type(op).from_parts([self._register(v) for v in op.operands], [result.type], op.attributes)
-        self._learn(result, self.builder.value(copy, result.name))
+        entry = Builder(self.func.body, self.func.body.first, op.location)
+        builder = entry if isinstance(op, arith.Constant) else self.builder
+        self._learn(result, builder.value(copy, result.name))
 
     def _affine(self, op: Op) -> Affine | None:
         if isinstance(op, arith.Constant):
@@ -447,6 +453,20 @@ class _Lowering:
 
     def _nothing(self, op: Op) -> None:
         """Liveness was planned: there is nothing to free."""
+
+
+_ELSEWHERE = (
+    arith.Constant,
+    memref.GetGlobal,
+    memref.Alloc,
+    memref.View,
+    memref.SubView,
+    memref.CollapseShape,
+    memref.ExpandShape,
+    memref.Cast,
+    Apply,
+)
+"""Ops that leave nothing where they stood."""
 
 
 def _place(op: Op) -> Op:

@@ -137,6 +137,7 @@ def test_text(name: str) -> None:
         (["run", "good.mir", "--input", "4x8"], r"error: --input 4x8: expected NAME=x\.npy, x\.npz, "),
         (["run", "good.mir", "--input", "none.npy"], r"none\.npy: error: No such file"),
         (["run", "good.mir", "--input", "x=broken.npz"], r"error: --input x=broken\.npz: not a readable NumPy file"),
+        (["run", "good.mir", "--input", "header.npy"], r"error: --input header\.npy: not a readable NumPy file"),
         (["run", "good.mir", "--input", "float64.npy"], r"error: input 'x' must be 4x8xf32, got an array of dtype float64; convert it with \.astype\('float32'\)"),
         (["run", "good.mir", "--input", "wide.npy"], r"error: input 'x' must be 4x8xf32, got an array of shape 4x9"),
         (["run", "good.mir", "--input", "x=two.npz"], r"error: --input x=two\.npz: no array 'x' in the file \(it has a, b\)"),
@@ -153,6 +154,7 @@ def test_command_line(args: list[str], message: str) -> None:
     np.save("wide.npy", np.zeros((4, 9), np.float32))
     np.savez("two.npz", a=np.zeros(1), b=np.zeros(1))
     Path("broken.npz").write_bytes(b"PK\x03\x04 not really")
+    Path("header.npy").write_bytes(b"\x93NUMPY\x01\x00\x06\x00{(((((")
     refused(*args, message=message, input=b"func.func")
 
 

@@ -19,7 +19,7 @@ from mdsl.ir.core import VerifyError
 from mdsl.passes.base import Pass
 from mdsl.passes.levels import level_of, loop_stages, passes_from, plan, ukernel_stages
 from mdsl.passes.pipeline import Hook, parse_pipeline, run_passes
-from mdsl.signature import signature
+from mdsl.signature import check_compilable, signature
 from mdsl.syntax.errors import MdslError, nearest
 from mdsl.syntax.parser import parse as parse_text
 from mdsl.syntax.parser import parse_file
@@ -58,6 +58,9 @@ def compile(
     }
     path = None if isinstance(program, ModuleOp) else _path(program)
     if path is not None and path.suffix == ".mbc":
+        late = [name for name, value in settings.items() if value not in (None, True)]
+        if late:
+            raise MdslError(f"{path}: error: {', '.join(late)} cannot be chosen any more: the program is compiled")
         return load(path, engine=engine, threads=threads)
     module = parse(program)
     if engine == "reference":
@@ -110,6 +113,7 @@ def to_bytecode(
     """Lowers `module`, in place, as `compile` says. Raises MdslError."""
     source = hashlib.sha256(print_module(module).encode()).hexdigest()
     machine = _target(target)
+    check_compilable(module)
     steps = lowering(module, ukernels, unroll_dispatch, pipeline)
     # Whatever a pass left wrong, the bytecode's verifier finds; `mdsl opt` verifies after each.
     run_passes(module, steps, machine, hooks=hooks, verify_each=False)

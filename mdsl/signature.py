@@ -47,6 +47,21 @@ def signature(module: ModuleOp) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpe
     )
 
 
+def check_compilable(module: ModuleOp) -> None:
+    """Raises MdslError for a scalar input or output: a compiled program works on memory."""
+    function = entry(module)
+    ends = function.body.terminator.operands if isinstance(function, FuncOp) else []
+    for kind, values in (("input", function.args), ("output", ends)):
+        for value in values:
+            if not isinstance(value.type, TensorType | MemRefType):
+                at = function.location
+                place = f"{at.file}:{at.line}:{at.column}: " if at else ""
+                raise MdslError(
+                    f"{place}error: {kind} %{value.name} is of type {value.type}: a compiled program takes and gives "
+                    f"tensors (tensor<{value.type}> for one number)"
+                )
+
+
 def _spec(name: str, value: Value, kind: str) -> TensorSpec:
     type = value.type
     if not isinstance(type, TensorType | MemRefType):

@@ -29,6 +29,7 @@ from mdsl.dialects import linalg
 from mdsl.passes.regions import shaped
 
 ELEMENTS = 8192
+RUN = 512
 _START = 40.0  # cycles for a dispatch, and to fill and drain the pipeline
 _REMAINDER = 0.04  # another kernel is more code, and its loop more often too short to share among workers
 
@@ -123,12 +124,27 @@ def _balanced(size: int, limit: int) -> int:
 
 
 def bulk_tile(op: linalg.LinalgOp) -> list[int]:
-    """Tile size for each output dimension of an op that is bound by memory."""
+    """Tile size for each output dimension of an op that is bound by memory.
+
+    The tile grows along the output's innermost dimensions; where a transposed input has others innermost,
+    first along those, to `RUN` neighbouring elements: a tile that reads a few elements of every row would
+    fetch a page for each.
+    """
     sizes = op.loop_sizes()
     out: Sequence[int] = op.maps[-1].dim_positions() or ()
     budget = max(1, ELEMENTS // max(prod(sizes[d] for d in op.reduction_dims), 1))
-    tile: dict[int, int] = {}
-    for d in reversed(out):
-        tile[d] = _balanced(sizes[d], budget)
-        budget = max(budget // tile[d], 1) if tile[d] == sizes[d] else 1
+    tile = dict.fromkeys(out, 1)
+
+    def grow(order: Sequence[int], limit: int) -> None:
+        for d in order:
+            others = prod(tile.values()) // tile[d]
+            tile[d] = max(tile[d], _balanced(sizes[d], max(limit // others, 1)))
+            if tile[d] < sizes[d]:
+                return
+
+    for map in op.maps[: len(op.inputs)]:
+        read = [d for d in reversed(map.dim_positions() or ()) if d in tile]
+        if len(read) == len(out):
+            grow(read, min(RUN, budget))
+    grow(out[::-1], budget)
     return [tile[d] for d in out]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from functools import cache
 from importlib.resources import files
@@ -80,6 +81,9 @@ def parse_tree(source: Source, start: str = "file", text: str | None = None, off
 
 def _readable(error: UnexpectedInput, source: Source, offset: int) -> SyntaxError_:
     place = offset + max(error.pos_in_stream or 0, 0)
+    bare = _bare_operation(source, place)
+    if bare is not None:
+        return bare
     expected: Any = (
         getattr(error, "accepts", None)
         or getattr(error, "expected", None)
@@ -92,6 +96,24 @@ def _readable(error: UnexpectedInput, source: Source, offset: int) -> SyntaxErro
         return SyntaxError_(f"{wanted}, got the end of the text", source, len(source.text.rstrip()))
     got, length = _found(error, source, place)
     return SyntaxError_(f"{wanted}, got {got}", source, place, length)
+
+
+_BARE = re.compile(r"\s*(?:%[\w$.:, %-]*=)?\s*([A-Za-z_]\w*)\s+[%@]")
+
+
+def _bare_operation(source: Source, place: int) -> SyntaxError_ | None:
+    """The error for `%y = relu %x`, an operation without its dialect, in the line of `place`."""
+    start = source.text.rfind("\n", 0, place) + 1
+    match = _BARE.match(source.text, start)
+    if match is None or match[1] in ("return", "module") or match.end() < place:
+        return None
+    from mdsl.ir.registry import operations
+
+    word = match[1]
+    full = next((name for name in operations() if name.endswith(f".{word}")), None)
+    hint = f"; did you mean '{full}'?" if full else ""
+    message = f"an operation is written dialect.name, got '{word}'{hint}"
+    return SyntaxError_(message, source, match.start(1), len(word))
 
 
 def _found(error: UnexpectedInput, source: Source, place: int) -> tuple[str, int]:

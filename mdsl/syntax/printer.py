@@ -22,7 +22,7 @@ def print_module(op: Op, *, generic: bool = False, locations: bool = False, data
     """The text of `op`, ending in a newline.
 
     `generic` prints every op in the generic form; `locations` adds `loc(...)`; `data` appends the
-    data of the resources that lie in no file.
+    data of all resources, so that the text stands alone.
     """
     printer = Printer(generic, locations)
     if op.name == "builtin.module" and not generic and not op.attributes:
@@ -33,7 +33,7 @@ def print_module(op: Op, *, generic: bool = False, locations: bool = False, data
         printer.op(op)
     text = "\n".join(printer.lines) + "\n" if printer.lines else ""
     if data:
-        text += resources.print_section({n: r for n, r in resources.used(op).items() if not r.external})
+        text += resources.print_section(resources.used(op))
     return text
 
 

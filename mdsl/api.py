@@ -60,7 +60,9 @@ def compile(
     if path is not None and path.suffix == ".mbc":
         late = [name for name, value in settings.items() if value not in (None, True)]
         if late:
-            raise MdslError(f"{path}: error: {', '.join(late)} cannot be chosen any more: the program is compiled")
+            raise MdslError(
+                f"{path}: error: {', '.join(late)} cannot be chosen any more: the program is compiled"
+            )
         return load(path, engine=engine, threads=threads)
     module = parse(program)
     if engine == "reference":

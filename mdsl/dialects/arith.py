@@ -111,7 +111,7 @@ def constant_of(value: Value) -> int | float | None:
 def _is_number(value: Value, number: float) -> bool:
     """True if `value` is known to be `number`; 0.0 and -0.0 differ."""
     found = constant_of(value)
-    return found == number and math.copysign(1, found) == math.copysign(1, number)
+    return found is not None and found == number and math.copysign(1, found) == math.copysign(1, number)
 
 
 class Binary(Op):
@@ -411,7 +411,7 @@ class Compare(Op):
         type = cursor.type()
         cursor.typed(operands, [type, type], start)
         op = cls.from_parts(operands, [], attributes)
-        op.set_result_types(op.infer())
+        op.infer_results()
         return op
 
     def print_custom(self, printer: Printer) -> None:

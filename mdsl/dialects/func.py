@@ -105,6 +105,9 @@ class FunctionLike(Op):
             self.attributes.pop(name, None)
 
     def verify_op(self) -> None:
+        function_type = self.attributes["function_type"]
+        if not isinstance(function_type, TypeAttr) or not isinstance(function_type.type, FunctionType):
+            raise self.error("function_type must be a function type")
         for kind, name, count in (
             ("argument", "arg_attrs", len(self.body.args)),
             ("result", "res_attrs", len(self.type.results)),
@@ -112,10 +115,6 @@ class FunctionLike(Op):
             attrs = self.attributes.get(name)
             if isinstance(attrs, ArrayAttr) and len(attrs) != count:
                 raise self.error(f"{len(attrs)} {kind} attributes for {count} {kind}s")
-        if not isinstance(self.attributes["function_type"], TypeAttr) or not isinstance(
-            self.attr("function_type"), FunctionType
-        ):
-            raise self.error("function_type must be a function type")
         inputs = tuple(a.type for a in self.body.args)
         if inputs != self.type.inputs:
             raise self.error(f"the block takes {FunctionType(inputs, ())}, function_type says {self.type}")

@@ -36,7 +36,7 @@ from mdsl.ir.declare import (
     region,
     result,
 )
-from mdsl.ir.types import ShapedType, TensorType, Type, i64, index
+from mdsl.ir.types import DYNAMIC, ShapedType, TensorType, Type, i64, index
 
 if TYPE_CHECKING:
     from mdsl.syntax.cursor import Cursor
@@ -154,7 +154,7 @@ class LinalgOp(Op):
 
     def _verify_extents(self) -> None:
         sizes = self.loop_sizes()
-        if -1 in sizes:
+        if DYNAMIC in sizes:
             return
         for map, value in zip(self.maps, self.operands, strict=True):
             for expr, extent in zip(map.results, _shape(value), strict=True):
@@ -539,8 +539,10 @@ class _Windowed(Named):
         """`strides` or `dilations`, by default 1."""
         found = self.attributes.get(name)
         if isinstance(found, DenseAttr):
-            vertical, horizontal = (int(v) for v in found.array.reshape(-1))
-            return vertical, horizontal
+            numbers = [int(v) for v in found.array.reshape(-1)]
+            if len(numbers) != 2 or min(numbers) < 1:
+                raise self.error(f"'{name}' must be two positive numbers, got {numbers}")
+            return numbers[0], numbers[1]
         return 1, 1
 
 

@@ -238,7 +238,7 @@ class Load(Op):
         start = cursor.at
         cursor.typed([memory], [cursor.type()], start)
         op = cls.from_parts([memory, *indices], [], attributes)
-        op.set_result_types(op.infer())
+        op.infer_results()
         return op
 
     def print_custom(self, printer: Printer) -> None:

@@ -10,7 +10,6 @@ from mdsl.ir.attributes import ArrayAttr, Attribute, DenseArrayAttr, IntegerAttr
 from mdsl.ir.core import Block, Op, Region, Value
 from mdsl.ir.declare import ARRAY, INDEX, INT, INTS, PURE, TENSOR, TERMINATOR, attr, operand, region, result
 from mdsl.ir.types import DYNAMIC, TensorType, Type, i64
-from mdsl.syntax.cursor import DYNAMIC_INDEX
 
 if TYPE_CHECKING:
     from mdsl.syntax.cursor import Cursor
@@ -22,17 +21,17 @@ Index = Value | int
 def split_indices(entries: Sequence[Index]) -> tuple[list[Value], DenseArrayAttr]:
     """Offsets, sizes or strides as upstream stores them: the values, and all entries as numbers."""
     values = [e for e in entries if isinstance(e, Value)]
-    return values, DenseArrayAttr(i64, tuple(DYNAMIC_INDEX if isinstance(e, Value) else e for e in entries))
+    return values, DenseArrayAttr(i64, tuple(DYNAMIC if isinstance(e, Value) else e for e in entries))
 
 
 def join_indices(values: Sequence[Value], numbers: Sequence[int]) -> list[Index]:
     """The inverse of `split_indices`."""
     remaining = iter(values)
-    return [next(remaining) if n == DYNAMIC_INDEX else n for n in numbers]
+    return [next(remaining) if n == DYNAMIC else n for n in numbers]
 
 
 def verify_dynamic(
-    op: Op, what: str, values: Sequence[Value], numbers: Sequence[int], mark: int = DYNAMIC_INDEX
+    op: Op, what: str, values: Sequence[Value], numbers: Sequence[int], mark: int = DYNAMIC
 ) -> None:
     """There must be a value for each number that only the run will know."""
     wanted = sum(n == mark for n in numbers)
@@ -68,10 +67,10 @@ class SliceLike(Op):
         for which, known in zip(("offsets", "sizes", "strides"), numbers, strict=True):
             verify_dynamic(self, which, getattr(self, which), known)
         for dim, offset, size, stride in zip(shape, *numbers, strict=True):
-            known = DYNAMIC_INDEX not in (offset, size, stride)
+            known = DYNAMIC not in (offset, size, stride)
             if known and dim >= 0 and size > 0 and not 0 <= offset + (size - 1) * stride < dim:
                 raise self.error(f"[{offset}] [{size}] [{stride}] leaves a dimension of {dim}")
-        sizes = [s for s in numbers[1] if s != DYNAMIC_INDEX]
+        sizes = [s for s in numbers[1] if s != DYNAMIC]
         if len(sizes) == len(shape) and not same_but_units(sizes, part):
             raise self.error(f"a slice of sizes {sizes} is not of shape {list(part)}")
 
@@ -240,7 +239,7 @@ class Reassociation(Op):
                 f"reassociation {self.groups} does not map {len(large)} dimensions to {len(small)}"
             )
         for size, group in zip(small, self.groups, strict=True):
-            if prod(large[d] for d in group) != size and -1 not in (size, *(large[d] for d in group)):
+            if prod(large[d] for d in group) != size and DYNAMIC not in (size, *(large[d] for d in group)):
                 raise self.error(f"dimensions {[large[d] for d in group]} do not make {size}")
 
 
@@ -367,7 +366,7 @@ class Pad(Op):
         verify_dynamic(self, "high numbers", self.high, high)
         if len(low) != source.rank or len(high) != source.rank or target.rank != source.rank:
             raise self.error(f"needs {source.rank} low and high numbers and a result of that rank")
-        if DYNAMIC_INDEX not in (*low, *high) and source.is_static:
+        if DYNAMIC not in (*low, *high) and source.is_static:
             shape = [lo + d + hi for lo, d, hi in zip(low, source.shape, high, strict=True)]
             if list(target.shape) != shape:
                 raise self.error(f"makes a shape of {shape}, not {list(target.shape)}")
@@ -433,7 +432,7 @@ class Extract(Op):
         start = cursor.at
         cursor.typed([source], [cursor.type()], start)
         op = cls.from_parts([source, *indices], [], attributes)
-        op.set_result_types(op.infer())
+        op.infer_results()
         return op
 
     def print_custom(self, printer: Printer) -> None:
@@ -530,6 +529,10 @@ class Concat(Op):
         first = types[0]
         assert isinstance(first, TensorType)
         dim = self.attr("dim")
+        if not 0 <= dim < first.rank or any(
+            not isinstance(t, TensorType) or t.rank != first.rank for t in types
+        ):
+            raise self.error(f"cannot join {', '.join(map(str, types))} along dimension {dim}")
         total = sum(t.shape[dim] for t in types if isinstance(t, TensorType))
         return [TensorType((*first.shape[:dim], total, *first.shape[dim + 1 :]), first.element)]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +14,11 @@ from mdsl.ir.types import FloatType, IntegerType, ShapedType, TensorType, Type, 
 
 ELIDE_ABOVE = 16
 """`dense<>` with more different elements than this becomes a resource when a pass makes it."""
+
+
+def quote(text: str) -> str:
+    """A string literal: quotes, backslashes and control characters are escaped as MLIR does."""
+    return '"' + re.sub(r'["\\\x00-\x1f\x7f]', lambda m: f"\\{ord(m[0]):02X}", text) + '"'
 
 
 class Attribute:
@@ -67,7 +71,7 @@ class StringAttr(Attribute):
     value: str
 
     def __str__(self) -> str:
-        return json.dumps(self.value, ensure_ascii=False)
+        return quote(self.value)
 
 
 @dataclass(frozen=True)
@@ -77,9 +81,7 @@ class SymbolRefAttr(Attribute):
     name: str
 
     def __str__(self) -> str:
-        return (
-            f"@{self.name}" if re.fullmatch(r"[A-Za-z_][\w$.]*", self.name) else f"@{json.dumps(self.name)}"
-        )
+        return f"@{self.name}" if re.fullmatch(r"[A-Za-z_][\w$.]*", self.name) else f"@{quote(self.name)}"
 
 
 @dataclass(frozen=True)
@@ -229,7 +231,7 @@ class Location(Attribute):
     column: int
 
     def __str__(self) -> str:
-        return f"loc({json.dumps(self.file)}:{self.line}:{self.column})"
+        return f"loc({quote(self.file)}:{self.line}:{self.column})"
 
 
 def format_float(value: float, type: Type) -> str:
@@ -265,7 +267,7 @@ def format_dict(entries: Mapping[str, Attribute]) -> str:
 
 
 def name_of_key(key: str) -> str:
-    return key if re.fullmatch(r"[A-Za-z_][\w$.]*", key) else json.dumps(key)
+    return key if re.fullmatch(r"[A-Za-z_][\w$.]*", key) else quote(key)
 
 
 AttributeLike = Attribute | Type | AffineMap | str | bool | int | float | list | tuple | dict | None

@@ -230,6 +230,13 @@ class Op:
             return []
         raise AssertionError(f"{self.name} does not infer its result types")
 
+    def infer_results(self) -> None:
+        """Gives the op the results that it infers, once its operands are what it declares. Raises VerifyError."""
+        from mdsl.ir.verifier import verify_operands
+
+        verify_operands(self)
+        self.set_result_types(self.infer())
+
     def verify_op(self) -> None:
         """Checks the op's own contract; raises through `self.error(...)`."""
 

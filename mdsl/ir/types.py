@@ -9,8 +9,8 @@ from math import prod
 import ml_dtypes
 import numpy as np
 
-DYNAMIC = -1
-"""A dimension or an offset that the text writes as `?`."""
+DYNAMIC = -(2**63)
+"""A dimension or an offset that the text writes as `?`, or a value in place of a number: upstream's kDynamic."""
 
 MAX_ELEMENTS = 1 << 43
 MAX_RANK = 32

@@ -48,20 +48,29 @@ def _verify_block(op: Op, block: Block, visible: set[Value]) -> None:
     visible.difference_update(local)
 
 
-def _verify_fields(op: Op) -> None:
-    for kind, values in (("operand", op.operands), ("result", op.results)):
-        fields = fields_of(type(op), kind)
-        plain = sum(not f.variadic for f in fields)
-        if len(values) < plain or (len(values) > plain and len(fields) == plain):
-            raise op.error(
-                f"takes {'at least ' if len(fields) > plain else ''}{plain} {kind}s, got {len(values)}"
-            )
-        _verify_segments(op, kind, len(values))
-        for field in fields:
-            _verify_types(op, field, values)
+def verify_operands(op: Op) -> None:
+    """Raises VerifyError if the op's operands and attributes are not those that it declares."""
+    _verify_values(op, "operand", op.operands)
     for field in fields_of(type(op), "attribute"):
         _verify_attribute(op, field)
     _verify_names(op)
+
+
+def _verify_values(op: Op, kind: str, values: list[Value] | list[OpResult]) -> None:
+    fields = fields_of(type(op), kind)
+    plain = sum(not f.variadic for f in fields)
+    if len(values) < plain or (len(values) > plain and len(fields) == plain):
+        raise op.error(
+            f"takes {'at least ' if len(fields) > plain else ''}{plain} {kind}s, got {len(values)}"
+        )
+    _verify_segments(op, kind, len(values))
+    for field in fields:
+        _verify_types(op, field, values)
+
+
+def _verify_fields(op: Op) -> None:
+    verify_operands(op)
+    _verify_values(op, "result", op.results)
     wanted = len(fields_of(type(op), "region"))
     if len(op.regions) != wanted:
         raise op.error(f"takes {wanted} regions, got {len(op.regions)}")

@@ -157,7 +157,14 @@ def _generic_word(op: linalg.LinalgOp) -> str:
     return _REDUCTIONS.get(last, last) + ("_pool" if window else "")
 
 
-_REDUCTIONS = {"add": "sum", "maximum": "max", "minimum": "min", "mul": "product", "maxs": "max", "mins": "min"}
+_REDUCTIONS = {
+    "add": "sum",
+    "maximum": "max",
+    "minimum": "min",
+    "mul": "product",
+    "maxs": "max",
+    "mins": "min",
+}
 
 
 def writes_product(op: Op) -> bool:

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mdsl.dialects.builtin import ModuleOp
-from mdsl.dialects.func import FuncOp, FunctionLike
+from mdsl.dialects.func import FunctionLike
+from mdsl.dialects.ukernel import UkernelFunc
 from mdsl.ir.core import Value
 from mdsl.ir.types import DYNAMIC, MemRefType, ShapedType, dtype_of
 from mdsl.reference.evaluator import Evaluator
@@ -55,7 +56,7 @@ def entry_point(module: ModuleOp, name: str | None = None) -> FunctionLike:
         if name not in functions:
             raise EvaluationError(f"error: no function @{name}{nearest(name, list(functions))}")
         return functions[name]
-    main = [op for op in functions.values() if isinstance(op, FuncOp)]
+    main = [op for op in functions.values() if not isinstance(op, UkernelFunc)]
     if "main" in functions:
         return functions["main"]
     if len(main) != 1:

@@ -9,6 +9,7 @@ import numpy as np
 
 from mdsl.dialects.tensor import Index, SliceLike
 from mdsl.ir.core import Op, Value
+from mdsl.ir.types import DYNAMIC
 from mdsl.reference.registry import failure
 
 
@@ -39,7 +40,7 @@ def without_units(part: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     remaining = list(shape)
     kept: list[slice | int] = []
     for size in part.shape:
-        if remaining and remaining[0] in (size, -1):
+        if remaining and remaining[0] in (size, DYNAMIC):
             remaining.pop(0)
             kept.append(slice(None))
         else:

@@ -32,7 +32,7 @@ from mdsl.ir.attributes import (
 from mdsl.ir.core import Op, Region, Value
 from mdsl.ir.declare import SYMBOL_REF, TYPE, UNIT, Field
 from mdsl.ir.types import Type, i64
-from mdsl.syntax.cursor import DYNAMIC_INDEX, Cursor
+from mdsl.syntax.cursor import Cursor
 
 if TYPE_CHECKING:
     from mdsl.syntax.printer import Printer
@@ -196,16 +196,21 @@ class _Parts:
         if self.flat is None:
             self.attributes.update(declaration.segments(groups))
         op = declaration.from_parts(self._flat(), [], self.attributes, self.regions)
-        op.set_result_types(self._results(op))
+        written = self._written_results()
+        if written is None:
+            op.infer_results()
+        else:
+            op.set_result_types(written)
         return op
 
-    def _results(self, op: Op) -> list[Type]:
+    def _written_results(self) -> list[Type] | None:
+        """The result types that the text has; None if it leaves them to be inferred."""
         if self.all_results is not None:
             return self.all_results
         fields = [f for f in self.declaration.fields if f.kind == "result"]
         if all(f.name in self.result_types for f in fields):
             return [t for f in fields for t in self.result_types[f.name]]
-        return list(op.infer())
+        return None
 
 
 # Printing -------------------------------------------------------------------------------------------------
@@ -309,7 +314,6 @@ def plain_number(attr: Attribute) -> str:
 
 
 __all__ = [
-    "DYNAMIC_INDEX",
     "UNIFORM",
     "dictionary",
     "directives",

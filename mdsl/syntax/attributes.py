@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import struct
 from collections.abc import Sequence
 from functools import lru_cache
@@ -50,6 +49,7 @@ from mdsl.ir.types import (
 from mdsl.syntax.errors import Source, SyntaxError_
 from mdsl.syntax.grammar import Node, first_token, parse_tree
 from mdsl.syntax.resources import Resources
+from mdsl.syntax.strings import unquote
 
 _BOOLS = {"true": 1, "false": 0}
 
@@ -69,6 +69,24 @@ class AttributeReader:
             (token.start_pos or 0, len(token)) if token is not None else (len(self.source.text.rstrip()), 1)
         )
         return SyntaxError_(message, self.source, offset, length)
+
+    def text(self, token: Token) -> str:
+        """The text of a string literal."""
+        try:
+            return unquote(str(token))
+        except ValueError as error:
+            raise self.error(str(error), token) from None
+
+    def symbol(self, token: Token) -> str:
+        """The name in `@name` or `@"name"`."""
+        name = str(token)[1:]
+        return self.text(Token("STRING", name, token.start_pos)) if name[0] == '"' else name
+
+    def natural(self, token: Token) -> int:
+        """A number without sign, point or prefix."""
+        if not str(token).isdecimal():
+            raise self.error(f"expected a natural number, got '{token}'", token)
+        return int(token)
 
     def define(self, tree: Tree[Token]) -> None:
         """Takes in an alias definition or a resource section."""
@@ -137,7 +155,7 @@ class AttributeReader:
             assert isinstance(key, Tree)
             token = key.children[0]
             assert isinstance(token, Token)
-            name = json.loads(token) if token.type == "STRING" else str(token)
+            name = self.text(token) if token.type == "STRING" else str(token)
             if name in found:
                 raise self.error(f"attribute '{name}' is given twice", token)
             found[name] = UnitAttr() if value is None else self.attribute(value)
@@ -171,9 +189,9 @@ class AttributeReader:
         text = str(token)
         match token.type:
             case "STRING":
-                return StringAttr(json.loads(text))
+                return StringAttr(self.text(token))
             case "SYMBOL":
-                return SymbolRefAttr(json.loads(text[1:]) if text[1] == '"' else text[1:])
+                return SymbolRefAttr(self.symbol(token))
             case "AFFINE_MAP":
                 return AffineMapAttr(self._map(token))
             case "ATTR_ALIAS":
@@ -245,7 +263,7 @@ class AttributeReader:
 
     def _dense_bytes(self, token: Token, type: ShapedType) -> Attribute:
         """`dense<"0x0000803F...">`: the elements' bytes, little-endian, in row-major order."""
-        text = json.loads(token)
+        text = self.text(token)
         try:
             data = bytes.fromhex(text.removeprefix("0x"))
         except ValueError:
@@ -277,7 +295,7 @@ class AttributeReader:
     def _resource(self, tree: Tree[Token], implied: ShapedType | None) -> Attribute:
         name_token, type_node = tree.children
         assert isinstance(name_token, Token)
-        name = json.loads(name_token) if name_token.type == "STRING" else str(name_token)
+        name = self.text(name_token) if name_token.type == "STRING" else str(name_token)
         type = self._shaped(type_node, implied, tree)
         try:
             return DenseResourceAttr(name, type, self.resources.find(name, type))
@@ -298,7 +316,7 @@ class AttributeReader:
     def location_of(self, parts: Sequence[Node]) -> Location | None:
         tokens = [p for p in parts if isinstance(p, Token) and p.type != "COLON"]
         if len(tokens) == 3:
-            return Location(json.loads(tokens[0]), int(tokens[1]), int(tokens[2]))
+            return Location(self.text(tokens[0]), self.natural(tokens[1]), self.natural(tokens[2]))
         if len(tokens) == 1 and tokens[0].type == "ATTR_ALIAS":
             found = self.aliases.get(str(tokens[0]))
             return found if isinstance(found, Location) else None
@@ -316,7 +334,12 @@ class AttributeReader:
         names.update({n: affine.Sym(i) for i, n in enumerate(symbols)})
         plain = len(words)
         results = [c for c in tree.children if c is not None][plain:]
-        return affine.AffineMap(len(dims), num_symbols, tuple(self._expr(r, names, token) for r in results))
+        try:
+            return affine.AffineMap(
+                len(dims), num_symbols, tuple(self._expr(r, names, token) for r in results)
+            )
+        except ZeroDivisionError:
+            raise self.error("a map divides by 0", token) from None
 
     def _expr(self, node: Node, names: dict[str, affine.AffineExpr], token: Token) -> affine.AffineExpr:
         assert isinstance(node, Tree)
@@ -355,12 +378,21 @@ def _shaped_type(text: str) -> ShapedType | None:
         return None
     shape = tuple(DYNAMIC if d == "?" else int(d) for d in str(dims or "").split("x") if d)
     scalar = SCALARS[str(element)]
-    if kind == "tensor":
-        return TensorType(shape, scalar)
-    if kind == "vector":
-        return VectorType(shape, scalar)
     if not isinstance(layout, Tree):
-        return MemRefType(shape, scalar)
-    extents = [DYNAMIC if str(c) == "?" else int(str(c)) for c in layout.children if c is not None]
-    strides, offset = extents[: len(shape)], extents[len(shape) :]
-    return MemRefType(shape, scalar, tuple(strides), offset[0] if offset else 0)
+        return {"tensor": TensorType, "vector": VectorType, "memref": MemRefType}[str(kind)](shape, scalar)
+    if kind != "memref":
+        return None
+    return _strided(shape, scalar, [c for c in layout.children if c is not None])
+
+
+def _strided(shape: tuple[int, ...], element: Type, extents: Sequence[Node]) -> MemRefType | None:
+    """The memref with a written layout: a stride a dimension, natural numbers or `?`, then perhaps an offset."""
+    written = [c.children[0] if isinstance(c, Tree) else c for c in extents]
+    texts = [str(c) for c in written]
+    strides = [t for t, c in zip(texts, extents, strict=True) if not isinstance(c, Tree)]
+    if any(t != "?" and not t.isdecimal() for t in texts) or len(strides) != len(shape):
+        return None
+    numbers = [DYNAMIC if t == "?" else int(t) for t in texts]
+    return MemRefType(
+        shape, element, tuple(numbers[: len(shape)]), numbers[-1] if len(texts) > len(shape) else 0
+    )

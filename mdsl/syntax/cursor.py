@@ -123,7 +123,7 @@ class Cursor:
 
     def symbol(self) -> str:
         token = self.token("SYMBOL", "a symbol (@name)")
-        return str(token)[1:].strip('"')
+        return self.parser.attributes.symbol(token)
 
     def integer(self) -> int:
         token = self.token("NUMBER", "an integer")
@@ -239,7 +239,7 @@ class Cursor:
         while inner.at < len(inner.pieces):
             if inner.sees_token("VALUE"):
                 dynamic.append(inner.value())
-                static.append(DYNAMIC_INDEX)
+                static.append(DYNAMIC)
             else:
                 static.append(inner.integer())
             if inner.at < len(inner.pieces):
@@ -254,9 +254,3 @@ class Cursor:
                 del self.pieces[-2:]
                 return self.parser.attributes.location_of(list(group.children))
         return None
-
-
-DYNAMIC_INDEX = -(2**63)
-"""What `static_offsets` holds where the offset is a value: upstream's ShapedType::kDynamic."""
-
-assert DYNAMIC != DYNAMIC_INDEX

@@ -113,7 +113,12 @@ class Parser:
         return ModuleOp(regions=[Region(block)])
 
     def op(self, tree: Tree[Token]) -> Op:
-        op = self._generic(tree) if tree.data == "generic_op" else self._custom(tree)
+        try:
+            op = self._generic(tree) if tree.data == "generic_op" else self._custom(tree)
+        except VerifyError as error:  # its operands do not allow it to be built
+            name = tree.children[1]
+            token = name.children[0] if isinstance(name, Tree) else name
+            raise self.error(str(error), token if isinstance(token, Token) else None) from None
         self._name_results(op, tree.children[0])
         return op
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 
 from mdsl.ir.attributes import Attribute, UnitAttr, name_of_key
 from mdsl.ir.core import Op, Region, Value
-from mdsl.ir.types import FunctionType, Type
+from mdsl.ir.types import DYNAMIC, FunctionType, Type
 from mdsl.syntax import resources
 from mdsl.syntax.assembly import plain_number, print_custom
 
@@ -123,10 +123,8 @@ class Printer:
         return f"{{{', '.join(parts)}}}"
 
     def index_list(self, dynamic: Sequence[Value], static: Sequence[int]) -> str:
-        from mdsl.syntax.cursor import DYNAMIC_INDEX
-
         values = iter(dynamic)
-        return f"[{', '.join(self.name(next(values)) if s == DYNAMIC_INDEX else str(s) for s in static)}]"
+        return f"[{', '.join(self.name(next(values)) if s == DYNAMIC else str(s) for s in static)}]"
 
     def arguments(self, values: Sequence[Value], attrs: Sequence[Mapping[str, Attribute]] = ()) -> str:
         """`(%a: type {attrs}, ...)`."""

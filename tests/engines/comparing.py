@@ -55,7 +55,11 @@ def exceptional_arrays(specs: Sequence[TensorSpec], seed: int = 0) -> list[np.nd
         flat = array.reshape(-1)
         numbers: Sequence[float] = EXCEPTIONS
         if array.dtype.kind in "bi":
-            numbers = (0, 1) if array.dtype == np.bool_ else (np.iinfo(array.dtype).min, np.iinfo(array.dtype).max, -1, 0)
+            numbers = (
+                (0, 1)
+                if array.dtype == np.bool_
+                else (np.iinfo(array.dtype).min, np.iinfo(array.dtype).max, -1, 0)
+            )
         for number in numbers:
             flat[random.integers(0, flat.size, max(1, flat.size // 8))] = number
     return arrays
@@ -115,4 +119,6 @@ def assert_close(
             continue
         a, b = a.astype(np.float64), b.astype(np.float64)
         limit = tolerance * max(1.0, float(np.abs(b[np.isfinite(b)]).max(initial=0.0)))
-        np.testing.assert_allclose(a, b, rtol=0, atol=limit, equal_nan=True, err_msg=f"{what}: output {number}")
+        np.testing.assert_allclose(
+            a, b, rtol=0, atol=limit, equal_nan=True, err_msg=f"{what}: output {number}"
+        )

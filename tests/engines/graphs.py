@@ -28,7 +28,9 @@ def exceptional(random: Random, ops: int = 4) -> str:
     program = Program(random, dtype)
     program.argument(program.dims(random.choice([1, 2, 3, 4]), 500))
     for _ in range(random.randint(1, ops)):
-        random.choice([*EXCEPTIONAL, unary, softmax] if dtype in FLOATS else [*EXCEPTIONAL, integer_unary])(program)
+        random.choice([*EXCEPTIONAL, unary, softmax] if dtype in FLOATS else [*EXCEPTIONAL, integer_unary])(
+            program
+        )
     return program.text()
 
 

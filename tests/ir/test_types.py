@@ -79,7 +79,7 @@ def test_attribute_spelling() -> None:
     assert str(FloatAttr(1e-7, t.f32)) == "1.0e-07 : f32"
     assert FloatAttr(math.nan) == FloatAttr(math.nan) and FloatAttr(0.0) != FloatAttr(-0.0)
     assert str(IntegerAttr(1, t.i1)) == "true" and str(IntegerAttr(-3, t.i8)) == "-3 : i8"
-    assert str(StringAttr('a"b\n')) == '"a\\"b\\n"' and str(SymbolRefAttr("odd name")) == '@"odd name"'
+    assert str(StringAttr('a"b\n')) == '"a\\22b\\0A"' and str(SymbolRefAttr("odd name")) == '@"odd name"'
     assert (
         str(DenseArrayAttr(t.i64, ())) == "array<i64>"
         and str(DenseArrayAttr(t.i1, (1, 0))) == "array<i1: true, false>"

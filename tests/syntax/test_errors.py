@@ -11,6 +11,26 @@ from mdsl.syntax.parser import parse
 
 # Each text marks the place that the caret must point to with «».
 TABLE = [
+    # Literals and types that no reader can make sense of
+    ('func.func @main() attributes {a = «"\\q"»} {\n  func.return\n}', "no escape '\\q' in a string"),
+    ('func.func @main() {\n  func.return loc("f":«0x1»:2)\n}', "expected a natural number, got '0x1'"),
+    ("func.func @main(%x: «memref<4xf32, strided<[4.5]>>») {\n  func.return\n}", "no type 'memref<4xf32"),
+    ("func.func @main(%x: «memref<4x4xf32, strided<[4]>>») {\n  func.return\n}", "no type 'memref<4x4xf32"),
+    ("func.func @main(%x: «memref<4xf32, strided<[1, 7]>>») {\n  func.return\n}", "no type 'memref<4xf32"),
+    ("func.func @main(%x: «tensor<4xf32, strided<[1]>>») {\n  func.return\n}", "no type 'tensor<4xf32"),
+    ("%a = affine.apply «affine_map<() -> (1 mod 0)>»()", "a map divides by 0"),
+    # Operands that an op cannot be built on
+    (
+        "func.func @f(%x: f32, %i: index) {\n  %y = «memref.load» %x[%i] : f32\n  func.return\n}",
+        "operand 'memory' must be a memref, got f32",
+    ),
+    ('«"func.func"»() <{sym_name = "f", function_type = i32}> ({}) : () -> ()', "must be a function type"),
+    (
+        "func.func @f(%x: tensor<4xf32>) {\n  %y = «nn.softmax» %x {axes = 0} : (tensor<4xf32>) -> tensor<4xf32>\n"
+        "  func.return\n}",
+        "has no attribute 'axes'; did you mean 'axis'?",
+    ),
+    ("func.func @f(%x: f32) {\n  %y = «negf» %x : f32\n  func.return\n}", "did you mean 'arith.negf'?"),
     # Syntax
     ("%a = arith.constant«» ", "expected an attribute after 'arith.constant'"),
     ("func.func @main() {\n  func.return«»\n", "got the end of the text"),

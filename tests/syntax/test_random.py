@@ -14,7 +14,19 @@ from mdsl.dialects.func import FuncOp, Return
 from mdsl.ir.affine import AffineExpr, AffineMap, Dim, Sym, binary, lift
 from mdsl.ir.attributes import AffineMapAttr, FloatAttr, IntegerAttr, StringAttr, attribute
 from mdsl.ir.core import Block, Builder, Region, Value
-from mdsl.ir.types import FLOATS, MemRefType, TensorType, Type, dtype_of, i8, i32, i64, index, is_float
+from mdsl.ir.types import (
+    DYNAMIC,
+    FLOATS,
+    MemRefType,
+    TensorType,
+    Type,
+    dtype_of,
+    i8,
+    i32,
+    i64,
+    index,
+    is_float,
+)
 from mdsl.reference import run
 from mdsl.syntax.parser import parse
 from mdsl.syntax.printer import print_module
@@ -143,7 +155,7 @@ def test_every_map(results: list[AffineExpr]) -> None:
 @given(
     st.lists(st.integers(0, 9), max_size=3),
     st.lists(st.integers(0, 99), min_size=3, max_size=3),
-    st.sampled_from([0, 5, -1]),
+    st.sampled_from([0, 5, DYNAMIC]),
 )
 def test_every_memref_type(shape: list[int], strides: list[int], offset: int) -> None:
     type = MemRefType(tuple(shape), i32, tuple(strides[: len(shape)]), offset)

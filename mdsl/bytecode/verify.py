@@ -225,6 +225,9 @@ class _Verifier:
         self._set(step, interval, self._reads_uniform(step))
 
     def _compute(self, step: Step) -> None:
+        """An instruction on registers alone; one that does more must have a check of its own."""
+        kinds = {operand.kind for operand in step.opcode.operands}
+        assert not kinds & {"buffer", "kernel", "calls", "label"}, f"no check for {step.opcode.mnemonic}"
         transfer = step.opcode.transfer
         reads = [operand.name for operand, _ in step.operands.values() if operand.kind == "read"]
         interval = transfer(*(self._interval(step, name) for name in reads)) if transfer else None

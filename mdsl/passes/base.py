@@ -22,11 +22,12 @@ class Pass:
     """Base of passes. The class docstring's first line is the pass's help; it shows IR before and after.
 
     `level` is the level that the pass works on: `mdsl opt` lowers a program that lies above it first.
-    None: any level.
+    None: any level. `leads_to` is the level that it takes the program to, if that is another.
     """
 
     name: ClassVar[str]
     level: ClassVar[str | None] = None
+    leads_to: ClassVar[str | None] = None
 
     def run(self, module: ModuleOp, target: Target) -> None:
         """Rewrites `module`. Raises VerifyError where the program cannot be lowered."""

@@ -48,6 +48,7 @@ class Bufferize(Pass):
 
     name: ClassVar[str] = "bufferize"
     level: ClassVar[str | None] = "dispatch"
+    leads_to: ClassVar[str | None] = "buffers"
 
     def run(self, module: ModuleOp, target: Target) -> None:
         if not any(_mentions_tensors(f) for f in module.body.ops if isinstance(f, FunctionLike)):

@@ -75,21 +75,9 @@ def passes_before(step: Pass, start: str) -> list[Pass]:
     return missing + [p for p in stages.get(step.level, []) if PASSES.index(type(p)) < place]
 
 
-_LEADS_TO: dict[type[Pass], str] = {
-    LowerNn: "linalg",
-    Tile: "tiled",
-    OutlineUkernels: "dispatch",
-    Bufferize: "buffers",
-    Vectorize: "kernels",
-    LowerLinalgToLoops: "kernels",
-    LowerVm: "vm",
-}
-"""The passes that take a program to another level."""
-
-
 def level_after(step: Pass, level: str) -> str:
     """The level of a program that was on `level` before `step` ran."""
-    return max(_LEADS_TO.get(type(step), level), level, key=LEVELS.index)
+    return max(step.leads_to or level, level, key=LEVELS.index)
 
 
 def plan(asked: Sequence[Pass], level: str) -> tuple[list[tuple[list[Pass], Pass]], str]:

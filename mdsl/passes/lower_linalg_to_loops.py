@@ -46,6 +46,7 @@ class LowerLinalgToLoops(Pass):
 
     name: ClassVar[str] = "lower-linalg-to-loops"
     level: ClassVar[str | None] = "buffers"
+    leads_to: ClassVar[str | None] = "kernels"
 
     def run(self, module: ModuleOp, target: Target) -> None:
         for op in list(module.walk()):

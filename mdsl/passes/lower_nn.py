@@ -45,6 +45,7 @@ class LowerNn(Pass):
 
     name: ClassVar[str] = "lower-nn"
     level: ClassVar[str | None] = "nn"
+    leads_to: ClassVar[str | None] = "linalg"
 
     def run(self, module: ModuleOp, target: Target) -> None:
         constants: dict[tuple[Block, str], Value] = {}

@@ -47,6 +47,7 @@ class LowerVm(Pass):
 
     name: ClassVar[str] = "lower-vm"
     level: ClassVar[str | None] = "kernels"
+    leads_to: ClassVar[str | None] = "vm"
 
     def run(self, module: ModuleOp, target: Target) -> None:
         for func in module.body.ops:

@@ -45,6 +45,7 @@ class OutlineUkernels(Pass):
 
     name: ClassVar[str] = "outline-ukernels"
     level: ClassVar[str | None] = "tiled"
+    leads_to: ClassVar[str | None] = "dispatch"
 
     def run(self, module: ModuleOp, target: Target) -> None:
         known: dict[str, str] = {}

@@ -54,6 +54,7 @@ class Tile(Pass):
 
     name: ClassVar[str] = "tile"
     level: ClassVar[str | None] = "linalg"
+    leads_to: ClassVar[str | None] = "tiled"
 
     sizes: tuple[int, ...] = option(
         (), "tile of a contraction's last output dimensions (0: whole, the rest: 1)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from mdsl.codegen.target import Target
 from mdsl.dialects import linalg, memref
@@ -54,6 +55,7 @@ class Vectorize(Pass):
 
     name = "vectorize"
     level = "buffers"
+    leads_to: ClassVar[str | None] = "kernels"
 
     def run(self, module: ModuleOp, target: Target) -> None:
         for func in module.body.ops:

@@ -1,0 +1,174 @@
+"""Data tiling in linalg: pack and unpack."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from mdsl.dialects.tensor import split_indices
+from mdsl.ir.attributes import (
+    Attribute,
+    DenseArrayAttr,
+)
+from mdsl.ir.core import Op, Value
+from mdsl.ir.declare import (
+    INDEX,
+    INTS,
+    PURE,
+    SHAPED,
+    attr,
+    operand,
+    result,
+)
+from mdsl.ir.types import ShapedType, Type, i64
+
+if TYPE_CHECKING:
+    from mdsl.syntax.cursor import Cursor
+    from mdsl.syntax.printer import Printer
+from mdsl.dialects.linalg_structured import result_types, shape_of
+
+
+class _Relayout(Op):
+    """Base of pack and unpack: dimensions `inner_dims_pos` split into tiles of `inner_tiles`."""
+
+    source = operand(SHAPED)
+    dest = operand(SHAPED)
+    inner_tiles = operand(INDEX, variadic=True)
+    outer_dims_perm = attr(INTS, default=[])
+    inner_dims_pos = attr(INTS)
+    static_inner_tiles = attr(INTS)
+    results_ = result(variadic=True)
+
+    def infer(self) -> Sequence[Type]:
+        return result_types([self.operands[1]])
+
+    def packed_shape(self, plain: Sequence[int]) -> tuple[int, ...]:
+        """Shape of the packed side for a plain side of shape `plain`: outer dimensions, then tiles."""
+        tiles = dict(zip(self.attr("inner_dims_pos"), self.attr("static_inner_tiles"), strict=True))
+        outer = [-(-size // tiles.get(d, 1)) for d, size in enumerate(plain)]
+        order = self.attr("outer_dims_perm") or range(len(plain))
+        return (*(outer[d] for d in order), *self.attr("static_inner_tiles"))
+
+    def verify_layout(self, plain: Type, packed: Type) -> None:
+        assert isinstance(plain, ShapedType) and isinstance(packed, ShapedType)
+        positions, tiles = self.attr("inner_dims_pos"), self.attr("static_inner_tiles")
+        if self.inner_tiles:
+            raise self.error("tiles must be numbers")
+        if (
+            len(positions) != len(tiles)
+            or any(not 0 <= p < plain.rank for p in positions)
+            or any(t < 1 for t in tiles)
+        ):
+            raise self.error("inner_dims_pos and inner_tiles do not fit")
+        order = self.attr("outer_dims_perm")
+        if order and sorted(order) != list(range(plain.rank)):
+            raise self.error(f"outer_dims_perm {order} does not permute {plain.rank} dimensions")
+        if self.packed_shape(plain.shape) != packed.shape:
+            raise self.error(
+                f"{plain} packs to a shape of {list(self.packed_shape(plain.shape))}, not {packed}"
+            )
+
+    @classmethod
+    def parse_custom(cls, cursor: Cursor) -> Op:
+        source = cursor.value()
+        attributes: dict[str, Attribute] = {}
+        padding: list[Value] = []
+        if cursor.accept("padding_value"):
+            inner = cursor.group("(")
+            padding = [inner.value()]
+            inner.expect(":")
+            inner.type()
+        dynamic: list[Value] = []
+        for word in ("outer_dims_perm", "inner_dims_pos", "inner_tiles"):
+            if cursor.accept(word):
+                cursor.expect("=")
+                dynamic, numbers = cursor.index_list()
+                attributes["static_inner_tiles" if word == "inner_tiles" else word] = DenseArrayAttr(
+                    i64, tuple(numbers)
+                )
+        cursor.expect("into")
+        dest = cursor.value()
+        attributes.update(cursor.attr_dict())
+        cursor.expect(":")
+        start = cursor.at
+        cursor.typed([source], [cursor.type()], start)
+        cursor.expect("->")
+        start = cursor.at
+        cursor.typed([dest], [cursor.type()], start)
+        groups = [[source], [dest], *([padding] if cls is Pack else []), dynamic]
+        attributes.update(cls.segments(groups))
+        return cls.from_parts([v for g in groups for v in g], result_types([dest]), attributes)
+
+    def print_custom(self, printer: Printer) -> None:
+        source, dest = self.operands[:2]
+        printer.token(printer.name(source))
+        padding = self.padding_value if isinstance(self, Pack) else None
+        printer.token(f"padding_value({printer.name(padding)} : {padding.type})" if padding else "")
+        for word in ("outer_dims_perm", "inner_dims_pos"):
+            numbers = self.attr(word)
+            printer.token(f"{word} = [{', '.join(map(str, numbers))}]" if numbers else "")
+        printer.token(
+            f"inner_tiles = {printer.index_list(self.inner_tiles, self.attr('static_inner_tiles'))}"
+        )
+        printer.token(f"into {printer.name(dest)}")
+        own = ("outer_dims_perm", "inner_dims_pos", "static_inner_tiles", "operandSegmentSizes")
+        extra = {k: v for k, v in self.attributes.items() if k not in own}
+        printer.token(printer.attributes(extra) if extra else "")
+        printer.token(f": {source.type} -> {dest.type}")
+
+
+def _layout_attributes(
+    positions: Sequence[int], tiles: Sequence[int], order: Sequence[int]
+) -> dict[str, Attribute]:
+    return {
+        "outer_dims_perm": DenseArrayAttr(i64, tuple(order)),
+        "inner_dims_pos": DenseArrayAttr(i64, tuple(positions)),
+        "static_inner_tiles": split_indices(list(tiles))[1],
+    }
+
+
+class Pack(_Relayout):
+    """Into tiles: dimension `inner_dims_pos[i]` is cut into tiles of `inner_tiles[i]`, which become the last
+    dimensions; the outer ones are permuted by `outer_dims_perm`. What a tile lacks is `padding_value`."""
+
+    name = "linalg.pack"
+    traits = PURE
+    source = operand(SHAPED)
+    dest = operand(SHAPED)
+    padding_value = operand(optional=True)
+    inner_tiles = operand(INDEX, variadic=True)
+
+    @staticmethod
+    def make(
+        source: Value,
+        dest: Value,
+        positions: Sequence[int],
+        tiles: Sequence[int],
+        order: Sequence[int] = (),
+        padding: Value | None = None,
+    ) -> Pack:
+        return Pack(source, dest, padding, [], attributes=_layout_attributes(positions, tiles, order))
+
+    def verify_op(self) -> None:
+        self.verify_layout(self.operands[0].type, self.operands[1].type)
+        tiles = dict(zip(self.attr("inner_dims_pos"), self.attr("static_inner_tiles"), strict=True))
+        if self.padding_value is None and any(
+            s % tiles.get(d, 1) for d, s in enumerate(shape_of(self.operands[0]))
+        ):
+            raise self.error("tiles do not divide the source: a padding_value is needed")
+
+
+class Unpack(_Relayout):
+    """The inverse of `linalg.pack`; padding is dropped."""
+
+    name = "linalg.unpack"
+    traits = PURE
+
+    @staticmethod
+    def make(
+        source: Value, dest: Value, positions: Sequence[int], tiles: Sequence[int], order: Sequence[int] = ()
+    ) -> Unpack:
+        return Unpack(source, dest, [], attributes=_layout_attributes(positions, tiles, order))
+
+    def verify_op(self) -> None:
+        self.verify_layout(self.operands[1].type, self.operands[0].type)

@@ -1,0 +1,295 @@
+"""Structured ops of linalg: what they offer to passes, and `linalg.generic`, which writes all out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from mdsl.ir.affine import AffineMap, Dim
+from mdsl.ir.attributes import (
+    AffineMapAttr,
+    ArrayAttr,
+    Attribute,
+    OpaqueAttr,
+    StringAttr,
+)
+from mdsl.ir.core import Block, Op, Region, Value
+from mdsl.ir.declare import (
+    ARRAY,
+    INDEX,
+    INT,
+    PURE,
+    SHAPED,
+    TERMINATOR,
+    attr,
+    operand,
+    region,
+    result,
+)
+from mdsl.ir.types import DYNAMIC, ShapedType, TensorType, Type, index
+
+if TYPE_CHECKING:
+    from mdsl.syntax.cursor import Cursor
+    from mdsl.syntax.printer import Printer
+
+PARALLEL, REDUCTION = "parallel", "reduction"
+
+
+class Yield(Op):
+    """Ends the body: the new elements of the outputs."""
+
+    name = "linalg.yield"
+    traits = TERMINATOR
+    assembly = "$values attr-dict ( `:` type($values) )?"
+    values = operand(variadic=True)
+
+
+class IndexOp(Op):
+    """The value of one loop counter, in a body."""
+
+    name = "linalg.index"
+    traits = PURE
+    dim = attr(INT)
+    output = result(INDEX)
+    assembly = "$dim attr-dict `:` type($output)"
+
+    def infer(self) -> Sequence[Type]:
+        return [index]
+
+    @classmethod
+    def parse_custom(cls, cursor: Cursor) -> Op:
+        dim = cursor.integer()
+        cursor.expect(":")
+        cursor.type()
+        return cls(dim=dim)
+
+    def print_custom(self, printer: Printer) -> None:
+        printer.token(f"{self.attr('dim')} : index")
+
+
+class LinalgOp(Op):
+    """What every structured op offers to passes: inputs, outputs, maps, iterators, body."""
+
+    inputs = operand(variadic=True)
+    outputs = operand(SHAPED, variadic=True)
+    results_ = result(variadic=True)
+    body_region = region()
+
+    @property
+    def maps(self) -> list[AffineMap]:
+        """One map an operand, inputs first: loop dimensions -> element."""
+        raise AssertionError
+
+    @property
+    def iterators(self) -> list[str]:
+        """`parallel` or `reduction` for each loop dimension."""
+        raise AssertionError
+
+    @property
+    def num_loops(self) -> int:
+        return len(self.iterators)
+
+    @property
+    def parallel_dims(self) -> list[int]:
+        return [d for d, kind in enumerate(self.iterators) if kind == PARALLEL]
+
+    @property
+    def reduction_dims(self) -> list[int]:
+        return [d for d, kind in enumerate(self.iterators) if kind == REDUCTION]
+
+    def loop_sizes(self) -> list[int]:
+        """Extent of each loop dimension, read off the operands. Raises VerifyError if one is not determined."""
+        sizes: dict[int, int] = {}
+        for map, value in zip(self.maps, self.operands, strict=True):
+            for expr, extent in zip(map.results, shape_of(value), strict=True):
+                if isinstance(expr, Dim):
+                    sizes.setdefault(expr.position, extent)
+        missing = [d for d in range(self.num_loops) if d not in sizes]
+        if missing:
+            raise self.error(f"the extent of loop dimension d{missing[0]} does not follow from the operands")
+        return [sizes[d] for d in range(self.num_loops)]
+
+    @property
+    def is_elementwise(self) -> bool:
+        """True if all loops are parallel, outputs are permutations and the inputs plain dimensions."""
+        maps = self.maps
+        split = len(self.inputs)
+        return (
+            REDUCTION not in self.iterators
+            and all(m.is_projected_permutation or not m.results for m in maps[:split])
+            and all(m.is_permutation for m in maps[split:])
+        )
+
+    @property
+    def is_contraction(self) -> bool:
+        """True for a reduction over two inputs (the window of a pooling, which nothing reads, is none)."""
+        two = len(self.inputs) == 2 and len(self.outputs) == 1 and len(self.body.args) == 3
+        return REDUCTION in self.iterators and two and all(a.users for a in self.body.args)
+
+    def verify_op(self) -> None:
+        maps = self.maps
+        if len(maps) != len(self.operands):
+            raise self.error(f"{len(maps)} indexing maps for {len(self.operands)} operands")
+        for map, value in zip(maps, self.operands, strict=True):
+            if map.num_dims != self.num_loops:
+                raise self.error(
+                    f"a map takes {map.num_dims} dimensions, there are {self.num_loops} iterators"
+                )
+            if len(map.results) != len(shape_of(value)):
+                raise self.error(f"map {map} does not fit {value.type}")
+        self._verify_extents()
+        self._verify_body()
+
+    def _verify_extents(self) -> None:
+        sizes = self.loop_sizes()
+        if DYNAMIC in sizes:
+            return
+        for map, value in zip(self.maps, self.operands, strict=True):
+            for expr, extent in zip(map.results, shape_of(value), strict=True):
+                linear = expr.coefficients()
+                if linear is None or 0 in sizes:
+                    continue
+                highest = linear[1] + sum(max(f, 0) * (sizes[d] - 1) for d, f in linear[0].items())
+                lowest = linear[1] + sum(min(f, 0) * (sizes[d] - 1) for d, f in linear[0].items())
+                plain_mismatch = isinstance(expr, Dim) and extent != sizes[expr.position]
+                if lowest < 0 or highest >= extent or plain_mismatch:
+                    raise self.error(
+                        f"{expr} runs from {lowest} to {highest} in a dimension of {extent} ({value.type})"
+                    )
+
+    def _verify_body(self) -> None:
+        elements = [v.type.element if isinstance(v.type, ShapedType) else v.type for v in self.operands]
+        if [a.type for a in self.body.args] != elements:
+            raise self.error(f"the body must take ({', '.join(map(str, elements))})")
+        outs = [v.type for v in self.outputs]
+        end = self.body.last
+        if (
+            end is None
+            or end.name != "linalg.yield"
+            or [v.type for v in end.operands] != [t.element for t in outs]
+        ):
+            raise (end or self).error("the body must end in 'linalg.yield' with an element for each output")
+        wanted = [t for t in outs if isinstance(t, TensorType)]
+        if [r.type for r in self.results] != wanted:
+            raise self.error("results must be of the types of the output tensors")
+
+
+def shape_of(value: Value) -> tuple[int, ...]:
+    return value.type.shape if isinstance(value.type, ShapedType) else ()
+
+
+def result_types(outputs: Sequence[Value]) -> list[Type]:
+    """A result for each output that is a tensor."""
+    return [v.type for v in outputs if isinstance(v.type, TensorType)]
+
+
+def iterator_attribute(kinds: Sequence[str]) -> ArrayAttr:
+    return ArrayAttr(tuple(OpaqueAttr(f"#linalg.iterator_type<{k}>") for k in kinds))
+
+
+class Generic(LinalgOp):
+    """A loop nest written out: maps, iterators, body."""
+
+    name = "linalg.generic"
+    indexing_maps = attr(ARRAY)
+    iterator_types = attr(ARRAY)
+
+    @staticmethod
+    def make(
+        inputs: Sequence[Value], outputs: Sequence[Value], maps: Sequence[AffineMap], iterators: Sequence[str]
+    ) -> Generic:
+        """An op with an empty body: append to `.body`, whose arguments are the elements, and end with `linalg.yield`."""
+        block = Block(
+            [element_type(v) for v in (*inputs, *outputs)], [*["in"] * len(inputs), *["out"] * len(outputs)]
+        )
+        return Generic(
+            inputs,
+            outputs,
+            results=result_types(outputs),
+            regions=[Region(block)],
+            indexing_maps=ArrayAttr(tuple(AffineMapAttr(m) for m in maps)),
+            iterator_types=iterator_attribute(iterators),
+        )
+
+    @property
+    def maps(self) -> list[AffineMap]:
+        found = self.attributes["indexing_maps"]
+        assert isinstance(found, ArrayAttr)
+        return [m.map for m in found if isinstance(m, AffineMapAttr)]
+
+    @property
+    def iterators(self) -> list[str]:
+        found = self.attributes["iterator_types"]
+        assert isinstance(found, ArrayAttr)
+        return [iterator_kind(a) for a in found]
+
+    @classmethod
+    def parse_custom(cls, cursor: Cursor) -> Op:
+        attributes = cursor.attr_dict()
+        for name in ("indexing_maps", "iterator_types"):
+            if not isinstance(attributes.get(name), ArrayAttr):
+                raise cursor.fail(f"a dictionary with '{name}' before")
+        kinds = attributes["iterator_types"]
+        assert isinstance(kinds, ArrayAttr)
+        attributes["iterator_types"] = iterator_attribute([iterator_kind(k) for k in kinds])
+        inputs, outputs = parse_ins_outs(cursor)
+        if cursor.accept("attrs"):
+            cursor.expect("=")
+            attributes.update(cursor.attr_dict())
+        body = cursor.region()
+        results = cursor.type_group() if cursor.accept("->") else []
+        attributes.update(cls.segments([inputs, outputs]))
+        return cls.from_parts([*inputs, *outputs], results, attributes, [body])
+
+    def print_custom(self, printer: Printer) -> None:
+        kinds = ", ".join(f'"{k}"' for k in self.iterators)
+        printer.token(f"{{indexing_maps = {self.attributes['indexing_maps']}, iterator_types = [{kinds}]}}")
+        print_ins_outs(self, printer)
+        extra = {
+            k: v
+            for k, v in self.attributes.items()
+            if k not in ("indexing_maps", "iterator_types", "operandSegmentSizes")
+        }
+        printer.token(f"attrs = {printer.attributes(extra)}" if extra else "")
+        printer.region(self.regions[0], label=True)
+        print_results(self, printer)
+
+
+def iterator_kind(attr: Attribute) -> str:
+    if isinstance(attr, StringAttr):
+        return attr.value
+    return str(attr).removeprefix("#linalg.iterator_type<").removesuffix(">")
+
+
+def element_type(value: Value) -> Type:
+    return value.type.element if isinstance(value.type, ShapedType) else value.type
+
+
+def parse_ins_outs(cursor: Cursor) -> tuple[list[Value], list[Value]]:
+    """`ins(%a : t) outs(%b : t)`; `ins` may be absent."""
+    groups: list[list[Value]] = []
+    for word in ("ins", "outs"):
+        if not cursor.accept(word):
+            if word == "outs":
+                raise cursor.fail("'outs'")
+            groups.append([])
+            continue
+        inner = cursor.group("(")
+        values = inner.values()
+        inner.expect(":")
+        start = inner.at
+        inner.typed(values, inner.types(), start)
+        groups.append(values)
+    return groups[0], groups[1]
+
+
+def print_ins_outs(op: LinalgOp, printer: Printer) -> None:
+    if op.inputs:
+        printer.token(f"ins({printer.values(op.inputs)} : {printer.types(op.inputs)})")
+    printer.token(f"outs({printer.values(op.outputs)} : {printer.types(op.outputs)})")
+
+
+def print_results(op: Op, printer: Printer) -> None:
+    types = [str(r.type) for r in op.results]
+    if types:
+        printer.token(f"-> {types[0]}" if len(types) == 1 else f"-> ({', '.join(types)})")

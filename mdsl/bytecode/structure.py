@@ -85,7 +85,8 @@ def resolve(function: Function) -> list[Step]:
 
 def error(function: Function, index: int, message: str) -> BytecodeError:
     """An error at an instruction; it names the byte in the file where the function came from one."""
-    where = f"function '{function.name}', instruction {index}: {message}"
+    source = function.locations[index] if index < len(function.locations) else ""
+    where = f"function '{function.name}', instruction {index}{f' ({source})' if source else ''}: {message}"
     return BytecodeError(where, function.offsets[index] if index < len(function.offsets) else None)
 
 

@@ -97,12 +97,23 @@ def opt(
 
         every.append(Check())
     shown = _Diffs(coloured=diff and sys.stdout.isatty())
-    asked = Diffs(shown.show if diff else None, lambda step: note(f"pass '{step}' changed nothing"))
+    asked = Diffs(shown.show if diff else None, lambda step: note(_unchanged(step, module)))
     run_asked(module, steps, machine, every, asked, verify_each)
     if timing:
         sys.stderr.write(str(times))
     if not diff or output is not None:
         write_program(module, output, program, generic=generic)
+
+
+def _unchanged(step: Pass, module: ModuleOp) -> str:
+    """What to say of a pass that changed nothing."""
+    from mdsl.passes.base import LEVELS
+    from mdsl.passes.levels import level_of
+
+    level = level_of(module)
+    if step.level is None or LEVELS.index(level) <= LEVELS.index(step.level):
+        return f"pass '{step}' changed nothing"
+    return f"pass '{step}' changed nothing: it works on the {step.level} level, and the program is on the {level} level"
 
 
 def run_asked(

@@ -12,9 +12,10 @@ LEVELS = ("nn", "linalg", "tiled", "dispatch", "buffers", "kernels", "vm")
 """The levels a program passes through, from a graph of tensor ops to bytecode's instructions."""
 
 
-def option(default: Any, help: str) -> Any:
-    """A pass's option: a dataclass field with its documentation. Types: int, bool, str, tuple[int, ...]."""
-    return field(default=default, metadata={"help": help})
+def option(default: Any, help: str, least: int | None = None) -> Any:
+    """A pass's option: a dataclass field with its documentation and, for numbers, the smallest one allowed.
+    Types: int, bool, str, tuple[int, ...]."""
+    return field(default=default, metadata={"help": help, "least": least})
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,14 @@ class Pass:
     name: ClassVar[str]
     level: ClassVar[str | None] = None
     leads_to: ClassVar[str | None] = None
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            value, least = getattr(self, f.name), f.metadata.get("least")
+            if least is not None and any(
+                n < least for n in (value if isinstance(value, tuple) else (value,))
+            ):
+                raise ValueError(f"option '{f.name}' must be at least {least}, got {_spell(value)}")
 
     def run(self, module: ModuleOp, target: Target) -> None:
         """Rewrites `module`. Raises VerifyError where the program cannot be lowered."""

@@ -47,7 +47,7 @@ class Pack(Pass):
     name: ClassVar[str] = "pack"
     level: ClassVar[str | None] = "linalg"
 
-    block: int = option(0, "elements a block; 0: the target's vector length for the element type")
+    block: int = option(0, "elements a block; 0: the target's vector length for the element type", least=0)
     propagate: bool = option(True, "move layouts through elementwise ops, poolings and paddings")
 
     def run(self, module: ModuleOp, target: Target) -> None:

@@ -57,7 +57,7 @@ class Tile(Pass):
     leads_to: ClassVar[str | None] = "tiled"
 
     sizes: tuple[int, ...] = option(
-        (), "tile of a contraction's last output dimensions (0: whole, the rest: 1)"
+        (), "tile of a contraction's last output dimensions (0: whole, the rest: 1)", least=0
     )
 
     def run(self, module: ModuleOp, target: Target) -> None:

@@ -40,8 +40,8 @@ class Unroll(Pass):
     name = "unroll"
     level = "kernels"
 
-    factor: int = option(4, "iterations that become one")
-    full: int = option(0, "loops of at most this many iterations are unrolled entirely")
+    factor: int = option(4, "iterations that become one", least=1)
+    full: int = option(0, "loops of at most this many iterations are unrolled entirely", least=0)
 
     def run(self, module: ModuleOp, target: Target) -> None:
         for op in list(module.walk()):

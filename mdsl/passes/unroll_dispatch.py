@@ -50,7 +50,7 @@ class UnrollDispatch(Pass):
     name = "unroll-dispatch"
     level = "kernels"
 
-    factor: int = option(4, "micro-kernels in a block")
+    factor: int = option(4, "micro-kernels in a block", least=1)
     jam: bool = option(True, "fuse the kernels of a block where their accumulators fit the registers")
 
     def run(self, module: ModuleOp, target: Target) -> None:

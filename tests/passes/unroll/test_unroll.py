@@ -72,7 +72,7 @@ def test_only_innermost_loops():
     assert trips(module)[0] == ("c0", "c1", "c1")
 
 
-@pytest.mark.parametrize("factor", [0, 1])
+@pytest.mark.parametrize("factor", [1])
 def test_factor_of_one_changes_nothing(factor):
     text = SUM.format(lower=0, upper=9, step=1)
     assert print_module(unrolled(text, factor=factor)) == print_module(parse(text, "test.mir"))
@@ -107,3 +107,8 @@ def _example(pass_class: type) -> tuple[str, str]:
     text = (pass_class.__doc__ or "").split("After:")
     before = text[0].split("\n\n", 2)[2]
     return before, text[1]
+
+
+def test_a_factor_below_one_is_refused():
+    with pytest.raises(ValueError, match="must be at least 1"):
+        Unroll(factor=0)

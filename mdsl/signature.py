@@ -8,7 +8,7 @@ import numpy as np
 
 from mdsl.bytecode.module import DTYPES, TensorSpec
 from mdsl.dialects.builtin import ModuleOp
-from mdsl.dialects.func import FuncOp, FunctionLike
+from mdsl.dialects.func import OUTPUT, FuncOp, FunctionLike
 from mdsl.dialects.ukernel import UkernelFunc
 from mdsl.ir.core import Value
 from mdsl.ir.types import MemRefType, ShapedType, TensorType
@@ -35,7 +35,7 @@ def signature(module: ModuleOp) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpe
     """
     function = entry(module)
     attributes = function.arg_attributes()
-    is_output = ["mdsl.output" in a for a in attributes]
+    is_output = [OUTPUT in a for a in attributes]
     inputs = [v for v, out in zip(function.args, is_output, strict=True) if not out]
     outputs = [v for v, out in zip(function.args, is_output, strict=True) if out]
     names = [v.name or f"output{i}" for i, v in enumerate(outputs)]

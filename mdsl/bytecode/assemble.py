@@ -25,6 +25,7 @@ from mdsl.bytecode.module import (
 )
 from mdsl.dialects import arith, memref, mvm, ukernel
 from mdsl.dialects.builtin import ModuleOp
+from mdsl.dialects.func import OUTPUT
 from mdsl.ir.attributes import DenseAttr, DenseResourceAttr
 from mdsl.ir.core import Block, Op, Value
 from mdsl.ir.types import IndexType, MemRefType, Type, dtype_of
@@ -87,12 +88,12 @@ class _Assembler:
         self.scopes: list[list[int]] = []
         self.arena = 0
         attrs = func.arg_attributes()
-        self.inputs = [_spec(v) for v, a in zip(func.args, attrs, strict=True) if "mdsl.output" not in a]
-        self.outputs = [_spec(v) for v, a in zip(func.args, attrs, strict=True) if "mdsl.output" in a]
+        self.inputs = [_spec(v) for v, a in zip(func.args, attrs, strict=True) if OUTPUT not in a]
+        self.outputs = [_spec(v) for v, a in zip(func.args, attrs, strict=True) if OUTPUT in a]
         at = {False: 0, True: len(self.inputs)}
         for value, attr in zip(func.args, attrs, strict=True):
-            self.buffers[value] = at["mdsl.output" in attr]
-            at["mdsl.output" in attr] += 1
+            self.buffers[value] = at[OUTPUT in attr]
+            at[OUTPUT in attr] += 1
 
     def function(self) -> Function:
         self._block(self.func.body)

@@ -61,11 +61,9 @@ def load_kernels(sources: Mapping[str, str], target: Target | None = None) -> Ke
 
 
 def _parse(name: str, source: str) -> UkernelFunc:
-    from mdsl.ir.verifier import verify
     from mdsl.syntax.parser import parse
 
     module = parse(source, f"micro-kernel {name}")
-    verify(module)
     ops = module.body.ops
     if len(ops) != 1 or not isinstance(ops[0], UkernelFunc) or ops[0].symbol != name:
         raise VerifyError(f"must hold just the ukernel.func @{name}", module)

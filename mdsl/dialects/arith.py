@@ -121,9 +121,6 @@ class Binary(Op):
     assembly = "$lhs `,` $rhs attr-dict `:` type($output)"
     neutral: int | float | None = None  # x op neutral = x
 
-    def infer(self) -> Sequence[Type]:
-        return [self.operands[0].type]
-
     def fold(self) -> Sequence[Value | Attribute] | None:
         if self.neutral is None:
             return None
@@ -344,9 +341,6 @@ class NegF(Op):
     operand = operand(FLOAT_LIKE)
     output = result(FLOAT_LIKE)
 
-    def infer(self) -> Sequence[Type]:
-        return [self.operands[0].type]
-
 
 CMPF = (
     "false",
@@ -386,7 +380,7 @@ class Compare(Op):
 
     def infer(self) -> Sequence[Type]:
         type = self.operands[0].type
-        return [type.with_shape(type.shape).__class__(type.shape, i1) if isinstance(type, ShapedType) else i1]
+        return [type.with_element(i1) if isinstance(type, ShapedType) else i1]
 
     def verify_op(self) -> None:
         if not 0 <= int(self.attr("predicate")) < len(self.predicates):

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound="FunctionLike")
 
+OUTPUT = "mdsl.output"
+"""The attribute of an argument that is an out-parameter: memory that the function writes a result into."""
+
 
 class FunctionLike(Op):
     """What `func.func` and `ukernel.func` share: a name, a type, a body."""

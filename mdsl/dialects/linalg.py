@@ -21,7 +21,7 @@ from mdsl.dialects.linalg_named import (
     Transpose,
     Vecmat,
 )
-from mdsl.dialects.linalg_pack import Pack, Unpack
+from mdsl.dialects.linalg_pack import Pack, Unpack, packed_shape
 from mdsl.dialects.linalg_structured import (
     PARALLEL,
     REDUCTION,
@@ -65,6 +65,7 @@ __all__ = [
     "element_type",
     "iterator_attribute",
     "iterator_kind",
+    "packed_shape",
     "parse_ins_outs",
     "print_ins_outs",
     "print_results",

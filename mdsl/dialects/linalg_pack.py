@@ -28,6 +28,16 @@ if TYPE_CHECKING:
 from mdsl.dialects.linalg_structured import result_types, shape_of
 
 
+def packed_shape(
+    plain: Sequence[int], positions: Sequence[int], sizes: Sequence[int], order: Sequence[int]
+) -> tuple[int, ...]:
+    """`plain` with the dimensions at `positions` cut into tiles of `sizes`: outer dimensions in `order` (as they
+    are where it is empty), then tiles."""
+    tiles = dict(zip(positions, sizes, strict=True))
+    outer = [-(-size // tiles.get(d, 1)) for d, size in enumerate(plain)]
+    return (*(outer[d] for d in order or range(len(plain))), *sizes)
+
+
 class _Relayout(Op):
     """Base of pack and unpack: dimensions `inner_dims_pos` split into tiles of `inner_tiles`."""
 
@@ -44,10 +54,8 @@ class _Relayout(Op):
 
     def packed_shape(self, plain: Sequence[int]) -> tuple[int, ...]:
         """Shape of the packed side for a plain side of shape `plain`: outer dimensions, then tiles."""
-        tiles = dict(zip(self.attr("inner_dims_pos"), self.attr("static_inner_tiles"), strict=True))
-        outer = [-(-size // tiles.get(d, 1)) for d, size in enumerate(plain)]
-        order = self.attr("outer_dims_perm") or range(len(plain))
-        return (*(outer[d] for d in order), *self.attr("static_inner_tiles"))
+        layout = self.attr("inner_dims_pos"), self.attr("static_inner_tiles"), self.attr("outer_dims_perm")
+        return packed_shape(plain, *layout)
 
     def verify_layout(self, plain: Type, packed: Type) -> None:
         assert isinstance(plain, ShapedType) and isinstance(packed, ShapedType)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from mdsl.ir.core import Op
 from mdsl.ir.declare import ELEMENTWISE, FLOAT_LIKE, INT_LIKE, PURE, SAME_TYPE, operand, result
-from mdsl.ir.types import Type
 
 
 class Unary(Op):
@@ -16,9 +13,6 @@ class Unary(Op):
     assembly = "$operand attr-dict `:` type($output)"
     operand = operand(FLOAT_LIKE)
     output = result(FLOAT_LIKE)
-
-    def infer(self) -> Sequence[Type]:
-        return [self.operands[0].type]
 
 
 def _unary(name: str, doc: str) -> type[Unary]:
@@ -53,9 +47,6 @@ class AbsI(Op):
     operand = operand(INT_LIKE)
     output = result(INT_LIKE)
 
-    def infer(self) -> Sequence[Type]:
-        return [self.operands[0].type]
-
 
 class FloatBinary(Op):
     """Base: two operands and a result of one type."""
@@ -65,9 +56,6 @@ class FloatBinary(Op):
     lhs = operand(FLOAT_LIKE)
     rhs = operand(FLOAT_LIKE)
     output = result(FLOAT_LIKE)
-
-    def infer(self) -> Sequence[Type]:
-        return [self.operands[0].type]
 
 
 class PowF(FloatBinary):
@@ -92,6 +80,3 @@ class Fma(Op):
     b = operand(FLOAT_LIKE)
     c = operand(FLOAT_LIKE)
     output = result(FLOAT_LIKE)
-
-    def infer(self) -> Sequence[Type]:
-        return [self.operands[0].type]

@@ -129,9 +129,6 @@ class Fma(Op):
     acc = operand(VECTOR)
     output = result(VECTOR)
 
-    def infer(self) -> Sequence[Type]:
-        return [self.operands[0].type]
-
 
 KINDS = (
     "add",

@@ -226,8 +226,11 @@ class Op:
 
     def infer(self) -> Sequence[Type]:
         """Result types from operands and attributes."""
-        if not any(f.kind == "result" for f in self.fields):
+        results = [f for f in self.fields if f.kind == "result"]
+        if not results:
             return []
+        if self.has("same-type"):
+            return [self.operands[0].type] * len(results)
         raise AssertionError(f"{self.name} does not infer its result types")
 
     def infer_results(self) -> None:

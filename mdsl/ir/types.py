@@ -110,6 +110,10 @@ class ShapedType(Type):
         dims = "".join(f"{'?' if d == DYNAMIC else d}x" for d in self.shape)
         return f"{dims}{self.element}"
 
+    def with_element(self, element: Type) -> ShapedType:
+        """The same shape, laid out densely, of other elements."""
+        return type(self)(self.shape, element)
+
     def with_shape(self, shape: tuple[int, ...]) -> ShapedType:
         return type(self)(tuple(shape), self.element)
 

@@ -87,7 +87,7 @@ def _bufferize_function(function: func.FuncOp, module: ModuleOp, globals: Global
         if is_tensor(value):
             out = function.body.add_arg(memref_of(value.type), name)
             out.serial = value.serial
-            attributes.append({"mdsl.output": UnitAttr()})
+            attributes.append({func.OUTPUT: UnitAttr()})
             if value in map.memory:
                 pairs.append((map.memory[value], out))
     copy_all(pairs, map, Builder.before(end))

@@ -238,7 +238,7 @@ def _packed_operand(op: linalg.LinalgOp, position: int, tiles: Tiles, builder: B
     if any(type.shape[p] % s for p, s in zip(positions, sizes, strict=True)):
         padding = builder.value(Constant.of(0, type.element), "zero")
     dest = empty_like(
-        packed_type(type.shape, positions, sizes, order, type),
+        TensorType(linalg.packed_shape(type.shape, positions, sizes, order), type.element),
         builder,
         f"{value.name}_packed_init" if value.name else None,
     )
@@ -246,21 +246,11 @@ def _packed_operand(op: linalg.LinalgOp, position: int, tiles: Tiles, builder: B
     return builder.value(pack, f"{value.name}_packed" if value.name else None)
 
 
-def packed_type(
-    shape: Sequence[int], positions: Sequence[int], sizes: Sequence[int], order: Sequence[int], like: object
-) -> TensorType:
-    """The tensor type of `shape` packed; the element type is that of `like`."""
-    tiles = dict(zip(positions, sizes, strict=True))
-    outer = [-(-s // tiles.get(d, 1)) for d, s in enumerate(shape)]
-    element = like.element  # type: ignore[attr-defined]
-    return TensorType((*(outer[d] for d in (order or range(len(outer)))), *sizes), element)
-
-
 def _packed_init(value: Value, positions: Sequence[int], sizes: Sequence[int], builder: Builder) -> Value:
     """An accumulator that starts as a constant needs no packing: the same constant in the packed shape."""
     type = shaped(value)
     name = f"{value.name}_packed" if value.name else None
-    packed = packed_type(type.shape, positions, sizes, (), type)
+    packed = TensorType(linalg.packed_shape(type.shape, positions, sizes, ()), type.element)
     owner = value.owner
     if isinstance(owner, linalg.Fill):
         empty = empty_like(packed, builder, owner.outputs[0].name)

@@ -13,6 +13,7 @@ from mdsl.ir.attributes import SymbolRefAttr
 from mdsl.ir.core import Builder, Op, Value
 from mdsl.ir.types import index
 from mdsl.passes.base import Pass, option
+from mdsl.passes.canonicalize import merge_equal
 from mdsl.passes.jam import jam, jam_width
 from mdsl.passes.kernel_builder import Constants
 from mdsl.passes.unroll import clone_body
@@ -194,7 +195,7 @@ class _Unroller:
             clone_body(old, builder, mapping)
         end = scf.Yield([]) if isinstance(new, scf.For) else old.body.terminator.clone()
         builder.add(end)
-        _merge_equal(new)
+        merge_equal(new.body, {})  # the views that all copies share
         calls = [op for op in new.body.ops if isinstance(op, ukernel.Dispatch)]
         if len(calls) > 1:
             self._combine(calls, isinstance(new, scf.Forall))
@@ -250,17 +251,3 @@ def _jam_operands(calls: Sequence[ukernel.Dispatch], shared: Sequence[bool]) -> 
     for position, same in enumerate(shared):
         found += [call.operands[position] for call in (calls[:1] if same else calls)]
     return found
-
-
-def _merge_equal(loop: Op) -> None:
-    """Keeps one of equal pure ops in the loop's body: views that all copies share."""
-    seen: dict[object, Op] = {}
-    for op in loop.body.ops:
-        if not op.has("pure"):
-            continue
-        attributes = tuple(sorted((k, str(a)) for k, a in op.attributes.items()))
-        key = (op.name, tuple(op.operands), attributes, tuple(r.type for r in op.results))
-        if key in seen:
-            op.replace_by(*seen[key].results)
-        else:
-            seen[key] = op

@@ -11,6 +11,7 @@ from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.ukernel import UkernelFunc
 from mdsl.ir.core import Block, Builder, Op, Value
 from mdsl.passes.base import Pass
+from mdsl.passes.canonicalize import drop_unused
 from mdsl.passes.kernel_builder import Constants, KernelBuilder
 from mdsl.passes.vectorize_emit import GroupEmitter
 from mdsl.passes.vectorize_nest import Group, Nest, collapse, merge, nest_of
@@ -71,19 +72,11 @@ def vectorize_kernel(func: UkernelFunc, target: Target) -> None:
     constants = Constants(func.body)
     for block in blocks:
         _BlockVectorizer(block, constants, target).run()
-    _drop_unused(func)
+    drop_unused(func)
 
 
 def _is_structured(op: Op) -> bool:
     return isinstance(op, linalg.LinalgOp | memref.Copy)
-
-
-def _drop_unused(func: UkernelFunc) -> None:
-    """Erases constants, views and temporaries that nothing uses any more."""
-    for op in reversed(list(func.walk())):
-        removable = op.has("pure") or isinstance(op, ALLOCATIONS)
-        if removable and op.results and not any(r.users for r in op.results):
-            op.erase()
 
 
 class _BlockVectorizer:

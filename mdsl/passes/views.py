@@ -68,7 +68,7 @@ def _call_writes(call: func.Call, value: Value) -> bool:
     callee = module.lookup(str(call.attr("callee"))) if module else None
     if not isinstance(callee, func.FunctionLike):
         return True
-    marks = ["mdsl.output" in attrs for attrs in callee.arg_attributes()]
+    marks = [func.OUTPUT in attrs for attrs in callee.arg_attributes()]
     return not any(marks) or any(v is value and mark for v, mark in zip(call.operands, marks, strict=True))
 
 

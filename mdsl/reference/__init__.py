@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mdsl.dialects.builtin import ModuleOp
-from mdsl.dialects.func import FunctionLike
+from mdsl.dialects.func import OUTPUT, FunctionLike
 from mdsl.dialects.ukernel import UkernelFunc
 from mdsl.ir.core import Value
 from mdsl.ir.types import DYNAMIC, MemRefType, ShapedType, dtype_of
@@ -20,9 +20,6 @@ from mdsl.reference.evaluator import Evaluator
 from mdsl.reference.memory import allocate
 from mdsl.reference.registry import EvaluationError
 from mdsl.syntax.errors import nearest
-
-OUTPUT = "mdsl.output"
-"""The argument attribute that marks an out-parameter of a bufferized function."""
 
 Inputs = Sequence[ArrayLike] | Mapping[str, ArrayLike]
 

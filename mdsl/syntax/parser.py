@@ -14,7 +14,7 @@ from pathlib import Path
 from lark import Token, Tree
 
 from mdsl.dialects.builtin import ModuleOp
-from mdsl.ir.attributes import Attribute, DictAttr, Location, Resource, UnitAttr
+from mdsl.ir.attributes import Attribute, Location, UnitAttr
 from mdsl.ir.core import Block, Op, Region, Value, VerifyError
 from mdsl.ir.registry import operations
 from mdsl.ir.types import FunctionType, Type
@@ -273,6 +273,3 @@ def unit_entries(tree: Tree[Token]) -> dict[str, Attribute] | None:
             assert isinstance(name, Tree)
             return {str(name.children[0]): UnitAttr()}
     return None
-
-
-__all__ = ["DictAttr", "Parser", "Resource", "parse", "parse_file"]

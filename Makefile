@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test test-all check bench golden docs editors clean
+.PHONY: run test test-all check bench peers golden docs editors clean
 
 run: .venv/run  ## recognise handwritten digits
 	@$(BIN)/python examples/mnist/recognise.py
@@ -21,6 +21,8 @@ check: .venv/dev  ## lint and types
 bench: .venv/bench  ## the figures of the README
 	@$(BIN)/python -m bench
 
+peers: .peers/ready  ## an environment with all the runtimes that mdsl is compared with
+
 golden: .venv/dev  ## write the expected IR diffs anew: read them before you commit
 	@$(BIN)/pytest -q --golden tests/passes/test_golden.py
 
@@ -31,7 +33,7 @@ editors: .venv/run  ## write the editors' word lists anew, from the op declarati
 	@$(BIN)/python editors/generate.py
 
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .peers build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Stamps: one a set of packages, renewed when pyproject.toml changes.
@@ -54,4 +56,10 @@ clean:
 .venv/bench: .venv/dev
 	@echo "installing what the benchmarks compare with into .venv"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,bench]'
+	@touch $@
+
+# The peers need each other's versions of packages, and gigabytes: they have an environment of their own.
+.peers/ready: bench/requirements.txt pyproject.toml
+	@$(PYTHON) -m venv .peers
+	@.peers/bin/python -m pip install --disable-pip-version-check --requirement bench/requirements.txt --editable .
 	@touch $@

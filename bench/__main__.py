@@ -1,10 +1,9 @@
-"""`python -m bench [SECTION ...] [--json FILE]`: measures, prints, and says which bounds are kept."""
+"""`python -m bench [SECTION ...] [--json FILE] [--markdown FILE]`: measures, and says which bounds are kept."""
 
 from __future__ import annotations
 
 import json
-import os
-import platform
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -12,48 +11,114 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from bench.figures import SECTIONS, Figure
+from bench.figure import Figure
+from bench.figures import SECTIONS as BASICS
+from bench.machine import describe
+from mdsl.files import replacing
+
+NETWORKS = (
+    "resnet", "resnet-roofline", "resnet28", "resnet64", "keras", "encoder", "mlp", "mobile", "compile", "load",
+    "ablation", "peers",
+)  # fmt: skip
 
 
 def main(
     sections: Annotated[
-        list[str] | None, typer.Argument(help=f"Some of: {', '.join(SECTIONS)}. Default: all.")
+        list[str] | None,
+        typer.Argument(
+            help=f"Some of: {', '.join(BASICS)}; {', '.join(NETWORKS)}; networks: the latter all. Default: all."
+        ),
     ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here as well.")] = None,
+    markdown: Annotated[
+        Path | None,
+        typer.Option("--markdown", help="Write them here as a page, with the machine's description."),
+    ] = None,
 ) -> None:
     """Measure mdsl's figures. Nothing else should run on the machine meanwhile."""
-    unknown = [s for s in sections or [] if s not in SECTIONS]
-    if unknown:
-        raise typer.BadParameter(f"no section '{unknown[0]}': {', '.join(SECTIONS)}")
     console = Console()
-    console.print(f"{_machine()}\n")
-    table = Table("figure", "measured", "bound", "", box=None)
-    figures: list[Figure] = []
-    for name in sections or SECTIONS:
+    machine = describe()
+    for name, text in machine.items():
+        console.print(f"{name}: {text}", highlight=False)
+    found: dict[str, list[Figure]] = {}
+    for name in _names(sections):
         with console.status(f"measuring: {name}"):
-            figures += SECTIONS[name]()
+            found[name] = _measured(console, name)
+        _show(console, found[name])
+        # What is measured is kept, whatever happens to the next section.
+        if json_file is not None:
+            _write(json_file, _json(machine, found))
+        if markdown is not None:
+            _write(markdown, _markdown(machine, found))
+
+
+def _measured(console: Console, name: str) -> list[Figure]:
+    """The figures of a section, as many as there are until something fails: the other sections go on."""
+    figures: list[Figure] = []
+    try:
+        figures.extend(_section(name)())
+    except Exception:
+        console.print(f"{name}: failed")
+        console.print_exception()
+    return figures
+
+
+def _names(wanted: list[str] | None) -> list[str]:
+    names = [name for w in wanted or [*BASICS, "networks"] for name in (NETWORKS if w == "networks" else [w])]
+    unknown = [name for name in names if name not in BASICS and name not in NETWORKS]
+    if unknown:
+        raise typer.BadParameter(f"no section '{unknown[0]}': {', '.join([*BASICS, *NETWORKS])}")
+    return list(dict.fromkeys(names))
+
+
+def _section(name: str) -> Callable[[], Iterator[Figure]]:
+    """The networks' sections need the onnx package, which is imported when one is asked for."""
+    if name in BASICS:
+        return BASICS[name]
+    from bench.networks import NETWORKS
+
+    return NETWORKS[name]
+
+
+def _show(console: Console, figures: list[Figure]) -> None:
+    table = Table("figure", "measured", "bound", "", box=None, show_header=False)
     for figure in figures:
-        bound = "" if figure.limit is None else f"{figure.bound} {figure.limit:g} {figure.unit}"
         mark = {None: "", True: "[green]kept[/]", False: "[red]missed[/]"}[figure.kept]
-        table.add_row(figure.name, f"{figure.value:.3g} {figure.unit}", bound, mark)
+        table.add_row(figure.name, figure.measured, figure.wanted, mark)
+        if figure.detail:
+            table.add_row(f"  [dim]{figure.detail}[/]", "", "", "")
     console.print(table)
-    if json_file is not None:
-        _write(
-            json_file,
-            json.dumps({"machine": _machine(), "figures": [f.to_json() for f in figures]}, indent=2) + "\n",
-        )
 
 
-def _machine() -> str:
-    from mdsl.codegen.target import Target
+def _json(machine: dict[str, str], found: dict[str, list[Figure]]) -> str:
+    figures = [{"section": name, **figure.to_json()} for name, rows in found.items() for figure in rows]
+    return json.dumps({"machine": machine, "figures": figures}, indent=2) + "\n"
 
-    return f"{Target.host().name}, {os.cpu_count()} cores, Python {platform.python_version()}"
+
+def _markdown(machine: dict[str, str], found: dict[str, list[Figure]]) -> str:
+    """The committed page of results."""
+    lines = [
+        "# Results",
+        "",
+        "Written by `python -m bench --markdown bench/RESULTS.md`; times are medians, in",
+        "brackets what lies between the first and the last decile.",
+        "",
+        "| | |",
+        "|---|---|",
+    ]
+    lines += [f"| {name} | {text} |" for name, text in machine.items()]
+    lines += ["", "| figure | measured | bound | | |", "|---|---|---|---|---|"]
+    for rows in found.values():
+        for figure in rows:
+            kept = {None: "", True: "kept", False: "**missed**"}[figure.kept]
+            cells = [figure.name, figure.measured, figure.wanted, kept, figure.detail]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
 
 
 def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    with replacing(path) as file:
+        file.write(text.encode())
 
 
 if __name__ == "__main__":

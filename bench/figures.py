@@ -8,39 +8,19 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
 import mdsl
-from bench import onnx_mlp, vm
-from bench.peak import fma_loop
+from bench import vm
+from bench.figure import Figure
 from bench.timing import interleave, ratio
+from mdsl.report.peak import fma_loop
 from mdsl.syntax.printer import print_module
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 SMALL_TILE = "pack,fuse,tile{sizes=[4,1,16]}"
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One figure, and the bound that it must keep (`at most` or `at least`; None: for information)."""
-
-    name: str
-    value: float
-    unit: str
-    bound: str = ""
-    limit: float | None = None
-
-    @property
-    def kept(self) -> bool | None:
-        if self.limit is None:
-            return None
-        return self.value <= self.limit if self.bound == "at most" else self.value >= self.limit
-
-    def to_json(self) -> dict[str, object]:
-        return {**asdict(self), "kept": self.kept}
 
 
 def interpreter() -> Iterator[Figure]:
@@ -79,7 +59,7 @@ def matmul() -> Iterator[Figure]:
         )
 
 
-def ablation() -> Iterator[Figure]:
+def mnist() -> Iterator[Figure]:
     """The paper's table, on the MNIST CNN: VMVX became 178 times faster with a matmul micro-kernel."""
     program = EXAMPLES / "mnist" / "cnn.mir"
     inputs = _random((1, 1, 28, 28))
@@ -101,26 +81,7 @@ def ablation() -> Iterator[Figure]:
     )
 
 
-def mlp() -> Iterator[Figure]:
-    """The MNIST MLP 784-512-512-10, batch 1, beside onnxruntime, one thread."""
-    (image,) = _random((1, 784))
-    try:
-        other = onnx_mlp.session()
-    except ImportError as error:
-        print(f"left out: the comparison with onnxruntime ({error})", file=sys.stderr)
-        return
-    exe = mdsl.compile(onnx_mlp.EXAMPLE)
-    worst = float(np.abs(np.asarray(exe(image)) - other(image)).max())
-    assert worst < 1e-5, f"the two disagree by {worst}"
-    times = interleave({"mdsl": lambda: exe(image), "onnxruntime": lambda: other(image)}, 4)
-    yield Figure("MNIST MLP, mdsl", times["mdsl"].median * 1e6, "us")
-    yield Figure("MNIST MLP, onnxruntime", times["onnxruntime"].median * 1e6, "us")
-    yield Figure(
-        "MNIST MLP, against onnxruntime", ratio(times["mdsl"], times["onnxruntime"]), "x", "at most", 1.5
-    )
-
-
-def compiling() -> Iterator[Figure]:
+def text() -> Iterator[Figure]:
     """Parsing and printing a large module; the default pipeline in a new process, without and with the cache."""
     lines = [
         f"  %v{i + 1} = nn.add %v{i}, %v0 : (tensor<4xf32>, tensor<4xf32>) -> tensor<4xf32>"
@@ -174,5 +135,5 @@ def _call(exe: mdsl.Executable, inputs: list[np.ndarray]) -> Callable[[], object
 
 
 SECTIONS: dict[str, Callable[[], Iterator[Figure]]] = {
-    f.__name__: f for f in (interpreter, matmul, ablation, mlp, compiling)
+    f.__name__: f for f in (interpreter, matmul, mnist, text)
 }

@@ -1,28 +1,17 @@
-"""The MNIST MLP as an ONNX model, with the weights of the example: what the other runtime runs."""
+"""The MNIST MLP as an ONNX model, with the weights of the example: `python -m bench.onnx_mlp mlp.onnx`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "mnist" / "mlp.mir"
 
 
-def session(threads: int = 1) -> Callable[[np.ndarray], Any]:
-    """onnxruntime on the model, ready to be called on an image of shape (1, 784)."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    found = onnxruntime.InferenceSession(_model(), options, providers=["CPUExecutionProvider"])
-    return lambda image: found.run(None, {"image": image})[0]
-
-
-def _model() -> bytes:
+def model() -> bytes:
+    """The model as the bytes of an .onnx file."""
     from onnx import TensorProto, helper, numpy_helper
 
     from mdsl.syntax.resources import load_weights
@@ -47,3 +36,7 @@ def _model() -> bytes:
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     return model.SerializeToString()
+
+
+if __name__ == "__main__":
+    Path(sys.argv[1]).write_bytes(model())

@@ -1,19 +1,17 @@
-"""Measuring a program: the time of a call, what it does in it, and the ablations of the paper's table."""
+"""Measuring a program: the time of a call, and what it does in it."""
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from mdsl import api
 from mdsl.bytecode.module import DTYPES
-from mdsl.dialects.builtin import ModuleOp
 from mdsl.executable import Executable, VmExecutable
+from mdsl.signature import closed
 from mdsl.vm.executable import Profile
 
 BUDGET = 2.0
@@ -31,39 +29,24 @@ class Timing:
     upper: float
 
 
-@dataclass(frozen=True)
-class Row:
-    """One variant of a program: its time, and the instructions and micro-kernel calls of one call.
-
-    `instructions` is None where nothing is interpreted.
-    """
-
-    name: str
-    timing: Timing
-    instructions: int | None
-    kernel_calls: int
-    speedup: float = 1.0
-
-
 def time_calls(call: Callable[[], object], runs: int, budget: float = BUDGET) -> Timing:
-    """Times `call`, once warmed up, `runs` times, or fewer (at least 3) if the budget is spent."""
+    """Times `call`, once warmed up, `runs` times, or fewer (at least 3) if the budget is spent; one that spends it
+    all by itself is not called again."""
     begin = time.perf_counter()
     call()
-    slow = time.perf_counter() - begin > budget
-    seconds: list[float] = []
-    while len(seconds) < (1 if slow else runs):
+    now = time.perf_counter()
+    seconds = [now - begin] if now - begin > budget else []
+    while not seconds or (len(seconds) < runs and now - begin <= budget) or 1 < len(seconds) < 3:
         start = time.perf_counter()
         call()
         now = time.perf_counter()
         seconds.append(now - start)
-        if now - begin > budget and len(seconds) >= 3:
-            break
     lower, median, upper = statistics.quantiles(seconds, n=4) if len(seconds) > 1 else seconds * 3
     return Timing(len(seconds), median, min(seconds), lower, upper)
 
 
 def empty_outputs(executable: Executable) -> list[np.ndarray]:
-    return [np.empty(spec.shape, DTYPES[spec.dtype]) for spec in executable.outputs]
+    return [np.empty(spec.shape, DTYPES[spec.dtype]) for spec in closed(executable.outputs)]
 
 
 def measure(executable: Executable, arrays: Sequence[np.ndarray], runs: int) -> Timing:
@@ -80,25 +63,3 @@ def profile(executable: VmExecutable, arrays: Sequence[np.ndarray]) -> Profile:
     outputs = empty_outputs(executable)
     executable.program.profile(arrays, outputs)
     return executable.program.profile(arrays, outputs)
-
-
-def ablation(
-    module: ModuleOp, arrays: Sequence[np.ndarray], runs: int, threads: int, factor: int, pipeline: str | None
-) -> Iterator[Row]:
-    """The paper's four rows, from the interpreter without micro-kernels to native code, as they are measured."""
-    unroll = f"+ unroll-dispatch={factor}"
-    variants: list[tuple[str, str, dict[str, Any]]] = [
-        ("interpreted", "vm", {"ukernels": False}),
-        ("+ micro-kernels", "vm", {"pipeline": pipeline}),
-        (unroll, "vm", {"pipeline": pipeline, "unroll_dispatch": factor}),
-        ("jit", "jit", {"pipeline": pipeline, "unroll_dispatch": factor}),
-    ]
-    first: float | None = None
-    for name, engine, settings in variants:
-        executable = api.compile(module, engine=engine, threads=threads, **settings)
-        assert isinstance(executable, VmExecutable)
-        timing = measure(executable, arrays, runs)
-        counts = executable.program.profile(arrays, empty_outputs(executable))
-        first = first or timing.median
-        instructions = None if engine == "jit" else counts.instructions
-        yield Row(name, timing, instructions, sum(k.calls for k in counts.kernels), first / timing.median)

@@ -1,0 +1,126 @@
+"""What can only be measured in a fresh process: loading, compiling, peak memory. Each is measured several times in
+turn with what it is compared with."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+TURNS = 5
+COMPILATIONS = 3
+
+_MDSL = """
+import time; start = time.perf_counter()
+import mdsl
+from mdsl.signature import random_arrays
+imported = time.perf_counter()
+run = mdsl.load(PATH)
+inputs = random_arrays(run.inputs)
+run(*inputs)
+"""
+
+_ONNXRUNTIME = """
+import time; start = time.perf_counter()
+import numpy as np, onnxruntime
+imported = time.perf_counter()
+options = onnxruntime.SessionOptions()
+options.intra_op_num_threads = options.inter_op_num_threads = 1
+session = onnxruntime.InferenceSession(PATH, options, providers=["CPUExecutionProvider"])
+(spec,) = session.get_inputs()
+image = np.random.default_rng(0).standard_normal(spec.shape, np.float32)
+run = lambda x: session.run(None, {spec.name: x})
+inputs = [image]
+run(*inputs)
+"""
+
+_REPORT = """
+end = time.perf_counter()
+for _ in range(CALLS):
+    run(*inputs)
+import json
+peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM:"))
+print(json.dumps([imported - start, end - imported, 1024 * int(peak.split()[1])]))
+"""
+# VmHWM and not ru_maxrss: the latter begins with the parent's memory.
+
+
+@dataclass(frozen=True)
+class First:
+    """Seconds to import the library, and then to load the model and get the first result."""
+
+    imports: float
+    load: float
+
+
+def first_results(compiled: str, model: str) -> tuple[First, First]:
+    """mdsl's on a `.mbc` file, onnxruntime's on an `.onnx` file; medians. The kernels are in mdsl's cache, the
+    files in the system's."""
+    ours, theirs = _in_turn(lambda: _run(_MDSL, compiled, 0), lambda: _run(_ONNXRUNTIME, model, 0))
+    return _first(ours), _first(theirs)
+
+
+def peak_memories(compiled: str, model: str) -> tuple[float, float]:
+    """Bytes that the two processes had in memory at most, after ten calls."""
+    ours, theirs = _in_turn(lambda: _run(_MDSL, compiled, 10), lambda: _run(_ONNXRUNTIME, model, 10))
+    return median(row[2] for row in ours), median(row[2] for row in theirs)
+
+
+def compile_times(model: str) -> tuple[float, float, float]:
+    """Seconds of `mdsl compile` with an empty and with a warm cache, from the .onnx file, and of iree-compile, from
+    the imported .mlir file, for the LLVM backend; medians."""
+    bin = Path(sys.executable).parent
+    with tempfile.TemporaryDirectory() as folder:
+        result, text = f"{folder}/net.mbc", _imported_for_iree(model, Path(folder))
+        ours = [sys.executable, "-m", "mdsl", "compile", model, "-o", result]
+        theirs = [str(bin / "iree-compile"), text, "-o", f"{folder}/net.vmfb"]
+        theirs += ["--iree-hal-target-backends=llvm-cpu", "--iree-llvmcpu-target-cpu=host"]
+        _time(ours, f"{folder}/warm")
+        caches = iter(range(COMPILATIONS))
+        cold, warm, other = _in_turn(
+            lambda: _time(ours, f"{folder}/cache{next(caches)}"),
+            lambda: _time(ours, f"{folder}/warm"),
+            lambda: _time(theirs, ""),
+            turns=COMPILATIONS,
+        )
+        return median(cold), median(warm), median(other)
+
+
+def _imported_for_iree(model: str, folder: Path) -> str:
+    from mdsl.report.peers.iree import imported
+
+    return str(imported(model, folder))
+
+
+def _in_turn(*measurements: Callable[[], object], turns: int = TURNS) -> list[list]:
+    found: list[list] = [[] for _ in measurements]
+    for _ in range(turns):
+        for results, measure in zip(found, measurements, strict=True):
+            results.append(measure())
+    return found
+
+
+def _run(code: str, path: str, calls: int) -> list[float]:
+    """Runs the code in a new process; what its report prints."""
+    text = (code + _REPORT).replace("PATH", repr(path)).replace("CALLS", str(calls))
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _first(rows: Sequence[Sequence[float]]) -> First:
+    return First(median(row[0] for row in rows), median(row[1] for row in rows))
+
+
+def _time(command: list[str], cache: str) -> float:
+    start = time.perf_counter()
+    subprocess.run(
+        command, env={**os.environ, "MDSL_CACHE_DIR": cache or "off"}, capture_output=True, check=True
+    )
+    return time.perf_counter() - start

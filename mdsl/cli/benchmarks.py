@@ -1,0 +1,235 @@
+"""The measurements that `mdsl bench` makes, each from a request to a table on stdout and a JSON file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from mdsl.cli.files import note, read_bound
+from mdsl.cli.load import for_inputs, load_program
+from mdsl.cli.progress import progress, stoppable
+from mdsl.cli.tables import count, megabytes, percent, table, us, write_json
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+
+    from mdsl.dialects.builtin import ModuleOp
+    from mdsl.report.ablation import Row
+    from mdsl.report.dispatches import Layer, LayerProfile
+    from mdsl.report.measure import Timing
+    from mdsl.report.versus import Contender
+    from mdsl.signature import Spec
+    from mdsl.vm.executable import Profile
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command was given: `sizes` of `?` dimensions, `settings` for `mdsl.compile`."""
+
+    program: str
+    inputs: list[str]
+    sizes: dict[str, int]
+    runs: int
+    engine: str
+    threads: int
+    settings: dict[str, Any]
+    json: str | None
+
+    def arrays(self, specs: Sequence[Spec]) -> list[np.ndarray]:
+        """The arrays of `--input`, else random ones. Raises MdslError where a dimension has no size."""
+        from mdsl.cli.inputs import read_inputs
+        from mdsl.signature import arrange, closed, random_arrays
+
+        texts = self.inputs
+        return arrange(specs, [], read_inputs(texts, specs)) if texts else random_arrays(closed(specs))
+
+    def bound(self) -> tuple[ModuleOp, list[np.ndarray]]:
+        """The program in a `.mir` or `.onnx` file and its inputs, whose shapes give the sizes that are open."""
+        from mdsl.api import bind_dims
+        from mdsl.signature import open_signature, sizes_of
+
+        module = bind_dims(*read_bound(self.program, self.sizes))
+        specs = open_signature(module)[0]
+        arrays = self.arrays(specs)
+        return bind_dims(module, sizes_of(specs, arrays)), arrays
+
+    def write(self, **figures: Any) -> bool:
+        """Writes the JSON that was asked for; True if stdout is free for people."""
+        if self.json is not None:
+            write_json({"program": self.program, "threads": self.threads, **figures}, self.json)
+        return self.json != "-"
+
+
+# A program's time -----------------------------------------------------------------------------------------
+
+
+def times_of(request: Request) -> None:
+    from mdsl.executable import VmExecutable
+    from mdsl.report.measure import measure, profile
+
+    executable = load_program(
+        request.program, request.engine, request.threads, bind=request.sizes, **request.settings
+    )
+    arrays = request.arrays(executable.inputs)
+    executable = for_inputs(executable, arrays)
+    with progress("measuring"), stoppable():
+        timing = measure(executable, arrays, request.runs)
+        counts = profile(executable, arrays) if isinstance(executable, VmExecutable) else None
+    if not request.write(engine=request.engine, timing=timing, profile=counts):
+        return
+    calls = f"median of {timing.runs} calls ({_spread(timing)})"
+    typer.echo(f"{us(timing.median)} {calls}, engine {request.engine}, threads {request.threads}")
+    if counts is not None:
+        _print_kernels(counts)
+
+
+def _spread(timing: Timing) -> str:
+    return f"{1e6 * timing.lower:,.1f} to {1e6 * timing.upper:,.1f}"
+
+
+def _print_kernels(counts: Profile) -> None:
+    busy = sum(kernel.seconds for kernel in counts.kernels)
+    took = f"one profiled call took {us(counts.seconds)}, {us(busy)} of it in micro-kernels"
+    typer.echo(f"{counts.instructions} instructions; {took}")
+    table(
+        ["micro-kernel", "calls", "time", "a call", "share"],
+        [
+            [k.name, count(k.calls), us(k.seconds), us(k.seconds / max(k.calls, 1)), percent(k.seconds, busy)]
+            for k in sorted(counts.kernels, key=lambda kernel: -kernel.seconds)
+        ],
+    )
+
+
+# What each optimisation is worth --------------------------------------------------------------------------
+
+
+def ablation_of(request: Request) -> None:
+    from mdsl.report.ablation import ablation
+    from mdsl.syntax.errors import MdslError
+
+    if request.program.endswith(".mbc"):
+        raise MdslError(
+            f"{request.program}: error: the ablation compiles the program several times: it needs the .mir file"
+        )
+    module, arrays = request.bound()
+    rows: list[Row] = []
+    with progress("measuring") as show, stoppable():
+        for row in ablation(module, arrays, request.runs, request.threads, request.settings):
+            rows.append(row)
+            show(f"measured {row.name}: {us(row.timing.median)}")
+    if not request.write(rows=rows):
+        return
+    table(
+        ["variant", "time", "spread", "speed-up", "instructions", "dispatches", "kernel calls"],
+        [_row_cells(row) for row in rows],
+    )
+    few = [row.name for row in rows if row.timing.runs < 3]
+    if few:
+        note(f"{', '.join(few)}: a single call, for it is slow")
+
+
+def _row_cells(row: Row) -> list[str]:
+    counts = [count(row.instructions), count(row.dispatches), count(row.kernel_calls)]
+    return [row.name, us(row.timing.median), _spread(row.timing), f"{row.speedup:,.1f}x", *counts]
+
+
+# Layers ---------------------------------------------------------------------------------------------------
+
+
+def layers_of(request: Request) -> None:
+    from mdsl.executable import VmExecutable
+    from mdsl.report.dispatches import profile_layers
+
+    if request.program.endswith(".mbc"):
+        source, executable = None, load_program(request.program, "vm", request.threads)
+        arrays = request.arrays(executable.inputs)
+    else:
+        source, arrays = request.bound()
+        executable = load_program(source, "vm", request.threads, **request.settings)
+    assert isinstance(executable, VmExecutable)
+    with progress("measuring"), stoppable():
+        found = profile_layers(executable, arrays, source, request.runs)
+    if request.write(profile=found, limit=found.limit):
+        _print_layers(found, request.threads)
+
+
+def _print_layers(found: LayerProfile, threads: int) -> None:
+    roof, call = found.roofline, found.call
+    rows = [_layer_cells(layer, found) for layer in found.layers]
+    rest = found.between
+    rows.append(
+        ["(between dispatches)", "", "", "", us(rest), percent(rest, found.total), *[""] * 4, us(rest)]
+    )
+    header = ["layer", "input * weight", "kernel", "calls", "time", "share", "GFLOP/s"]
+    table([*header, "constants", "activations", "roofline", "gap"], rows, words=(0, 1, 2))
+    typer.echo(
+        f"\n{us(call.median)} a call (median of {call.runs}, {_spread(call)}); the parts make {us(found.total)}, "
+        f"{us(found.busy)} of it in dispatches; threads {threads}"
+    )
+    flops, constants = sum(x.flops for x in found.layers), sum(x.constants for x in found.layers)
+    speed = f"{1e-9 * flops / call.median:,.1f} GFLOP/s"
+    typer.echo(f"{1e-9 * flops:,.3f} GFLOP in all ({speed}), {megabytes(constants)} of constants")
+    source = "constants come from memory" if found.from_memory else "constants fit the caches"
+    typer.echo(
+        f"roofline of {threads} thread{'s'[: threads - 1]}: {1e-9 * roof.flops:,.1f} GFLOP/s, {1e-9 * roof.bandwidth:,.1f} GB/s ({source}); "
+        f"the program's: {us(found.limit)}, {percent(found.limit, call.median)} of a call"
+    )
+
+
+def _layer_cells(layer: Layer, found: LayerProfile) -> list[str]:
+    speed = f"{1e-9 * layer.flops / layer.seconds:,.1f}" if layer.seconds else ""
+    return [
+        layer.name,
+        layer.shape,
+        layer.kernel,
+        count(layer.calls),
+        us(layer.seconds),
+        percent(layer.seconds, found.total),
+        speed,
+        megabytes(layer.constants),
+        megabytes(layer.activations),
+        us(layer.limit),
+        us(layer.gap),
+    ]
+
+
+# Other runtimes -------------------------------------------------------------------------------------------
+
+
+def versus(request: Request, peers: str, rounds: int) -> None:
+    from mdsl.report.versus import check_names, compare, modules
+    from mdsl.syntax.errors import MdslError
+
+    names = check_names(peers)
+    if not request.program.endswith(".onnx"):
+        raise MdslError(f"{request.program}: error: --vs: other runtimes need the model as an .onnx file")
+    arrays = request.bound()[1]
+    settings = {**request.settings, "engine": request.engine, "bind": request.sizes}
+    with progress("comparing") as show:
+        found = compare(request.program, arrays, modules(names), request.threads, rounds, settings, show)
+    if not request.write(rounds=rounds, runtimes=found):
+        return
+    header = ["runtime", "version", "median", "10 to 90 %", "ratio", "error", "load", "remarks"]
+    table(header, [_contender_cells(runtime) for runtime in found], words=(0, 1, 7))
+
+
+def _contender_cells(found: Contender) -> list[str]:
+    if found.failed:
+        return [found.name, "", "", "", "", "", "", found.failed]
+    remarks = [found.how] if found.how else []
+    if not found.agrees:
+        remarks.append("its outputs DISAGREE with mdsl's")
+    return [
+        found.name,
+        found.version,
+        us(found.median),
+        f"{1e6 * found.low:,.1f} to {1e6 * found.high:,.1f}",
+        "" if found.ratio is None else f"{found.ratio:.3f}",
+        "" if found.error is None else f"{found.error:.1e}",
+        f"{found.load:.2f} s",
+        "; ".join(remarks),
+    ]

@@ -1,0 +1,67 @@
+"""Tables and figures on stdout, as aligned text or, on a terminal, drawn; and JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], words: Sequence[int] = (0,)) -> None:
+    """The columns of `words` to the left, those of figures to the right; `rich` draws it on a terminal."""
+    if sys.stdout.isatty():
+        from rich.console import Console
+        from rich.table import Table
+
+        drawn = Table(*header, box=None)
+        for number, column in enumerate(drawn.columns):
+            column.justify = "left" if number in words else "right"
+        for row in rows:
+            drawn.add_row(*row)
+        Console().print(drawn)
+        return
+    widths = [max(len(cell) for cell in column) for column in zip(header, *rows, strict=True)]
+    for row in [header, *rows]:
+        cells = [
+            cell.ljust(width) if number in words else cell.rjust(width)
+            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        typer.echo("  ".join(cells).rstrip())
+
+
+def percent(part: float, whole: float) -> str:
+    return f"{100 * part / whole:.1f} %" if whole else ""
+
+
+def us(seconds: float) -> str:
+    return f"{1e6 * seconds:,.1f} us"
+
+
+def count(number: int | None) -> str:
+    return "-" if number is None else f"{number:,}"
+
+
+def megabytes(number: int) -> str:
+    return f"{1e-6 * number:,.2f} MB"
+
+
+def write_json(value: dict[str, Any], path: str) -> None:
+    """Writes to the file, which appears whole or not at all; `-` is stdout. Dataclasses are written as objects."""
+    from dataclasses import asdict, is_dataclass
+    from pathlib import Path
+
+    from mdsl.files import replacing
+
+    def plain(found: object) -> object:
+        assert is_dataclass(found) and not isinstance(found, type)
+        return asdict(found)
+
+    text = json.dumps(value, default=plain, indent=2)
+    if path == "-":
+        typer.echo(text)
+        return
+    with replacing(Path(path)) as file:
+        file.write(f"{text}\n".encode())

@@ -1,0 +1,70 @@
+"""Other runtimes that `mdsl bench --vs` runs beside mdsl: one file each, imported in a process of its own.
+
+An adapter has one function, `prepare(model, inputs, threads)`: it loads the ONNX file `model` for arrays of the
+shapes and types of `inputs` (by the names of the graph's inputs) and gives what calls it. It raises ImportError
+if its runtime is not installed, `Refused` if the runtime cannot take the model; whatever the runtime itself raises
+counts as a refusal too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A model on a runtime. `call` runs it once on the inputs that it was prepared with, `arrays` makes NumPy
+    arrays of what `call` returned, in the order of the graph's outputs; `version` is the runtime's, `how` what
+    exactly runs, where a runtime has several ways."""
+
+    call: Callable[[], Any]
+    arrays: Callable[[Any], list[np.ndarray]]
+    version: str
+    how: str = ""
+
+
+class Refused(Exception):
+    """A runtime that cannot take a model, and why."""
+
+
+@dataclass(frozen=True)
+class Peer:
+    """An adapter's module in this package, and the packages to install for it."""
+
+    module: str
+    packages: str
+
+
+PEERS: dict[str, Peer] = {
+    "onnxruntime": Peer("onnxruntime", "onnxruntime"),
+    "openvino": Peer("openvino", "openvino"),
+    "torch": Peer("torch", "torch onnx"),
+    "torch-eager": Peer("torch_eager", "torch onnx"),
+    "tensorflow": Peer("tensorflow", "tensorflow-cpu onnx"),
+    "iree": Peer("iree", "iree-base-compiler iree-base-runtime onnx"),
+    "iree-vmvx": Peer("iree_vmvx", "iree-base-compiler iree-base-runtime onnx"),
+    "tvm": Peer("tvm", "apache-tvm onnx"),
+    "jax": Peer("jax", "jax onnx"),
+}
+"""Every peer by the name that `--vs` knows it by."""
+
+
+def environment(threads: int) -> dict[str, str]:
+    """The environment in which every peer runs: what decides over threads before a library is loaded."""
+    count = str(threads)
+    return {
+        "OMP_NUM_THREADS": count,
+        "MKL_NUM_THREADS": count,
+        "OPENBLAS_NUM_THREADS": count,
+        "TVM_NUM_THREADS": count,
+        "TF_NUM_INTRAOP_THREADS": count,
+        "TF_NUM_INTEROP_THREADS": "1",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": f"--xla_cpu_multi_thread_eigen={'true' if threads > 1 else 'false'}",
+        "CUDA_VISIBLE_DEVICES": "",
+    }

@@ -1,0 +1,32 @@
+"""mdsl itself, as `mdsl run` has it: the imported model compiled for the VM, outputs written in place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from mdsl.report.peers import Prepared
+
+
+def prepare(model: str, inputs: dict[str, np.ndarray], threads: int, settings: Mapping[str, Any]) -> Prepared:
+    import mdsl
+    from mdsl.executable import VmExecutable
+    from mdsl.report.measure import empty_outputs
+
+    executable = mdsl.compile(model, threads=threads, **settings)
+    arrays = list(inputs.values())
+    if not isinstance(executable, VmExecutable):
+        return Prepared(lambda: executable(*arrays), _arrays, mdsl.__version__, executable.engine)
+    outputs = empty_outputs(executable)
+
+    def call() -> list[np.ndarray]:
+        executable.program.run(arrays, outputs)
+        return outputs
+
+    return Prepared(call, _arrays, mdsl.__version__, executable.engine)
+
+
+def _arrays(found: Any) -> list[np.ndarray]:
+    return [x.copy() for x in (found if isinstance(found, (list, tuple)) else [found])]

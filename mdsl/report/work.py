@@ -1,0 +1,122 @@
+"""How much a micro-kernel computes, and which bytes a dispatch may touch: read from bytecode, nothing runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+
+from mdsl.bytecode.intervals import Interval, affine
+from mdsl.bytecode.module import BufferArgument, Module
+from mdsl.bytecode.structure import Step
+from mdsl.bytecode.verify import KernelArgument, KernelSignatures, _Verifier
+from mdsl.dialects import scf
+from mdsl.dialects.arith import constant_of
+from mdsl.ir.core import Block, Op
+from mdsl.ir.types import FloatType, ShapedType, Type
+from mdsl.syntax.parser import parse
+
+_OPERATIONS = {"vector.fma": 2, "math.fma": 2}
+"""Operations an element of the ops that do more than one."""
+
+
+def kernel_flops(source: str) -> int:
+    """The floating-point operations of one call of a kernel, given as IR text: an FMA counts two, a function
+    of `math` one, comparisons and selections none. Of an `scf.if` the branch counts that does more; a loop
+    whose bounds are not constant counts as one trip.
+    """
+    return sum(_flops(op.regions[0].block) for op in parse(source).body.ops if op.name == "ukernel.func")
+
+
+def _flops(block: Block) -> int:
+    total = 0
+    for op in block.ops:
+        if isinstance(op, scf.For):
+            total += _trips(op) * _flops(op.body)
+        elif isinstance(op, scf.If):
+            total += max((_flops(region.block) for region in op.regions), default=0)
+        else:
+            total += _of_op(op)
+    return total
+
+
+def _of_op(op: Op) -> int:
+    if op.name == "vector.reduction":
+        return _elements(op.operands[0].type) - 1 if _is_float(op.operands[0].type) else 0
+    if op.name in _OPERATIONS:
+        return _OPERATIONS[op.name] * _elements(op.results[0].type)
+    dialect, _, name = op.name.partition(".")
+    computes = dialect == "math" or (dialect == "arith" and name.endswith("f") and name not in _MOVES)
+    return _elements(op.results[0].type) if computes and _is_float(op.results[0].type) else 0
+
+
+_MOVES = ("cmpf", "extf", "truncf")
+
+
+def _trips(loop: scf.For) -> int:
+    bounds = [constant_of(value) for value in loop.operands[:3]]
+    if not all(isinstance(bound, int) for bound in bounds):
+        return 1
+    lower, upper, step = (int(bound) for bound in bounds if bound is not None)
+    return max(-(-(upper - lower) // step), 0)
+
+
+def _elements(type: Type) -> int:
+    return prod(type.shape) if isinstance(type, ShapedType) else 1
+
+
+def _is_float(type: Type) -> bool:
+    return isinstance(type.element if isinstance(type, ShapedType) else type, FloatType)
+
+
+@dataclass(frozen=True)
+class Reach:
+    """The bytes that a dispatch's arguments span, over all trips of the loops around it, by what holds them."""
+
+    constants: int = 0
+    activations: int = 0
+
+
+def reaches(module: Module, signatures: KernelSignatures) -> dict[int, Reach]:
+    """For each dispatch of the module's first function, by the index of its instruction, the bytes it spans.
+
+    Bytes between the first and the last that an argument may touch count, also those that a strided access skips.
+    """
+    recorder = _Recorder(module, module.function(), signatures)
+    recorder.run()
+    return {index: _reach(module, spans) for index, spans in recorder.spans.items()}
+
+
+def _reach(module: Module, spans: Mapping[tuple[int, str], list[Interval]]) -> Reach:
+    total = {"constant": 0, "other": 0}
+    for (_, kind), intervals in spans.items():
+        total["constant" if kind == "constant" else "other"] += _union(intervals)
+    return Reach(total["constant"], total["other"])
+
+
+def _union(intervals: list[Interval]) -> int:
+    """How many numbers the intervals, whose ends are exclusive, hold together."""
+    total, end = 0, 0
+    for low, high in sorted(intervals):
+        total += max(high - max(low, end), 0)
+        end = max(end, high)
+    return total
+
+
+class _Recorder(_Verifier):
+    """The verifier, which knows where every argument may point; it notes what it proved."""
+
+    def __init__(self, *arguments: object) -> None:
+        super().__init__(*arguments)  # type: ignore[arg-type]
+        self.spans: dict[int, dict[tuple[int, str], list[Interval]]] = {}
+
+    def _dispatch(self, step: Step) -> None:
+        self.spans[self.index] = {}
+        super()._dispatch(step)
+
+    def _pointer(self, argument: BufferArgument, wanted: KernelArgument, what: str) -> None:
+        super()._pointer(argument, wanted, what)
+        index = Interval(0, 0) if argument.register is None else self.state.known[argument.register]
+        start = affine(Interval(0, 0), index, argument.stride, argument.offset)
+        key = argument.buffer, self.buffers[argument.buffer].kind
+        self.spans[self.index].setdefault(key, []).append(Interval(start.lo, start.hi + wanted.span))

@@ -1,0 +1,225 @@
+"""`mdsl bench`: profile, ablation, and comparison with other runtimes, absent and present ones."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+from mdsl.cli import app
+from mdsl.report import peers, versus
+from mdsl.report.peers import Peer
+from mdsl.report.versus import Contender, compare, difference, modules
+from mdsl.syntax.errors import MdslError
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+CNN = EXAMPLES / "mnist" / "cnn.mir"
+
+needs_onnx = pytest.mark.skipif(find_spec("onnx") is None, reason="the package onnx is not installed")
+
+
+def bench(*args: object) -> Result:
+    result = CliRunner().invoke(app, ["bench", *map(str, args)])
+    assert result.exit_code == 0, result.exception
+    return result
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> str:
+    """y = relu(x * w + b), x with an open batch."""
+    helper = pytest.importorskip("onnx").helper
+    from onnx import TensorProto, numpy_helper
+
+    random = np.random.default_rng(0)
+    weights = {"w": random.standard_normal((8, 4), np.float32), "b": random.standard_normal(4, np.float32)}
+    graph = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["x", "w"], ["p"]),
+            helper.make_node("Add", ["p", "b"], ["s"]),
+            helper.make_node("Relu", ["s"], ["y"]),
+        ],
+        "small",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 4])],
+        [numpy_helper.from_array(array, name) for name, array in weights.items()],
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    path = tmp_path / "small.onnx"
+    path.write_bytes(proto.SerializeToString())
+    return str(path)
+
+
+# Profile --------------------------------------------------------------------------------------------------
+
+
+@cache
+def profile(*args: object) -> dict:
+    return json.loads(bench(*args, "--profile", "--runs=20", "--json=-").stdout)["profile"]
+
+
+def test_profile_names_the_layers_of_the_source() -> None:
+    layers = profile(CNN)["layers"]
+    assert [layer["name"] for layer in layers][:3] == ["normalised", "conv1", "pool1"]
+    conv = next(layer for layer in layers if layer["name"] == "conv2")
+    assert conv["shape"] == "1x16x14x14 * 32x16x3x3"
+
+
+def test_profile_counts_work_and_constants() -> None:
+    layers = profile(CNN)["layers"]
+    conv = next(layer for layer in layers if layer["name"] == "conv2")
+    multiplications = 32 * 14 * 14 * 16 * 9
+    assert 2 * multiplications <= conv["flops"] <= 2.1 * multiplications
+    assert conv["constants"] == 4 * (32 * 16 * 9 + 32)
+    assert all(layer["seconds"] >= 0 and layer["limit"] >= 0 for layer in layers)
+
+
+def test_profile_tells_dispatches_of_one_kernel_apart(tmp_path: Path) -> None:
+    """Two layers of one shape share a micro-kernel; each has a row of its own."""
+    text = [
+        "func.func @main(%x: tensor<64x64xf32>) -> tensor<64x64xf32> {",
+        "  %w = arith.constant dense<0.5> : tensor<64x64xf32>",
+    ]
+    for source, result in ("xy", "yz"):
+        text.append(
+            f"  %{result} = nn.matmul %{source}, %w : (tensor<64x64xf32>, tensor<64x64xf32>) -> tensor<64x64xf32>"
+        )
+    path = tmp_path / "twice.mir"
+    path.write_text("\n".join([*text, "  return %z : tensor<64x64xf32>", "}"]))
+    matmuls = [layer for layer in profile(path)["layers"] if layer["kernel"].startswith("matmul")]
+    assert [layer["name"] for layer in matmuls] == ["y", "z"]
+    assert matmuls[0]["calls"] == matmuls[1]["calls"] and matmuls[0]["flops"] == 2 * 64**3
+
+
+def test_profile_adds_up_to_a_call() -> None:
+    """Loosely, for the machine may be busy: the parts are no fraction and no multiple of the whole."""
+    found = profile(CNN)
+    parts = sum(layer["seconds"] for layer in found["layers"]) + found["between"]
+    assert 0.5 < parts / found["call"]["median"] < 1.5
+
+
+def test_profile_prints_a_table() -> None:
+    text = bench(CNN, "--profile", "--runs=5", "--threads=2", "--unroll-dispatch=4").stdout
+    assert "conv2" in text and "(between dispatches)" in text and "roofline" in text
+
+
+def test_profile_of_bytecode_names_places(tmp_path: Path) -> None:
+    path = tmp_path / "cnn.mbc"
+    assert CliRunner().invoke(app, ["compile", str(CNN), "-o", str(path)]).exit_code == 0
+    assert any("cnn.mir:" in layer["name"] for layer in profile(path)["layers"])
+
+
+# Ablation -------------------------------------------------------------------------------------------------
+
+
+def test_ablation_counts_instructions_and_dispatches() -> None:
+    rows = json.loads(bench(CNN, "--ablation", "--runs=5", "--json=-").stdout)["rows"]
+    names = ["interpreted", "+ micro-kernels", *(f"+ unroll-dispatch={n}" for n in (2, 4, 8)), "jit"]
+    assert [row["name"] for row in rows] == names
+    interpreted, single, *_, by_eight, jit = rows
+    assert interpreted["kernel_calls"] == interpreted["dispatches"] == 0
+    assert interpreted["instructions"] > 1000 * single["instructions"] > 0
+    assert single["dispatches"] == single["kernel_calls"] > by_eight["dispatches"] > 0
+    assert jit["instructions"] is None
+
+
+def test_json_goes_to_a_file_beside_the_table(tmp_path: Path) -> None:
+    path = tmp_path / "figures.json"
+    assert "median of" in bench(CNN, "--runs=5", "--json", path).stdout
+    assert json.loads(path.read_text())["timing"]["runs"] == 5
+
+
+# Other runtimes -------------------------------------------------------------------------------------------
+# The adapters below stand for runtimes: mdsl itself under other names, with faults.
+
+
+ADAPTER = """
+from mdsl.report.peers import Prepared, Refused, mdsl
+import os
+
+def prepare(model, inputs, threads):
+    own = mdsl.prepare(model, inputs, 1, {})
+    FAULT
+    return Prepared(own.call, lambda found: [FACTOR * y for y in own.arrays(found)], "1.0", "fake")
+"""
+
+
+@pytest.fixture
+def fakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Runtimes that agree, disagree, are absent, refuse the model, fail and die."""
+    faults = {
+        "agrees": ("", "1"),
+        "disagrees": ("", "1.01"),
+        "absent": ("import no_such_runtime", "1"),
+        "refuses": ("raise Refused('no op Foo')", "1"),
+        "fails": ("raise RuntimeError('out of order')", "1"),
+        "dies": ("os._exit(3)", "1"),
+    }
+    for name, (fault, factor) in faults.items():
+        text = ADAPTER.replace("FAULT", fault).replace("FACTOR", factor)
+        (tmp_path / f"fake_{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return {name: f"fake_{name}" for name in faults}
+
+
+@needs_onnx
+def test_compare_tells_what_each_runtime_did(model: str, fakes: dict[str, str]) -> None:
+    x = np.random.default_rng(1).standard_normal((2, 8), np.float32)
+    own, *others = compare(model, [x], fakes, threads=1, rounds=2, settings={})
+    found = {c.name: c for c in others}
+    assert own.name == "mdsl" and own.calls >= 2 and 0 < own.low <= own.median <= own.high
+    assert found["agrees"].error == 0 and found["agrees"].agrees and found["agrees"].ratio is not None
+    assert not found["disagrees"].agrees and found["disagrees"].error == pytest.approx(0.01, rel=1e-3)
+    assert "no_such_runtime" in found["absent"].failed
+    assert found["refuses"].failed == "no op Foo"
+    assert found["fails"].failed == "RuntimeError: out of order"
+    assert "exit code 3" in found["dies"].failed
+
+
+@needs_onnx
+def test_vs_without_the_runtime_is_a_line(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(peers.PEERS, "tvm", Peer("no_such_adapter", "apache-tvm"))
+    text = bench(model, "--vs=tvm", "--rounds=1", "--bind=batch=2").stdout
+    assert "mdsl" in text and "tvm" in text and "No module named" in text
+
+
+@needs_onnx
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(peers.PEERS))
+def test_each_installed_peer_agrees(model: str, name: str) -> None:
+    x = np.random.default_rng(1).standard_normal((2, 8), np.float32)
+    _, other = compare(model, [x], modules([name]), threads=1, rounds=1, settings={})
+    if "not installed" in other.failed:
+        pytest.skip(other.failed)
+    assert not other.failed and other.agrees and other.calls >= 1
+
+
+def test_vs_needs_a_file_that_others_read() -> None:
+    result = CliRunner().invoke(app, ["bench", str(CNN), "--vs=onnxruntime"])
+    assert isinstance(result.exception, MdslError) and "need the model as an .onnx file" in str(
+        result.exception
+    )
+
+
+def test_vs_names_the_peers_that_there_are() -> None:
+    with pytest.raises(MdslError, match=r"no peer 'onnxrun'.*\(peers: onnxruntime, openvino"):
+        versus.check_names("openvino,onnxrun")
+    assert versus.check_names("all") == list(peers.PEERS)
+    assert versus.check_names("jax, openvino,jax") == ["jax", "openvino"]
+
+
+def test_difference_is_relative_to_the_scale() -> None:
+    wanted = [np.array([100.0, 1.0, np.nan, np.inf])]
+    assert difference([np.array([100.0, 2.0, np.nan, np.inf])], wanted) == pytest.approx(0.01)
+    assert difference([np.array([100.0, 1.0, 0.0, np.inf])], wanted) == np.inf
+    assert difference([np.zeros((2, 2))], wanted) == np.inf
+    assert difference([np.zeros(3)], [np.zeros(3)]) == 0
+
+
+def test_a_contender_that_was_not_compared_does_not_disagree() -> None:
+    assert Contender("mdsl").agrees
+    assert not Contender("other", error=1e-3).agrees

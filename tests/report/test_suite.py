@@ -1,0 +1,56 @@
+"""The suite of figures: what it prints and writes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from bench import __main__ as suite
+from bench.figure import Figure
+
+
+def figures() -> Iterator[Figure]:
+    yield Figure("speed", 0.5, "x", "at most", 0.95, "a 1 ms; b 2 ms")
+    yield Figure("share", 50.0, "%", "at least", 95)
+    yield Figure("absent", float("nan"), "x", "at most", 1.0, "b: not installed")
+    raise RuntimeError("out of order")
+
+
+@pytest.fixture
+def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, dict]:
+    monkeypatch.setattr(suite, "BASICS", {"broken": figures, "whole": lambda: iter([Figure("n", 1.0, "s")])})
+    monkeypatch.setattr(suite, "describe", lambda: {"processor": "abacus"})
+    page, data = tmp_path / "page.md", tmp_path / "data.json"
+    app = suite.typer.Typer(pretty_exceptions_enable=False)
+    app.command()(suite.main)
+    result = CliRunner().invoke(
+        app, ["broken", "whole", f"--markdown={page}", f"--json={data}"], catch_exceptions=False
+    )
+    assert result.exit_code == 0
+    return page.read_text(), json.loads(data.read_text())
+
+
+def test_page_tells_machine_figures_and_bounds(written: tuple[str, dict]) -> None:
+    page, _ = written
+    assert "| processor | abacus |" in page
+    assert "| speed | 0.5 x | at most 0.95 x | kept | a 1 ms; b 2 ms |" in page
+    assert "| share | 50 % | at least 95 % | **missed** |  |" in page
+    assert "| absent | not measured | at most 1 x |  | b: not installed |" in page
+
+
+def test_a_section_that_fails_loses_no_figure(written: tuple[str, dict]) -> None:
+    _, data = written
+    assert [f["name"] for f in data["figures"]] == ["speed", "share", "absent", "n"]
+    assert [f["kept"] for f in data["figures"]] == [True, False, None, None]
+    assert data["figures"][2]["value"] is None
+
+
+def test_names_of_networks_are_those_that_there_are() -> None:
+    pytest.importorskip("onnx")
+    from bench.networks import NETWORKS
+
+    assert tuple(NETWORKS) == suite.NETWORKS

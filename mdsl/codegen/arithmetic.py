@@ -256,6 +256,7 @@ _FLOAT_UNARY: dict[str, Callable[..., Lanes]] = {
     "math.erf": _in_f32(elementary.erf, "erf"),
     "math.sin": _in_f32(elementary.sin, "sin"),
     "math.cos": _in_f32(elementary.cos, "cos"),
+    "math.atan": _in_f32(elementary.atan, "atan"),
 }
 
 _INT_BINARY: dict[str, Callable[..., Lanes]] = {

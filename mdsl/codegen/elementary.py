@@ -15,6 +15,8 @@ _LOG2_E = 1.4426950408889634
 _LN2_HIGH = 0.693359375
 """ln 2 to 9 bits: its product with an exponent is exact in f32."""
 _LN2_LOW = -2.12194440054690567e-4
+_EXP_TAIL = 0.49999994, 0.166665196, 0.0416684002, 0.00836885069, 0.00138143101
+"""(e^r - 1 - r) / r^2 for |r| <= ln(2) / 2."""
 _ROUND_F32 = 12582912.0
 """1.5 * 2^23: adding it rounds an f32 to an integer and leaves that integer in the low bits."""
 _ROUND_F64 = 6755399441055744.0
@@ -81,10 +83,13 @@ def erf(x: Lanes) -> Lanes:
     near = square.polynomial(
         0.128379151, -0.376124799, 0.112816826, -0.0267617218, 0.0049859439, -0.000595375779
     )
-    decay = t.polynomial(
-        0.128648505, 0.635151267, 0.106236979, -0.0237621553, 0.00364250387, -0.000322815264, 1.12324806e-05
+    # log2(e) times -t - t Q(t), of which 2^n 2^r is the power: n in -32 .. 0 goes straight into the exponent.
+    power = t * t.polynomial(
+        -1.6282956, -0.916329583, -0.153267563, 0.0342815436, -0.00525502227, 0.00046572398, -1.62050441e-05
     )
-    far = (1.0 - exp(-t.fused(decay, t))).with_sign_of(x)
+    shifted = power + _ROUND_F32
+    fraction = _exp2_reduced(power - (shifted - _ROUND_F32))
+    far = (1.0 - (fraction.bits(I32) + (shifted.bits(I32) << 23)).bits(F32)).with_sign_of(x)
     return (magnitude > 0.92).choose(far, x.fused(near, x))
 
 
@@ -98,6 +103,20 @@ def cos(x: Lanes) -> Lanes:
     """cos x = sin(x + pi/2): the next quadrant's sine."""
     quadrant, r = _reduce_by_half_pi(x)
     return _quadrant_value(quadrant + 1, r)
+
+
+def atan(x: Lanes) -> Lanes:
+    """r + r^3 P(r^2) on [0, 1]; beyond, atan t = pi/2 - atan(1 / t)."""
+    t = x.absolute()
+    large = t > 1.0
+    r = large.choose(-1.0 / t, t)
+    square = r * r
+    tail = square.polynomial(
+        -0.333333314, 0.199997663, -0.142791107, 0.110379927, -0.0867316574,
+        0.062843509, -0.0362700671, 0.0137502234, -0.002447017,
+    )  # fmt: skip
+    near = (r * square).fused(tail, r)
+    return large.choose(near + 1.5707963267948966, near).with_sign_of(x)
 
 
 def pow(x: Lanes, y: Lanes) -> Lanes:
@@ -153,8 +172,13 @@ def _reduce_by_ln2(x: Lanes) -> tuple[Lanes, Lanes]:
 
 def _exp_reduced(r: Lanes) -> Lanes:
     """e^r for |r| <= ln(2) / 2."""
-    tail = r.polynomial(0.49999994, 0.166665196, 0.0416684002, 0.00836885069, 0.00138143101)
+    tail = r.polynomial(*_EXP_TAIL)
     return (r * r).fused(tail, r) + 1.0
+
+
+def _exp2_reduced(r: Lanes) -> Lanes:
+    """2^r for |r| <= 1/2, by the same polynomial in r ln 2."""
+    return r.polynomial(1.0, *(c * 0.6931471805599453**i for i, c in enumerate((1.0, *_EXP_TAIL), 1)))
 
 
 def _log_parts(x: Lanes) -> tuple[Lanes, Lanes, Lanes]:

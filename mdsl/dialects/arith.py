@@ -66,6 +66,12 @@ class Constant(Op):
     def fold(self) -> Sequence[Value | Attribute] | None:
         return [self.attributes["value"]]
 
+    def erase(self) -> None:
+        """Lets go of the data as well: op and result refer to each other, so that an erased op lives until
+        Python's collector comes by, and weights are large."""
+        super().erase()
+        self.attributes = {}
+
     @classmethod
     def parse_custom(cls, cursor: Cursor) -> Op:
         extra = cursor.attr_dict()

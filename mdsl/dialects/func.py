@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from mdsl.ir.attributes import ArrayAttr, Attribute, DictAttr, StringAttr, SymbolRefAttr, TypeAttr
+from mdsl.ir.attributes import (
+    ArrayAttr,
+    Attribute,
+    DictAttr,
+    StringAttr,
+    SymbolRefAttr,
+    TypeAttr,
+    python_value,
+)
 from mdsl.ir.core import Block, Op, Region, Value
 from mdsl.ir.declare import (
     ARRAY,
@@ -20,7 +29,7 @@ from mdsl.ir.declare import (
     region,
     result,
 )
-from mdsl.ir.types import FunctionType, Type
+from mdsl.ir.types import DYNAMIC, FunctionType, ShapedType, Type
 
 if TYPE_CHECKING:
     from mdsl.syntax.cursor import Cursor
@@ -30,6 +39,14 @@ F = TypeVar("F", bound="FunctionLike")
 
 OUTPUT = "mdsl.output"
 """The attribute of an argument that is an out-parameter: memory that the function writes a result into."""
+
+NAME = "mdsl.name"
+"""The attribute of an argument or a result that is not called as the value in the text is."""
+
+DIMS = "mdsl.dims"
+"""The attribute of an argument that names its `?` dimensions: a string each, "" for one without a name."""
+
+_DIM_NAME = re.compile(r"[A-Za-z_][\w.-]*", re.ASCII)
 
 
 class FunctionLike(Op):
@@ -88,6 +105,28 @@ class FunctionLike(Op):
     def set_arg_attributes(self, attrs: Sequence[dict[str, Attribute]]) -> None:
         self._set_dictionaries("arg_attrs", attrs)
 
+    def dim_names(self) -> list[tuple[str, ...]]:
+        """What the dimensions of each argument are called: "" for one of known size; a `?` that `mdsl.dims`
+        does not name bears the argument's name and its position, `image.0`."""
+        found: list[tuple[str, ...]] = []
+        for i, (arg, attributes) in enumerate(zip(self.body.args, self.arg_attributes(), strict=True)):
+            shape = arg.type.shape if isinstance(arg.type, ShapedType) else ()
+            given = attributes.get(DIMS)
+            names = (
+                [str(python_value(n)) for n in given] if isinstance(given, ArrayAttr) else [""] * len(shape)
+            )
+            sizes = enumerate(zip(shape, names, strict=True))
+            own = arg.name or f"input{i}"
+            found.append(tuple("" if s != DYNAMIC else n or f"{own}.{d}" for d, (s, n) in sizes))
+        return found
+
+    def name_args(self) -> None:
+        """Gives the arguments the names that `mdsl.name` says: `%input_0` may stand for "input:0"."""
+        for arg, attributes in zip(self.body.args, self.arg_attributes(), strict=True):
+            given = attributes.get(NAME)
+            if isinstance(given, StringAttr):
+                arg.name = given.value
+
     def result_attributes(self) -> list[dict[str, Attribute]]:
         """A dictionary for every result."""
         return self._dictionaries("res_attrs", len(self.type.results))
@@ -118,6 +157,7 @@ class FunctionLike(Op):
             attrs = self.attributes.get(name)
             if isinstance(attrs, ArrayAttr) and len(attrs) != count:
                 raise self.error(f"{len(attrs)} {kind} attributes for {count} {kind}s")
+        self._verify_dims()
         inputs = tuple(a.type for a in self.body.args)
         if inputs != self.type.inputs:
             raise self.error(f"the block takes {FunctionType(inputs, ())}, function_type says {self.type}")
@@ -127,6 +167,21 @@ class FunctionLike(Op):
         results = tuple(v.type for v in end.operands)
         if results != self.type.results:
             raise end.error(f"returns ({', '.join(map(str, results))}), the function declares {self.type}")
+
+    def _verify_dims(self) -> None:
+        for arg, attributes in zip(self.body.args, self.arg_attributes(), strict=True):
+            given = attributes.get(DIMS)
+            if given is None:
+                continue
+            shape = arg.type.shape if isinstance(arg.type, ShapedType) else ()
+            names = given.values if isinstance(given, ArrayAttr) else ()
+            if not isinstance(given, ArrayAttr) or len(names) != len(shape):
+                raise self.error(f"{DIMS} of %{arg.name} must hold {len(shape)} strings, one a dimension")
+            for name, size in zip(names, shape, strict=True):
+                if not isinstance(name, StringAttr) or (name.value and not _DIM_NAME.fullmatch(name.value)):
+                    raise self.error(f"{DIMS} of %{arg.name}: {name} is not the name of a dimension")
+                if name.value and size != DYNAMIC:
+                    raise self.error(f"{DIMS} of %{arg.name}: {name} names a dimension of known size {size}")
 
     @classmethod
     def parse_custom(cls: type[F], cursor: Cursor) -> F:
@@ -160,9 +215,6 @@ class FunctionLike(Op):
 
 _OWN = ("sym_name", "function_type", "arg_attrs", "res_attrs", "sym_visibility")
 
-RESULT_NAME = "mdsl.name"
-"""The attribute of a result that is not called as the returned value is."""
-
 
 class FuncOp(FunctionLike):
     """A function. `@main`, or the only one, is what `mdsl run` runs."""
@@ -175,7 +227,7 @@ class FuncOp(FunctionLike):
         taken = {a.name for a in self.body.args}
         found: list[str] = []
         for value, attributes in zip(self.body.terminator.operands, self.result_attributes(), strict=True):
-            given = attributes.get(RESULT_NAME)
+            given = attributes.get(NAME)
             base = given.value if isinstance(given, StringAttr) else value.name or "output"
             found.append(
                 next(n for n in (base, *(f"{base}_{i}" for i in range(1, len(taken) + 2))) if n not in taken)
@@ -186,7 +238,7 @@ class FuncOp(FunctionLike):
     def keep_result_names(self, names: Sequence[str]) -> None:
         """Marks the results that `names` no longer follow from."""
         pairs = zip(names, self.result_names(), self.result_attributes(), strict=True)
-        marked = [a if name == now else {**a, RESULT_NAME: StringAttr(name)} for name, now, a in pairs]
+        marked = [a if name == now else {**a, NAME: StringAttr(name)} for name, now, a in pairs]
         self.set_result_attributes(marked)
 
 

@@ -27,11 +27,13 @@ from mdsl.ir.attributes import (
     SymbolRefAttr,
     TypeAttr,
     UnitAttr,
+    attribute,
 )
 from mdsl.ir.core import Op, Value
 from mdsl.ir.declare import (
     ANY_ATTR,
     ARRAY,
+    BOOLEAN,
     INDEX,
     INT,
     INTS,
@@ -46,7 +48,7 @@ from mdsl.ir.declare import (
     operand,
     result,
 )
-from mdsl.ir.types import DYNAMIC, MemRefType, TensorType, Type, dense_strides, i64
+from mdsl.ir.types import DYNAMIC, MemRefType, TensorType, Type, dense_strides, i32, i64
 
 if TYPE_CHECKING:
     from mdsl.syntax.cursor import Cursor
@@ -273,6 +275,66 @@ class Store(Op):
         print_access(self, printer, self.operands[:1], self.operands[1], self.operands[2:])
 
 
+class Prefetch(Op):
+    """Asks for the cache line of an element ahead of its use: a hint, which reads nothing.
+
+    Unlike a load, it may name a place outside of the memory: a loop that prefetches some steps ahead runs
+    past the end. `locality` goes from 0 (used once) to 3 (keep it in every cache).
+    """
+
+    name = "memref.prefetch"
+    memory = operand(MEMREF)
+    indices = operand(INDEX, variadic=True)
+    isWrite = attr(BOOLEAN, default=False)
+    localityHint = attr(INT)
+    isDataCache = attr(BOOLEAN, default=True)
+
+    @staticmethod
+    def of(memory: Value, indices: Sequence[Value], locality: int = 3) -> Prefetch:
+        """A prefetch for reading, into the data cache."""
+        hint = IntegerAttr(locality, i32)
+        return Prefetch(memory, indices, isWrite=False, localityHint=hint, isDataCache=True)
+
+    def verify_op(self) -> None:
+        rank = memref_type(self.operands[0]).rank
+        if len(self.operands) - 1 != rank:
+            raise self.error(f"needs {rank} indices, got {len(self.operands) - 1}")
+        if not 0 <= self.attr("localityHint") <= 3:
+            raise self.error(f"the locality must be from 0 to 3, got {self.attr('localityHint')}")
+
+    @classmethod
+    def parse_custom(cls, cursor: Cursor) -> Op:
+        memory = cursor.value()
+        indices = cursor.group("[").values()
+        cursor.expect(",")
+        write = cursor.accept("write")
+        if not write:
+            cursor.expect("read")
+        cursor.expect(",")
+        cursor.expect("locality")
+        hint = cursor.group("<").integer()
+        cursor.expect(",")
+        data = cursor.accept("data")
+        if not data:
+            cursor.expect("instr")
+        named = {"isWrite": write, "localityHint": IntegerAttr(hint, i32), "isDataCache": data}
+        attributes = {**{k: attribute(v) for k, v in named.items()}, **cursor.attr_dict()}
+        cursor.expect(":")
+        start = cursor.at
+        cursor.typed([memory], [cursor.type()], start)
+        return cls.from_parts([memory, *indices], [], attributes)
+
+    def print_custom(self, printer: Printer) -> None:
+        access = "write" if self.attr("isWrite") else "read"
+        cache = "data" if self.attr("isDataCache") else "instr"
+        printer.token(f"{printer.name(self.operands[0])}[{printer.values(self.operands[1:])}],")
+        printer.token(f"{access}, locality<{self.attr('localityHint')}>, {cache}")
+        own = ("isWrite", "localityHint", "isDataCache")
+        extra = {k: v for k, v in self.attributes.items() if k not in own}
+        printer.token(printer.attributes(extra) if extra else "")
+        printer.token(f": {self.operands[0].type}")
+
+
 class SubView(SliceLike):
     """A part of memory: `[offsets] [sizes] [strides]`."""
 
@@ -341,7 +403,7 @@ def subview_type(
 
 
 class CollapseShape(Reassociation):
-    """Merges neighbouring dimensions of densely laid out memory."""
+    """Merges neighbouring dimensions that have no gaps between them."""
 
     name = "memref.collapse_shape"
     traits = PURE
@@ -352,17 +414,17 @@ class CollapseShape(Reassociation):
 
     @staticmethod
     def of(source: Value, groups: Sequence[Sequence[int]], shape: Sequence[int]) -> CollapseShape:
-        return CollapseShape(
-            source, reassociation=reassociation(groups), results=[_dense_view(memref_type(source), shape)]
-        )
+        type = reshaped_type(memref_type(source), groups, shape)
+        assert type is not None, f"{source.type} has gaps"
+        return CollapseShape(source, reassociation=reassociation(groups), results=[type])
 
     def verify_op(self) -> None:
         self.verify_groups(memref_type(self.result).shape, memref_type(self.operands[0]).shape)
-        _verify_dense(self)
+        _verify_reshape(self)
 
 
 class ExpandShape(Reassociation):
-    """Splits dimensions of densely laid out memory."""
+    """Splits dimensions into neighbouring ones."""
 
     name = "memref.expand_shape"
     traits = PURE
@@ -375,7 +437,8 @@ class ExpandShape(Reassociation):
 
     @staticmethod
     def of(source: Value, groups: Sequence[Sequence[int]], shape: Sequence[int]) -> ExpandShape:
-        type = _dense_view(memref_type(source), shape)
+        type = reshaped_type(memref_type(source), groups, shape)
+        assert type is not None, f"{source.type} has gaps"
         numbers = DenseArrayAttr(i64, tuple(shape))
         return ExpandShape(
             source, [], reassociation=reassociation(groups), static_output_shape=numbers, results=[type]
@@ -384,20 +447,51 @@ class ExpandShape(Reassociation):
     def verify_op(self) -> None:
         verify_dynamic(self, "sizes", self.output_shape, self.attr("static_output_shape"))
         self.verify_groups(memref_type(self.operands[0]).shape, memref_type(self.result).shape)
-        _verify_dense(self)
+        _verify_reshape(self)
 
 
-def _dense_view(source: MemRefType, shape: Sequence[int]) -> MemRefType:
-    assert source.is_dense, f"{source} has gaps"
-    strides = None if source.offset == 0 else dense_strides(tuple(shape))
-    return MemRefType(tuple(shape), source.element, strides, source.offset)
+def reshaped_type(
+    source: MemRefType, groups: Sequence[Sequence[int]], shape: Sequence[int]
+) -> MemRefType | None:
+    """Type of `source` seen in `shape`, of which `groups` are a reassociation; None where gaps forbid it.
+
+    Splitting a dimension is always possible; merging needs each dimension to step over the ones behind it.
+    """
+    if source.layout == dense_strides(source.shape) or (source.is_dense and not groups):
+        strides = None if source.offset == 0 else dense_strides(tuple(shape))
+        return MemRefType(tuple(shape), source.element, strides, source.offset)
+    if not groups or DYNAMIC in source.layout:
+        return None
+    if len(shape) > source.rank:
+        steps = _split_strides(source, groups, shape)
+    else:
+        merged = [_merged_stride(source, group) for group in groups]
+        steps = [step for step in merged if step is not None]
+        if len(steps) < len(groups):
+            return None
+    return MemRefType(tuple(shape), source.element, tuple(steps), source.offset)
 
 
-def _verify_dense(op: Op) -> None:
+def _split_strides(source: MemRefType, groups: Sequence[Sequence[int]], shape: Sequence[int]) -> list[int]:
+    steps: list[int] = []
+    for stride, group in zip(source.layout, groups, strict=True):
+        inner = dense_strides(tuple(shape[d] for d in group))
+        steps += [stride * step for step in inner]
+    return steps
+
+
+def _merged_stride(source: MemRefType, group: Sequence[int]) -> int | None:
+    """Elements from one index to the next of the dimensions of `group` as one."""
+    real = [d for d in group if source.shape[d] != 1] or [group[0]]
+    steps = [source.layout[inner] * source.shape[inner] for inner in real[1:]]
+    return source.layout[real[-1]] if [source.layout[d] for d in real[:-1]] == steps else None
+
+
+def _verify_reshape(op: Reassociation) -> None:
     source = memref_type(op.operands[0])
-    if not source.is_dense:
-        raise op.error(f"{source} is not laid out densely")
-    wanted = _dense_view(source, memref_type(op.result).shape)
+    wanted = reshaped_type(source, op.groups, memref_type(op.result).shape)
+    if wanted is None:
+        raise op.error(f"{source} has gaps")
     if wanted != op.result.type:
         raise op.error(f"makes a {wanted}, not a {op.result.type}")
 

@@ -3,7 +3,8 @@
 All ops have the uniform form, `%y = nn.softmax %x {axis = 1} : (tensor<3x17xf32>) -> tensor<3x17xf32>`, and
 none has effects. Each infers its result type; a written one that differs is an error. Floats are f32, f64,
 f16 and bf16; results are those of exact arithmetic rounded once, up to the rounding inside sums.
-The declarations lie by theme in nn_elementwise.py, nn_layers.py and nn_data.py.
+The declarations lie by theme in nn_elementwise.py, nn_functions.py, nn_layers.py, nn_data.py, nn_order.py
+and nn_dynamic.py.
 """
 
 from mdsl.dialects.nn_data import (
@@ -17,6 +18,15 @@ from mdsl.dialects.nn_data import (
     Reshape,
     Slice,
     Transpose,
+)
+from mdsl.dialects.nn_dynamic import (
+    DynamicBroadcast,
+    DynamicPad,
+    DynamicReshape,
+    DynamicSlice,
+    DynamicTile,
+    Range,
+    Shape,
 )
 from mdsl.dialects.nn_elementwise import (
     Abs,
@@ -42,6 +52,31 @@ from mdsl.dialects.nn_elementwise import (
     Sub,
     Tanh,
 )
+from mdsl.dialects.nn_functions import (
+    Acos,
+    Acosh,
+    And,
+    Asin,
+    Asinh,
+    Atan,
+    Atanh,
+    Ceil,
+    Cos,
+    Cosh,
+    Expm1,
+    Floor,
+    Log1p,
+    Mod,
+    Or,
+    Round,
+    ShiftLeft,
+    ShiftRight,
+    Sign,
+    Sin,
+    Sinh,
+    Tan,
+    Xor,
+)
 from mdsl.dialects.nn_layers import (
     AvgPool2d,
     BatchNorm,
@@ -54,10 +89,15 @@ from mdsl.dialects.nn_layers import (
     MaxPool2d,
     Softmax,
 )
+from mdsl.dialects.nn_order import ArgSort, Scatter
 
 __all__ = [
-    "Abs", "Add", "ArgMax", "AvgPool2d", "BatchNorm", "Broadcast", "Cast", "Clip", "Compare", "Concat",
-    "Conv2d", "Div", "Erf", "Exp", "Flatten", "Gather", "Gelu", "GlobalAvgPool", "LayerNorm", "LeakyRelu",
-    "Linear", "Log", "LogSoftmax", "Matmul", "MaxPool2d", "Maximum", "Minimum", "Mul", "Neg", "Pad", "Pow",
-    "Reduce", "Relu", "Reshape", "Select", "Sigmoid", "Slice", "Softmax", "Sqrt", "Sub", "Tanh", "Transpose",
+    "Abs", "Acos", "Acosh", "Add", "And", "ArgMax", "ArgSort", "Asin", "Asinh", "Atan", "Atanh", "AvgPool2d",
+    "BatchNorm", "Broadcast", "Cast", "Ceil", "Clip", "Compare", "Concat", "Conv2d", "Cos", "Cosh", "Div",
+    "DynamicBroadcast", "DynamicPad", "DynamicReshape", "DynamicSlice", "DynamicTile", "Erf", "Exp", "Expm1",
+    "Flatten", "Floor", "Gather", "Gelu", "GlobalAvgPool", "LayerNorm", "LeakyRelu", "Linear", "Log",
+    "Log1p", "LogSoftmax", "Matmul", "MaxPool2d", "Maximum", "Minimum", "Mod", "Mul", "Neg", "Or", "Pad",
+    "Pow", "Range", "Reduce", "Relu", "Reshape", "Round", "Scatter", "Select", "Shape", "ShiftLeft",
+    "ShiftRight", "Sigmoid", "Sign", "Sin", "Sinh", "Slice", "Softmax", "Sqrt", "Sub", "Tan", "Tanh",
+    "Transpose", "Xor",
 ]  # fmt: skip

@@ -32,14 +32,15 @@ def reduced_shape(shape: Sequence[int], axes: Sequence[int], keepdims: bool) -> 
 
 
 class Reduce(NnOp):
-    """The sum, mean, largest or smallest element along `axes` (all, if absent), which stay as 1 with keepdims.
+    """The sum, mean, product, largest or smallest element along `axes` (all, if absent); they stay as 1 with
+    keepdims.
 
-    Integer sums wrap; a mean wants floats; max and min give NaN where there is one.
+    Integer sums and products wrap; a mean wants floats; max and min give NaN where there is one.
     """
 
     name = "nn.reduce"
     x = operand(NUMBER_TENSOR)
-    kind = attr(one_of("sum", "mean", "max", "min"))
+    kind = attr(one_of("sum", "mean", "prod", "max", "min"))
     axes = attr(INTS, optional=True)
     keepdims = attr(BOOLEAN, default=True)
     y = result(NUMBER_TENSOR)
@@ -190,9 +191,8 @@ class Slice(NnOp):
     steps = attr(INTS, optional=True)
     y = result(TENSOR)
 
-    def ranges(self) -> list[range | None]:
-        """The positions taken in each dimension; None where all are taken, whatever the size."""
-        shape = tensor(self.operands[0]).shape
+    def ranges(self, shape: Sequence[int]) -> list[range | None]:
+        """The positions taken in each dimension of `shape`; None where all are, and in a `?` dimension."""
         starts, ends = self.attr("starts"), self.attr("ends")
         axes, steps = self.attr("axes"), self.attr("steps")
         axes = list(range(len(starts))) if axes is None else axes
@@ -203,16 +203,13 @@ class Slice(NnOp):
             raise self.error("a step must not be 0")
         taken: list[range | None] = [None] * len(shape)
         for axis, start, end, step in zip(axes_in(self, axes, len(shape)), starts, ends, steps, strict=True):
-            if shape[axis] == DYNAMIC:
-                raise self.error(
-                    f"cannot slice dimension {axis} of unknown size ({tensor(self.operands[0])})"
-                )
-            taken[axis] = range(*slice(start, end, step).indices(shape[axis]))
+            if shape[axis] != DYNAMIC:
+                taken[axis] = range(*slice(start, end, step).indices(shape[axis]))
         return taken
 
     def infer(self) -> Sequence[Type]:
         x = tensor(self.operands[0])
-        shape = tuple(s if r is None else len(r) for s, r in zip(x.shape, self.ranges(), strict=True))
+        shape = tuple(s if r is None else len(r) for s, r in zip(x.shape, self.ranges(x.shape), strict=True))
         return [TensorType(shape, x.element)]
 
 

@@ -205,7 +205,7 @@ class DenseResourceAttr(Attribute):
     data: Resource | None = field(default=None, compare=False, repr=False)
 
     def __str__(self) -> str:
-        return f"dense_resource<{self.name}> : {self.type}"
+        return f"dense_resource<{name_of_key(self.name)}> : {self.type}"
 
     @property
     def array(self) -> np.ndarray:
@@ -224,14 +224,21 @@ class Resource:
 
 @dataclass(frozen=True)
 class Location(Attribute):
-    """`loc("file":line:column)`, lines and columns from 1."""
+    """`loc("file":line:column)`, lines and columns from 1; `loc("name")` for what has a name and no line."""
 
     file: str
-    line: int
-    column: int
+    line: int = 0
+    column: int = 0
 
     def __str__(self) -> str:
-        return f"loc({quote(self.file)}:{self.line}:{self.column})"
+        return (
+            f"loc({quote(self.file)}:{self.line}:{self.column})" if self.line else f"loc({quote(self.file)})"
+        )
+
+    @property
+    def place(self) -> str:
+        """`file:line:column`, or the name: how a message begins."""
+        return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
 
 
 def format_float(value: float, type: Type) -> str:

@@ -12,6 +12,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from mdsl.ir.attributes import Attribute, AttributeLike, DenseArrayAttr, Location, attribute
+from mdsl.ir.errors import VerifyError
 from mdsl.ir.types import Type, i32
 
 if TYPE_CHECKING:
@@ -371,14 +372,6 @@ class Op:
         from mdsl.syntax.printer import print_op
 
         return print_op(self)
-
-
-class VerifyError(Exception):
-    """The IR breaks a rule; `op` is where."""
-
-    def __init__(self, message: str, op: Op) -> None:
-        super().__init__(f"'{op.name}': {message}")
-        self.op = op
 
 
 class Builder:

@@ -10,12 +10,28 @@ from mdsl.dialects.arith import Constant
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.nn_base import NnOp
 from mdsl.dialects.nn_base import tensor as type_of
+from mdsl.dialects.nn_dynamic import Dynamic
 from mdsl.ir.core import Block, Value
-from mdsl.passes import lower_nn_data, lower_nn_elementwise, lower_nn_layers, lower_nn_windows
+from mdsl.passes import (
+    lower_nn_data,
+    lower_nn_elementwise,
+    lower_nn_functions,
+    lower_nn_layers,
+    lower_nn_order,
+    lower_nn_windows,
+)
 from mdsl.passes.base import Pass
 from mdsl.passes.lower_nn_build import RULES, Emitter
+from mdsl.passes.lower_nn_empty import has_no_elements, lower_empty
 
-THEMES = (lower_nn_data, lower_nn_elementwise, lower_nn_layers, lower_nn_windows)
+THEMES = (
+    lower_nn_data,
+    lower_nn_elementwise,
+    lower_nn_functions,
+    lower_nn_layers,
+    lower_nn_order,
+    lower_nn_windows,
+)
 """The modules with the rules, which enter `RULES` when they are imported."""
 
 
@@ -39,8 +55,8 @@ class LowerNn(Pass):
 
     A result keeps its name; what lies between is named after it. Convolutions and matrix products are one
     contraction into a zero accumulator, with bias and rounding in an elementwise nest behind it. 16-bit
-    floats are summed in f32. Broadcasting becomes a map that omits dimensions. Shapes must be static and
-    without dimensions of 0.
+    floats are summed in f32. Broadcasting becomes a map that omits dimensions. Shapes must be static. What
+    has a dimension of 0 becomes a tensor.empty.
     """
 
     name: ClassVar[str] = "lower-nn"
@@ -55,14 +71,15 @@ class LowerNn(Pass):
 
 
 def _lower(op: NnOp, constants: dict[tuple[Block, str], Value]) -> None:
+    if isinstance(op, Dynamic):
+        raise op.error("the shape of its result is computed; --bind makes it a number")
     for value in (*op.operands, op.result):
         type = type_of(value)
         if not type.is_static:
-            raise op.error(f"{type} has a dimension of unknown size; bind it before lowering")
-        if 0 in type.shape:
-            raise op.error(f"{type} has no elements; tensors of size 0 are not lowered")
-    operands = op.operands
-    op.replace_by(RULES[op.name](Emitter(op, constants), op))
+            raise op.error(f"{type} has a dimension of unknown size; --bind gives it one")
+    operands, emitter = op.operands, Emitter(op, constants)
+    lowered = lower_empty(emitter, op) if has_no_elements(op) else None
+    op.replace_by(RULES[op.name](emitter, op) if lowered is None else lowered)
     for value in dict.fromkeys(operands):
         if isinstance(value.owner, Constant) and not value.users:
             value.owner.erase()

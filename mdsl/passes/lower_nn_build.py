@@ -107,12 +107,13 @@ class Emitter:
             self.constants[key] = self.builder.value(op, known.get(value, name))
         return self.constants[key]
 
-    def empty(self, shape: Sequence[int], element: Type, suffix: str = "init") -> Value:
+    def empty(self, shape: Sequence[int], element: Type, suffix: str | None = "init") -> Value:
         return self.value(tensor.Empty([], results=[TensorType(tuple(shape), element)]), suffix)
 
-    def fill(self, value: float, shape: Sequence[int], element: Type, suffix: str = "zero") -> Value:
-        start = self.constant(value, element, suffix)
-        return self.value(linalg.Fill.make([start], [self.empty(shape, element, f"{suffix}_init")]), suffix)
+    def fill(self, value: float, shape: Sequence[int], element: Type, suffix: str | None = "zero") -> Value:
+        start = self.constant(value, element, suffix or "value")
+        init = self.empty(shape, element, f"{suffix}_init" if suffix else "init")
+        return self.value(linalg.Fill.make([start], [init]), suffix)
 
     # Loop nests -------------------------------------------------------------------------------------------
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from mdsl.dialects import arith, linalg, nn, tensor
 from mdsl.dialects.nn_base import NnOp, axis_in
 from mdsl.dialects.nn_base import tensor as type_of
 from mdsl.ir.affine import AffineExpr, AffineMap, Dim
-from mdsl.ir.attributes import DenseArrayAttr
+from mdsl.ir.attributes import DenseArrayAttr, DenseAttr
 from mdsl.ir.core import Value
 from mdsl.ir.types import i64, index
-from mdsl.passes.lower_nn_build import Emitter, Scalars, lowers
+from mdsl.passes.fold import constant_data
+from mdsl.passes.lower_nn_build import Emitter, Scalars, lowers, squeezed
 
 
 @lowers("nn.reshape")
@@ -30,36 +33,31 @@ def transpose(e: Emitter, op: nn.Transpose) -> Value:
 
 @lowers("nn.concat")
 def concat(e: Emitter, op: nn.Concat) -> Value:
-    """Each operand is inserted behind the ones before it."""
-    result = type_of(op.result)
-    axis = axis_in(op, op.attr("axis"), result.rank)
+    axis = axis_in(op, op.attr("axis"), type_of(op.result).rank)
     if len(op.operands) == 1:
         return op.operands[0]
-    joined = e.empty(result.shape, result.element)
-    offset = 0
-    for number, part in enumerate(op.operands, 1):
-        shape = type_of(part).shape
-        offsets = [offset if d == axis else 0 for d in range(result.rank)]
-        last = number == len(op.operands)
-        joined = e.value(
-            tensor.InsertSlice.of(part, joined, offsets, shape), None if last else f"part{number}"
-        )
-        offset += shape[axis]
-    return joined
+    return e.value(tensor.Concat(op.operands, dim=axis), None)
+
+
+@lowers("nn.shape")
+def shape_(e: Emitter, op: nn.Shape) -> Value:
+    """A constant: the sizes are those of the operand's type."""
+    sizes = np.array(type_of(op.operands[0]).shape, np.int64)
+    return e.value(arith.Constant(value=DenseAttr(sizes, type_of(op.result)), results=[op.result.type]), None)
 
 
 @lowers("nn.slice")
 def slice_(e: Emitter, op: nn.Slice) -> Value:
     """A slice with positive strides, then a nest that reads the dimensions with negative steps backwards."""
     x, result = op.operands[0], type_of(op.result)
-    taken = [range(s) if r is None else r for s, r in zip(type_of(x).shape, op.ranges(), strict=True)]
+    shape = type_of(x).shape
+    taken = [range(s) if r is None else r for s, r in zip(shape, op.ranges(shape), strict=True)]
     backwards = [r.step < 0 and len(r) > 1 for r in taken]
-    if any(backwards) or x.type != op.result.type:
+    if shape != result.shape:
         offsets = [min(r) for r in taken]
         strides = [abs(r.step) for r in taken]
-        part = tensor.ExtractSlice.of(x, offsets, [len(r) for r in taken], strides)
-        if part.result.type != x.type:
-            x = e.value(part, "forwards" if any(backwards) else None)
+        part = tensor.ExtractSlice.of(x, offsets, result.shape, strides)
+        x = e.value(part, "forwards" if any(backwards) else None)
     if not any(backwards):
         return x
     reading: list[AffineExpr] = [
@@ -90,6 +88,11 @@ def gather(e: Emitter, op: nn.Gather) -> Value:
     result, source, places = type_of(op.result), type_of(x), type_of(indices)
     axis = axis_in(op, op.attr("axis"), source.rank)
     size = source.shape[axis]
+    known = constant_data(indices)
+    if known is not None:
+        part = _evenly_spaced(known, size)
+        if part is not None:
+            return _part_along(e, op, axis, part)
 
     def body(s: Scalars, position: Value) -> Value:
         at = clamped(s, position, size)
@@ -99,6 +102,30 @@ def gather(e: Emitter, op: nn.Gather) -> Value:
 
     dims = range(axis, axis + places.rank)
     return e.map([(indices, dims)], result.shape, result.element, body)
+
+
+def _evenly_spaced(positions: np.ndarray, size: int) -> range | None:
+    """Positions in 0 .. size - 1 that rise by equal steps, as a range; None if they do not."""
+    places = [int(p) + size * (p < 0) for p in positions.reshape(-1)[: size + 1]]
+    if positions.ndim > 1 or not 0 < positions.size <= size or not all(0 <= p < size for p in places):
+        return None
+    step = places[1] - places[0] if len(places) > 1 else 1
+    wanted = range(places[0], places[-1] + 1, step) if step > 0 else range(0)
+    return wanted if list(wanted) == places else None
+
+
+def _part_along(e: Emitter, op: nn.Gather, axis: int, part: range) -> Value:
+    """A gather from known places is a slice; one place without a dimension of its own drops the axis."""
+    x, shape = op.operands[0], type_of(op.result).shape
+    source = type_of(x).shape
+    offsets = [part.start if d == axis else 0 for d in range(len(source))]
+    sizes = [len(part) if d == axis else n for d, n in enumerate(source)]
+    strides = [part.step if d == axis else 1 for d in range(len(source))]
+    cut = tensor.ExtractSlice.of(x, offsets, sizes, strides)
+    if len(shape) == len(source):
+        return e.value(cut, None)
+    whole = e.value(cut, "part")
+    return e.value(squeezed(whole, [d for d in range(len(source)) if d != axis]), None)
 
 
 def clamped(s: Scalars, position: Value, size: int) -> Value:

@@ -16,7 +16,7 @@ Formula = Callable[..., Value]
 """`f(op, scalars, *elements)`, the result's element."""
 
 
-def _elementwise(formula: Formula, widened: bool) -> Callable[[Emitter, Op], Value]:
+def elementwise(formula: Formula, widened: bool) -> Callable[[Emitter, Op], Value]:
     """The rule of an op that is `formula` of its operands' elements, computed in a wide type if `widened`."""
 
     def rule(e: Emitter, op: Op) -> Value:
@@ -129,8 +129,8 @@ ROUNDED: dict[str, Formula] = {
 }
 """Several roundings: 16-bit floats are computed in f32."""
 
-RULES.update({name: _elementwise(f, widened=False) for name, f in EXACT.items()})
-RULES.update({name: _elementwise(f, widened=True) for name, f in ROUNDED.items()})
+RULES.update({name: elementwise(f, widened=False) for name, f in EXACT.items()})
+RULES.update({name: elementwise(f, widened=True) for name, f in ROUNDED.items()})
 
 
 # Conversion -----------------------------------------------------------------------------------------------

@@ -212,6 +212,9 @@ def reduce(e: Emitter, op: nn.Reduce) -> Value:
         start = lowest(result.element) if kind == "max" else highest(result.element)
         body = _larger if kind == "max" else _smaller
         found = e.reduce(op.x, op.dimensions, start, result.element, body, suffix)
+    elif kind == "prod":
+        total = e.reduce(op.x, op.dimensions, 1, wide(result.element), _times, suffix)
+        found = finish(e, total, result.element, None, 0)
     else:
         found = _sum_or_mean(e, op.x, op.dimensions, kind == "mean", suffix)
     return e.reshape(found, result.shape)
@@ -223,6 +226,10 @@ def _larger(s: Scalars, value: Value, best: Value) -> Value:
 
 def _smaller(s: Scalars, value: Value, best: Value) -> Value:
     return s.minimum(best, value)
+
+
+def _times(s: Scalars, value: Value, so_far: Value) -> Value:
+    return s.multiply(so_far, s.widen(value))
 
 
 def _sum_or_mean(e: Emitter, x: Value, dims: Sequence[int], mean: bool, suffix: str | None) -> Value:

@@ -75,7 +75,7 @@ def conv2d(e: Emitter, op: nn.Conv2d) -> Value:
     elif groups == channels == type_of(op.weight).shape[0]:
         total = _depthwise(e, op, image, suffix)
     else:
-        total = _grouped(e, op, image, suffix)
+        return _grouped(e, op, image)
     return finish(e, total, result.element, op.bias, 3 if op.channels_last else 1)
 
 
@@ -115,8 +115,8 @@ def _depthwise(e: Emitter, op: nn.Conv2d, image: Value, suffix: str | None) -> V
     return _contract(e, op, letters, image, weight, type_of(op.result).shape, suffix)
 
 
-def _grouped(e: Emitter, op: nn.Conv2d, image: Value, suffix: str | None) -> Value:
-    """The channels of image, weight and result split into (group, channel in the group)."""
+def _grouped(e: Emitter, op: nn.Conv2d, image: Value) -> Value:
+    """The channels of image, weight, bias and result split into (group, channel in the group)."""
     groups, result = op.attr("groups"), type_of(op.result)
     axis = 3 if op.channels_last else 1
 
@@ -130,8 +130,19 @@ def _grouped(e: Emitter, op: nn.Conv2d, image: Value, suffix: str | None) -> Val
         if op.channels_last
         else ("ngfhwcij", "ngchw", "gfcij", "ngfhw")
     )
-    total = _contract(e, op, letters, image, weight, split(result.shape, axis), "groups")
-    return e.reshape(total, result.shape, suffix)
+    shape = split(result.shape, axis)
+    total = _contract(e, op, letters, image, weight, shape, "groups")
+    if op.bias is None and type_of(total).element == result.element:
+        return e.reshape(total, result.shape)
+
+    def body(s: Scalars, x: Value, *bias: Value) -> Value:
+        return s.narrow(s.add(x, s.widen(bias[0]), "biased") if bias else x, result.element)
+
+    reads: list[Read] = [(total, range(5))]
+    if op.bias is not None:
+        bias = e.reshape(op.bias, (groups, shape[axis + 1]), "biases")
+        reads.append((bias, [axis, axis + 1]))
+    return e.reshape(e.map(reads, shape, result.element, body, "biased"), result.shape)
 
 
 # Pooling --------------------------------------------------------------------------------------------------

@@ -30,6 +30,7 @@ UNARY = {
     "math.erf": erf,
     "math.sin": np.sin,
     "math.cos": np.cos,
+    "math.atan": np.arctan,
     "math.absf": np.abs,
     "math.floor": np.floor,
     "math.ceil": np.ceil,

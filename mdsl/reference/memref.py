@@ -54,6 +54,11 @@ def _initial(definition: Global) -> np.ndarray:
     return view
 
 
+@semantics("memref.prefetch")
+def prefetch(op: Op, memory: np.ndarray, *indices: Any) -> None:
+    """Nothing: a hint to the hardware."""
+
+
 @semantics("memref.load")
 def load(op: Op, memory: np.ndarray, *indices: Any) -> Any:
     check_indices(op, memory.shape, indices)

@@ -1,6 +1,6 @@
 """Meaning of the nn dialect: elementwise ops, reductions, shapes and data movement.
 
-Floats are computed in float64 and rounded once to the result's type. Layers: nn_layers.py.
+Floats are computed in float64 and rounded once to the result's type. Layers: nn_layers.py, computed shapes: nn_dynamic.py.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from mdsl.reference.nn_numbers import narrow, wide
 from mdsl.reference.numbers import erf, is_float_dtype
 from mdsl.reference.registry import SEMANTICS, semantics
 
-import_module("mdsl.reference.nn_layers")  # registers its ops
+for theme in ("nn_layers", "nn_order", "nn_dynamic"):
+    import_module(f"mdsl.reference.{theme}")  # registers its ops
 
 Array = np.ndarray
 
@@ -53,6 +54,23 @@ UNARY: dict[str, Callable[[Op, Array], Array]] = {
     "nn.sqrt": lambda op, x: np.sqrt(x),
     "nn.neg": lambda op, x: -x,
     "nn.abs": lambda op, x: np.abs(x),
+    "nn.sin": lambda op, x: np.sin(x),
+    "nn.cos": lambda op, x: np.cos(x),
+    "nn.tan": lambda op, x: np.tan(x),
+    "nn.asin": lambda op, x: np.arcsin(x),
+    "nn.acos": lambda op, x: np.arccos(x),
+    "nn.atan": lambda op, x: np.arctan(x),
+    "nn.sinh": lambda op, x: np.sinh(x),
+    "nn.cosh": lambda op, x: np.cosh(x),
+    "nn.asinh": lambda op, x: np.arcsinh(x),
+    "nn.acosh": lambda op, x: np.arccosh(x),
+    "nn.atanh": lambda op, x: np.arctanh(x),
+    "nn.expm1": lambda op, x: np.expm1(x),
+    "nn.log1p": lambda op, x: np.log1p(x),
+    "nn.floor": lambda op, x: np.floor(x),
+    "nn.ceil": lambda op, x: np.ceil(x),
+    "nn.round": lambda op, x: np.rint(x),
+    "nn.sign": lambda op, x: np.sign(x),
 }
 
 
@@ -86,6 +104,48 @@ BINARY: dict[str, Callable[[Array, Array], Array]] = {
     "nn.minimum": np.minimum,
 }
 SEMANTICS.update({name: _on_wide(lambda op, a, b, f=f: f(a, b)) for name, f in BINARY.items()})
+
+
+@semantics("nn.mod")
+def mod(op: Op, a: Array, b: Array) -> Array:
+    remainder = np.fmod if op.attr("fmod") else np.mod
+    return narrow(op, np.asarray(remainder(wide(a), wide(b))))
+
+
+@semantics("nn.and")
+def and_(op: Op, a: Array, b: Array) -> Array:
+    return np.asarray(a & b)
+
+
+@semantics("nn.or")
+def or_(op: Op, a: Array, b: Array) -> Array:
+    return np.asarray(a | b)
+
+
+@semantics("nn.xor")
+def xor(op: Op, a: Array, b: Array) -> Array:
+    return np.asarray(a ^ b)
+
+
+def _shift(op: Op, function: np.ufunc, a: Array, b: Array, beyond: Array | int) -> Array:
+    """`function`, and `beyond` where b, as an unsigned number, is not below the width."""
+    width = a.dtype.itemsize * 8
+    within = (b >= 0) & (b < width)
+    return np.asarray(np.where(within, function(a, np.where(within, b, 0)), beyond)).astype(a.dtype)
+
+
+@semantics("nn.shift_left")
+def shift_left(op: Op, a: Array, b: Array) -> Array:
+    return _shift(op, np.left_shift, a, b, 0)
+
+
+@semantics("nn.shift_right")
+def shift_right(op: Op, a: Array, b: Array) -> Array:
+    if not op.attr("logical"):
+        return _shift(op, np.right_shift, a, b, np.where(a < 0, -1, 0))
+    bits = np.dtype(f"u{a.dtype.itemsize}")
+    return _shift(op, np.right_shift, a.view(bits), b.astype(bits), 0).view(a.dtype)
+
 
 COMPARE: dict[str, Callable[[Array, Array], Array]] = {
     "eq": np.equal,
@@ -129,14 +189,20 @@ def _saturated(x: Array, target: np.dtype) -> Array:
 
 # Reductions -----------------------------------------------------------------------------------------------
 
-REDUCE: dict[str, Callable[..., Array]] = {"sum": np.sum, "mean": np.mean, "max": np.max, "min": np.min}
+REDUCE: dict[str, Callable[..., Array]] = {
+    "sum": np.sum,
+    "mean": np.mean,
+    "prod": np.prod,
+    "max": np.max,
+    "min": np.min,
+}
 
 
 @semantics("nn.reduce")
 def reduce(op: nn.Reduce, x: Array) -> Array:
     axes, keepdims = tuple(op.dimensions), op.attr("keepdims")
     extra: dict[str, Any] = {}
-    if op.attr("kind") == "sum" and not is_float_dtype(x.dtype):
+    if op.attr("kind") in ("sum", "prod") and not is_float_dtype(x.dtype):
         extra["dtype"] = x.dtype  # NumPy would widen
     return narrow(op, REDUCE[op.attr("kind")](wide(x), axis=axes, keepdims=keepdims, **extra))
 
@@ -156,7 +222,7 @@ def _type(op: Op) -> TensorType:
 
 @semantics("nn.reshape")
 def reshape(op: Op, x: Array) -> Array:
-    return x.reshape(_type(op).shape)
+    return x.reshape([-1 if s == DYNAMIC else s for s in _type(op).shape])
 
 
 @semantics("nn.flatten")
@@ -177,7 +243,7 @@ def concat(op: Op, *inputs: Array) -> Array:
 
 @semantics("nn.slice")
 def slice_(op: nn.Slice, x: Array) -> Array:
-    for axis, taken in enumerate(op.ranges()):
+    for axis, taken in enumerate(op.ranges(x.shape)):
         if taken is not None:
             x = np.take(x, list(taken), axis)
     return x

@@ -309,7 +309,7 @@ class AttributeReader:
         return DenseArrayAttr(type, tuple(n for n in numbers if not isinstance(n, list)))
 
     def location(self, node: Node) -> Location | None:
-        """`loc("file":1:2)`; None for `loc(unknown)`."""
+        """`loc("file":1:2)`, `loc("name")`; None for `loc(unknown)`."""
         assert isinstance(node, Tree)
         return self.location_of(list(node.children))
 
@@ -317,6 +317,8 @@ class AttributeReader:
         tokens = [p for p in parts if isinstance(p, Token) and p.type != "COLON"]
         if len(tokens) == 3:
             return Location(self.text(tokens[0]), self.natural(tokens[1]), self.natural(tokens[2]))
+        if len(tokens) == 1 and tokens[0].type == "STRING":
+            return Location(self.text(tokens[0]))
         if len(tokens) == 1 and tokens[0].type == "ATTR_ALIAS":
             found = self.aliases.get(str(tokens[0]))
             return found if isinstance(found, Location) else None

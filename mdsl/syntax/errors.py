@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 
 class MdslError(Exception):
@@ -41,5 +40,7 @@ class SyntaxError_(MdslError):
 
 def nearest(word: str, known: list[str]) -> str:
     """`; did you mean 'x'?` for a word that is close to a known one, else nothing."""
+    from difflib import get_close_matches
+
     close = get_close_matches(word, known, 1, 0.6)
     return f"; did you mean '{close[0]}'?" if close else ""

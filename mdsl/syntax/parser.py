@@ -14,6 +14,7 @@ from pathlib import Path
 from lark import Token, Tree
 
 from mdsl.dialects.builtin import ModuleOp
+from mdsl.dialects.func import FunctionLike
 from mdsl.ir.attributes import Attribute, Location, UnitAttr
 from mdsl.ir.core import Block, Op, Region, Value, VerifyError
 from mdsl.ir.registry import operations
@@ -42,6 +43,9 @@ def parse(text: str, name: str = "<text>", folder: Path | None = None) -> Module
         try:
             module = parser.file(parse_tree(source))
             verify(module)
+            for op in module.body.ops:
+                if isinstance(op, FunctionLike):
+                    op.name_args()
         except VerifyError as error:
             raise parser.at_location(error) from None
         except RecursionError:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mdsl.ir.attributes import DenseResourceAttr, Resource
+from mdsl.ir.attributes import DenseResourceAttr, Resource, name_of_key
 from mdsl.ir.core import Op
 from mdsl.ir.types import FLOATS, INTEGERS, SCALARS, ShapedType, dtype_of, i1, index, type_of_dtype
 from mdsl.syntax.errors import MdslError, Source, SyntaxError_, nearest
@@ -111,6 +111,9 @@ def print_section(resources: dict[str, Resource]) -> str:
     """The `{-# dialect_resources #-}` section that holds `resources`; empty for none."""
     if not resources:
         return ""
-    lines = [f'      {n}: "0x{(_ALIGNMENT + r.array.tobytes()).hex().upper()}"' for n, r in resources.items()]
+    lines = [
+        f'      {name_of_key(n)}: "0x{(_ALIGNMENT + r.array.tobytes()).hex().upper()}"'
+        for n, r in resources.items()
+    ]
     body = ",\n".join(lines)
     return f"\n{{-#\n  dialect_resources: {{\n    builtin: {{\n{body}\n    }}\n  }}\n#-}}\n"

@@ -122,6 +122,7 @@ ELEMENTARY = {
     "math.erf": (_lanewise(math.erf), 1.5),
     "math.sin": (np.sin, 1.7),
     "math.cos": (np.cos, 1.7),
+    "math.atan": (np.arctan, 1.7),
 }
 """The reference and the largest error allowed, in units in the last place (measured over all f32)."""
 

@@ -294,6 +294,63 @@ def test_gather() -> None:
     assert compute(nn.Gather, x, np.array(1)).tolist() == [4, 5, 6, 7]
 
 
+# Order, places, bits --------------------------------------------------------------------------------------
+
+
+def test_argsort() -> None:
+    x = np.array([[3, 1, np.nan, 1], [0, -0.0, np.inf, -np.inf]], np.float32)
+    assert compute(nn.ArgSort, x).tolist() == [[1, 3, 0, 2], [3, 0, 1, 2]]
+    assert compute(nn.ArgSort, x, descending=True, count=2).tolist() == [[2, 0], [2, 0]]
+    assert compute(nn.ArgSort, x, axis=0, count=1).tolist() == [[1, 1, 1, 1]]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.data())
+def test_scatter(data: st.DataObject) -> None:
+    axis, kind = data.draw(st.integers(0, 1)), data.draw(st.sampled_from(["set", "add", "mul", "max", "min"]))
+    x, shape = np.arange(12).reshape(3, 4), [3, 4]
+    shape[axis] = 5
+    updates = RANDOM.integers(-9, 9, shape)
+    places = RANDOM.integers(-5, 6, shape)
+    wanted, size = x.copy(), x.shape[axis]
+    combine = {"add": np.add, "mul": np.multiply, "max": np.maximum, "min": np.minimum}
+    for at in product(range(shape[0]), range(shape[1])):
+        place = places[at] + size * (places[at] < 0)
+        if 0 <= place < size:
+            to = (place, at[1]) if axis == 0 else (at[0], place)
+            wanted[to] = updates[at] if kind == "set" else combine[kind](wanted[to], updates[at])
+    assert compute(nn.Scatter, x, places, updates, axis=axis, kind=kind).tolist() == wanted.tolist()
+
+
+def test_remainders() -> None:
+    a, b = np.array([7, -7, 7, -7, 5], np.int8), np.array([3, 3, -3, -3, 0], np.int8)
+    with np.errstate(all="ignore"):
+        assert compute(nn.Mod, a, b).tolist() == [1, 2, -2, -1, 0]
+        assert compute(nn.Mod, a, b, fmod=True).tolist() == [1, -1, 1, -1, 0]
+        found = compute(nn.Mod, np.array([5.5, -5.5, 1], np.float32), np.array([2, 2, 0], np.float32))
+    assert found[:2].tolist() == [1.5, 0.5] and np.isnan(found[2])
+
+
+def test_bits() -> None:
+    a, b = np.array([5, -8, 127], np.int8), np.array([1, 2, 9], np.int8)
+    assert compute(nn.ShiftLeft, a, b).tolist() == [10, -32, 0]
+    assert compute(nn.ShiftRight, a, b).tolist() == [2, -2, 0]
+    assert compute(nn.ShiftRight, a, b, logical=True).tolist() == [2, 62, 0]
+    assert compute(nn.And, a, b).tolist() == [1, 0, 9]
+    assert compute(nn.Or, a, b).tolist() == [5, -6, 127]
+    assert compute(nn.Xor, np.array([True, False]), np.array([True, True])).tolist() == [False, True]
+
+
+def test_rounding_and_signs() -> None:
+    x = np.array([2.5, -2.5, 0.5, -0.0, np.nan, -np.inf], np.float32)
+    np.testing.assert_array_equal(
+        compute(nn.Round, x), np.array([2, -2, 0, -0.0, np.nan, -np.inf], np.float32)
+    )
+    np.testing.assert_array_equal(compute(nn.Floor, x[:3]), np.array([2, -3, 0], np.float32))
+    np.testing.assert_array_equal(compute(nn.Ceil, x[:3]), np.array([3, -2, 1], np.float32))
+    np.testing.assert_array_equal(compute(nn.Sign, x), np.array([1, -1, 1, 0, np.nan, -1], np.float32))
+
+
 # Inference ------------------------------------------------------------------------------------------------
 
 
@@ -396,9 +453,18 @@ ERRORS = [
     ("nn.max_pool2d : (tensor<1x1x4x4xf32>) -> tensor<1x1x3x3xf32>", "attribute 'kernel' is missing"),
     ("nn.max_pool2d {kernel = [2]} : (tensor<1x1x4x4xf32>) -> tensor<1x1x3x3xf32>", "kernel must hold 2 integers, got 1"),
     ("nn.avg_pool2d {kernel = [2, 2], pads = [2, 0, 0, 0]} : (tensor<1x1x4x4xf32>) -> tensor<1x1x5x3xf32>", "pads must be smaller than the window"),
-    ('nn.reduce {kind = "product"} : (tensor<2x3xf32>) -> tensor<1x1xf32>', 'must be one of "sum", "mean", "max", "min"'),
+    ('nn.reduce {kind = "product"} : (tensor<2x3xf32>) -> tensor<1x1xf32>', 'must be one of "sum", "mean", "prod", "max", "min"'),
     ('nn.reduce {kind = "mean"} : (tensor<2x3xi32>) -> tensor<1x1xi32>', "a mean wants floats"),
     ('nn.reduce {kind = "sum", axes = [0, -2]} : (tensor<2x3xf32>) -> tensor<1x3xf32>', "axes [0, -2] name a dimension twice"),
+    ("nn.argsort {count = 4} : (tensor<2x3xf32>) -> tensor<2x4xi64>", "count must be 0 to 3, got 4"),
+    ("nn.argsort {axis = 2} : (tensor<2x3xf32>) -> tensor<2x3xi64>", "axis 2 is out of range for 2 dimensions"),
+    ("nn.scatter : (tensor<2x3xf32>, tensor<4x3xi64>, tensor<4x2xf32>) -> tensor<2x3xf32>", "updates must have the shape 2x3 but for axis 0, got tensor<4x2xf32>"),
+    ("nn.scatter : (tensor<2x3xf32>, tensor<3xi64>, tensor<4x3xi32>) -> tensor<2x3xf32>", "operands must have one element type, got f32, i32"),
+    ("nn.scatter : (tensor<2x3xf32>, tensor<4x2xi64>, tensor<4x3xf32>) -> tensor<2x3xf32>", "shapes 4x2 and 4x3 do not broadcast together"),
+    ("nn.scatter : (tensor<2x3xf32>, tensor<5x4x3xi64>, tensor<4x3xf32>) -> tensor<2x3xf32>", "tensor<5x4x3xi64> does not broadcast to updates' shape 4x3"),
+    ('nn.scatter {kind = "add"} : (tensor<2xi1>, tensor<2xi64>, tensor<2xi1>) -> tensor<2xi1>', 'kind "add" has no meaning for i1'),
+    ("nn.and : (tensor<2xf32>, tensor<2xf32>) -> tensor<2xf32>", "'a' must be a tensor of integers, got tensor<2xf32>"),
+    ("nn.sin : (tensor<2xi32>) -> tensor<2xi32>", "'x' must be a tensor of floats, got tensor<2xi32>"),
     ("nn.argmax : (tensor<2x3xf32>) -> tensor<2x1xi32>", "the result is a tensor<2x1xi64>, not a tensor<2x1xi32>"),
     ("nn.reshape : (tensor<2x3xf32>) -> tensor<7xf32>", "tensor<2x3xf32> has 6 elements, tensor<7xf32> has 7"),
     ("nn.reshape : (tensor<2x3xf32>) -> tensor<?x4xf32>", "the 6 elements of tensor<2x3xf32> do not fill tensor<?x4xf32>"),
@@ -411,7 +477,6 @@ ERRORS = [
     ("nn.slice {starts = [0], ends = [1, 2]} : (tensor<2x3xf32>) -> tensor<1x3xf32>", "must have equal lengths"),
     ("nn.slice {starts = [0], ends = [1], steps = [0]} : (tensor<2x3xf32>) -> tensor<1x3xf32>", "a step must not be 0"),
     ("nn.slice {starts = [0], ends = [1], axes = [2]} : (tensor<2x3xf32>) -> tensor<1x3xf32>", "axis 2 is out of range"),
-    ("nn.slice {starts = [0], ends = [1]} : (tensor<?x3xf32>) -> tensor<1x3xf32>", "cannot slice dimension 0 of unknown size"),
     ("nn.pad {pads = [1, 1]} : (tensor<2x3xf32>) -> tensor<3x4xf32>", "pads must hold 4 integers, got 2"),
     ("nn.pad {pads = [1, 1], value = 0.5} : (tensor<2xi32>) -> tensor<4xi32>", "value must be a number that i32 holds"),
     ("nn.gather : (tensor<2x3xf32>, tensor<2xf32>) -> tensor<2x3xf32>", "'indices' must be a tensor of i32, i64 or index"),

@@ -24,6 +24,7 @@ FUNCTIONS = {
     "erf": math.erf,
     "sin": math.sin,
     "cos": math.cos,
+    "atan": math.atan,
     "absf": abs,
     "floor": math.floor,
     "ceil": math.ceil,

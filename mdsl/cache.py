@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 import time
 from contextlib import suppress
 from functools import cache as memoize
@@ -76,6 +75,8 @@ def get(name: str) -> bytes | None:
 
 def put(name: str, payload: bytes) -> None:
     """Store `payload` under key `name`. A folder that cannot be written only costs the reuse."""
+    import tempfile  # takes long to import, and a warm start writes nothing
+
     path = _path(name)
     if path is None:
         return

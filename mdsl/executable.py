@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import os
+import threading
+from collections import OrderedDict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mdsl.bytecode.module import BytecodeError, Module, TensorSpec
-from mdsl.signature import arrange, describe, signature
+from mdsl.signature import (
+    Spec,
+    arrange,
+    describe,
+    open_dims,
+    open_signature,
+    signature,
+    sizes_missing,
+    sizes_of,
+)
 from mdsl.syntax.errors import MdslError
 
 if TYPE_CHECKING:
@@ -22,15 +33,21 @@ Outputs = np.ndarray | tuple[np.ndarray, ...]
 class Executable:
     """A program, ready to be called: `exe(x, y)` or `exe(image=x)`.
 
-    `inputs` and `outputs` are its TensorSpecs (name, dtype, shape). A call returns the output array, or a
+    `inputs` and `outputs` are its specs (name, dtype, shape). A call returns the output array, or a
     tuple of them if there are several. Inputs must have the specs' shapes and dtypes; one that is not
     contiguous is copied. May be called from several threads at once, and pickled. Raises MdslError.
     """
 
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
     engine: str
     threads: int
+
+    @property
+    def inputs(self) -> tuple[Spec, ...]:
+        raise AssertionError
+
+    @property
+    def outputs(self) -> tuple[Spec, ...]:
+        raise AssertionError
 
     def __call__(self, *arrays: object, **named: object) -> Outputs:
         results = self._run(arrange(self.inputs, arrays, named))
@@ -63,13 +80,14 @@ class VmExecutable(Executable):
 
     def __init__(self, module: Module, engine: str = "vm", threads: int = 1) -> None:
         from mdsl.codegen.kernels import load_kernels
-        from mdsl.ir.core import VerifyError
+        from mdsl.ir.errors import VerifyError
         from mdsl.vm.executable import Program
 
         self.module, self.engine, self.threads = module, engine, threads
         try:
             # The kernels own their machine code: they must live as long as the program.
-            self.kernels = load_kernels({kernel.name: kernel.ir for kernel in module.kernels})
+            parsed, module.parsed = module.parsed, {}
+            self.kernels = load_kernels({k.name: k.ir for k in module.kernels}, parsed=parsed)
             self.program: Program = Program(
                 module, self.kernels.addresses, self.kernels.signatures, engine, threads
             )
@@ -77,7 +95,14 @@ class VmExecutable(Executable):
             raise MdslError(f"error: {error}") from error
         except RecursionError:
             raise MdslError("error: a micro-kernel is nested too deeply") from None
-        self.inputs, self.outputs = self.program.inputs, self.program.outputs
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        return self.program.inputs
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        return self.program.outputs
 
     def __call__(self, *arrays: Any, **named: object) -> Outputs:
         from mdsl.vm.executable import CallError
@@ -116,7 +141,15 @@ class ReferenceExecutable(Executable):
 
     def __init__(self, module: ModuleOp, settings: Mapping[str, Any] | None = None) -> None:
         self.module, self.settings = module, dict(settings or {})
-        self.inputs, self.outputs = signature(module)
+        self._inputs, self._outputs = signature(module)
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        return self._inputs
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        return self._outputs
 
     def _run(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
         from mdsl.reference import run
@@ -130,13 +163,94 @@ class ReferenceExecutable(Executable):
         return to_bytecode(self.module.clone(), **self.settings)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        from mdsl.syntax.printer import print_module
-        from mdsl.syntax.resources import print_section, used
+        return _from_text, (_as_text(self.module), self.settings)
 
-        return _from_text, (print_module(self.module) + print_section(used(self.module)), self.settings)
+
+def _as_text(module: ModuleOp) -> str:
+    """The module with the data of its constants."""
+    from mdsl.syntax.printer import print_module
+    from mdsl.syntax.resources import print_section, used
+
+    return print_module(module) + print_section(used(module))
 
 
 def _from_text(text: str, settings: Mapping[str, Any]) -> ReferenceExecutable:
     from mdsl.syntax.parser import parse
 
     return ReferenceExecutable(parse(text), settings)
+
+
+class OpenExecutable(Executable):
+    """A program with dimensions that get their sizes from the arguments of a call.
+
+    For each combination of sizes it is compiled once; the `KEPT` that were used last are kept. In `inputs` and
+    `outputs` such a dimension has its name in the size's place (None in an output if it has no name).
+    """
+
+    KEPT = 8
+
+    def __init__(self, module: ModuleOp, engine: str, threads: int, settings: Mapping[str, Any]) -> None:
+        self.module, self.engine, self.threads, self.settings = module, engine, threads, dict(settings)
+        self._inputs, self._outputs = open_signature(module)
+        self._lock, self._compiling = threading.Lock(), threading.Lock()
+        self._bound: OrderedDict[tuple[int, ...], Executable] = OrderedDict()
+
+    @property
+    def inputs(self) -> tuple[Spec, ...]:
+        return self._inputs
+
+    @property
+    def outputs(self) -> tuple[Spec, ...]:
+        return self._outputs
+
+    @property
+    def dims(self) -> list[str]:
+        """The names of the dimensions without a size."""
+        return open_dims(self._inputs)
+
+    def bound(self, sizes: Mapping[str, int]) -> Executable:
+        """The program for these sizes of all its `dims`. Raises MdslError."""
+        missing = [name for name in self.dims if name not in sizes]
+        if missing:
+            raise MdslError(f"error: {sizes_missing(missing)}")
+        key = tuple(sizes[name] for name in self.dims)
+        found = self._known(key)
+        if found is None:
+            with self._compiling:  # one at a time: another thread may want the same
+                found = self._known(key) or self._keep(key, self._compile(sizes))
+        return found
+
+    def _run(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
+        return self.bound(sizes_of(self._inputs, arrays))._run(arrays)
+
+    def _known(self, key: tuple[int, ...]) -> Executable | None:
+        with self._lock:
+            found = self._bound.get(key)
+            if found is not None:
+                self._bound.move_to_end(key)
+            return found
+
+    def _keep(self, key: tuple[int, ...], executable: Executable) -> Executable:
+        with self._lock:
+            self._bound[key] = executable
+            while len(self._bound) > self.KEPT:
+                self._bound.popitem(last=False)
+            return executable
+
+    def _compile(self, sizes: Mapping[str, int]) -> Executable:
+        from mdsl.api import compile
+
+        bind = {name: sizes[name] for name in self.dims}
+        return compile(self.module, engine=self.engine, threads=self.threads, bind=bind, **self.settings)
+
+    def bytecode(self) -> Module:
+        raise MdslError(f"error: only a program of known shapes can be saved: {sizes_missing(self.dims)}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _open_from_text, (_as_text(self.module), self.engine, self.threads, self.settings)
+
+
+def _open_from_text(text: str, engine: str, threads: int, settings: Mapping[str, Any]) -> OpenExecutable:
+    from mdsl.syntax.parser import parse
+
+    return OpenExecutable(parse(text), engine, threads, settings)

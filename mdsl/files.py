@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -26,6 +25,8 @@ def replacing(path: Path) -> Generator[BinaryIO, None, None]:
 
 @contextmanager
 def _opened(path: Path) -> Generator[BinaryIO, None, None]:
+    import tempfile
+
     if _is_stream(path):
         with open(path, "wb") as file:
             yield file

@@ -48,6 +48,7 @@ def assemble(module: ModuleOp, provenance: dict[str, str] | None = None) -> Modu
         kernels=[Kernel(k.symbol, print_module(k)) for k in kernels],
         constants=[Constant(str(g.attr("sym_name")), _data(g)) for g in globals],
         provenance=provenance or {},
+        parsed={k.symbol: k for k in kernels},
     )
 
 
@@ -128,9 +129,7 @@ class _Assembler:
 
     def _emit(self, op: Op, opcode: str, *operands: Operand) -> None:
         self.code.append(Instruction(opcode, operands))
-        self.locations.append(
-            "" if op.location is None else f"{op.location.file}:{op.location.line}:{op.location.column}"
-        )
+        self.locations.append("" if op.location is None else op.location.place)
 
     def _move(self, op: Op, target: int, source: int) -> None:
         if target != source:

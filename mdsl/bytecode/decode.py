@@ -6,7 +6,6 @@ of it, every number with what it indexes. What the code does is for `verify` to 
 
 from __future__ import annotations
 
-import hashlib
 import mmap
 import os
 import struct
@@ -33,6 +32,7 @@ from mdsl.bytecode.encode import (
     SECTION_NAMES,
     SECTIONS,
     SIGNATURE,
+    digest,
 )
 from mdsl.bytecode.isa import OPCODES, Opcode
 from mdsl.bytecode.machine import FLOAT_TYPES, TYPES
@@ -167,7 +167,7 @@ def _sections(data: Bytes) -> dict[int, Reader]:
         if len(view) and view[: len(MAGIC)] == MAGIC[: len(view)]:
             raise BytecodeError(f"the file is truncated: it has {len(view)} bytes", len(view))
         raise BytecodeError("not an .mbc file", 0)
-    magic, version, count, size, digest = HEADER.unpack_from(view)
+    magic, version, count, size, written = HEADER.unpack_from(view)
     if magic != MAGIC:
         raise BytecodeError("not an .mbc file", 0)
     if version != FORMAT_VERSION:
@@ -176,16 +176,17 @@ def _sections(data: Bytes) -> dict[int, Reader]:
         raise BytecodeError(f"the file is truncated: it has {len(view)} of {size} bytes", len(view))
     if size < len(view):
         raise BytecodeError(f"{len(view) - size} bytes after the end", size)
-    if _digest(view) != digest:
+    if file_digest(view) != written:
         raise BytecodeError("the file was altered: its checksum does not match", DIGEST.start)
     return _table(view, count)
 
 
-def _digest(view: memoryview) -> bytes:
-    digest = hashlib.sha256(view[: DIGEST.start])
-    digest.update(bytes(32))
-    digest.update(view[DIGEST.stop :])
-    return digest.digest()
+def file_digest(view: memoryview) -> bytes:
+    """The checksum that a file's header should have."""
+    last = HEADER.size + SECTION.size * (len(SECTIONS) - 1)
+    _, _, start, _ = SECTION.unpack_from(view, last) if len(view) >= last + SECTION.size else (0, 0, 0, 0)
+    start = min(max(start, DIGEST.stop), len(view))
+    return digest([view[: DIGEST.start], bytes(32), view[DIGEST.stop : start]], [view[start:]])
 
 
 def _table(view: memoryview, count: int) -> dict[int, Reader]:

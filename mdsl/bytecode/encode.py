@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -90,10 +91,21 @@ def _pieces(module: Module) -> list[bytes | memoryview]:
         body += [bytes(padding), *pieces]
         position += padding + size
     header = HEADER.pack(MAGIC, FORMAT_VERSION, len(sections), position, bytes(32))
-    digest = hashlib.sha256(header + table)
-    for piece in body:
-        digest.update(piece)
-    return [header[: DIGEST.start] + digest.digest(), table, *body]
+    data = sections[-1]
+    head = [header, table, *body[: len(body) - len(data)]]
+    return [header[: DIGEST.start] + digest(head, data), table, *body]
+
+
+def digest(head: Iterable[bytes | memoryview], data: Iterable[bytes | memoryview]) -> bytes:
+    """The checksum in the header of a file: SHA-256 of what lies before the data, with zeros in the checksum's
+    place, and of the data's CRC-32, which a load of many weights can wait for. It tells damage, not forgery."""
+    whole, crc = hashlib.sha256(), 0
+    for piece in head:
+        whole.update(piece)
+    for piece in data:
+        crc = zlib.crc32(piece, crc)
+    whole.update(crc.to_bytes(4, "little"))
+    return whole.digest()
 
 
 class Writer:

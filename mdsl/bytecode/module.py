@@ -9,11 +9,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from math import prod
+from typing import TYPE_CHECKING
 
 import ml_dtypes
 import numpy as np
 
-FORMAT_VERSION = 1
+if TYPE_CHECKING:
+    from mdsl.dialects.ukernel import UkernelFunc
+
+FORMAT_VERSION = 2
 
 DTYPES: dict[str, np.dtype] = {
     "f32": np.dtype(np.float32),
@@ -139,6 +143,9 @@ class Module:
     kernels: list[Kernel] = field(default_factory=list)
     constants: list[Constant] = field(default_factory=list)
     provenance: dict[str, str] = field(default_factory=dict)
+    parsed: dict[str, UkernelFunc] = field(default_factory=dict, compare=False, repr=False)
+    """Kernels that were assembled from ops just now. Who compiles the module takes them out of here, and need
+    not parse their texts."""
 
     def function(self, name: str | None = None) -> Function:
         """The function of that name; without a name `main`, or the first."""

@@ -9,7 +9,6 @@ proved of an access is proved of every trip and of every worker.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from math import prod
 from typing import Literal, NamedTuple
 
@@ -29,6 +28,7 @@ from mdsl.bytecode.module import (
 )
 from mdsl.bytecode.module import Operand as Value
 from mdsl.bytecode.structure import Step, error, resolve
+from mdsl.bytecode.verify_state import Block, State, registers_written
 
 MAX_BYTES = 1 << 46
 """The size of a buffer; offsets within it never overflow."""
@@ -50,16 +50,22 @@ class KernelArgument(NamedTuple):
 KernelSignatures = Mapping[str, Sequence[KernelArgument]]
 
 
-def verify(module: Module, kernel_signatures: KernelSignatures | None = None) -> None:
+def verify(module: Module, kernel_signatures: KernelSignatures | None = None) -> dict[str, list[int]]:
     """Prove every function of a module safe, given what each of its kernels touches.
 
+    Returns for each function how many bytes of each output lie between the first and the last that it may
+    write: fewer than the output has if the function surely leaves some of them as they are.
     Raises BytecodeError at the first instruction that is not provably safe.
     """
     _check_names("function", [function.name for function in module.functions])
     _check_names("kernel", [kernel.name for kernel in module.kernels])
+    written: dict[str, list[int]] = {}
     for function in module.functions:
         _check_signature(module, function)
-        _Verifier(module, function, kernel_signatures or {}).run()
+        verifier = _Verifier(module, function, kernel_signatures or {})
+        verifier.run()
+        written[function.name] = verifier.reach()
+    return written
 
 
 def _check_names(kind: str, names: list[str]) -> None:
@@ -86,44 +92,6 @@ def _check_spec(where: str, spec: TensorSpec) -> None:
         raise BytecodeError(f"{where}: '{spec.name}' has shape {list(spec.shape)}")
 
 
-@dataclass
-class _State:
-    """What is known of the registers at a point of the code.
-
-    `known` has an interval for each initialised register (of a float one, that says nothing). `uniform` are
-    the initialised registers that hold the same value in every worker.
-    """
-
-    known: dict[int, Interval] = field(default_factory=dict)
-    uniform: set[int] = field(default_factory=set)
-
-    def copy(self) -> _State:
-        return _State(dict(self.known), set(self.uniform))
-
-    def join(self, other: _State) -> _State:
-        """What holds on both ways."""
-        known = {
-            register: interval.join(other.known[register])
-            for register, interval in self.known.items()
-            if register in other.known
-        }
-        return _State(known, self.uniform & other.uniform)
-
-
-@dataclass
-class _Block:
-    """An open block: what was known before it, and whether the workers enter it together."""
-
-    step: Step
-    written: frozenset[int]
-    before: _State
-    together: bool
-    certain: bool = False
-    """Whether the body surely runs."""
-    then: _State | None = None
-    """What is known at the end of the first branch of an `if` that has two."""
-
-
 _NOTHING = Interval(0, 0)
 """Stands for the interval of a float register."""
 
@@ -136,8 +104,10 @@ class _Verifier:
         self.function = function
         self.signatures = signatures
         self.buffers: list[Buffer] = module.buffers(function)
-        self.state = _State()
-        self.blocks: list[_Block] = []
+        self.state = State()
+        self.blocks: list[Block] = []
+        self.reached: dict[int, Interval] = {}
+        """The bytes of each buffer from the first to the last that may be written."""
         self.index = 0
         self.checks: dict[str, Callable[[Step], None]] = {
             "const": self._const, "lea": self._lea, "load": self._load, "loadx": self._load,
@@ -153,11 +123,22 @@ class _Verifier:
         if not steps or steps[-1].opcode.mnemonic != "ret":
             raise BytecodeError(f"function '{self.function.name}' does not end in 'ret'")
         self.last = len(steps) - 1
-        self.written = _written(steps)
+        self.written = registers_written(steps)
         for self.index, step in enumerate(steps):
             for operand, value in step.operands.values():
                 self._check_operand(operand, value)
             self.checks.get(step.opcode.mnemonic.partition(".")[0], self._compute)(step)
+
+    def reach(self) -> list[int]:
+        """How many bytes of each output lie between the first and the last that may be written."""
+        first = len(self.function.inputs)
+        found = [self.reached.get(first + i) for i in range(len(self.function.outputs))]
+        return [0 if interval is None else interval.hi - interval.lo + 1 for interval in found]
+
+    def _note_write(self, buffer: int, lo: int, hi: int) -> None:
+        """Bytes `lo` to `hi` may be written."""
+        new = Interval(lo, hi)
+        self.reached[buffer] = self.reached[buffer].join(new) if buffer in self.reached else new
 
     # -- operands -------------------------------------------------------------------------------------
 
@@ -276,6 +257,9 @@ class _Verifier:
         if elements.lo < 0 or elements.hi + count > size:
             reach = Interval(elements.lo, elements.hi + count - 1)
             raise self._fail(f"may use elements {reach} of '{buffer.name}', which has {size} of {element}")
+        if write:
+            width = BYTES[element]
+            self._note_write(step.number(name), elements.lo * width, (elements.hi + count) * width - 1)
         return buffer
 
     # -- dispatch -------------------------------------------------------------------------------------
@@ -318,6 +302,8 @@ class _Verifier:
         if start.lo < 0 or start.hi + wanted.span > buffer.nbytes:
             reach = Interval(start.lo, start.hi + wanted.span - 1)
             raise self._fail(f"{what} may use bytes {reach} of '{buffer.name}', which has {buffer.nbytes}")
+        if wanted.kind == "write":
+            self._note_write(argument.buffer, start.lo, start.hi + wanted.span - 1)
         steps = (start.lo,) if start.lo == start.hi else (start.lo, argument.stride)
         if any(step % wanted.alignment for step in steps):
             raise self._fail(f"{what} may not be aligned to {wanted.alignment} bytes")
@@ -384,12 +370,12 @@ class _Verifier:
         if self.index != self.last:
             raise self._fail("'ret' before the end")
 
-    def _open(self, step: Step, together: bool, certain: bool = False) -> _Block:
-        block = _Block(step, self.written[self.index], self.state.copy(), together, certain)
+    def _open(self, step: Step, together: bool, certain: bool = False) -> Block:
+        block = Block(step, self.written[self.index], self.state.copy(), together, certain)
         self.blocks.append(block)
         return block
 
-    def _close(self) -> _Block:
+    def _close(self) -> Block:
         return self.blocks.pop()
 
     def _need_all_workers(self, what: str) -> None:
@@ -398,28 +384,6 @@ class _Verifier:
 
 
 _I64 = range(-(1 << 63), 1 << 63)
-
-
-def _written(steps: list[Step]) -> dict[int, frozenset[int]]:
-    """For each instruction that opens a block, the registers that its body writes to."""
-    written: dict[int, frozenset[int]] = {}
-    bodies: list[tuple[int, set[int]]] = [(-1, set())]
-    for index, step in enumerate(steps):
-        if step.opcode.role == "close":
-            start, registers = bodies.pop()
-            written[start] = frozenset(registers)
-            bodies[-1][1].update(registers)
-        elif step.opcode.role == "":
-            bodies[-1][1].update(_writes(step))
-        elif step.opcode.role == "open":
-            bodies[-1][1].update(_writes(step))
-            bodies.append((index, set()))
-    return written
-
-
-def _writes(step: Step) -> list[int]:
-    operands = (operand for operand, _ in step.operands.values())
-    return [step.number(operand.name) for operand in operands if operand.kind in ("write", "update")]
 
 
 def _element(step: Step) -> str:

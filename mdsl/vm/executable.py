@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,8 +11,17 @@ import numpy as np
 
 from mdsl.bytecode.module import DTYPES, BytecodeError, Module, TensorSpec
 from mdsl.bytecode.verify import KernelArgument, verify
-from mdsl.vm import interpreter, jit
-from mdsl.vm.memory import Frame, KernelProfile, OutputPool, address, aligned_array, buffer_slot
+from mdsl.vm import interpreter
+from mdsl.vm.memory import (
+    Frame,
+    FramePool,
+    KernelProfile,
+    OutputPool,
+    address,
+    aligned_array,
+    buffer_slot,
+    processors,
+)
 from mdsl.vm.runtime import MAX_THREADS, runtime
 from mdsl.vm.workers import team
 
@@ -26,11 +34,12 @@ class CallError(ValueError):
 
 @dataclass(frozen=True)
 class KernelTime:
-    """What a profiled call spent in one kernel, over all workers; ticks are of the processor's clock."""
+    """What a profiled call spent in one kernel: `seconds` over all workers, `slowest` of the one that spent most."""
 
     name: str
     calls: int
     seconds: float
+    slowest: float
 
 
 @dataclass(frozen=True)
@@ -63,7 +72,7 @@ class Program:
             raise ValueError(f"unknown engine '{engine}'; engines of the VM: {', '.join(ENGINES)}")
         if not 1 <= threads <= MAX_THREADS:
             raise ValueError(f"threads must be from 1 to {MAX_THREADS}, not {threads}")
-        verify(module, signatures or {})
+        written = verify(module, signatures or {})
         self.module = module
         self.function = module.function(function)
         self.engine = engine
@@ -76,10 +85,14 @@ class Program:
         ]
         self._runtime = runtime()
         self._constants = [aligned_array(constant.array) for constant in module.constants]
-        self._pools = [OutputPool(spec.shape, DTYPES[spec.dtype]) for spec in self.outputs]
-        self._frames: deque[Frame] = deque()
+        self._pools = [
+            OutputPool(spec.shape, DTYPES[spec.dtype], cleared=reach < spec.nbytes)
+            for spec, reach in zip(self.outputs, written[self.function.name], strict=True)
+        ]
+        # A team runs one job at a time: its second caller waits, for the frame as well.
+        self._frames = FramePool(self._new_frame_of_code, processors() if threads == 1 else 1)
         self._profiling = threading.Lock()
-        self._profiled: tuple[int, np.ndarray] | None = None
+        self._profiled: tuple[np.ndarray, Frame] | None = None
         self._entry, self._code = self._prepare()
 
     def run(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None:
@@ -88,15 +101,12 @@ class Program:
         Arrays must have the signature's shapes and dtypes and be C-contiguous; outputs must be writeable.
         Raises CallError otherwise, before anything ran.
         """
-        try:
-            frame = self._frames.pop()
-        except IndexError:
-            frame = self._new_frame(self._entry, self._code)
+        frame = self._frames.take()
         try:
             self._bind(frame, inputs, outputs)
             self._run(frame)
         finally:
-            self._frames.append(frame)
+            self._frames.give(frame)
 
     def __call__(self, *inputs: np.ndarray) -> list[np.ndarray]:
         """Run the function on arrays; returns new outputs."""
@@ -109,29 +119,39 @@ class Program:
         with self._profiling:
             if self._profiled is None:
                 words = interpreter.lay_out(self.function, self.kernel_addresses, profiled=True)
-                self._profiled = interpreter.entry_address(profiled=True), words
-            frame = self._new_frame(*self._profiled)
-        self._bind(frame, inputs, outputs)
-        ticks, start = self._runtime.clock(), time.perf_counter()
-        self._run(frame)
-        seconds = time.perf_counter() - start
-        tick = seconds / max(self._runtime.clock() - ticks, 1)
-        return self._read_profile(frame.profile.sum(axis=0), seconds, tick)
+                frame = self._new_frame(interpreter.entry_address(profiled=True), words)
+                self._profiled = words, frame
+            # One frame for all calls: a new one's arena would cost page faults that a kernel would be blamed for.
+            frame = self._profiled[1]
+            frame.profile[...] = 0
+            self._bind(frame, inputs, outputs)
+            ticks, start = self._runtime.clock(), time.perf_counter()
+            self._run(frame)
+            seconds = time.perf_counter() - start
+            tick = seconds / max(self._runtime.clock() - ticks, 1)
+            return self._read_profile(frame.profile, seconds, tick)
 
     def _read_profile(self, counters: np.ndarray, seconds: float, tick: float) -> Profile:
+        """`counters` has a row a worker."""
         times = []
         for index, kernel in enumerate(self.module.kernels):
             start = KernelProfile.offset(index) // 8
-            calls, ticks = counters[start + KernelProfile.CALLS], counters[start + KernelProfile.TICKS]
-            times.append(KernelTime(kernel.name, int(calls), float(ticks * tick)))
-        return Profile(seconds, int(counters[KernelProfile.INSTRUCTIONS]), tuple(times))
+            calls, ticks = counters[:, start + KernelProfile.CALLS], counters[:, start + KernelProfile.TICKS]
+            total, slowest = float(ticks.sum() * tick), float(ticks.max() * tick)
+            times.append(KernelTime(kernel.name, int(calls.sum()), total, slowest))
+        return Profile(seconds, int(counters[:, KernelProfile.INSTRUCTIONS].sum()), tuple(times))
 
     def _prepare(self) -> tuple[int, np.ndarray]:
         """The entry to run and the code that it is given."""
         if self.engine == "vm":
             return interpreter.entry_address(), interpreter.lay_out(self.function, self.kernel_addresses)
+        from mdsl.vm import jit
+
         self._native = jit.compile_function(self.function)
         return self._native.address("main"), np.array([*self.kernel_addresses, 0], dtype=np.uint64)
+
+    def _new_frame_of_code(self) -> Frame:
+        return self._new_frame(self._entry, self._code)
 
     def _new_frame(self, entry: int, code: np.ndarray) -> Frame:
         function = self.function

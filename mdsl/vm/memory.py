@@ -6,7 +6,10 @@ A `Frame` is laid out once and used by one call at a time; native code reads it 
 from __future__ import annotations
 
 import ctypes
+import os
+import threading
 from collections import deque
+from collections.abc import Callable
 from math import prod
 
 import numpy as np
@@ -121,6 +124,71 @@ class Frame:
         return parts
 
 
+class FramePool:
+    """The frames of a program, each for one call at a time: at most `most`, for a call beyond the number of
+    processors would only take memory. Who finds none waits for one. The frame that was used last, whose memory
+    is warm, is the first to be used again."""
+
+    def __init__(self, make: Callable[[], Frame], most: int) -> None:
+        self._make, self._most = make, most
+        self._reset()
+
+    def _reset(self) -> None:
+        self._process = os.getpid()
+        self._free: deque[Frame] = deque()
+        self._change = threading.Condition()
+        self._made = self._waiting = 0
+
+    def take(self) -> Frame:
+        """A frame that nobody else has until it is given back."""
+        try:
+            return self._free.pop()
+        except IndexError:
+            if self._process != os.getpid():  # calls that ran when the process forked do not end in the child
+                self._reset()
+            return self._found() or self._made_now()
+
+    def give(self, frame: Frame) -> None:
+        """Hands a frame back."""
+        self._free.append(frame)
+        # Who waits has said so before it looked for the last time, so one of the two sees the other.
+        if self._waiting:
+            with self._change:
+                self._change.notify()
+
+    def _found(self) -> Frame | None:
+        """A free frame; None if one may be made, and counts as made."""
+        with self._change:
+            self._waiting += 1
+            try:
+                while True:
+                    if self._free:
+                        try:
+                            return self._free.pop()
+                        except IndexError:  # another thread was faster
+                            continue
+                    if self._made < self._most:
+                        self._made += 1
+                        return None
+                    self._change.wait()
+            finally:
+                self._waiting -= 1
+
+    def _made_now(self) -> Frame:
+        try:
+            return self._make()
+        except BaseException:
+            with self._change:
+                self._made -= 1
+                self._change.notify()
+            raise
+
+
+def processors() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 _word_at = ctypes.c_uint64.from_address
 _HEAD = object.__basicsize__
 
@@ -149,22 +217,27 @@ def _round(words: int) -> int:
 
 class OutputPool:
     """Makes the arrays of one output. A large one is laid on memory of an earlier one that is gone: memory
-    fresh from the system costs a page fault for every 4096 bytes, more than many a kernel takes to fill it."""
+    fresh from the system costs a page fault for every 4096 bytes, more than many a kernel takes to fill it.
+
+    The arrays of a program that does not write all of this output, which `cleared` tells, are zero; the others
+    have no defined content."""
 
     SMALL = 1 << 15  # bytes; below this NumPy's own allocator has warm memory
     KEPT = 4  # blocks that wait for their next use
 
-    def __init__(self, shape: tuple[int, ...], dtype: np.dtype) -> None:
-        self._shape, self._dtype = shape, dtype
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype, cleared: bool = False) -> None:
+        self._shape, self._dtype, self._cleared = shape, dtype, cleared
         self._nbytes = prod(shape) * dtype.itemsize
         self._free: deque[np.ndarray] = deque(maxlen=self.KEPT)
 
     def take(self) -> np.ndarray:
-        """An array with no defined content."""
+        """An array that nobody else has."""
         if self._nbytes < self.SMALL:
-            return np.empty(self._shape, self._dtype)
+            return (np.zeros if self._cleared else np.empty)(self._shape, self._dtype)
         try:
             block = self._free.pop()
+            if self._cleared:
+                block.fill(0)
         except IndexError:
             block = aligned(self._nbytes)
         return np.asarray(_Lease(block, self._free)).view(self._dtype).reshape(self._shape)

@@ -72,7 +72,7 @@ FLOATS: dict[str, Callable[..., np.ndarray]] = {
 APPROXIMATE: dict[str, Callable[..., np.ndarray]] = {
     "powf": np.power, "rsqrt": lambda a: 1 / np.sqrt(a), "exp": np.exp, "exp2": np.exp2, "expm1": np.expm1,
     "log": np.log, "log2": np.log2, "log1p": np.log1p, "tanh": np.tanh, "erf": erf, "sin": np.sin,
-    "cos": np.cos,
+    "cos": np.cos, "atan": np.arctan,
 }  # fmt: skip
 
 PREDICATES: dict[str, Callable[..., np.ndarray]] = {

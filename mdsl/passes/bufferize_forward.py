@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from mdsl.dialects import func, linalg, memref, ukernel
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.ir.core import Block, Builder, Op, Value
-from mdsl.ir.types import MemRefType, dense_strides
+from mdsl.ir.types import MemRefType
 from mdsl.passes.views import (
     ALLOCATIONS,
     RESHAPES,
@@ -81,11 +81,11 @@ def _shapes_of_target(chain: Sequence[Op], target: MemRefType) -> list[MemRefTyp
     """Types of the target as it is reshaped back into the source, whose reshapes are `chain`."""
     types = [target]
     for link in chain:
-        if not types[-1].is_dense:
+        assert isinstance(link, RESHAPES)
+        type = memref.reshaped_type(types[-1], link.groups, memref.memref_type(link.operands[0]).shape)
+        if type is None:
             return None
-        shape = memref.memref_type(link.operands[0]).shape
-        strides = dense_strides(shape) if types[-1].offset else None
-        types.append(MemRefType(shape, target.element, strides, types[-1].offset))
+        types.append(type)
     return types
 
 
@@ -179,11 +179,8 @@ def _can_become(value: Value, type: MemRefType) -> bool:
                 )
                 fine = _can_become(user.result, part)
             case memref.ExpandShape() | memref.CollapseShape():
-                shape = memref.memref_type(user.result).shape
-                strides = dense_strides(shape) if type.offset else None
-                fine = type.is_dense and _can_become(
-                    user.result, MemRefType(shape, type.element, strides, type.offset)
-                )
+                view = memref.reshaped_type(type, user.groups, memref.memref_type(user.result).shape)
+                fine = view is not None and _can_become(user.result, view)
             case memref.Cast() | memref.View():
                 fine = False
             case func.Call():
@@ -222,7 +219,7 @@ def _retype(value: Value) -> None:
             user.result.type = memref.subview_type(type, offsets, sizes, strides, shape)
             _retype(user.result)
         elif isinstance(user, RESHAPES):
-            shape = memref.memref_type(user.result).shape
-            strides = dense_strides(shape) if type.offset else None
-            user.result.type = MemRefType(shape, type.element, strides, type.offset)
+            view = memref.reshaped_type(type, user.groups, memref.memref_type(user.result).shape)
+            assert view is not None, "a reshape that the new type forbids"
+            user.result.type = view
             _retype(user.result)

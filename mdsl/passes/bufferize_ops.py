@@ -12,7 +12,7 @@ from mdsl.ir.core import Block, Builder, Op, Region, Value
 from mdsl.ir.types import TensorType, index
 from mdsl.passes import bufferize_control as control
 from mdsl.passes.bufferize_storage import Storage, StorageMap, copy_all, is_tensor, loop_of, tensor_type
-from mdsl.passes.views import is_view_of, is_whole, memref_of
+from mdsl.passes.views import RESHAPES, is_view_of, is_whole, memref_of
 
 
 class Globals:
@@ -243,26 +243,22 @@ class OpBufferizer:
             self.map.undefined.add(op.result)
             return
         builder = Builder.before(op)
-        memory, storage = self._unit_view(op, builder) or self._reshaped(op, builder)
+        memory, storage = self._reshaped(op, builder)
         self.map.bind(op.result, memory, storage)
 
-    def _unit_view(self, op: tensor.Reassociation, builder: Builder) -> tuple[Value, Storage] | None:
-        """Merging drops nothing but dimensions of 1: a subview of a source that has gaps."""
-        source = op.operands[0]
-        memory, shape = self.map.memory[source], tensor_type(op.result).shape
-        type = memref.memref_type(memory)
-        merged = (sum(type.shape[d] != 1 for d in g) for g in op.groups) if len(shape) < type.rank else [2]
-        if type.is_dense or any(n > 1 for n in merged):
-            return None
-        view = memref.SubView.of(memory, [0] * type.rank, type.shape, shape=shape)
-        return builder.value(view, op.result.name), self.map.storage[source]
-
     def _reshaped(self, op: tensor.Reassociation, builder: Builder) -> tuple[Value, Storage]:
-        memory, storage = self._dense(op.operands[0], builder)
+        memory, shape = self.map.read(op.operands[0], builder), tensor_type(op.result).shape
+        if memref.reshaped_type(memref.memref_type(memory), op.groups, shape) is None:
+            memory, storage = self._dense(op.operands[0], builder)
+        else:
+            storage = self.map.storage[op.operands[0]]
+        back = memory.owner
+        if isinstance(back, RESHAPES) and back.groups == op.groups:
+            before = memref.memref_type(back.operands[0])
+            if before.shape == shape and len(shape) != memref.memref_type(memory).rank:
+                return back.operands[0], storage  # the memory that was reshaped for the op that wrote it
         kind = memref.CollapseShape if isinstance(op, tensor.CollapseShape) else memref.ExpandShape
-        return builder.value(
-            kind.of(memory, op.groups, tensor_type(op.result).shape), op.result.name
-        ), storage
+        return builder.value(kind.of(memory, op.groups, shape), op.result.name), storage
 
     def _dense(self, value: Value, builder: Builder, exact: bool = False) -> tuple[Value, Storage]:
         """The memory of `value` if it has no gaps (`exact`: nor an offset), else a copy."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from mdsl.dialects import arith, linalg, tensor, ukernel
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.func import FunctionLike
@@ -77,10 +79,38 @@ def _lower_pad(op: tensor.Pad) -> None:
     border = op.padding_value
     if border in op.body.args:
         raise op.error("a border that varies from place to place cannot be bufferized")
-    name = op.result.name
-    filled = _filled(border, type, builder, name)
     low = tensor.join_indices(op.low, op.attr("static_low"))
-    _replace(op, builder.value(tensor.InsertSlice.of(source, filled, low, source.type.shape)))
+    if all(isinstance(n, int) for n in low) and type.rank:
+        whole = _bordered(border, type, op.attr("static_low"), source.type.shape, builder, op.result.name)
+    else:
+        whole = _filled(border, type, builder, op.result.name)
+    _replace(op, builder.value(tensor.InsertSlice.of(source, whole, low, source.type.shape)))
+
+
+def _bordered(
+    value: Value,
+    type: TensorType,
+    low: Sequence[int],
+    inside: Sequence[int],
+    builder: Builder,
+    name: str | None,
+) -> Value:
+    """A tensor with `value` around an inside, not yet written, of the shape `inside` from `low` on.
+
+    The edges of a dimension lie between those of the dimensions in front of it, so that none overlap.
+    """
+    whole = empty_like(type, builder, f"{name}_init" if name else "init")
+    for dim, size in enumerate(type.shape):
+        first = low[dim] + inside[dim]
+        for start, end in ((0, low[dim]), (first, size)):
+            if start == end:
+                continue
+            offsets = [*low[:dim], start, *[0] * (type.rank - dim - 1)]
+            sizes = [*inside[:dim], end - start, *type.shape[dim + 1 :]]
+            edge = builder.value(tensor.ExtractSlice.of(whole, offsets, sizes), f"{name}_edge")
+            filled = builder.value(linalg.Fill.make([value], [edge]), f"{name}_edge")
+            whole = builder.value(tensor.InsertSlice.of(filled, whole, offsets, sizes), name)
+    return whole
 
 
 def _lower_concat(op: tensor.Concat) -> None:

@@ -1,0 +1,135 @@
+"""pack: the same results, and one layout from the first convolution to the last."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from small_networks import Network
+
+import mdsl
+from mdsl.dialects import linalg, memref
+from mdsl.dialects.builtin import ModuleOp
+from mdsl.ir.core import Op
+from mdsl.reference import run
+
+BEFORE = "canonicalize,fold-batchnorm,lower-nn,canonicalize"
+
+
+def depthwise(channels: int, stride: int = 1) -> Callable[[Network], str]:
+    return lambda t: t.conv(t.conv(t.conv("x", channels), channels, 3, stride, channels), 16)
+
+
+def squeeze_and_excite(channels: int) -> Callable[[Network], str]:
+    def build(t: Network) -> str:
+        y = t.conv("x", channels)
+        scale = t.same("sigmoid", t.conv(t.conv(t.mean(y), 16), channels))
+        return t.mean(t.conv(t.same("mul", y, scale), 16))
+
+    return build
+
+
+def residual(t: Network) -> str:
+    return t.mean(t.same("add", t.conv("x", 24), t.conv("x", 24, 3)))
+
+
+def normalised(t: Network) -> str:
+    y = t.concat(t.conv("x", 32), t.conv("x", 16, 3))
+    scale, shift = t.constant(1, 48, 1, 1), t.constant(1, 48, 1, 1)
+    return t.conv(t.same("relu", t.same("add", t.same("mul", y, scale), shift)), 16)
+
+
+def pooled(t: Network) -> str:
+    y = t.conv("x", 24)
+    pools = [
+        t.same(kind, y, attributes="kernel = [3, 3], pads = [1, 1, 1, 1]")
+        for kind in ("avg_pool2d", "max_pool2d")
+    ]
+    return t.conv(t.same("add", *pools), 16)
+
+
+KEPT: dict[str, Callable[[Network], str]] = {
+    "depthwise": depthwise(32),
+    "depthwise with rest": depthwise(24, 2),
+    "squeeze and excite": squeeze_and_excite(48),
+    "residual": residual,
+    "normalised": normalised,
+    "pooled": pooled,
+    "joined": lambda t: t.conv(t.concat(t.conv("x", 32), t.conv("x", 16, 3)), 16),
+    "joined with rest": lambda t: t.conv(t.concat(t.conv("x", 24), t.conv("x", 20, 3)), 16),
+    "joined small": lambda t: t.conv(t.concat(t.conv("x", 6), t.conv("x", 24)), 16),
+    "sliced": lambda t: t.conv(t.slice(t.conv("x", 64), 32, 64), 16),
+    "sliced within blocks": lambda t: t.conv(t.slice(t.conv("x", 58), 29, 58), 16),
+    "sliced short of a block": lambda t: t.conv(t.slice(t.conv("x", 40), 0, 20), 16),
+    "groups of blocks": lambda t: t.conv(t.conv(t.conv("x", 48), 96, 3, groups=3), 16),
+    "narrow groups": lambda t: t.conv(t.conv(t.conv("x", 32), 32, 3, groups=8), 16),
+}
+"""Networks that need one pack of the image and, where the result is an image, one unpack."""
+
+OTHERS: dict[str, Callable[[Network], str]] = {
+    "ragged groups": lambda t: t.conv(t.conv(t.conv("x", 60), 60, groups=3), 16),
+    "shuffled": lambda t: t.conv(t.shuffle(t.conv("x", 48), 2), 16),
+    "depthwise alone": lambda t: t.conv("x", 16, 3, groups=16),
+    "multiplied channels": lambda t: t.conv(t.conv("x", 16), 32, 3, groups=16),
+    "joined, then shuffled": lambda t: t.conv(t.shuffle(t.concat(t.conv("x", 20), "x"), 2), 16),
+}
+
+
+def count(module: ModuleOp, *kinds: type[Op]) -> int:
+    return sum(isinstance(op, kinds) for op in module.walk())
+
+
+def program(name: str) -> tuple[str, np.ndarray]:
+    net = Network(1, 16, 7, 6)
+    text = net.text({**KEPT, **OTHERS}[name](net))
+    return text, np.random.default_rng(1).standard_normal(net.input).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", [*KEPT, *OTHERS])
+def test_meaning_is_kept(name: str) -> None:
+    text, x = program(name)
+    before = mdsl.opt(text, BEFORE, target="avx512")
+    (expected,) = run(before, [x])
+    for target in ("avx512", "avx2"):
+        (found,) = run(mdsl.opt(before, "pack", target=target), [x])
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("name", [*KEPT, *OTHERS])
+def test_engine_agrees(name: str) -> None:
+    text, x = program(name)
+    expected, found = (np.asarray(mdsl.compile(text, engine=e)(x)) for e in ("reference", "vm"))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_layout_is_kept(name: str) -> None:
+    text, _ = program(name)
+    packed = mdsl.opt(text, "pack", target="avx512")
+    assert count(packed, linalg.Pack) <= 1
+    assert count(packed, linalg.Unpack) <= 1
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_packing_again_changes_nothing(name: str) -> None:
+    text, _ = program(name)
+    once = mdsl.opt(text, "pack", target="avx512")
+    assert str(mdsl.opt(once, "pack", target="avx512")) == str(once)
+
+
+@pytest.mark.parametrize("name", ["joined", "depthwise", "depthwise with rest", "groups of blocks"])
+def test_no_copy_is_left(name: str) -> None:
+    """Every convolution writes into its part of a concatenation and into the inside of a border."""
+    text, _ = program(name)
+    assert count(mdsl.opt(text, "bufferize", target="avx512"), memref.Copy) == 0
+
+
+def test_only_borders_are_filled() -> None:
+    text, _ = program("depthwise")
+    buffers = mdsl.opt(text, "bufferize", target="avx512")
+    main = buffers.lookup("main")
+    assert main is not None
+    fills = [op for op in main.walk() if isinstance(op, linalg.Fill)]
+    shapes = sorted(op.outputs[0].type.shape for op in fills)  # type: ignore[attr-defined]
+    assert shapes == [(1, 2, 1, 8, 16)] * 2 + [(1, 2, 7, 1, 16)] * 2

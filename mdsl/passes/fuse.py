@@ -15,7 +15,7 @@ from mdsl.ir.attributes import DenseAttr
 from mdsl.ir.core import Builder, Op, Value
 from mdsl.passes.base import Pass, option
 from mdsl.passes.canonicalize import drop_unused
-from mdsl.passes.regions import inline_body, writes_old_content
+from mdsl.passes.regions import inline_body, sequences, writes_old_content
 
 
 @dataclass(frozen=True)
@@ -52,13 +52,14 @@ class Fuse(Pass):
         for func in module.body.ops:
             if func.name != "func.func":
                 continue
-            for op in func.body.ops:
+            blocks = sequences(func)
+            for op in (op for block in blocks for op in block.ops):
                 if isinstance(op, linalg.LinalgOp) and op.block is not None:
-                    _fuse_producers(op)
+                    fuse_producers(op)
             drop_unused(func)
-            if self.group:
-                for op in reversed(func.body.ops):
-                    if isinstance(op, linalg.LinalgOp) and op.results and op.block is func.body:
+            for block in blocks if self.group else ():
+                for op in reversed(block.ops):
+                    if isinstance(op, linalg.LinalgOp) and op.results and op.block is block:
                         _group(op)
                 drop_unused(func)
 
@@ -66,7 +67,7 @@ class Fuse(Pass):
 # Merging bodies -------------------------------------------------------------------------------------------
 
 
-def _fuse_producers(op: linalg.LinalgOp) -> linalg.LinalgOp:
+def fuse_producers(op: linalg.LinalgOp) -> linalg.LinalgOp:
     """Merges into `op` whatever single-use elementwise producers it has."""
     merged = True
     while merged and _takes_producers(op):
@@ -208,7 +209,7 @@ def _group(last: linalg.LinalgOp) -> None:
         fill = value.owner
         if isinstance(fill, linalg.Fill):
             members.insert(0, fill)
-    _wrap(members)
+    wrap(members, main)
 
 
 def _main_producer(op: linalg.LinalgOp) -> linalg.LinalgOp | None:
@@ -227,10 +228,14 @@ def _main_producer(op: linalg.LinalgOp) -> linalg.LinalgOp | None:
     return None
 
 
-def _wrap(members: list[Op]) -> None:
-    """Moves `members`, in order, into a region in place of the last one; a shared accumulator is copied."""
+def wrap(members: list[Op], main: Op) -> ukernel.RegionOp:
+    """Moves `members`, in order, into a region in place of the last one; a shared accumulator is copied.
+
+    The region is located where `main` is, which does most of its work.
+    """
     last = members[-1]
     region = ukernel.RegionOp.make([r.type for r in last.results])
+    region.location = main.location
     Builder.before(last).add(region, *[r.name for r in last.results])
     mapping: dict[Value, Value] = {}
     builder = Builder(region.body)
@@ -241,6 +246,7 @@ def _wrap(members: list[Op]) -> None:
     for op in reversed(members[:-1]):
         if not any(r.users for r in op.results):
             op.erase()
+    return region
 
 
 def _copy_into(op: Op, builder: Builder, mapping: dict[Value, Value]) -> Op:

@@ -114,6 +114,8 @@ class _Prover:
             case "memref.store" | "vector.store":
                 self._access(op, op.operands[1], op.operands[2:], op.operands[0])
                 self.written.add(self.roots[op.operands[1]])
+            case "memref.prefetch":
+                pass  # reads nothing, wherever it points
             case name if name in _ALLOCATIONS:
                 self.roots[op.result] = op.result
             case name if name in _VIEWS:

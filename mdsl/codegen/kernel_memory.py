@@ -87,6 +87,16 @@ def _store(emitter: KernelEmitter, op: Op) -> None:
     emitter.builder.store(value, _address(emitter, memory, indices), align=ELEMENT_BYTES[element])
 
 
+def _prefetch(emitter: KernelEmitter, op: Op) -> None:
+    """memref.prefetch: the processor ignores an address that leads nowhere."""
+    memory, *indices = op.operands
+    pointer = _address(emitter, memory, indices)
+    signature = ir.FunctionType(ir.VoidType(), [_POINTER, I32, I32, I32])
+    hint = declare(emitter.builder.module, "llvm.prefetch.p0", signature)
+    numbers = (int(op.attr("isWrite")), op.attr("localityHint"), int(op.attr("isDataCache")))
+    emitter.builder.call(hint, [pointer, *(I32(n) for n in numbers)])
+
+
 def _alloca(emitter: KernelEmitter, op: Op) -> LLVMValue:
     """Memory of the kernel's frame, zero when the kernel begins: what is read before it is written must be
     a definite value, or an index made of it would escape the proof of its bounds."""
@@ -188,6 +198,7 @@ def _part(builder: ir.IRBuilder, vector: LLVMValue, start: int, count: int) -> L
 MEMORY_HANDLERS: dict[str, Handler] = {
     "memref.load": _load,
     "memref.store": _store,
+    "memref.prefetch": _prefetch,
     "memref.alloc": _alloca,
     "memref.alloca": _alloca,
     "memref.subview": _subview,

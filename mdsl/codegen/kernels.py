@@ -10,14 +10,17 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache as memoize
+from typing import TYPE_CHECKING
 
 from mdsl import cache
 from mdsl.bytecode.intervals import Interval
 from mdsl.bytecode.verify import KernelArgument
 from mdsl.codegen.native import NativeCode, load_object, to_object
 from mdsl.codegen.target import Target
-from mdsl.dialects.ukernel import UkernelFunc
-from mdsl.ir.core import VerifyError
+from mdsl.ir.errors import VerifyError
+
+if TYPE_CHECKING:
+    from mdsl.dialects.ukernel import UkernelFunc
 
 _SYMBOL = "kernel"
 
@@ -45,22 +48,29 @@ def compile_kernels(funcs: Iterable[UkernelFunc], target: Target | None = None) 
     return kernels
 
 
-def load_kernels(sources: Mapping[str, str], target: Target | None = None) -> Kernels:
+def load_kernels(
+    sources: Mapping[str, str],
+    target: Target | None = None,
+    parsed: Mapping[str, UkernelFunc] | None = None,
+) -> Kernels:
     """Like `compile_kernels`, from the text of each `ukernel.func` by name, which may be hostile: it is
-    parsed and verified unless the cache knows it. Raises MdslError or VerifyError."""
+    parsed and verified unless the cache knows it, or `parsed` has the op that it is the text of.
+    Raises MdslError or VerifyError."""
     kernels = Kernels()
     for name, source in sources.items():
+        known = (parsed or {}).get(name)
         _add(
             kernels,
             name,
             source,
-            lambda name=name, source=source: _parse(name, source),
+            lambda name=name, source=source, known=known: known or _parse(name, source),
             target or Target.host(),
         )
     return kernels
 
 
 def _parse(name: str, source: str) -> UkernelFunc:
+    from mdsl.dialects.ukernel import UkernelFunc
     from mdsl.syntax.parser import parse
 
     module = parse(source, f"micro-kernel {name}")

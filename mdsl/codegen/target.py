@@ -117,12 +117,12 @@ def _host() -> Target:
         features=flags,
         vector_bytes=vector_bytes,
         vector_registers=vector_registers,
-        l1_bytes=_cache_bytes(1, 32 << 10),
-        l2_bytes=_cache_bytes(2, 512 << 10),
+        l1_bytes=cache_bytes(1, 32 << 10),
+        l2_bytes=cache_bytes(2, 512 << 10),
     )
 
 
-def _cache_bytes(level: int, default: int) -> int:
+def cache_bytes(level: int, default: int) -> int:
     """The size of the first core's data cache of that level, from Linux's /sys; `default` elsewhere."""
     for folder in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
         try:

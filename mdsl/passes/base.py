@@ -14,7 +14,7 @@ LEVELS = ("nn", "linalg", "tiled", "dispatch", "buffers", "kernels", "vm")
 
 def option(default: Any, help: str, least: int | None = None) -> Any:
     """A pass's option: a dataclass field with its documentation and, for numbers, the smallest one allowed.
-    Types: int, bool, str, tuple[int, ...]."""
+    Types: int, bool, str, tuple[int, ...], tuple[tuple[str, int], ...] (numbers by name)."""
     return field(default=default, metadata={"help": help, "least": least})
 
 
@@ -33,9 +33,7 @@ class Pass:
     def __post_init__(self) -> None:
         for f in fields(self):
             value, least = getattr(self, f.name), f.metadata.get("least")
-            if least is not None and any(
-                n < least for n in (value if isinstance(value, tuple) else (value,))
-            ):
+            if least is not None and any(n < least for n in _numbers(value)):
                 raise ValueError(f"option '{f.name}' must be at least {least}, got {_spell(value)}")
 
     def run(self, module: ModuleOp, target: Target) -> None:
@@ -52,7 +50,17 @@ class Pass:
         return f"{self.name}{{{','.join(changed)}}}" if changed else self.name
 
 
+def _numbers(value: object) -> list[int]:
+    """The numbers in an option's value."""
+    if not isinstance(value, tuple):
+        return [value] if isinstance(value, int) else []
+    return [n for item in value for n in _numbers(item)]
+
+
 def _spell(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    return f"[{','.join(map(str, value))}]" if isinstance(value, tuple) else str(value)
+    if not isinstance(value, tuple):
+        return str(value)
+    items = [f"{i[0]}={i[1]}" if isinstance(i, tuple) else str(i) for i in value]
+    return f"[{','.join(items)}]"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -87,18 +88,25 @@ def resource_name(value: Value) -> str:
 def fresh_resource(near: Op, base: str) -> str:
     """`base`, with a number if the module around `near` has a resource of that name."""
     root = [near, *near.ancestors()][-1]
-    taken = {a.name for op in root.walk() for a in op.attributes.values() if isinstance(a, DenseResourceAttr)}
+    if root not in _taken:
+        attributes = (a for op in root.walk() for a in op.attributes.values())
+        _taken[root] = {a.name for a in attributes if isinstance(a, DenseResourceAttr)}
     name, number = base, 0
-    while name in taken:
+    while name in _taken[root]:
         number += 1
         name = f"{base}_{number}"
+    _taken[root].add(name)
     return name
+
+
+_taken: WeakKeyDictionary[Op, set[str]] = WeakKeyDictionary()
+"""The resource names of each module that was asked about: a module has hundreds, and is walked once."""
 
 
 def tensor_attribute(array: np.ndarray, type: TensorType | VectorType, name: str) -> Attribute:
     """Constant data for `type`: written out when it is small or a splat, else a resource called `name`."""
     flat = array.reshape(-1)
-    if flat.size and (flat == flat[0]).all():
+    if flat.size and (flat[:ELIDE_ABOVE] == flat[0]).all() and (flat == flat[0]).all():
         return DenseAttr.splat(flat[0].item(), type)
     if array.size <= ELIDE_ABOVE:
         return DenseAttr(array, type)

@@ -220,6 +220,12 @@ class KernelBuilder:
             memory, values = self._address(access, self._lane(access, indices, along, lane))
             builder.add(memref.Store(element, memory, values))
 
+    def prefetch(self, access: Access, env: dict[Axis, Linear], along: Axis | None) -> None:
+        """Asks for the cache line of the vector at `env`, which may lie outside of the memory."""
+        indices = [i.substitute(env) for i in access.indices]
+        memory, values = self._address(access, indices, squeeze=access.along(along) == "contiguous")
+        self.scopes[-1].builder.add(memref.Prefetch.of(memory, values))
+
     def _gather(
         self, access: Access, indices: Sequence[Linear], along: Axis | None, lanes: int, name: str, depth: int
     ) -> Value:

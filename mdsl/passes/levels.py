@@ -16,7 +16,10 @@ from mdsl.passes.base import LEVELS, Pass
 from mdsl.passes.bufferize import Bufferize
 from mdsl.passes.canonicalize import Canonicalize
 from mdsl.passes.fold_batchnorm import FoldBatchnorm
+from mdsl.passes.fold_shapes import FoldShapes
 from mdsl.passes.fuse import Fuse
+from mdsl.passes.fuse_attention import FuseAttention
+from mdsl.passes.fuse_rows import FuseRows
 from mdsl.passes.inline import Inline
 from mdsl.passes.lower_linalg_to_loops import LowerLinalgToLoops
 from mdsl.passes.lower_nn import LowerNn
@@ -24,9 +27,11 @@ from mdsl.passes.lower_vm import LowerVm
 from mdsl.passes.outline_ukernels import OutlineUkernels
 from mdsl.passes.pack import Pack
 from mdsl.passes.plan_memory import PlanMemory
+from mdsl.passes.prepack import Prepack
 from mdsl.passes.tile import Tile
 from mdsl.passes.unroll_dispatch import UnrollDispatch
 from mdsl.passes.vectorize import Vectorize
+from mdsl.passes.winograd import Winograd
 
 Stages = dict[str, list[Pass]]
 """The passes that work on each level, in order."""
@@ -34,13 +39,24 @@ Stages = dict[str, list[Pass]]
 _GRAPH: list[Pass] = [Canonicalize(), FoldBatchnorm(), Canonicalize(), LowerNn()]
 
 
-def ukernel_stages(unroll_dispatch: int | None = None) -> Stages:
+def ukernel_stages(unroll_dispatch: int | None = None, winograd: bool = False) -> Stages:
     """The default: heavy work becomes micro-kernels, dispatched one or `unroll_dispatch` at a time."""
     unrolled: list[Pass] = [] if unroll_dispatch is None else [UnrollDispatch(unroll_dispatch)]
+    filtered: list[Pass] = [Winograd()] if winograd else []
     return {
         "nn": _GRAPH,
-        "linalg": [Canonicalize(), Pack(), Fuse(), Tile()],
-        "tiled": [OutlineUkernels()],
+        "linalg": [
+            Canonicalize(),
+            FoldShapes(),
+            Canonicalize(),
+            FuseAttention(),
+            FuseRows(),
+            Pack(),
+            Fuse(),
+            *filtered,
+            Tile(),
+        ],
+        "tiled": [Prepack(), OutlineUkernels()],
         "dispatch": [Bufferize()],
         "buffers": [PlanMemory(), Vectorize()],
         "kernels": [Canonicalize(), *unrolled, LowerVm()],
@@ -51,7 +67,7 @@ def loop_stages() -> Stages:
     """Without micro-kernels: scalar loops for the interpreter, as a stock virtual machine would run them."""
     return {
         "nn": _GRAPH,
-        "linalg": [Canonicalize(), Fuse(group=False)],
+        "linalg": [Canonicalize(), FoldShapes(), Canonicalize(), Fuse(group=False)],
         "dispatch": [Bufferize()],
         "buffers": [PlanMemory(), LowerLinalgToLoops()],
         "kernels": [Canonicalize(), LowerVm()],

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from mdsl.codegen.bounds import RANGE
 from mdsl.codegen.target import Target
-from mdsl.dialects import linalg, tensor, ukernel
+from mdsl.dialects import linalg, scf, tensor, ukernel
 from mdsl.dialects.arith import Constant
 from mdsl.dialects.builtin import ModuleOp
-from mdsl.ir.attributes import SymbolRefAttr
-from mdsl.ir.core import Builder, Op, Value
-from mdsl.ir.types import ShapedType, TensorType
+from mdsl.ir.attributes import Attribute, DenseArrayAttr, SymbolRefAttr
+from mdsl.ir.core import BlockArgument, Builder, Op, Value
+from mdsl.ir.types import DYNAMIC, ShapedType, TensorType, i64, index
 from mdsl.passes.base import Pass
 from mdsl.passes.canonicalize import drop_unused
 from mdsl.passes.regions import captured, shaped
@@ -66,6 +67,7 @@ def _outline(region: ukernel.RegionOp, module: ModuleOp, known: dict[str, str]) 
     kernel = ukernel.UkernelFunc.make(
         name, [v.type for v in arguments], [r.type for r in region.results], [v.name for v in arguments]
     )
+    kernel.set_arg_attributes([_range_of(v) for v in arguments])
     mapping: dict[Value, Value] = dict(zip(arguments, kernel.args, strict=True))
     builder = Builder(kernel.body, location=region.location)
     for op in region.body.ops:
@@ -86,6 +88,20 @@ def _outline(region: ukernel.RegionOp, module: ModuleOp, known: dict[str, str]) 
     )
     Builder.before(region).add(dispatch)
     region.replace_by(*dispatch.results)
+
+
+def _range_of(value: Value) -> dict[str, Attribute]:
+    """What the kernel may rely on if `value` is a counter with which it computes places: its bounds."""
+    if not isinstance(value, BlockArgument) or value.type != index:
+        return {}
+    loop = value.block.parent_op
+    if not isinstance(loop, scf.Forall) or value not in loop.ivs:
+        return {}
+    position = loop.ivs.index(value)
+    lower, upper = (loop.attr(f"static{name}Bound")[position] for name in ("Lower", "Upper"))
+    if DYNAMIC in (lower, upper):
+        return {}
+    return {RANGE: DenseArrayAttr(i64, (lower, upper - 1))}
 
 
 def _sink_constants(region: ukernel.RegionOp) -> None:

@@ -43,6 +43,10 @@ def parse_flag(flag: str) -> Pass:
     return _Reader(Source("command line", flag)).flag()
 
 
+_VALUE = r"\[[^\]]*\]|[^\s,{}\[\]]+"
+"""An option's value: a list in brackets, or what goes on to the next separator."""
+
+
 class _Reader:
     """Reads a pipeline from left to right; every error stands at the character that it is about."""
 
@@ -86,6 +90,8 @@ class _Reader:
         if self.accept("="):
             if self.accept(r"\{"):
                 options = self.options(declaration)
+            elif _takes_names(declaration):
+                options = self.first_option(declaration, r".*")
             elif re.match(r"[\w-]+=", self.source.text[self.at :]):
                 options = self.options(declaration, closing="$")
             else:
@@ -124,16 +130,16 @@ class _Reader:
             self.accept(",")
         return found
 
-    def first_option(self, declaration: type[Pass]) -> dict[str, Any]:
+    def first_option(self, declaration: type[Pass], pattern: str = _VALUE) -> dict[str, Any]:
         names = list(option_types(declaration))
         if not names:
             raise self.error(
                 f"pass '{declaration.name}' takes no options", self.at, len(self.source.text) - self.at
             )
-        return {names[0]: self.value(declaration, names[0])}
+        return {names[0]: self.value(declaration, names[0], pattern)}
 
-    def value(self, declaration: type[Pass], name: str) -> Any:
-        text = self.accept(r"\[[^\]]*\]|[^\s,{}\[\]]+")
+    def value(self, declaration: type[Pass], name: str, pattern: str = _VALUE) -> Any:
+        text = self.accept(pattern)
         if text is None:
             raise self.error(f"expected a value for option '{name}'", self.at)
         wanted = option_types(declaration)[name]
@@ -165,6 +171,11 @@ def _plain(hint: Any) -> Any:
     return hint
 
 
+def _takes_names(declaration: type[Pass]) -> bool:
+    """True if the pass's first option is numbers by name: its flag's `name=` is no option's name."""
+    return next(iter(option_types(declaration).values()), None) == tuple[tuple[str, int], ...]
+
+
 def _known(declaration: type[Pass]) -> str:
     names = ", ".join(option_types(declaration))
     return f"options: {names}" if names else "it takes none"
@@ -181,11 +192,20 @@ def _read_ints(text: str) -> tuple[int, ...]:
     return tuple(int(n) for n in re.split(r"\s*[x,]\s*|\s+", numbers)) if numbers else ()
 
 
+def read_sizes(text: str) -> tuple[tuple[str, int], ...]:
+    """`batch=8,seq=128`. Raises ValueError."""
+    pairs = [item.rpartition("=") for item in re.split(r"\s*,\s*", text.strip("[]").strip())]
+    if any(not name for name, _, _ in pairs) or len({name for name, _, _ in pairs}) < len(pairs):
+        raise ValueError
+    return tuple((name.strip(), int(number)) for name, _, number in pairs)
+
+
 _READERS: dict[Any, tuple[Callable[[str], Any], str]] = {
     int: (int, "an integer"),
     float: (float, "a number"),
     bool: (_read_bool, "true or false"),
     str: (str, "a word"),
+    tuple[tuple[str, int], ...]: (read_sizes, "each name once with a number (batch=8,seq=128)"),
     tuple[int, ...]: (_read_ints, "integers ([8,32] or 8x32)"),
 }
 """How a value of each option type is read, and what it is called in a message."""
@@ -210,7 +230,7 @@ class PassFailure(MdslError):
     def __init__(self, step: Pass, error: VerifyError, invalid: bool) -> None:
         located = next((o for o in (error.op, *error.op.ancestors()) if o.location is not None), None)
         at = located.location if located else None
-        place = f"{at.file}:{at.line}:{at.column}: " if at else ""
+        place = f"{at.place}: " if at else ""
         what = f"pass '{step.name}' made an invalid program" if invalid else f"pass '{step.name}'"
         super().__init__(f"{place}error: {what}: {error}\n  {_first_line(print_op(error.op))}")
         self.step = step

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from itertools import pairwise
 
-from mdsl.dialects import linalg, tensor
+from mdsl.dialects import linalg, scf, tensor, ukernel
+from mdsl.ir.affine import AffineMap
 from mdsl.ir.attributes import IntegerAttr
 from mdsl.ir.core import Block, Builder, Op, Value
 from mdsl.ir.types import ShapedType, TensorType, Type
@@ -59,3 +61,101 @@ def captured(root: Op) -> list[Value]:
         for region in op.regions:
             inside.update(region.block.args)
     return list(found)
+
+
+def take_place(op: Op, *values: Value) -> None:
+    """Replaces `op` by values made in its place: they bear its results' names."""
+    for result, value in zip(op.results, values, strict=True):
+        value.name, value.serial = result.name, result.serial
+    op.replace_by(*values)
+
+
+# Shapes -------------------------------------------------------------------------------------------------------
+
+RESHAPES = (tensor.CollapseShape, tensor.ExpandShape)
+
+
+def reshaped(value: Value, shape: Sequence[int], builder: Builder, name: str | None) -> Value | None:
+    """`value` in `shape` by one reshape, or itself; None if that takes two."""
+    old, shape = shaped(value).shape, tuple(shape)
+    if old == shape:
+        return value
+    if len(shape) == len(old):
+        return None
+    if len(shape) < len(old):
+        groups = tensor.groups_between(shape, old)
+        return None if groups is None else builder.value(tensor.CollapseShape.of(value, groups), name)
+    groups = tensor.groups_between(old, shape)
+    return None if groups is None else builder.value(tensor.ExpandShape.of(value, groups, shape), name)
+
+
+def without_dims(value: Value, dims: Collection[int], builder: Builder) -> Value:
+    """`value` without the dimensions `dims`, all of 1; a tensor that holds nothing yet is made anew."""
+    type = shaped(value)
+    kept = [d for d in range(type.rank) if d not in dims]
+    if len(kept) == type.rank:
+        return value
+    shape = tuple(type.shape[d] for d in kept)
+    owner = value.owner
+    if isinstance(owner, tensor.Empty):
+        return empty_like(TensorType(shape, type.element), builder, value.name)
+    if isinstance(owner, linalg.Fill):
+        empty = empty_like(TensorType(shape, type.element), builder, owner.outputs[0].name)
+        return builder.value(linalg.Fill.make(owner.inputs, [empty]), value.name)
+    starts = [0, *kept[1:], type.rank]
+    groups = [list(range(a, b)) for a, b in pairwise(starts)] if kept else []
+    return builder.value(tensor.CollapseShape.of(value, groups), value.name)
+
+
+def drop_loops(op: linalg.LinalgOp, loops: Collection[int], builder: Builder) -> list[Value]:
+    """The results of `op` without `loops`, all parallel and of extent 1, and without the dimensions that they
+    run over. Maps are projected permutations."""
+    kept = [d for d in range(op.num_loops) if d not in loops]
+    operands: list[Value] = []
+    maps: list[AffineMap] = []
+    for value, map in zip(op.operands, op.maps, strict=True):
+        positions = map.dim_positions()
+        assert positions is not None
+        gone = [d for d, loop in enumerate(positions) if loop in loops]
+        operands.append(without_dims(value, gone, builder) if positions else value)
+        maps.append(AffineMap.select(len(kept), [kept.index(p) for p in positions if p not in loops]))
+    return with_maps(op, operands, maps, [op.iterators[d] for d in kept], builder, kept)
+
+
+def with_maps(
+    op: linalg.LinalgOp,
+    operands: Sequence[Value],
+    maps: Sequence[AffineMap],
+    iterators: Sequence[str],
+    builder: Builder,
+    kept: Sequence[int] | None = None,
+) -> list[Value]:
+    """The results of a `linalg.generic` with the body of `op`, inserted at the builder; `kept` lists the loops
+    of `op` that it has, in its order (default: all)."""
+    split = len(op.inputs)
+    new = linalg.Generic.make(operands[:split], operands[split:], maps, iterators)
+    new.location = op.location
+    for argument, old in zip(new.body.args, op.body.args, strict=True):
+        argument.name = old.name
+    loops = list(range(op.num_loops)) if kept is None else list(kept)
+    renumbered = [loops.index(d) if d in loops else -1 for d in range(op.num_loops)]
+    values = inline_body(op.body, new.body.args, Builder(new.body), renumbered)
+    new.body.append(linalg.Yield(values, results=[]))
+    builder.add(new, *[r.name for r in op.results])
+    return list(new.results)
+
+
+def permuted_map(map: AffineMap, order: Sequence[int]) -> AffineMap:
+    """`map` with its results in `order`."""
+    return AffineMap(map.num_dims, 0, tuple(map.results[d] for d in order))
+
+
+def sequences(func: Op) -> list[Block]:
+    """The body of a function and those of the loops in it that run in order: what a pass works on."""
+    bodies = [op.body for op in func.walk() if isinstance(op, scf.For)]
+    return [func.regions[0].block, *(b for b in bodies if not _in_kernel(b))]
+
+
+def _in_kernel(block: Block) -> bool:
+    op = block.parent_op
+    return op is not None and any(isinstance(a, ukernel.RegionOp | scf.Forall) for a in op.ancestors())

@@ -13,14 +13,16 @@ from mdsl.dialects.affine import Apply
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.tensor import Index
 from mdsl.ir.affine import AffineExpr, AffineMap
-from mdsl.ir.attributes import AffineMapAttr, ArrayAttr
+from mdsl.ir.attributes import AffineMapAttr, ArrayAttr, DenseArrayAttr
 from mdsl.ir.core import Builder, Op, OpResult, Region, Value
 from mdsl.ir.types import TensorType, index
 from mdsl.passes.base import Pass, option
 from mdsl.passes.canonicalize import drop_unused
 from mdsl.passes.lower_pack import lower_relayout
-from mdsl.passes.regions import shaped
-from mdsl.passes.tile_sizes import bulk_tile, contraction_tile, split_dims
+from mdsl.passes.regions import sequences, shaped
+from mdsl.passes.rows import find_rows, is_row_region, row_tile, shared_dims
+from mdsl.passes.tile_sizes import TILE, bulk_tile, contraction_tile, split_dims
+from mdsl.passes.tile_windows import Window, linear, rebased, windows
 
 
 @dataclass(frozen=True)
@@ -69,26 +71,33 @@ class Tile(Pass):
                     new = lower_relayout(op, Builder.before(op))
                     _hand_on_name(op.result, new)
                     op.replace_by(new)
-            for op in func.body.ops:
-                if isinstance(op, ukernel.RegionOp):
-                    self._tile(op, target)
-                elif isinstance(op, linalg.LinalgOp) and op.results:
-                    self._tile(_as_region(op), target)
+            for block in sequences(func):
+                for op in block.ops:
+                    if isinstance(op, ukernel.RegionOp):
+                        self._tile(op, target)
+                    elif isinstance(op, linalg.LinalgOp) and op.results:
+                        self._tile(_as_region(op), target)
             drop_unused(func)
 
     def _tile(self, region: ukernel.RegionOp, target: Target) -> None:
         tiler = _Tiler.of(region)
         if tiler is None:
             return
-        sizes = self._sizes(tiler, target)
-        tiler.cut(sizes)
+        tiler.cut(self._sizes(tiler, target))
 
     def _sizes(self, tiler: _Tiler, target: Target) -> list[int]:
         main = tiler.main
+        if tiler.rows:
+            return row_tile(tiler.ops, tiler.rows, target)
         if not main.is_contraction:
             return bulk_tile(main)
+        noted = tiler.region.attributes.pop(TILE, None)
         if not self.sizes:
-            return contraction_tile(main, target)
+            return (
+                [int(n) for n in noted.values]
+                if isinstance(noted, DenseArrayAttr)
+                else contraction_tile(main, target)
+            )
         shape = tiler.shape
         given = [*[1] * (len(shape) - len(self.sizes)), *self.sizes][-len(shape) :] if shape else []
         return [min(s or extent, extent) for s, extent in zip(given, shape, strict=True)]
@@ -106,6 +115,8 @@ def _as_region(op: linalg.LinalgOp) -> ukernel.RegionOp:
     Builder.before(op).add(region, *[r.name for r in op.results])
     for result, outer in zip(op.results, region.results, strict=True):
         result.replace_by(outer)
+    if TILE in op.attributes:
+        region.attributes[TILE] = op.attributes.pop(TILE)
     region.body.append(op.detach())
     region.body.append(ukernel.Yield(op.results, results=[]))
     return region
@@ -128,6 +139,9 @@ class _Tiler:
         self.root = ops[-1]
         self.main = main
         self.shape = list(shaped(self.root.results[0]).shape)
+        self.windows = {op: windows(op) for op in ops}
+        rows = find_rows(ops)
+        self.rows = rows if is_row_region(ops, rows) else None
 
     @staticmethod
     def of(region: ukernel.RegionOp) -> _Tiler | None:
@@ -162,11 +176,15 @@ class _Tiler:
     def _loop_order(self, sizes: Sequence[int]) -> list[int]:
         """Output dimensions that need a loop, outermost first: columns, then the rest."""
         looped = [d for d, (s, e) in enumerate(zip(sizes, self.shape, strict=True)) if s < e]
+        if self.rows:
+            shared = shared_dims(self.ops, self.rows)
+            return sorted(looped, key=lambda d: (d not in shared, d))
         if not self.main.is_contraction:
             return looped
-        _, columns = split_dims(self.main)
+        rows, columns = split_dims(self.main)
         out = self.main.maps[-1].dim_positions() or ()
-        return sorted(looped, key=lambda d: (out[d] not in columns, d))
+        # What both operands have comes first: all of a batch is done before the next.
+        return sorted(looped, key=lambda d: (out[d] in rows) * 2 + (out[d] in columns))
 
     def _destination(self, value: Value) -> Value:
         """The tensor, outside the region, that the result goes to."""
@@ -206,7 +224,7 @@ class _Tiler:
             result.name = old.name
         counters = dict(zip(looped, loop.ivs, strict=True))
         spans = [_Span(counters.get(d, part[d][0]), part[d][2]) for d in range(len(part))]
-        tiles = self._tile(spans, loop.shared, Builder(loop.body))
+        tiles = self._tile(spans, loop.shared, Builder(loop.body, location=self.region.location))
         end = scf.InParallel(results=[], regions=[Region()])
         offsets, sizes = [s.offset for s in spans], [s.size for s in spans]
         for tile, shared in zip(tiles, loop.shared, strict=True):
@@ -278,7 +296,7 @@ class _Tiler:
         if isinstance(value.owner, tensor.Empty):
             shape = tuple(s.size for s in self._operand_spans(map, loops, slicer))
             return body.value(tensor.Empty([], results=[TensorType(shape, value.type.element)]), value.name)
-        return slicer.slice(value, self._operand_spans(map, loops, slicer))
+        return slicer.slice(value, slicer.window(self.windows[op][position], loops))
 
     def _final_output(self, op: linalg.LinalgOp, output: int) -> int | None:
         """Which of the region's results the op's destination ends up in, None for a temporary."""
@@ -310,11 +328,10 @@ class _Slicer:
 
     def __init__(self, builder: Builder) -> None:
         self.builder = builder
+        self.known: dict[object, Value] = {}
 
     def span(self, expr: AffineExpr, loops: Sequence[_Span]) -> _Span:
-        linear = expr.coefficients()
-        assert linear is not None
-        factors, constant = linear
+        factors, constant = linear(expr)
         size = 1 + sum(abs(f) * (loops[d].size - 1) for d, f in factors.items())
         # A falling dimension starts at its last element.
         start = constant + sum(f * (loops[d].size - 1) for d, f in factors.items() if f < 0)
@@ -332,14 +349,26 @@ class _Slicer:
         total = sum(dims[1:], dims[0]) + constant  # type: ignore[arg-type]
         map = AffineMap(len(terms), 0, (total,))
         values = [v for v, _ in terms]
-        return self.builder.value(Apply(values, map=map, results=[index]), f"{values[0].name}_at")
+        key = (tuple(values), map)
+        if key not in self.known:
+            apply = Apply(values, map=map, results=[index])
+            self.known[key] = self.builder.value(apply, f"{values[0].name}_at")
+        return self.known[key]
+
+    def window(self, window: Window, loops: Sequence[_Span]) -> list[_Span]:
+        """The part of an operand that the loops reach."""
+        spans = [self.span(expr, loops) for expr in window.lowest]
+        return [_Span(s.offset, s.size + extra) for s, extra in zip(spans, window.spread, strict=True)]
 
     def slice(self, value: Value, spans: Sequence[_Span]) -> Value:
         offsets, sizes = [s.offset for s in spans], [s.size for s in spans]
         if tuple(sizes) == shaped(value).shape:
             return value
-        name = f"{value.name}_tile" if value.name else None
-        return self.builder.value(tensor.ExtractSlice.of(value, offsets, sizes), name)
+        key = (value, tuple(spans))
+        if key not in self.known:
+            name = f"{value.name}_tile" if value.name else None
+            self.known[key] = self.builder.value(tensor.ExtractSlice.of(value, offsets, sizes), name)
+        return self.known[key]
 
 
 def _with_operands(
@@ -372,17 +401,9 @@ def _rebase_reversed(copy: Op, op: linalg.LinalgOp, loops: Sequence[_Span]) -> N
     """Constants of the maps were offsets into the whole operand; the slice starts at its first element."""
     if not isinstance(copy, linalg.Generic):
         return
-    maps = [AffineMap(m.num_dims, 0, tuple(_rebased(e, loops) for e in m.results)) for m in op.maps]
+    maps = rebased(op, [s.size for s in loops])
     if maps != op.maps:
         copy.attributes = {
             **copy.attributes,
             "indexing_maps": ArrayAttr(tuple(AffineMapAttr(m) for m in maps)),
         }
-
-
-def _rebased(expr: AffineExpr, loops: Sequence[_Span]) -> AffineExpr:
-    linear = expr.coefficients()
-    assert linear is not None
-    factors, constant = linear
-    start = -sum(f * (loops[d].size - 1) for d, f in factors.items() if f < 0)
-    return expr if start == constant else expr - constant + start

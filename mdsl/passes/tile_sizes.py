@@ -5,10 +5,10 @@ vector registers, a tile of P rows (of what only the first operand has: matrix r
 (of what only the second has: columns, output channels) needs P*Q accumulators, Q registers for the second
 operand and one for a broadcast element of the first: P*Q + Q + 1 <= R. A step of the reduction takes
 
-    cycles(P, Q) = max(P*Q / 2, (P + Q) / 2, 2*Q, latency)
+    cycles(P, Q) = max(P*Q / 2, (P + Q) / 2, 2*Q, latency) + 1
 
-for two multiply-adds and two loads a cycle; a panel of columns is larger than the first-level cache, and
-the second sends a vector every other cycle; and fewer chains than `Target.fma_chains` wait for each other.
+for two multiply-adds and two loads a cycle, and a cycle for the loop and its prefetches; a panel of columns
+is larger than the first-level cache, and the second sends a vector every other cycle; and fewer chains than `Target.fma_chains` wait for each other.
 Of all tilings the one with the fewest cycles in all wins, remainders counted (and a little more, for each
 is another kernel). On 32 registers that is 8 x 2 to 14 x 2 for large matrices: 16 to 28 chains, 1.6
 multiply-adds a load and more. A matrix-vector product has one row, and gets more columns.
@@ -31,20 +31,29 @@ from mdsl.passes.regions import shaped
 ELEMENTS = 8192
 RUN = 512
 _START = 40.0  # cycles for a dispatch, and to fill and drain the pipeline
+STREAM = 8.0  # bytes a cycle that memory sends to one core
 _REMAINDER = 0.04  # another kernel is more code, and its loop more often too short to share among workers
+
+
+TILE = "mdsl.tile"
+"""The attribute of a region or a structured op in which `tune` notes the tile that it measured."""
 
 
 def contraction_tile(op: linalg.LinalgOp, target: Target) -> list[int]:
     """Tile size for each dimension of the output of a contraction, in order."""
+    return contraction_tiles(op, target)[0]
+
+
+def contraction_tiles(op: linalg.LinalgOp, target: Target) -> list[list[int]]:
+    """All tilings that fit the registers, each a size for each dimension of the output; the fastest first."""
     nest = _Nest.of(op, target)
     if not nest.out:
-        return []
+        return [[]]
     candidates = [
         nest.tile(vectors, rows) for vectors in range(1, 13) for rows in range(1, target.vector_registers)
     ]
-    fitting = [t for t in candidates if t is not None]
-    best = min(fitting, key=nest.cycles)
-    return [best[d] for d in nest.out]
+    different = {tuple(t.values()): t for t in candidates if t is not None}
+    return [[t[d] for d in nest.out] for t in sorted(different.values(), key=nest.cycles)]
 
 
 def split_dims(op: linalg.LinalgOp) -> tuple[list[int], list[int]]:
@@ -105,16 +114,35 @@ class _Nest:
         pieces = [[p for p in dim if p[1] and p[2]] for dim in pieces]
         total = 0.0
         for part in product(*pieces):
-            rows = prod(size for d, size, _ in part if d in self.rows)
-            vectors = prod(
-                -(-size // self.lanes) if d == self.vector else size
-                for d, size, _ in part
-                if d not in self.rows
-            )
-            step = max(rows * vectors / 2, (rows + vectors) / 2, 2 * vectors, self.target.fma_chains / 2)
+            step = self._step({d: size for d, size, _ in part})
             total += prod(count for _, _, count in part) * (self.steps * step + _START)
         kernels = prod(len(dim) for dim in pieces)
+        total += self._waiting(tile)
         return total * (1 + _REMAINDER * (kernels - 1))
+
+    def _step(self, tile: Mapping[int, int]) -> float:
+        """Cycles of one step of the reduction."""
+        rows, vectors = prod(size for d, size in tile.items() if d in self.rows), self._vectors(tile)
+        return max(rows * vectors / 2, (rows + vectors) / 2, 2 * vectors, self.target.fma_chains / 2) + 1
+
+    def _vectors(self, tile: Mapping[int, int]) -> int:
+        return prod(
+            -(-size // self.lanes) if d == self.vector else size
+            for d, size in tile.items()
+            if d not in self.rows
+        )
+
+    def _waiting(self, tile: Mapping[int, int]) -> float:
+        """Cycles by which the first tile of rows waits for its panel of columns, where all of them are more
+        than the second-level cache holds; the tiles after it find the panel there."""
+        others = [d for d in tile if d not in self.rows]
+        elements = self.steps * prod(self.sizes[d] for d in others)
+        if elements * self.target.vector_bytes / self.lanes <= self.target.l2_bytes:
+            return 0.0
+        step = self._step(tile)
+        panels = prod(-(-self.sizes[d] // tile[d]) for d in others)
+        vectors = self._vectors(tile)
+        return panels * self.steps * max(0.0, vectors * self.target.vector_bytes / STREAM - step)
 
 
 def _balanced(size: int, limit: int) -> int:
@@ -132,7 +160,7 @@ def bulk_tile(op: linalg.LinalgOp) -> list[int]:
     """
     sizes = op.loop_sizes()
     out: Sequence[int] = op.maps[-1].dim_positions() or ()
-    budget = max(1, ELEMENTS // max(prod(sizes[d] for d in op.reduction_dims), 1))
+    budget = max(1, ELEMENTS // len(op.outputs) // max(prod(sizes[d] for d in op.reduction_dims), 1))
     tile = dict.fromkeys(out, 1)
 
     def grow(order: Sequence[int], limit: int) -> None:

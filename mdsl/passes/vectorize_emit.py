@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 
+from mdsl.codegen.target import ELEMENT_BYTES
 from mdsl.dialects import arith, linalg, math, vector
 from mdsl.ir.core import Op, Value
 from mdsl.ir.types import VectorType, element_of, index
 from mdsl.passes.kernel_builder import KernelBuilder, Key
 from mdsl.passes.vectorize_nest import Access, Axis, Group, Linear, Nest
-from mdsl.passes.vectorize_plan import COMBINING, Plan, combining_op, neutral
+from mdsl.passes.vectorize_plan import AHEAD, COMBINING, Plan, combining_op, neutral, streams
 
 
 @dataclass(frozen=True)
@@ -159,7 +161,21 @@ class GroupEmitter:
                 inner = Point({**point.env, **at}, point.along, point.lanes)
                 step = self.evaluate(nest, inner, loop.carried[len(results) : len(results) + width])
                 results += [self.out.spread(v, point.lanes) for v in step]
+        self._prefetch(nest, points, env, loop.iv, span)
         return self.out.close_loop(results)
+
+    def _prefetch(
+        self, nest: Nest, points: list[Point], env: dict[Axis, Linear], counter: Value, span: range
+    ) -> None:
+        """Asks for what `streams` will read `AHEAD` bytes later; at their ends, for what the next tile reads."""
+        inner = nest.reduction[-1]
+        for access in streams(nest, self.plan):
+            assert access.type is not None
+            places = {self.out.key(access, p.env, p.along, p.lanes): p for p in points if p.lanes}
+            step = len(places) * self.plan.lanes * ELEMENT_BYTES[str(access.type.element)]
+            ahead = Linear(((counter, 1),), ceil(AHEAD / step))
+            for point in places.values() if span.step == 1 else ():
+                self.out.prefetch(access, {**point.env, **env, inner: ahead}, point.along)
 
     def _neutral(self, nest: Nest, output: int, point: Point) -> Value:
         op = combining_op(nest, output)

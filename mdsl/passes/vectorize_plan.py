@@ -8,7 +8,7 @@ from math import ceil, log2, prod
 
 import numpy as np
 
-from mdsl.codegen.target import Target
+from mdsl.codegen.target import ELEMENT_BYTES, Target
 from mdsl.ir.core import Op, Value
 from mdsl.ir.types import FloatType, IntegerType, Type, dtype_of
 from mdsl.passes.vectorize_nest import Access, Axis, Group, Nest
@@ -18,6 +18,13 @@ STRIDED = 2.0
 
 SMALL = 4
 """Vectors that a block of a nest without reductions holds."""
+
+AHEAD = 2048
+"""Bytes between what a stream reads and what it prefetches: at 40 GB/s, the 50 to 100 ns that memory takes
+to answer, some slack included (measured: 1 to 4 KB are alike, 256 bytes are too few)."""
+
+_STREAM = 8192
+"""Bytes from which an operand is worth a prefetch: less arrives with the first lines."""
 
 COMBINING = {
     "arith.addf": "add", "arith.addi": "add", "arith.mulf": "mul", "arith.muli": "mul",
@@ -59,7 +66,11 @@ def plan(group: Group, target: Target) -> Plan:
         chosen.block = _block_reduction(max(heavy, key=lambda nest: nest.size), chosen, group, target)
         chosen.split = {nest: _split(nest, prod(chosen.block.values()), target) for nest in heavy}
     else:
-        chosen.block = _block_elementwise(chosen, order)
+        # A body of many operands fills the registers with one point.
+        operands = max(len(nest.inputs) + len(nest.outputs) for nest in group.nests)
+        chosen.block = _block_elementwise(
+            chosen, order, max(1, min(SMALL, target.vector_registers // operands))
+        )
     return chosen
 
 
@@ -135,13 +146,12 @@ def neutral(kind: str, type: Type) -> float:
 # Blocks -------------------------------------------------------------------------------------------------
 
 
-def _block_elementwise(chosen: Plan, order: Sequence[Axis]) -> dict[Axis, int]:
-    """A few vectors a block, along the innermost axes; everything at once if that is little."""
+def _block_elementwise(chosen: Plan, order: Sequence[Axis], budget: int) -> dict[Axis, int]:
+    """A few vectors a block, up to `budget`, along the innermost axes; everything at once if that is little."""
     counts = {a: vectors(a, chosen.lanes) if a is chosen.vector else a.extent for a in order}
-    if prod(counts.values()) <= 2 * SMALL:
+    if prod(counts.values()) <= 2 * budget:
         return counts
     block = dict.fromkeys(counts, 1)
-    budget = SMALL
     inward = [a for a in order if a is not chosen.vector] + [a for a in order if a is chosen.vector]
     for axis in reversed(inward):
         # A divisor needs no remainder; without one, the remainder is code of its own.
@@ -170,6 +180,27 @@ def _block_reduction(nest: Nest, chosen: Plan, group: Group, target: Target) -> 
     counts = {a: vectors(a, chosen.lanes) if a is chosen.vector else a.extent for a in group.axes}
     options = list(_fitting(list(counts.items()), nest, chosen, target.vector_registers, {}))
     return min(options, key=lambda block: _cycles(block, counts, nest, chosen, target))
+
+
+def streams(nest: Nest, chosen: Plan) -> list[Access]:
+    """The inputs that a tile reads once, from end to end: vectors that lie side by side along the innermost
+    reduction. They come from far away (weights, which nothing else has read), and the processor's own
+    prefetcher stops at each page."""
+    inner = nest.reduction[-1]
+    blocked = {
+        axis
+        for axis, size in chosen.block.items()
+        if size < vectors(axis, chosen.lanes if axis is chosen.vector else 1)
+    }
+    found: list[Access] = []
+    for access in nest.inputs:
+        if access.type is None or access.along(chosen.vector) != "contiguous" or inner not in access.axes:
+            continue
+        others = set(nest.parallel) - set(access.axes)
+        bytes = prod(axis.extent for axis in access.axes) * ELEMENT_BYTES[str(access.type.element)]
+        if others and not others & blocked and bytes >= _STREAM:
+            found.append(access)
+    return found
 
 
 def _split(nest: Nest, points: int, target: Target) -> int:

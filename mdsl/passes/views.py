@@ -153,4 +153,6 @@ def _apart(left: memref.SubView, right: memref.SubView) -> bool:
             continue
         if start + (size - 1) * step < other_start or other_start + (other_size - 1) * other_step < start:
             return True
+        if step == other_step and (start - other_start) % step:
+            return True  # they alternate
     return False

@@ -38,3 +38,46 @@ def test_agrees_with_the_reference(program: str, ukernels: bool) -> None:
     wanted = mdsl.compile(program, engine="reference")(x, y)
     found = mdsl.compile(program, ukernels=ukernels)(x, y)
     assert np.array_equal(found, wanted) and np.array_equal(np.signbit(found), np.signbit(wanted))
+
+
+def test_kernels_know_the_range_of_the_counters_they_compute_places_with() -> None:
+    """A gather behind a tiled dimension reads `x[%j, ...]` in the kernel, where %j is an argument."""
+    program = """
+    func.func @main(%x: tensor<64x80x80xf32>, %p: tensor<97xi64>) -> tensor<64x97x80xf32> {
+      %y = nn.gather %x, %p {axis = 1} : (tensor<64x80x80xf32>, tensor<97xi64>) -> tensor<64x97x80xf32>
+      return %y : tensor<64x97x80xf32>
+    }"""
+    x = np.arange(64 * 80 * 80, dtype=np.float32).reshape(64, 80, 80)
+    places = np.arange(97) % 80
+    for threads in (1, 2):
+        assert np.array_equal(mdsl.compile(program, threads=threads)(x, places), np.take(x, places, 1))
+
+
+LOOP = """
+func.func @main(%x: tensor<20x64xf32>, %h: tensor<1x64xf32>, %w: tensor<64x64xf32>) -> tensor<1x64xf32> {
+  %c0 = arith.constant 0 : index
+  %c1 = arith.constant 1 : index
+  %c20 = arith.constant 20 : index
+  %last = scf.for %t = %c0 to %c20 step %c1 iter_args(%state = %h) -> (tensor<1x64xf32>) {
+    %row = tensor.extract_slice %x[%t, 0] [1, 64] [1, 1] : tensor<20x64xf32> to tensor<1x64xf32>
+    %product = nn.matmul %state, %w : (tensor<1x64xf32>, tensor<64x64xf32>) -> tensor<1x64xf32>
+    %sum = nn.add %product, %row : (tensor<1x64xf32>, tensor<1x64xf32>) -> tensor<1x64xf32>
+    %new = nn.tanh %sum : (tensor<1x64xf32>) -> tensor<1x64xf32>
+    scf.yield %new : tensor<1x64xf32>
+  }
+  return %last : tensor<1x64xf32>
+}
+"""
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_body_of_a_loop_becomes_kernels(threads: int) -> None:
+    random = np.random.default_rng(3)
+    x, h, w = (random.uniform(-0.2, 0.2, s).astype(np.float32) for s in ((20, 64), (1, 64), (64, 64)))
+    for _ in range(2):
+        found = mdsl.compile(LOOP, threads=threads)(x, h, w)
+        np.testing.assert_allclose(
+            found, mdsl.compile(LOOP, engine="reference")(x, h, w), rtol=1e-5, atol=1e-6
+        )
+    names = [op.name for op in mdsl.opt(LOOP, "outline-ukernels").body.ops[0].walk()]
+    assert "ukernel.dispatch" in names and not any(name.startswith("linalg.") for name in names)

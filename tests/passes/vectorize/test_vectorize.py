@@ -388,3 +388,13 @@ def test_shifted_reads_are_not_one_sweep():
     ]
     module = check(kernel({"in": t, "w": window, "out": out}, *ops))
     assert "memref.alloca" in names(module)
+
+
+@pytest.mark.parametrize("rows, depth, expected", [(2, 512, 2), (2, 16, 0), (64, 512, 0)])
+def test_what_a_tile_reads_once_is_prefetched(rows: int, depth: int, expected: int) -> None:
+    """Panels of 32 columns: long enough for two rows; too short; read again and again by blocks of 64 rows."""
+    args = {"a": memref([rows, depth]), "b": memref([depth, 32]), "c": memref([rows, 32])}
+    text = kernel(args, f"linalg.matmul ins(%a, %b : {args['a']}, {args['b']}) outs(%c : {args['c']})")
+    found = [op for op in vectorized(text, "avx512").walk() if op.name == "memref.prefetch"]
+    assert len(found) == expected
+    check(text, 1e-4)

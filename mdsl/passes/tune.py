@@ -1,0 +1,167 @@
+"""tune: measure how each contraction is best tiled."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from mdsl import cache
+from mdsl.codegen.target import Target
+from mdsl.dialects import func, linalg, tensor, ukernel
+from mdsl.dialects.arith import Constant
+from mdsl.dialects.builtin import ModuleOp
+from mdsl.ir.attributes import DenseArrayAttr, DenseResourceAttr, Resource
+from mdsl.ir.core import Builder, Op, Region, Value
+from mdsl.ir.types import TensorType, dtype_of, i64
+from mdsl.passes.base import Pass, option
+from mdsl.passes.regions import captured
+from mdsl.passes.tile_sizes import TILE, contraction_tiles
+from mdsl.syntax.printer import print_module
+
+_SECONDS = 0.02
+"""What the calls of one candidate may take in a round."""
+
+
+@dataclass(frozen=True)
+class Tune(Pass):
+    """Measure the tilings that the cost model finds best for each contraction, and note down the fastest.
+
+    Before:
+
+        %c = ukernel.region -> tensor<1x64x56x56x16xf32> {
+          ...
+        }
+
+    After (a tile of 2 blocks of channels, one row, 14 pixels):
+
+        %c = ukernel.region -> tensor<1x64x56x56x16xf32> attributes {mdsl.tile = array<i64: 1, 2, 1, 14, 16>} {
+          ...
+        }
+
+    `tile` takes the noted sizes instead of its own choice. Every candidate is compiled as a program of its
+    own, on random numbers, and the candidates are timed in turn. What was found is kept in the cache, by the
+    region's text and the processor, so that a second compilation measures nothing. It takes some seconds for
+    each new shape; nothing else should run meanwhile.
+    """
+
+    name: ClassVar[str] = "tune"
+    level: ClassVar[str | None] = "linalg"
+
+    candidates: int = option(6, "tilings to measure, in the cost model's order", least=1)
+    rounds: int = option(5, "how often each candidate is timed", least=1)
+
+    def run(self, module: ModuleOp, target: Target) -> None:
+        for function in module.body.ops:
+            if not isinstance(function, func.FuncOp):
+                continue
+            for op in function.body.ops:
+                main = _contraction(op)
+                if main is not None:
+                    op.attributes[TILE] = DenseArrayAttr(i64, tuple(self._choose(op, main, target)))
+
+    def _choose(self, op: Op, main: linalg.LinalgOp, target: Target) -> list[int]:
+        """The fastest tile of `op`, known or measured."""
+        tiles = contraction_tiles(main, target)[: self.candidates]
+        if len(tiles) == 1:
+            return tiles[0]
+        program = _alone(op)
+        key = cache.key("tile", print_module(program), target.name, target.cpu, str(tiles))
+        known = cache.get(key)
+        if known is not None:
+            return list(json.loads(known))
+        best = tiles[_fastest(program, tiles, target, self.rounds)]
+        cache.put(key, json.dumps(best).encode())
+        return best
+
+
+def _contraction(op: Op) -> linalg.LinalgOp | None:
+    """The contraction that `op` is or groups with its epilogue, if `tile` can choose how to cut it."""
+    if isinstance(op, linalg.LinalgOp):
+        return op if op.is_contraction and op.results else None
+    if not isinstance(op, ukernel.RegionOp):
+        return None
+    found = [o for o in op.body.ops if isinstance(o, linalg.LinalgOp) and o.reduction_dims]
+    return found[0] if len(found) == 1 and found[0].is_contraction else None
+
+
+def _alone(op: Op) -> ModuleOp:
+    """A program of `op` only. Constants stay constants, for `prepack` lays them out by the tile."""
+    values = list(dict.fromkeys([*op.operands, *captured(op)]))
+    copied = [v for v in values if isinstance(v.owner, Constant | tensor.Empty) and not v.owner.operands]
+    fills = [v for v in values if isinstance(v.owner, linalg.Fill)]
+    arguments = [v for v in values if v not in copied and v not in fills]
+    results = [r.type for r in op.results]
+    main = func.FuncOp.make("main", [v.type for v in arguments], results, [v.name for v in arguments])
+    mapping: dict[Value, Value] = dict(zip(arguments, main.args, strict=True))
+    builder = Builder(main.body)
+    for value in copied:
+        mapping[value] = builder.value(_of_random(value), value.name)
+    for value in fills:
+        mapping[value] = _fill(value, builder, mapping)
+    copy = builder.add(op.clone(mapping), *[r.name for r in op.results])
+    copy.attributes.pop(TILE, None)
+    main.body.append(func.Return(copy.results, results=[]))
+    module = ModuleOp(results=[], regions=[Region()])
+    module.body.append(main)
+    return module
+
+
+def _of_random(value: Value) -> Op:
+    """A copy of a constant or an empty tensor. Data do not matter for the time; the text of the program, which the
+    cache knows it by, is then the same for every layer of one shape."""
+    assert isinstance(value.owner, Op)
+    owner = value.owner
+    type = value.type
+    if not isinstance(owner, Constant) or not isinstance(type, TensorType) or type.size <= 1:
+        return owner.clone()
+    numbers = np.random.default_rng(0).standard_normal(type.shape).astype(dtype_of(type.element))
+    return Constant(value=DenseResourceAttr("weights", type, Resource(numbers)), results=[type])
+
+
+def _fill(value: Value, builder: Builder, mapping: dict[Value, Value]) -> Value:
+    fill = value.owner
+    assert isinstance(fill, linalg.Fill)
+    for operand in fill.operands:
+        if operand not in mapping and isinstance(operand.owner, Op):
+            mapping[operand] = builder.value(operand.owner.clone(), operand.name)
+    return builder.value(fill.clone(mapping), value.name)
+
+
+def _fastest(program: ModuleOp, tiles: Sequence[Sequence[int]], target: Target, rounds: int) -> int:
+    """The position of the tile whose program takes the least time."""
+    # The one pass that runs programs: it needs the whole road below it.
+    from mdsl.api import to_bytecode
+    from mdsl.executable import VmExecutable
+
+    calls = []
+    for tile in tiles:
+        sizes = f"tile{{sizes=[{','.join(map(str, tile))}]}}"
+        executable = VmExecutable(to_bytecode(program.clone(), target=target, pipeline=sizes), "vm", 1)
+        arrays = [
+            np.random.default_rng(0).standard_normal(spec.shape).astype(np.float32)
+            for spec in executable.inputs
+        ]
+        calls.append(lambda executable=executable, arrays=arrays: executable(*arrays))
+    seconds = [_time(call) for call in calls]
+    for _ in range(rounds - 1):
+        seconds = [min(best, _time(call)) for best, call in zip(seconds, calls, strict=True)]
+    return seconds.index(min(seconds))
+
+
+def _time(call: object) -> float:
+    """The shortest of some calls, in seconds."""
+    assert callable(call)
+    end = time.perf_counter() + _SECONDS
+    best = float("inf")
+    while True:
+        start = time.perf_counter()
+        call()
+        now = time.perf_counter()
+        best = min(best, now - start)
+        if now > end:
+            return best

@@ -1,0 +1,77 @@
+"""tune: the tile that was measured is noted, used by `tile`, and found again in the cache."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import mdsl
+from mdsl.dialects.builtin import ModuleOp
+from mdsl.ir.attributes import DenseArrayAttr
+from mdsl.passes import tune
+from mdsl.passes.tile_sizes import TILE
+
+PROGRAM = """
+func.func @main(%a: tensor<24x32xf32>, %b: tensor<32x48xf32>) -> tensor<24x48xf32> {
+  %c = nn.matmul %a, %b : (tensor<24x32xf32>, tensor<32x48xf32>) -> tensor<24x48xf32>
+  %y = nn.relu %c : (tensor<24x48xf32>) -> tensor<24x48xf32>
+  return %y : tensor<24x48xf32>
+}
+"""
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MDSL_CACHE_DIR", str(tmp_path))
+
+
+def _noted(module: ModuleOp) -> list[tuple[int, ...]]:
+    found = [op.attributes[TILE] for op in module.walk() if TILE in op.attributes]
+    assert all(isinstance(a, DenseArrayAttr) for a in found)
+    return [a.values for a in found]
+
+
+def test_the_fastest_candidate_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[list[int]]] = []
+
+    def last(program: object, tiles: list[list[int]], target: object, rounds: int) -> int:
+        seen.append(tiles)
+        return len(tiles) - 1
+
+    monkeypatch.setattr(tune, "_fastest", last)
+    module = mdsl.opt(PROGRAM, "fuse,tune{candidates=3}")
+    assert len(seen) == 1 and len(seen[0]) == 3
+    assert _noted(module) == [tuple(seen[0][2])]
+
+
+def test_a_second_time_measures_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = _noted(mdsl.opt(PROGRAM, "fuse,tune{candidates=2,rounds=1}"))
+    assert first
+
+    def never(*_: object) -> int:
+        raise AssertionError("was measured before")
+
+    monkeypatch.setattr(tune, "_fastest", never)
+    assert _noted(mdsl.opt(PROGRAM, "fuse,tune{candidates=2,rounds=1}")) == first
+
+
+def test_tile_cuts_as_noted_and_forgets_the_note() -> None:
+    noted = mdsl.opt(PROGRAM, "fuse,tune{candidates=1}")
+    for op in noted.walk():
+        if TILE in op.attributes:
+            size = len(op.attributes[TILE].values)
+            op.attributes[TILE] = type(op.attributes[TILE])(
+                op.attributes[TILE].element, (*[1] * (size - 2), 3, 16)
+            )
+    tiled = mdsl.opt(noted, "tile")
+    assert "tensor<3x16xf32>" in str(tiled) or "x3x16xf32>" in str(tiled)
+    assert not _noted(tiled)
+
+
+def test_the_result_stays() -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((24, 32)).astype(np.float32), rng.standard_normal((32, 48)).astype(np.float32)
+    tuned = mdsl.compile(PROGRAM, pipeline="fuse,tune{candidates=2,rounds=1}")
+    np.testing.assert_allclose(tuned(a, b), np.maximum(a @ b, 0), rtol=1e-4, atol=1e-4)

@@ -1,0 +1,248 @@
+"""winograd: the result stays, the error is what the pass says, and the cost model picks what gains."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import mdsl
+from mdsl.cli import app
+from mdsl.codegen.target import Target
+from mdsl.ir.core import Op
+from mdsl.passes.fuse import Fuse
+from mdsl.passes.pipeline import run_passes
+from mdsl.passes.winograd import Winograd
+from mdsl.passes.winograd_cost import best_tile
+from mdsl.passes.winograd_match import conv_of
+from mdsl.reference import run
+
+ERROR = {2: 1e-6, 4: 6e-6}
+"""Bounds of the largest error over the largest output, as the pass's docstring says them."""
+
+
+def _text(shape: tuple[int, ...], dtype: str = "f32") -> str:
+    return f"tensor<{'x'.join(map(str, shape))}x{dtype}>"
+
+
+def conv(
+    shape: tuple[int, int, int, int],
+    outputs: int,
+    pads: tuple[int, int, int, int] = (1, 1, 1, 1),
+    *,
+    kernel: int = 3,
+    stride: int = 1,
+    groups: int = 1,
+    dilation: int = 1,
+    dtype: str = "f32",
+    tail: str = "",
+    constant: bool = True,
+) -> str:
+    """`@main` with one convolution; `tail` may make `%y`, of type TYPE, of its result `%c`."""
+    n, c, h, w = shape
+    weight = (outputs, c // groups, kernel, kernel)
+    reach = dilation * (kernel - 1)
+    out = (
+        n,
+        outputs,
+        (h + pads[0] + pads[2] - reach - 1) // stride + 1,
+        (w + pads[1] + pads[3] - reach - 1) // stride + 1,
+    )
+    rng = np.random.default_rng(3)
+    scale = np.sqrt(2 / (kernel * kernel * weight[1]))
+    data = (rng.standard_normal(weight) * scale).astype({"f32": np.float32, "f64": np.float64}[dtype])
+    resource = f'{{-# dialect_resources: {{ builtin: {{ w: "0x40000000{data.tobytes().hex()}" }} }} #-}}'
+    x, w_type, y = _text(shape, dtype), _text(weight, dtype), _text(out, dtype)
+    given = "" if constant else f", %w: {w_type}"
+    known = f"%w = arith.constant dense_resource<w> : {w_type}" if constant else ""
+    options = f"strides = [{stride}, {stride}], dilations = [{dilation}, {dilation}], groups = {groups}"
+    body = tail.replace("TYPE", y)
+    return f"""
+func.func @main(%x: {x}{given}) -> {y} {{
+  {known}
+  %c = nn.conv2d %x, %w {{{options}, pads = {list(pads)}}} : ({x}, {w_type}) -> {y}
+  {body}
+  return %{"y" if tail else "c"} : {y}
+}}
+{resource if constant else ""}
+"""
+
+
+RESIDUAL = """
+  %s = nn.add %c, %c_more : (TYPE, TYPE) -> TYPE
+  %y = nn.relu %s : (TYPE) -> TYPE"""
+
+
+def relative_error(found: np.ndarray, wanted: np.ndarray) -> float:
+    return float(np.abs(found - wanted).max() / np.abs(wanted).max())
+
+
+def inputs_of(shape: tuple[int, ...]) -> np.ndarray:
+    return np.random.default_rng(4).standard_normal(shape).astype(np.float32)
+
+
+def applied(module: Op) -> bool:
+    return any("winograd" in (r.name or "") for op in module.walk() for r in op.results)
+
+
+CASES = [
+    (4, (1, 16, 8, 8), 16, (1, 1, 1, 1), 1),
+    (2, (1, 16, 7, 7), 32, (1, 1, 1, 1), 1),
+    (4, (2, 3, 9, 6), 5, (1, 1, 1, 1), 1),
+    (2, (3, 16, 5, 11), 16, (0, 1, 2, 0), 1),
+    (4, (1, 20, 13, 10), 24, (0, 0, 0, 0), 1),
+    (4, (1, 32, 3, 3), 16, (0, 0, 0, 0), 1),
+    (2, (1, 16, 4, 30), 16, (1, 0, 1, 2), 1),
+    (4, (1, 16, 12, 12), 32, (1, 1, 1, 1), 2),
+]
+
+
+@pytest.mark.parametrize(("tile", "shape", "outputs", "pads", "groups"), CASES)
+def test_the_result_stays(
+    tile: int,
+    shape: tuple[int, int, int, int],
+    outputs: int,
+    pads: tuple[int, int, int, int],
+    groups: int,
+) -> None:
+    text = conv(shape, outputs, pads, groups=groups)
+    x = inputs_of(shape)
+    (wanted,) = run(mdsl.parse(text), [x])
+    module = mdsl.opt(text, f"winograd{{tile={tile},all=true}}")
+    assert applied(module)
+    assert relative_error(run(module, [x])[0], wanted) < ERROR[tile]
+    assert relative_error(mdsl.compile(module)(x), wanted) < ERROR[tile]
+
+
+def test_what_follows_is_fused() -> None:
+    tile = 4
+    tail = "%more = nn.add %x, %x : (TYPE, TYPE) -> TYPE\n" + RESIDUAL.replace("%c_more", "%more")
+    text = conv((2, 16, 9, 6), 16, tail=tail)
+    x = inputs_of((2, 16, 9, 6))
+    (wanted,) = run(mdsl.parse(text), [x])
+    module = mdsl.opt(text, f"winograd{{tile={tile},all=true}}")
+    results = [op for op in module.walk() if op.name == "linalg.generic" and len(op.results) > 1]
+    assert any(inner.name == "arith.maximumf" for op in results for inner in op.body.ops)
+    assert relative_error(mdsl.compile(module, threads=2)(x), wanted) < ERROR[tile]
+    assert relative_error(mdsl.compile(module, engine="jit")(x), wanted) < ERROR[tile]
+
+
+def test_other_layouts() -> None:
+    """Channels last, without `pack`: the pass reads the maps, not the dimensions' order."""
+    data = np.random.default_rng(5).standard_normal((3, 3, 4, 6)).astype(np.float32)
+    text = f"""
+func.func @main(%x: tensor<1x8x7x4xf32>) -> tensor<1x6x5x6xf32> {{
+  %w = arith.constant dense_resource<w> : tensor<3x3x4x6xf32>
+  %zero = arith.constant 0.0 : f32
+  %empty = tensor.empty() : tensor<1x6x5x6xf32>
+  %init = linalg.fill ins(%zero : f32) outs(%empty : tensor<1x6x5x6xf32>) -> tensor<1x6x5x6xf32>
+  %c = linalg.conv_2d_nhwc_hwcf ins(%x, %w : tensor<1x8x7x4xf32>, tensor<3x3x4x6xf32>) outs(%init : tensor<1x6x5x6xf32>) -> tensor<1x6x5x6xf32>
+  return %c : tensor<1x6x5x6xf32>
+}}
+{{-# dialect_resources: {{ builtin: {{ w: "0x40000000{data.tobytes().hex()}" }} }} #-}}
+"""
+    x = inputs_of((1, 8, 7, 4))
+    module = mdsl.parse(text)
+    (wanted,) = run(module, [x])
+    run_passes(module, [Fuse(), Winograd(4, True)])
+    assert applied(module)
+    assert relative_error(run(module, [x])[0], wanted) < ERROR[4]
+    assert relative_error(mdsl.compile(module)(x), wanted) < ERROR[4]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"stride": 2},
+        {"dilation": 2},
+        {"groups": 16},
+        {"kernel": 5, "pads": (2, 2, 2, 2)},
+        {"kernel": 1, "pads": (0, 0, 0, 0)},
+        {"dtype": "f64"},
+        {"constant": False},
+    ],
+    ids=str,
+)
+def test_what_it_leaves_alone(settings: dict[str, object]) -> None:
+    text = conv((1, 16, 12, 12), 16, **settings)  # type: ignore[arg-type]
+    assert not applied(mdsl.opt(text, "winograd{all=true}"))
+
+
+@pytest.mark.parametrize(("channels", "tile"), [(64, 4), (256, 2), (256, 4)])
+def test_the_error_is_as_stated(channels: int, tile: int) -> None:
+    """On non-negative inputs, with weights as in He et al. 2015."""
+    text = conv((1, channels, 12, 12), 32)
+    x = np.maximum(inputs_of((1, channels, 12, 12)), 0)
+    wanted = run(mdsl.parse(text), [x])[0].astype(np.float64)  # summed in float64
+    found = mdsl.compile(text, pipeline=f"winograd{{tile={tile},all=true}}")(x)
+    assert relative_error(found, wanted) < ERROR[tile]
+
+
+def test_large_inputs() -> None:
+    """Far from the largest number the error is the same; infinity spreads over a tile, not farther."""
+    text = conv((1, 16, 12, 12), 16)
+    executable = mdsl.compile(text, pipeline="winograd{tile=4,all=true}")
+    x = inputs_of((1, 16, 12, 12)) * np.float32(1e30)
+    assert relative_error(executable(x) / 1e30, run(mdsl.parse(text), [x])[0] / 1e30) < ERROR[4]
+    x[0, 0, 0, 0] = np.inf
+    found = executable(x)
+    assert not np.isfinite(found[..., :4, :4]).any() and np.isfinite(found[..., 4:, 4:]).all()
+
+
+@pytest.mark.parametrize(
+    ("shape", "outputs", "chosen"),
+    [
+        ((1, 64, 56, 56), 64, True),
+        ((1, 128, 28, 28), 128, True),
+        ((1, 256, 14, 14), 256, True),
+        ((1, 512, 7, 7), 512, False),  # the weights, 1.8 to 4 times as large, come from memory for 49 pixels
+        ((16, 512, 7, 7), 512, True),
+        ((1, 16, 2, 2), 16, False),
+    ],
+    ids=str,
+)
+def test_the_cost_model(shape: tuple[int, int, int, int], outputs: int, chosen: bool) -> None:
+    n, c, h, w = shape
+    x, y, weight = _text(shape), _text((n, outputs, h, w)), _text((outputs, c, 3, 3))
+    text = f"""
+func.func @main(%x: {x}) -> {y} {{
+  %w = arith.constant dense<0.5> : {weight}
+  %c = nn.conv2d %x, %w {{pads = [1, 1, 1, 1]}} : ({x}, {weight}) -> {y}
+  return %c : {y}
+}}
+"""
+    found = [conv_of(op) for op in mdsl.opt(text, "fuse", target="avx512").walk()]
+    (known,) = [c for c in found if c is not None]
+    assert (best_tile(known, 0, False, Target.parse("avx512")) is not None) == chosen
+
+
+@pytest.mark.parametrize("channels", [32, 64])  # with 64, the transformed input is spread out in memory
+def test_no_copies(channels: int) -> None:
+    """The transforms write into the parts of one buffer, and into the result: nothing is moved afterwards."""
+    text = conv((1, channels, 14, 14), 32)
+    module, plain = mdsl.opt(text, "winograd{tile=4,all=true},bufferize"), mdsl.opt(text, "bufferize")
+    copies = [sum(op.name == "memref.copy" for op in m.walk()) for m in (module, plain)]
+    assert copies[0] <= copies[1]
+
+
+def test_it_is_asked_for() -> None:
+    text = conv((1, 32, 12, 12), 32)
+    x = inputs_of((1, 32, 12, 12))
+    plain, fast = mdsl.compile(text)(x), mdsl.compile(text, winograd=True)(x)
+    assert relative_error(fast, plain) < ERROR[4] and not np.array_equal(fast, plain)
+
+
+def test_a_wrong_tile() -> None:
+    with pytest.raises(mdsl.MdslError, match="option 'tile' must be 0, 2 or 4, got 3"):
+        mdsl.opt(conv((1, 16, 8, 8), 16), "winograd{tile=3}")
+
+
+def test_the_command_line(tmp_path: Path) -> None:
+    path = tmp_path / "conv.mir"
+    path.write_text(conv((1, 32, 12, 12), 32))
+    for flags in ([], ["--winograd"]):
+        result = CliRunner().invoke(app, ["compile", str(path), "--emit", "mir", "-o", "-", *flags])
+        assert result.exit_code == 0, result.output
+        assert ("winograd" in result.stdout) == bool(flags)

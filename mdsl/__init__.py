@@ -11,8 +11,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mdsl.api import compile, load, opt, parse
+    from mdsl.api import compile, opt, parse
     from mdsl.executable import Executable
+    from mdsl.loading import load
     from mdsl.syntax.errors import MdslError
 
 __version__ = "0.1.0"
@@ -20,7 +21,7 @@ __all__ = ["Executable", "MdslError", "__version__", "compile", "load", "opt", "
 
 _HOMES = {
     "compile": "mdsl.api",
-    "load": "mdsl.api",
+    "load": "mdsl.loading",
     "opt": "mdsl.api",
     "parse": "mdsl.api",
     "Executable": "mdsl.executable",

@@ -4,31 +4,34 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mdsl import __version__
 from mdsl.bytecode.assemble import assemble
-from mdsl.bytecode.decode import load as load_bytecode
-from mdsl.bytecode.module import BytecodeError, Module
+from mdsl.bytecode.module import Module
 from mdsl.codegen.target import Target, TargetError
 from mdsl.dialects.builtin import ModuleOp
-from mdsl.executable import Executable, ReferenceExecutable, VmExecutable
+from mdsl.dialects.func import FuncOp
+from mdsl.executable import Executable, OpenExecutable, ReferenceExecutable, VmExecutable
+from mdsl.importers import SUFFIXES, read_bound, read_file
 from mdsl.ir.core import VerifyError
+from mdsl.loading import check_engine, load
 from mdsl.passes.base import Pass
+from mdsl.passes.bind import Bind, is_open
+from mdsl.passes.box_scalars import BoxScalars, has_scalars
 from mdsl.passes.levels import level_of, loop_stages, passes_from, plan, ukernel_stages
 from mdsl.passes.pipeline import Hook, parse_pipeline, run_passes
-from mdsl.signature import check_compilable, signature
-from mdsl.syntax.errors import MdslError, nearest
+from mdsl.signature import check_compilable, entry, open_dims, open_signature, signature
+from mdsl.syntax.errors import MdslError
 from mdsl.syntax.parser import parse as parse_text
-from mdsl.syntax.parser import parse_file
 from mdsl.syntax.printer import print_module
 
 Program = str | os.PathLike[str] | ModuleOp
-"""A path (a string that ends in `.mir` or `.mbc`), a text, or a module."""
-
-ENGINES = ("vm", "jit", "reference")
+"""A path (a string that ends in `.mir`, `.onnx` or `.mbc`), a text, or a module."""
 
 
 def compile(
@@ -38,58 +41,61 @@ def compile(
     threads: int = 1,
     ukernels: bool = True,
     unroll_dispatch: int | None = None,
+    winograd: bool = False,
     target: str | Target | None = None,
     pipeline: str | None = None,
+    bind: Mapping[str, int] | None = None,
 ) -> Executable:
     """Compiles a program on any level and makes it ready to be called.
 
     `engine`: "vm" interprets bytecode, "jit" compiles it as a whole, "reference" runs the program as written
     in NumPy. Without `ukernels` heavy work is scalar loops instead of micro-kernels; `unroll_dispatch` is
-    the number of micro-kernels that one instruction issues. `pipeline` lists passes to run first, as
-    `mdsl opt --pass-pipeline` takes them; the standard passes finish the lowering. A module is not altered.
-    Raises MdslError.
+    the number of micro-kernels that one instruction issues; `winograd` computes those 3x3 convolutions that
+    gain by it with fewer multiplications, rounded differently (see the pass). `pipeline` lists passes to run first, as
+    `mdsl opt --pass-pipeline` takes them; the standard passes finish the lowering. `bind` has the sizes of
+    `?` dimensions by name; what it leaves open gets its size from the arguments of a call. A module is not
+    altered. Raises MdslError.
     """
-    _check_engine(engine, threads)
+    check_engine(engine, threads)
     settings: dict[str, Any] = {
         "ukernels": ukernels,
         "unroll_dispatch": unroll_dispatch,
+        "winograd": winograd,
         "target": target,
         "pipeline": pipeline,
     }
     path = None if isinstance(program, ModuleOp) else _path(program)
     if path is not None and path.suffix == ".mbc":
-        late = [name for name, value in settings.items() if value not in (None, True)]
+        late = [
+            name
+            for name, value in {**settings, "bind": bind or None}.items()
+            if value not in (None, name == "ukernels")  # what they are by default
+        ]
         if late:
             raise MdslError(
                 f"{path}: error: {', '.join(late)} cannot be chosen any more: the program is compiled"
             )
         return load(path, engine=engine, threads=threads)
-    module = parse(program)
+    module, sizes = _parse_bound(program, bind or {})
+    if set(open_dims(open_signature(module)[0])) - set(sizes):
+        return OpenExecutable(bind_dims(module, sizes), engine, threads, settings)
     if engine == "reference":
-        return ReferenceExecutable(module, settings)
-    return VmExecutable(to_bytecode(module, **settings), engine, threads)
-
-
-def load(path: str | os.PathLike[str], *, engine: str = "vm", threads: int = 1) -> Executable:
-    """The program in an `.mbc` file, verified. Raises MdslError, OSError."""
-    _check_engine(engine, threads)
-    if engine == "reference":
-        raise MdslError(
-            f"{os.fspath(path)}: error: the reference runs .mir programs; this is bytecode (engines: vm, jit)"
-        )
-    module = read_bytecode(path)
-    try:
-        return VmExecutable(module, engine, threads)
-    except MdslError as error:
-        raise MdslError(f"{os.fspath(path)}: {error}") from None
+        return ReferenceExecutable(bind_dims(module, sizes), settings)
+    return VmExecutable(to_bytecode(module, bind=sizes, **settings), engine, threads)
 
 
 def parse(program: Program, name: str = "<text>") -> ModuleOp:
-    """The verified module of a text or a `.mir` file; of a module, a copy. Raises MdslError."""
+    """The verified module of a text, a `.mir` or an `.onnx` file; of a module, a copy. Raises MdslError."""
     if isinstance(program, ModuleOp):
         return program.clone()
     path = _path(program)
-    return parse_text(str(program), name) if path is None else parse_file(path)
+    return parse_text(str(program), name) if path is None else read_file(path)
+
+
+def _parse_bound(program: Program, sizes: Mapping[str, int]) -> tuple[ModuleOp, Mapping[str, int]]:
+    """As `parse`, and those of the `sizes` that are yet to be bound."""
+    path = None if isinstance(program, ModuleOp) else _path(program)
+    return (parse(program), sizes) if path is None else read_bound(path, sizes)
 
 
 def opt(program: Program, pipeline: str, *, target: str | Target | None = None) -> ModuleOp:
@@ -108,20 +114,24 @@ def to_bytecode(
     *,
     ukernels: bool = True,
     unroll_dispatch: int | None = None,
+    winograd: bool = False,
     target: str | Target | None = None,
     pipeline: str | None = None,
+    bind: Mapping[str, int] | None = None,
     hooks: Sequence[Hook] = (),
 ) -> Module:
     """Lowers `module`, in place, as `compile` says. Raises MdslError."""
     source = hashlib.sha256(print_module(module).encode()).hexdigest()
     machine = _target(target)
+    bound = binding(module, bind or {}) + boxing(module)
+    run_passes(module, bound, machine, hooks=hooks)
     check_compilable(module)
-    steps = lowering(module, ukernels, unroll_dispatch, pipeline)
+    steps = lowering(module, ukernels, unroll_dispatch, pipeline, winograd)
     # Whatever a pass left wrong, the bytecode's verifier finds; `mdsl opt` verifies after each.
     run_passes(module, steps, machine, hooks=hooks, verify_each=False)
     provenance = {
         "version": __version__,
-        "pipeline": ",".join(map(str, steps)),
+        "pipeline": ",".join(map(str, [*bound, *steps])),
         "source": f"sha256:{source}",
         "target": f"{machine.name} ({machine.cpu})",
     }
@@ -131,8 +141,38 @@ def to_bytecode(
         raise MdslError(f"error: {error}") from error
 
 
+def bind_dims(module: ModuleOp, sizes: Mapping[str, int]) -> ModuleOp:
+    """Gives `?` dimensions of `module`, which it alters, their sizes. Raises MdslError."""
+    run_passes(module, binding(module, sizes))
+    return module
+
+
+def binding(module: ModuleOp, sizes: Mapping[str, int]) -> list[Pass]:
+    """The pass that gives dimensions their sizes and computes shapes, if there is something for it to do."""
+    functions = [op for op in module.body.ops if isinstance(op, FuncOp)]
+    if not sizes and not any(map(is_open, functions)):
+        return []
+    for name, size in sizes.items():
+        if not isinstance(size, int | np.integer):
+            raise MdslError(f"error: the size of dimension '{name}' must be an integer, got {size!r}")
+    try:
+        return [Bind.of(sizes)]
+    except ValueError as error:
+        raise MdslError(f"error: bind: {error}") from None
+
+
+def boxing(module: ModuleOp) -> list[Pass]:
+    """The pass that makes tensors of the numbers that the program takes and gives, if there are any."""
+    function = entry(module)
+    return [BoxScalars()] if isinstance(function, FuncOp) and has_scalars(function) else []
+
+
 def lowering(
-    module: ModuleOp, ukernels: bool, unroll_dispatch: int | None, pipeline: str | None
+    module: ModuleOp,
+    ukernels: bool,
+    unroll_dispatch: int | None,
+    pipeline: str | None,
+    winograd: bool = False,
 ) -> list[Pass]:
     """The passes that take `module` to the VM's level. Raises MdslError."""
     if unroll_dispatch is not None and unroll_dispatch < 1:
@@ -140,27 +180,8 @@ def lowering(
     signature(module)  # tells of what cannot be compiled before any pass does
     asked = parse_pipeline(pipeline, "pipeline") if pipeline else []
     planned, level = plan(asked, level_of(module))
-    stages = ukernel_stages(unroll_dispatch) if ukernels else loop_stages()
+    stages = ukernel_stages(unroll_dispatch, winograd) if ukernels else loop_stages()
     return [*(p for before, step in planned for p in (*before, step)), *passes_from(stages, level)]
-
-
-def read_bytecode(path: str | os.PathLike[str]) -> Module:
-    """The module in an `.mbc` file. Raises MdslError with the byte at fault, OSError."""
-    try:
-        return load_bytecode(path)
-    except BytecodeError as error:
-        raise MdslError(f"{os.fspath(path)}: error: {error}") from None
-
-
-def _check_engine(engine: str, threads: int) -> None:
-    from mdsl.vm.runtime import MAX_THREADS
-
-    if engine not in ENGINES:
-        raise MdslError(
-            f"error: unknown engine '{engine}'{nearest(engine, list(ENGINES))} (engines: {', '.join(ENGINES)})"
-        )
-    if not 1 <= threads <= MAX_THREADS:
-        raise MdslError(f"error: threads must be from 1 to {MAX_THREADS}, got {threads}")
 
 
 def _target(target: str | Target | None) -> Target:
@@ -174,6 +195,6 @@ def _target(target: str | Target | None) -> Target:
 
 def _path(program: str | os.PathLike[str]) -> Path | None:
     """The path that a program's source is, None for a text."""
-    if isinstance(program, str) and ("\n" in program or not program.endswith((".mir", ".mbc"))):
+    if isinstance(program, str) and ("\n" in program or not program.endswith((".mir", ".mbc", *SUFFIXES))):
         return None
     return Path(program)

@@ -13,6 +13,7 @@ from mdsl.cli.bench import bench
 from mdsl.cli.compile import compile_
 from mdsl.cli.dis import dis
 from mdsl.cli.errors import shown
+from mdsl.cli.import_ import import_
 from mdsl.cli.ops import ops
 from mdsl.cli.opt import OptCommand, opt
 from mdsl.cli.run import run
@@ -26,6 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command("import")(import_)
 app.command("opt", cls=OptCommand)(opt)
 app.command("run")(run)
 app.command("compile")(compile_)

@@ -9,8 +9,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mdsl.cli.files import read_program, write_program, write_text
-from mdsl.cli.load import PassPipeline, TargetName, Ukernels, UnrollDispatch, default_output, lower_program
+from mdsl.cli.files import read_bound, write_program, write_text
+from mdsl.cli.load import (
+    BindOption,
+    PassPipeline,
+    TargetName,
+    Ukernels,
+    UnrollDispatch,
+    Winograd,
+    bindings,
+    default_output,
+    lower_program,
+)
 
 if TYPE_CHECKING:
     from mdsl.codegen.target import Target
@@ -27,7 +37,12 @@ class Emit(StrEnum):
 
 
 def compile_(
-    program: Annotated[str, typer.Argument(help="A .mir file on any level; - for stdin.", metavar="FILE")],
+    program: Annotated[
+        str,
+        typer.Argument(
+            help="A .mir file on any level, or an .onnx file; - for .mir on stdin.", metavar="FILE"
+        ),
+    ],
     output: Annotated[
         Path | None,
         typer.Option(
@@ -40,7 +55,9 @@ def compile_(
     target: TargetName = "host",
     ukernels: Ukernels = True,
     unroll_dispatch: UnrollDispatch = None,
+    winograd: Winograd = False,
     pass_pipeline: PassPipeline = None,
+    bind: BindOption = None,
 ) -> None:
     """Compile a program to bytecode, or show what it is compiled to."""
     from mdsl.bytecode.encode import encode
@@ -49,10 +66,16 @@ def compile_(
     from mdsl.files import replacing
 
     machine = Target.parse(target)
-    module = read_program(program)
+    module, sizes = read_bound(program, bindings(bind))
     place = default_output(program, ".mbc") if emit is Emit.mbc and output is None else output
     bytecode = lower_program(
-        module, ukernels=ukernels, unroll_dispatch=unroll_dispatch, target=machine, pipeline=pass_pipeline
+        module,
+        ukernels=ukernels,
+        unroll_dispatch=unroll_dispatch,
+        winograd=winograd,
+        target=machine,
+        pipeline=pass_pipeline,
+        bind=sizes,
     )
     if emit is Emit.mir:
         write_program(module, place, program)

@@ -16,7 +16,7 @@ def dis(
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Write to this file.")] = None,
 ) -> None:
     """Print the instructions, constants and micro-kernels of a bytecode file."""
-    from mdsl.api import read_bytecode
     from mdsl.bytecode.disassemble import disassemble
+    from mdsl.loading import read_bytecode
 
     write_text(disassemble(read_bytecode(program), kernels), output)

@@ -8,16 +8,16 @@ from collections.abc import Sequence
 import numpy as np
 
 from mdsl.bytecode.module import DTYPES, TensorSpec
-from mdsl.signature import describe, random_array
+from mdsl.signature import Spec, describe, fits, random_array
 from mdsl.syntax.errors import MdslError, nearest
 
 HELP = "An input: NAME=x.npy, x.npz, 1x784xf32=0.5 or 1x784xf32=random; the name may be left out if there is one input."
 
-_LITERAL = re.compile(r"(?:([\w.$-]+)=)?((?:\d+x)*(?:f16|bf16|f32|f64|i1|i8|i16|i32|i64|index))=(.*)")
-_FILE = re.compile(r"(?:([\w.$-]+)=)?(.*\.np[yz])")
+_LITERAL = re.compile(r"(?:([^=]+)=)?((?:\d+x)*(?:f16|bf16|f32|f64|i1|i8|i16|i32|i64|index))=(.*)")
+_FILE = re.compile(r"(?:([^=]+)=)?(.*\.np[yz])")
 
 
-def read_inputs(texts: Sequence[str], specs: Sequence[TensorSpec], seed: int = 0) -> dict[str, np.ndarray]:
+def read_inputs(texts: Sequence[str], specs: Sequence[Spec], seed: int = 0) -> dict[str, np.ndarray]:
     """The arrays that `--input` options give, by name. Raises MdslError, OSError."""
     generator = np.random.default_rng(seed)
     found: dict[str, np.ndarray] = {}
@@ -29,15 +29,18 @@ def read_inputs(texts: Sequence[str], specs: Sequence[TensorSpec], seed: int = 0
     return found
 
 
-def _read(text: str, specs: Sequence[TensorSpec], generator: np.random.Generator) -> dict[str, np.ndarray]:
+def _read(text: str, specs: Sequence[Spec], generator: np.random.Generator) -> dict[str, np.ndarray]:
     literal, file = _LITERAL.fullmatch(text), _FILE.fullmatch(text)
     if literal:
         spec = _spec(text, literal[1], specs)
-        if literal[2] != describe(spec):
+        sizes = re.findall(r"\d+(?=x)", literal[2])
+        dtype = re.sub(r"^(\d+x)*", "", literal[2])
+        filled = TensorSpec(spec.name, dtype, tuple(map(int, sizes)))
+        if DTYPES[dtype] != DTYPES[spec.dtype] or not fits(spec, filled.shape):
             raise MdslError(
                 f"error: --input {text}: input '{spec.name}' is {describe(spec)}, not {literal[2]}"
             )
-        return {spec.name: _filled(text, spec, literal[3], generator)}
+        return {spec.name: _filled(text, filled, literal[3], generator)}
     if file is None:
         raise MdslError(
             f"error: --input {text}: expected NAME=x.npy, x.npz, 1x784xf32=0.5 or 1x784xf32=random"
@@ -57,7 +60,7 @@ def _read(text: str, specs: Sequence[TensorSpec], generator: np.random.Generator
     return {spec.name: _as_bfloat16(array, spec)}
 
 
-def _spec(text: str, name: str | None, specs: Sequence[TensorSpec]) -> TensorSpec:
+def _spec(text: str, name: str | None, specs: Sequence[Spec]) -> Spec:
     """The input that is meant."""
     names = [spec.name for spec in specs]
     if name is None and len(specs) == 1:
@@ -96,7 +99,7 @@ def _load(text: str, path: str) -> np.ndarray | dict[str, np.ndarray]:
         raise MdslError(f"error: --input {text}: not a readable NumPy file: {error}") from None
 
 
-def _as_bfloat16(array: np.ndarray, spec: TensorSpec) -> np.ndarray:
+def _as_bfloat16(array: np.ndarray, spec: Spec) -> np.ndarray:
     """NumPy's files know bf16 as two bytes without meaning."""
     plain = spec.dtype == "bf16" and array.dtype.kind == "V" and array.dtype.itemsize == 2
     return array.view(DTYPES["bf16"]) if plain else array

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mdsl.cli.files import read_program
+from mdsl.cli.files import read_bound
 from mdsl.cli.progress import progress
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from mdsl.bytecode.module import Module
     from mdsl.dialects.builtin import ModuleOp
     from mdsl.executable import Executable
 
 ProgramFile = Annotated[
     str,
-    typer.Argument(help="A .mir file on any level, or an .mbc file; - for .mir on stdin.", metavar="FILE"),
+    typer.Argument(
+        help="A .mir file on any level, an .onnx or an .mbc file; - for .mir on stdin.", metavar="FILE"
+    ),
 ]
 Engine = Annotated[
     str, typer.Option(help="vm: the interpreter; jit: the whole program as native code; reference: NumPy.")
@@ -30,17 +34,68 @@ Ukernels = Annotated[
 UnrollDispatch = Annotated[
     int | None, typer.Option(help="Micro-kernels that one instruction issues.", metavar="N")
 ]
+Winograd = Annotated[
+    bool,
+    typer.Option(
+        "--winograd/--no-winograd", help="3x3 convolutions with fewer multiplications, rounded differently."
+    ),
+]
 PassPipeline = Annotated[str | None, typer.Option(help="Passes to run first, as 'mdsl opt' takes them.")]
+BindOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--bind",
+        help="The size of a '?' dimension; more than one: again, or after a comma.",
+        metavar="NAME=SIZE",
+    ),
+]
 TargetName = Annotated[str, typer.Option(help="The machine to compile for: host, avx512, avx2, neon, ...")]
 
 
-def load_program(file: str, engine: str = "vm", threads: int = 1, **settings: Any) -> Executable:
-    """The program in `file`, ready to be called. Raises MdslError, OSError."""
+def load_program(file: str | ModuleOp, engine: str = "vm", threads: int = 1, **settings: Any) -> Executable:
+    """The program in `file`, or the module that was read from it, ready to be called. Raises MdslError, OSError."""
     import mdsl
 
-    with progress(f"compiling {file}"):
-        program = file if file.endswith(".mbc") else read_program(file)
-        return mdsl.compile(program, engine=engine, threads=threads, **settings)
+    with progress(f"compiling {file}" if isinstance(file, str) else "compiling"):
+        if not isinstance(file, str):
+            return mdsl.compile(file, engine=engine, threads=threads, **settings)
+        if not file.endswith(".mbc"):
+            module, sizes = read_bound(file, settings.pop("bind", None) or {})
+            return mdsl.compile(module, engine=engine, threads=threads, bind=sizes, **settings)
+        if all(value is None or value is True or value == {} for value in settings.values()):
+            return mdsl.load(file, engine=engine, threads=threads)  # imports nothing that compiles
+        return mdsl.compile(file, engine=engine, threads=threads, **settings)
+
+
+def for_inputs(executable: Executable, inputs: Sequence[np.ndarray]) -> Executable:
+    """The program for inputs of these shapes, compiled now if its dimensions were open. Raises MdslError."""
+    from mdsl.executable import OpenExecutable
+    from mdsl.signature import sizes_of
+
+    if not isinstance(executable, OpenExecutable):
+        return executable
+    with progress("compiling"):
+        return executable.bound(sizes_of(executable.inputs, inputs))
+
+
+def bindings(texts: Sequence[str] | None) -> dict[str, int]:
+    """The sizes that `--bind` options give. Raises MdslError."""
+    if not texts:
+        return {}
+    from mdsl.passes.pipeline import read_sizes
+    from mdsl.syntax.errors import MdslError
+
+    found: dict[str, int] = {}
+    for text in texts:
+        try:
+            sizes = dict(read_sizes(text))
+        except ValueError:
+            raise MdslError(f"error: --bind {text}: expected NAME=SIZE, such as batch=8") from None
+        twice = [name for name in sizes if name in found]
+        if twice:
+            raise MdslError(f"error: --bind {text}: dimension '{twice[0]}' was given twice")
+        found.update(sizes)
+    return found
 
 
 def lower_program(module: ModuleOp, **settings: Any) -> Module:

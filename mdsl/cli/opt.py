@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -28,6 +29,7 @@ class OptCommand(TyperCommand):
             "--help"
         ]
         passes = [f"--{name}" for name in pass_names()]
+        args = _joined(args)
         end = args.index("--") if "--" in args else len(args)
         flags = [a for a in args[:end] if _name(a) in passes]
         for arg in args[:end]:
@@ -42,6 +44,17 @@ class OptCommand(TyperCommand):
             formatter.write_dl(pass_help())
 
 
+def _joined(args: list[str]) -> list[str]:
+    """`--bind batch=8` as `--bind=batch=8`: other commands have the option in both forms."""
+    found: list[str] = []
+    for arg in args:
+        if found and found[-1] == "--bind" and re.fullmatch(r"[^\s=]+=\d+(,[^\s=]+=\d+)*", arg):
+            found[-1] += f"={arg}"
+        else:
+            found.append(arg)
+    return found
+
+
 def _name(arg: str) -> str:
     """The flag without its value."""
     return arg.split("=", 1)[0].split("{", 1)[0]
@@ -49,7 +62,9 @@ def _name(arg: str) -> str:
 
 def opt(
     ctx: typer.Context,
-    program: Annotated[str, typer.Argument(help="A .mir file; - for stdin.", metavar="FILE")],
+    program: Annotated[
+        str, typer.Argument(help="A .mir or .onnx file; - for .mir on stdin.", metavar="FILE")
+    ],
     pass_pipeline: Annotated[
         str | None,
         typer.Option(help="'tile{sizes=[8,32]},unroll-dispatch{factor=4}': after the passes given as flags."),

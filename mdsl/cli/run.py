@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mdsl.cli.files import note
-from mdsl.cli.load import Engine, PassPipeline, ProgramFile, Threads, Ukernels, UnrollDispatch, load_program
+from mdsl.cli.load import (
+    BindOption,
+    Engine,
+    PassPipeline,
+    ProgramFile,
+    Threads,
+    Ukernels,
+    UnrollDispatch,
+    Winograd,
+    bindings,
+    for_inputs,
+    load_program,
+)
 from mdsl.cli.progress import stoppable
 from mdsl.files import replacing
 
@@ -34,20 +46,31 @@ def run(
     threads: Threads = 1,
     ukernels: Ukernels = True,
     unroll_dispatch: UnrollDispatch = None,
+    winograd: Winograd = False,
     pass_pipeline: PassPipeline = None,
+    bind: BindOption = None,
     seed: Annotated[int, typer.Option(help="Seed of random inputs.", min=0)] = 0,
 ) -> None:
     """Run a program and print its outputs."""
     from mdsl.cli.inputs import read_inputs
-    from mdsl.signature import arrange, describe
+    from mdsl.signature import arrange, closed, describe
 
     executable = load_program(
-        program, engine, threads, ukernels=ukernels, unroll_dispatch=unroll_dispatch, pipeline=pass_pipeline
+        program,
+        engine,
+        threads,
+        ukernels=ukernels,
+        unroll_dispatch=unroll_dispatch,
+        winograd=winograd,
+        pipeline=pass_pipeline,
+        bind=bindings(bind),
     )
-    texts = input or [f"{spec.name}={describe(spec)}=random" for spec in executable.inputs]
+    specs = executable.inputs if input else closed(executable.inputs)
+    texts = input or [f"{spec.name}={describe(spec)}=random" for spec in specs]
     if texts and not input:
-        note(f"no --input: random numbers of seed {seed} for {', '.join(s.name for s in executable.inputs)}")
-    inputs = arrange(executable.inputs, [], read_inputs(texts, executable.inputs, seed))
+        note(f"no --input: random numbers of seed {seed} for {', '.join(s.name for s in specs)}")
+    inputs = arrange(specs, [], read_inputs(texts, specs, seed))
+    executable = for_inputs(executable, inputs)
     with stoppable():
         results = executable(*inputs)
     arrays = list(results) if isinstance(results, tuple) else [results]

@@ -169,11 +169,8 @@ def test_run_with_random_numbers(net: Path) -> None:
 
 def test_bench(net: Path) -> None:
     assert "median of" in mdsl("bench", net, "--runs=20").stdout
-    found = json.loads(mdsl("bench", net, "--runs=20", "--json").stdout)
+    found = json.loads(mdsl("bench", net, "--runs=20", "--json=-").stdout)
     assert found["timing"]["median"] > 0 and found["profile"]["instructions"] > 0
-    rows = json.loads(mdsl("bench", net, "--runs=20", "--ablation", "--json").stdout)["rows"]
-    assert [row["name"] for row in rows] == ["interpreted", "+ micro-kernels", "+ unroll-dispatch=4", "jit"]
-    assert rows[0]["kernel_calls"] == 0 < rows[1]["kernel_calls"]
 
 
 def test_ops() -> None:

@@ -3,7 +3,7 @@ if exists('b:current_syntax') | finish | endif
 syntax case match
 setlocal commentstring=//\ %s
 
-syntax keyword mirWord affine_map alignment array attributes attrs constant dense dense_resource dim else from high in inner_dims_pos inner_tiles ins into iter_args loc low module offset outer_dims_perm output_shape outs padding_value return shared_outs step strided to uninitialized
+syntax keyword mirWord affine_map alignment array attributes attrs constant data dense dense_resource dim else from high in inner_dims_pos inner_tiles ins instr into iter_args loc locality low module offset outer_dims_perm output_shape outs padding_value read return shared_outs step strided to uninitialized write
 syntax keyword mirConstant true false unit
 syntax match mirNumber /-\?\<\%(0x\x\+\|\d\+\%(\.\d*\%([eE][-+]\?\d\+\)\?\)\?\)\>/
 syntax match mirAttribute /\<\h[[:alnum:]_$.]*\ze\s*=[^=]/
@@ -12,14 +12,14 @@ syntax match mirType /\%(\%(\d\+\|?\)x\)\+\%(tensor\|memref\|vector\|f16\|bf16\|
 syntax match mirOperation /\<builtin\.\%(module\)\%([[:alnum:]_$.]\)\@!/
 syntax match mirOperation /\<func\.\%(return\|call\|func\)\%([[:alnum:]_$.]\)\@!/
 syntax match mirOperation /\<arith\.\%(index_cast\|constant\|maximumf\|minimumf\|bitcast\|maxnumf\|minnumf\|fptosi\|fptoui\|select\|sitofp\|truncf\|trunci\|uitofp\|divsi\|divui\|extsi\|extui\|maxsi\|maxui\|minsi\|minui\|remsi\|remui\|shrsi\|shrui\|addf\|addi\|andi\|cmpf\|cmpi\|divf\|extf\|mulf\|muli\|negf\|remf\|shli\|subf\|subi\|xori\|ori\)\%([[:alnum:]_$.]\)\@!/
-syntax match mirOperation /\<math\.\%(roundeven\|copysign\|expm1\|floor\|log1p\|round\|rsqrt\|absf\|absi\|ceil\|exp2\|log2\|powf\|sqrt\|tanh\|cos\|erf\|exp\|fma\|log\|sin\)\%([[:alnum:]_$.]\)\@!/
+syntax match mirOperation /\<math\.\%(roundeven\|copysign\|expm1\|floor\|log1p\|round\|rsqrt\|absf\|absi\|atan\|ceil\|exp2\|log2\|powf\|sqrt\|tanh\|cos\|erf\|exp\|fma\|log\|sin\)\%([[:alnum:]_$.]\)\@!/
 syntax match mirOperation /\<tensor\.\%(parallel_insert_slice\|collapse_shape\|extract_slice\|from_elements\|expand_shape\|insert_slice\|extract\|concat\|insert\|empty\|splat\|yield\|cast\|dim\|pad\)\%([[:alnum:]_$.]\)\@!/
-syntax match mirOperation /\<memref\.\%(collapse_shape\|expand_shape\|get_global\|dealloc\|subview\|alloca\|global\|alloc\|store\|cast\|copy\|load\|view\)\%([[:alnum:]_$.]\)\@!/
+syntax match mirOperation /\<memref\.\%(collapse_shape\|expand_shape\|get_global\|prefetch\|dealloc\|subview\|alloca\|global\|alloc\|store\|cast\|copy\|load\|view\)\%([[:alnum:]_$.]\)\@!/
 syntax match mirOperation /\<affine\.\%(apply\)\%([[:alnum:]_$.]\)\@!/
 syntax match mirOperation /\<scf\.\%(forall\.in_parallel\|forall\|yield\|for\|if\)\%([[:alnum:]_$.]\)\@!/
 syntax match mirOperation /\<linalg\.\%(conv_2d_nchw_fchw\|conv_2d_nhwc_hwcf\|pooling_nchw_max\|pooling_nchw_sum\|batch_matmul\|broadcast\|transpose\|generic\|matmul\|matvec\|unpack\|vecmat\|index\|yield\|copy\|fill\|pack\|dot\)\%([[:alnum:]_$.]\)\@!/
 syntax match mirOperation /\<vector\.\%(broadcast\|reduction\|extract\|insert\|store\|load\|step\|fma\)\%([[:alnum:]_$.]\)\@!/
-syntax match mirOperation /\<nn\.\%(global_avg_pool\|log_softmax\|avg_pool2d\|batch_norm\|layer_norm\|leaky_relu\|max_pool2d\|broadcast\|transpose\|compare\|flatten\|maximum\|minimum\|reshape\|sigmoid\|softmax\|argmax\|concat\|conv2d\|gather\|linear\|matmul\|reduce\|select\|slice\|cast\|clip\|gelu\|relu\|sqrt\|tanh\|abs\|add\|div\|erf\|exp\|log\|mul\|neg\|pad\|pow\|sub\)\%([[:alnum:]_$.]\)\@!/
+syntax match mirOperation /\<nn\.\%(dynamic_broadcast\|dynamic_reshape\|global_avg_pool\|dynamic_slice\|dynamic_tile\|dynamic_pad\|log_softmax\|shift_right\|avg_pool2d\|batch_norm\|layer_norm\|leaky_relu\|max_pool2d\|shift_left\|broadcast\|transpose\|argsort\|compare\|flatten\|maximum\|minimum\|reshape\|scatter\|sigmoid\|softmax\|argmax\|concat\|conv2d\|gather\|linear\|matmul\|reduce\|select\|acosh\|asinh\|atanh\|expm1\|floor\|log1p\|range\|round\|shape\|slice\|acos\|asin\|atan\|cast\|ceil\|clip\|cosh\|gelu\|relu\|sign\|sinh\|sqrt\|tanh\|abs\|add\|and\|cos\|div\|erf\|exp\|log\|mod\|mul\|neg\|pad\|pow\|sin\|sub\|tan\|xor\|or\)\%([[:alnum:]_$.]\)\@!/
 syntax match mirOperation /\<ukernel\.\%(dispatch\|region\|return\|yield\|func\)\%([[:alnum:]_$.]\)\@!/
 syntax match mirOperation /\<mvm\.\%(constant\|dispatch\|parallel\|barrier\|return\|single\|store\|yield\|copy\|fill\|func\|load\|loop\|dot\|lea\|if\)\%([[:alnum:]_$.]\)\@!/
 syntax match mirValue /%[[:alnum:]_$.-]\+\%(#\d\+\)\?/

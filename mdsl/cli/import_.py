@@ -1,0 +1,60 @@
+"""`mdsl import`: a model of another format as a `.mir` program and its weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mdsl.cli.files import write_program
+from mdsl.cli.load import BindOption, bindings, default_output
+
+if TYPE_CHECKING:
+    from mdsl.importers.onnx import Report
+
+
+def import_(
+    model: Annotated[str, typer.Argument(help="An .onnx file.", metavar="FILE")],
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="Write to this file (FILE's name with .mir); - for stdout."),
+    ] = None,
+    bind: BindOption = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="List every node that is not supported, and write nothing.")
+    ] = False,
+) -> None:
+    """Import an ONNX model: its graph as a .mir program, its weights as .safetensors beside it."""
+    from mdsl.importers.onnx import check as check_model
+    from mdsl.importers.onnx import import_onnx
+
+    if check:
+        report = check_model(model, bindings(bind))
+        _print(report)
+        raise typer.Exit(1 if report.problems else 0)
+    module = import_onnx(model, bindings(bind))
+    write_program(module, output or default_output(model, ".mir"), model)
+
+
+def _print(report: Report) -> None:
+    """What is missing, operator by operator, and whether that is all."""
+    total = report.supported + len(report.problems) + report.unjudged
+    if not report.problems:
+        typer.echo(f"{report.model}: all {total} nodes are supported")
+        return
+    nodes = len(report.problems)
+    typer.echo(f"{report.model}: {nodes} of {total} nodes {'is' if nodes == 1 else 'are'} not supported")
+    for group in report.groups():
+        first = group[0]
+        typer.echo(f"  {first.kind}: {first.reason} ({len(group)} node{'s' if len(group) > 1 else ''})")
+        for problem in group:
+            attributes = ", ".join(f"{k} = {v}" for k, v in problem.attributes.items())
+            typer.echo(f"    '{problem.node}'{': ' if attributes else ''}{attributes}")
+    if report.unjudged:
+        typer.echo(
+            f"the operators of all others are supported; {report.unjudged} of them could not be checked further, "
+            "for they work on what the nodes above should give"
+        )
+    else:
+        typer.echo("all others are supported")

@@ -1,0 +1,96 @@
+"""Rules for resizing images and for sampling them at computed places."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mdsl.dialects import nn
+from mdsl.dialects.nn_base import tensor
+from mdsl.importers.onnx.interpolation import Taps, coordinates, nearest, resized, weighted
+from mdsl.importers.onnx.registry import Node, converts
+from mdsl.ir.core import Value
+from mdsl.ir.types import DYNAMIC, f32, f64
+
+_NEAREST = ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
+
+
+@converts("Resize", "Upsample")
+def resize(node: Node) -> Value:
+    x, type = node.operand(0), node.type()
+    axes = [node.axis(a, type.rank) for a in node.attr("axes", list(range(type.rank)))]
+    scales, sizes = _targets(node, axes)
+    legacy = node.op_type == "Upsample" or node.version < 11
+    mode, transform = node.attr("mode", "nearest"), node.attr("coordinate_transformation_mode", "half_pixel")
+    transform = "asymmetric" if legacy else transform
+    crops = transform == "tf_crop_and_resize"
+    roi = node.constant(1) if crops else np.zeros(0)
+    if roi is None or (crops and roi.size != 2 * len(axes)):
+        raise node.unsupported(f"roi is not a constant of {2 * len(axes)} numbers")
+    wide = x if mode == "nearest" or type.element in (f32, f64) else node.cast(x, f32, "wide")
+    for i, axis in enumerate(axes):
+        size, scale, new = type.shape[axis], scales[i], sizes[i]
+        if size == new and np.isclose(scale, 1) and not crops:
+            continue
+        if size in (0, DYNAMIC) or new < 1:
+            raise node.unsupported(f"needs known sizes, got {type}")
+        node.check_size([*type.shape[:axis], new, *type.shape[axis + 1 :]], type.element)
+        window = (float(roi.flat[i]), float(roi.flat[len(axes) + i])) if crops else (0.0, 1.0)
+        where = coordinates(transform, size, new, scale, window)
+        if where is None:
+            raise node.malformed(f"coordinate_transformation_mode = {transform} is unknown")
+        taps = _taps(node, mode, where, scale, size, "floor" if legacy else "round_prefer_floor")
+        wide = resized(node, wide, axis, taps, f"axis{axis}")
+        if crops:
+            wide = _extrapolated(node, wide, axis, (where < 0) | (where > size - 1))
+    if tensor(wide).element != type.element:
+        wide = node.cast(wide, type.element)
+    return wide
+
+
+def _targets(node: Node, axes: list[int]) -> tuple[list[float], list[int]]:
+    """For each axis the scale and the new size."""
+    old = [node.type().shape[a] for a in axes]
+    legacy = node.op_type == "Upsample" or node.version < 11
+    scales = node.attr("scales") if node.version < 9 else node.constant(1 if legacy else 2)
+    given = None if scales is None else [float(s) for s in np.asarray(scales).reshape(-1)]
+    if given:
+        if len(given) != len(axes) or min(given) <= 0:
+            raise node.malformed(f"scales must hold {len(axes)} positive numbers, got {given}")
+        return given, [
+            s if s == DYNAMIC and f == 1 else int(np.floor(s * f)) for s, f in zip(old, given, strict=True)
+        ]
+    if node.input(3) is None:
+        raise node.unsupported("scales is not a constant")
+    sizes = node.ints(3, "sizes")
+    if len(sizes) != len(axes):
+        raise node.malformed(f"sizes must hold {len(axes)} integers, got {sizes}")
+    if DYNAMIC in old:
+        raise node.unsupported(f"needs known sizes, got {node.type()}")
+    ratios = [new / size if size else 1.0 for new, size in zip(sizes, old, strict=True)]
+    policy = node.attr("keep_aspect_ratio_policy", "stretch")
+    if policy == "stretch":
+        return ratios, sizes
+    ratio = min(ratios) if policy == "not_larger" else max(ratios)
+    return [ratio] * len(axes), [int(ratio * size + 0.5) for size in old]
+
+
+def _taps(node: Node, mode: str, where: np.ndarray, scale: float, size: int, rounding: str) -> Taps:
+    if mode == "nearest":
+        rounding = node.attr("nearest_mode", rounding)
+        if rounding not in _NEAREST:
+            raise node.malformed(f"nearest_mode = {rounding} is unknown")
+        return nearest(where, rounding)
+    if mode not in ("linear", "bilinear", "cubic"):
+        raise node.malformed(f"mode = {mode} is unknown")
+    stretch = min(scale, 1.0) if node.attr("antialias", 0) else 1.0
+    cubic = node.attr("cubic_coeff_a", -0.75) if mode == "cubic" else None
+    return weighted(where, cubic, stretch, bool(node.attr("exclude_outside", 0)), size)
+
+
+def _extrapolated(node: Node, x: Value, axis: int, outside: np.ndarray) -> Value:
+    """`x` with the extrapolation value at places along an axis."""
+    if not outside.any():
+        return x
+    flags = node.const(outside.reshape([-1, *[1] * (tensor(x).rank - axis - 1)]), f"outside{axis}")
+    value = node.const(node.attr("extrapolation_value", 0.0), f"beyond{axis}", x.type)
+    return node.build(nn.Select(flags, value, x), f"cropped{axis}")

@@ -28,6 +28,11 @@ INDEX = "%i: index {mdsl.range = array<i64: 0, 15>}"
 
 
 ACCEPTED = {
+    "a prefetch may point anywhere": (
+        A,
+        """memref.prefetch %a[%c17], read, locality<3>, data : memref<16xf32>
+           %v = memref.load %a[%c0] : memref<16xf32>""",
+    ),
     "constant": (A, "%v = memref.load %a[%c15] : memref<16xf32>"),
     "index in its declared range": (f"{A}, {INDEX}", "%v = memref.load %a[%i] : memref<16xf32>"),
     "last vector of a loop": (

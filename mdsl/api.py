@@ -42,6 +42,7 @@ def compile(
     ukernels: bool = True,
     unroll_dispatch: int | None = None,
     winograd: bool = False,
+    tune: bool = False,
     target: str | Target | None = None,
     pipeline: str | None = None,
     bind: Mapping[str, int] | None = None,
@@ -51,8 +52,9 @@ def compile(
     `engine`: "vm" interprets bytecode, "jit" compiles it as a whole, "reference" runs the program as written
     in NumPy. Without `ukernels` heavy work is scalar loops instead of micro-kernels; `unroll_dispatch` is
     the number of micro-kernels that one instruction issues; `winograd` computes those 3x3 convolutions that
-    gain by it with fewer multiplications, rounded differently (see the pass). `pipeline` lists passes to run first, as
-    `mdsl opt --pass-pipeline` takes them; the standard passes finish the lowering. `bind` has the sizes of
+    gain by it with fewer multiplications, rounded differently; `tune` measures how each contraction is best
+    tiled (see the passes). `pipeline` lists passes to run first, as `mdsl opt --pass-pipeline` takes them; the
+    standard passes finish the lowering. `bind` has the sizes of
     `?` dimensions by name; what it leaves open gets its size from the arguments of a call. A module is not
     altered. Raises MdslError.
     """
@@ -61,6 +63,7 @@ def compile(
         "ukernels": ukernels,
         "unroll_dispatch": unroll_dispatch,
         "winograd": winograd,
+        "tune": tune,
         "target": target,
         "pipeline": pipeline,
     }
@@ -115,6 +118,7 @@ def to_bytecode(
     ukernels: bool = True,
     unroll_dispatch: int | None = None,
     winograd: bool = False,
+    tune: bool = False,
     target: str | Target | None = None,
     pipeline: str | None = None,
     bind: Mapping[str, int] | None = None,
@@ -126,7 +130,7 @@ def to_bytecode(
     bound = binding(module, bind or {}) + boxing(module)
     run_passes(module, bound, machine, hooks=hooks)
     check_compilable(module)
-    steps = lowering(module, ukernels, unroll_dispatch, pipeline, winograd)
+    steps = lowering(module, ukernels, unroll_dispatch, pipeline, winograd, tune)
     # Whatever a pass left wrong, the bytecode's verifier finds; `mdsl opt` verifies after each.
     run_passes(module, steps, machine, hooks=hooks, verify_each=False)
     provenance = {
@@ -173,6 +177,7 @@ def lowering(
     unroll_dispatch: int | None,
     pipeline: str | None,
     winograd: bool = False,
+    tune: bool = False,
 ) -> list[Pass]:
     """The passes that take `module` to the VM's level. Raises MdslError."""
     if unroll_dispatch is not None and unroll_dispatch < 1:
@@ -180,7 +185,7 @@ def lowering(
     signature(module)  # tells of what cannot be compiled before any pass does
     asked = parse_pipeline(pipeline, "pipeline") if pipeline else []
     planned, level = plan(asked, level_of(module))
-    stages = ukernel_stages(unroll_dispatch, winograd) if ukernels else loop_stages()
+    stages = ukernel_stages(unroll_dispatch, winograd, tune) if ukernels else loop_stages()
     return [*(p for before, step in planned for p in (*before, step)), *passes_from(stages, level)]
 
 

@@ -13,6 +13,7 @@ from mdsl.cli.load import (
     PassPipeline,
     ProgramFile,
     Threads,
+    Tuning,
     Ukernels,
     UnrollDispatch,
     Winograd,
@@ -33,6 +34,7 @@ def bench(
     ukernels: Ukernels = True,
     unroll_dispatch: UnrollDispatch = None,
     winograd: Winograd = False,
+    tune: Tuning = False,
     pass_pipeline: PassPipeline = None,
     bind: BindOption = None,
     ablation: Annotated[
@@ -62,6 +64,7 @@ def bench(
         "ukernels": ukernels,
         "unroll_dispatch": unroll_dispatch,
         "winograd": winograd,
+        "tune": tune,
         "pipeline": pass_pipeline,
     }
     request = Request(program, input or [], bindings(bind), runs, engine, threads, settings, json)

@@ -14,6 +14,7 @@ from mdsl.cli.load import (
     BindOption,
     PassPipeline,
     TargetName,
+    Tuning,
     Ukernels,
     UnrollDispatch,
     Winograd,
@@ -56,6 +57,7 @@ def compile_(
     ukernels: Ukernels = True,
     unroll_dispatch: UnrollDispatch = None,
     winograd: Winograd = False,
+    tune: Tuning = False,
     pass_pipeline: PassPipeline = None,
     bind: BindOption = None,
 ) -> None:
@@ -73,6 +75,7 @@ def compile_(
         ukernels=ukernels,
         unroll_dispatch=unroll_dispatch,
         winograd=winograd,
+        tune=tune,
         target=machine,
         pipeline=pass_pipeline,
         bind=sizes,

@@ -40,6 +40,12 @@ Winograd = Annotated[
         "--winograd/--no-winograd", help="3x3 convolutions with fewer multiplications, rounded differently."
     ),
 ]
+Tuning = Annotated[
+    bool,
+    typer.Option(
+        "--tune", help="Measure how each contraction is best tiled, and remember it: some seconds a shape."
+    ),
+]
 PassPipeline = Annotated[str | None, typer.Option(help="Passes to run first, as 'mdsl opt' takes them.")]
 BindOption = Annotated[
     list[str] | None,

@@ -14,6 +14,7 @@ from mdsl.cli.load import (
     PassPipeline,
     ProgramFile,
     Threads,
+    Tuning,
     Ukernels,
     UnrollDispatch,
     Winograd,
@@ -47,6 +48,7 @@ def run(
     ukernels: Ukernels = True,
     unroll_dispatch: UnrollDispatch = None,
     winograd: Winograd = False,
+    tune: Tuning = False,
     pass_pipeline: PassPipeline = None,
     bind: BindOption = None,
     seed: Annotated[int, typer.Option(help="Seed of random inputs.", min=0)] = 0,
@@ -62,6 +64,7 @@ def run(
         ukernels=ukernels,
         unroll_dispatch=unroll_dispatch,
         winograd=winograd,
+        tune=tune,
         pipeline=pass_pipeline,
         bind=bindings(bind),
     )

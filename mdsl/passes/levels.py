@@ -29,6 +29,7 @@ from mdsl.passes.pack import Pack
 from mdsl.passes.plan_memory import PlanMemory
 from mdsl.passes.prepack import Prepack
 from mdsl.passes.tile import Tile
+from mdsl.passes.tune import Tune
 from mdsl.passes.unroll_dispatch import UnrollDispatch
 from mdsl.passes.vectorize import Vectorize
 from mdsl.passes.winograd import Winograd
@@ -39,10 +40,11 @@ Stages = dict[str, list[Pass]]
 _GRAPH: list[Pass] = [Canonicalize(), FoldBatchnorm(), Canonicalize(), LowerNn()]
 
 
-def ukernel_stages(unroll_dispatch: int | None = None, winograd: bool = False) -> Stages:
+def ukernel_stages(unroll_dispatch: int | None = None, winograd: bool = False, tune: bool = False) -> Stages:
     """The default: heavy work becomes micro-kernels, dispatched one or `unroll_dispatch` at a time."""
     unrolled: list[Pass] = [] if unroll_dispatch is None else [UnrollDispatch(unroll_dispatch)]
     filtered: list[Pass] = [Winograd()] if winograd else []
+    measured: list[Pass] = [Tune()] if tune else []
     return {
         "nn": _GRAPH,
         "linalg": [
@@ -54,6 +56,7 @@ def ukernel_stages(unroll_dispatch: int | None = None, winograd: bool = False) -
             Pack(),
             Fuse(),
             *filtered,
+            *measured,
             Tile(),
         ],
         "tiled": [Prepack(), OutlineUkernels()],

@@ -70,6 +70,12 @@ def test_tile_cuts_as_noted_and_forgets_the_note() -> None:
     assert not _noted(tiled)
 
 
+def test_the_flag_puts_the_pass_before_tile() -> None:
+    executable = mdsl.compile(PROGRAM, tune=True)
+    passes = executable.bytecode().provenance["pipeline"].split(",")
+    assert passes.index("tune") == passes.index("tile") - 1
+
+
 def test_the_result_stays() -> None:
     rng = np.random.default_rng(0)
     a, b = rng.standard_normal((24, 32)).astype(np.float32), rng.standard_normal((32, 48)).astype(np.float32)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +127,34 @@ def to_bytecode(
     hooks: Sequence[Hook] = (),
 ) -> Module:
     """Lowers `module`, in place, as `compile` says. Raises MdslError."""
+    with _without_collections():
+        return _to_bytecode(module, ukernels, unroll_dispatch, winograd, tune, target, pipeline, bind, hooks)
+
+
+@contextmanager
+def _without_collections() -> Iterator[None]:
+    """Holds Python's collector of cycles back: IR is made of cycles that live, and looking through them again and
+    again takes a sixth of a compilation. What is erased meanwhile is collected afterwards."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _to_bytecode(
+    module: ModuleOp,
+    ukernels: bool,
+    unroll_dispatch: int | None,
+    winograd: bool,
+    tune: bool,
+    target: str | Target | None,
+    pipeline: str | None,
+    bind: Mapping[str, int] | None,
+    hooks: Sequence[Hook],
+) -> Module:
     source = hashlib.sha256(print_module(module).encode()).hexdigest()
     machine = _target(target)
     bound = binding(module, bind or {}) + boxing(module)

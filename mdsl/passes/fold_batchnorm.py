@@ -86,8 +86,12 @@ def _foldable(layer: nn.Conv2d | nn.Linear | nn.Matmul, op: nn.BatchNorm) -> boo
 def _fold(
     layer: nn.Conv2d | nn.Linear | nn.Matmul, op: nn.BatchNorm, factor: np.ndarray, offset: np.ndarray
 ) -> None:
-    builder = Builder.before(op)
-    weight = np.asarray(constant_data(layer.operands[1]), np.float64)
+    builder, exact = Builder.before(op), factor
+    # The factors are rounded once more, the weights stay as wide as they are: a network has many of them.
+    weight = np.asarray(constant_data(layer.operands[1]))
+    if weight.dtype != np.float32:
+        weight = weight.astype(np.float64)
+    factor = factor.astype(weight.dtype)
     # Output channels come first in a weight, but are the columns of a matrix product.
     along = factor if isinstance(layer, nn.Matmul) else factor.reshape(-1, *[1] * (weight.ndim - 1))
     folded = _constant(
@@ -98,7 +102,7 @@ def _fold(
         new_bias = _constant(builder, op, offset, layer.operands[1], f"{op.result.name or 'norm'}_bias")
     else:
         old = np.asarray(constant_data(bias), np.float64)
-        new_bias = _constant(builder, op, old * factor + offset, bias, f"{resource_name(bias)}_folded")
+        new_bias = _constant(builder, op, old * exact + offset, bias, f"{resource_name(bias)}_folded")
     result = [op.result.type]
     if isinstance(layer, nn.Matmul):
         product = builder.value(nn.Matmul(layer.a, folded, results=result), layer.result.name)
@@ -126,6 +130,6 @@ def _constant(builder: Builder, near: Op, array: np.ndarray, like: Value, name: 
     element = type_of(like).element
     type = TensorType(array.shape, element)
     with np.errstate(all="ignore"):
-        data = np.ascontiguousarray(array.astype(dtype_of(element)))
+        data = np.ascontiguousarray(array, dtype_of(element))
     attr = tensor_attribute(data, type, fresh_resource(near, name))
     return builder.value(Constant(value=attr, results=[type]), name)

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
 from math import prod
 
@@ -46,11 +47,18 @@ def contraction_tile(op: linalg.LinalgOp, target: Target) -> list[int]:
 
 def contraction_tiles(op: linalg.LinalgOp, target: Target) -> list[list[int]]:
     """All tilings that fit the registers, each a size for each dimension of the output; the fastest first."""
-    nest = _Nest.of(op, target)
+    return [list(tile) for tile in _tilings(_Nest.of(op, target))]
+
+
+@cache
+def _tilings(nest: _Nest) -> list[list[int]]:
+    """The work of `contraction_tiles`; a network has many layers of few shapes."""
     if not nest.out:
         return [[]]
     candidates = [
-        nest.tile(vectors, rows) for vectors in range(1, 13) for rows in range(1, target.vector_registers)
+        nest.tile(vectors, rows)
+        for vectors in range(1, 13)
+        for rows in range(1, nest.target.vector_registers)
     ]
     different = {tuple(t.values()): t for t in candidates if t is not None}
     return [[t[d] for d in nest.out] for t in sorted(different.values(), key=nest.cycles)]
@@ -67,10 +75,10 @@ def split_dims(op: linalg.LinalgOp) -> tuple[list[int], list[int]]:
 class _Nest:
     """What the model needs to know of a contraction. Dimensions are loop positions."""
 
-    sizes: list[int]
+    sizes: tuple[int, ...]
     out: tuple[int, ...]
-    rows: list[int]
-    columns: list[int]
+    rows: tuple[int, ...]
+    columns: tuple[int, ...]
     steps: int  # of the reduction
     lanes: int
     target: Target
@@ -80,10 +88,16 @@ class _Nest:
         sizes = op.loop_sizes()
         out = op.maps[-1].dim_positions() or ()
         rows, columns = split_dims(op)
-        rows = [d for d in rows if d != (out or (None,))[-1]]
+        rows = tuple(d for d in rows if d != (out or (None,))[-1])
         steps = prod(sizes[d] for d in op.reduction_dims)
         return _Nest(
-            sizes, out, rows, columns, steps, target.lanes(str(shaped(op.outputs[0]).element)), target
+            tuple(sizes),
+            out,
+            rows,
+            tuple(columns),
+            steps,
+            target.lanes(str(shaped(op.outputs[0]).element)),
+            target,
         )
 
     @property

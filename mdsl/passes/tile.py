@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from math import prod
 from typing import ClassVar
 
 from mdsl.codegen.target import Target
@@ -130,6 +131,19 @@ class _Span:
     size: int
 
 
+_Part = tuple[int, int, int]
+"""Some tiles along one dimension: where the first begins, where the last ends, their size."""
+
+
+_PANELS = 8
+"""Panels of columns that keep all workers busy, each with panels of its own; fewer are shared by rows as well."""
+
+
+def _count(part: _Part) -> int:
+    """How many tiles a part holds."""
+    return -(-(part[1] - part[0]) // part[2])
+
+
 class _Tiler:
     """Cuts one region: its last op gives the tile, the others follow through their indexing maps."""
 
@@ -142,6 +156,7 @@ class _Tiler:
         self.windows = {op: windows(op) for op in ops}
         rows = find_rows(ops)
         self.rows = rows if is_row_region(ops, rows) else None
+        self.panel: dict[int, _Span] = {}
 
     @staticmethod
     def of(region: ukernel.RegionOp) -> _Tiler | None:
@@ -167,8 +182,10 @@ class _Tiler:
         values = list(results)
         full = [[(0, e // s * s, s), (e // s * s, e, e % s)] for e, s in zip(self.shape, sizes, strict=True)]
         parts = [[p for p in pieces if p[1] > p[0]] for pieces in full]
-        for part in product(*parts):
-            values = self._loops(part, order, values, builder)
+        inner = self._in_panel(parts, order)
+        for part in product(*(pieces for d, pieces in enumerate(parts) if d not in inner)):
+            fixed = dict(zip((d for d in range(len(parts)) if d not in inner), part, strict=True))
+            values = self._panels(fixed, [parts[d] for d in inner], inner, order, values, builder)
         for result, value in zip(self.region.results, values, strict=True):
             _hand_on_name(result, value)
         self.region.replace_by(*values)
@@ -186,6 +203,50 @@ class _Tiler:
         # What both operands have comes first: all of a batch is done before the next.
         return sorted(looped, key=lambda d: (out[d] in rows) * 2 + (out[d] in columns))
 
+    def _in_panel(self, parts: Sequence[Sequence[_Part]], order: Sequence[int]) -> list[int]:
+        """The dimensions whose tiles, whole ones and a remainder, all belong into one iteration over the others:
+        rows, if there is a remainder. In a loop of its own it would fetch every panel of columns once more."""
+        if not self.main.is_contraction or self.rows:
+            return []
+        rows, columns = split_dims(self.main)
+        out = self.main.maps[-1].dim_positions() or ()
+        inner = [d for d in range(len(parts)) if out[d] in rows]
+        panels = prod(_count(parts[d][0]) for d in order if out[d] in columns)
+        return inner if panels >= _PANELS and any(len(parts[d]) > 1 for d in inner) else []
+
+    def _panels(
+        self,
+        fixed: Mapping[int, _Part],
+        pieces: Sequence[Sequence[_Part]],
+        inner: Sequence[int],
+        order: Sequence[int],
+        values: list[Value],
+        builder: Builder,
+    ) -> list[Value]:
+        """Loops over `fixed`, and in each iteration over the combinations of `pieces`, parts of the dimensions `inner`."""
+        looped = [d for d in order if d in fixed and _count(fixed[d]) > 1]
+        rank = len(self.shape)
+        if not inner or not looped:
+            for piece in product(*pieces):
+                part = {**fixed, **dict(zip(inner, piece, strict=True))}
+                values = self._loops([part[d] for d in range(rank)], order, values, builder)
+            return values
+        loop = self._forall({d: fixed[d] for d in looped}, values, builder)
+        counters = dict(zip(looped, loop.ivs, strict=True))
+        panel = {d: _Span(counters.get(d, lower), size) for d, (lower, _, size) in fixed.items()}
+        spans = [panel.get(d) or _Span(0, self.shape[d]) for d in range(rank)]
+        body = Builder(loop.body, location=self.region.location)
+        slicer = _Slicer(body)
+        tiles = [slicer.slice(shared, spans) for shared in loop.shared]
+        self.panel = panel
+        for piece in product(*pieces):
+            chosen = dict(zip(inner, piece, strict=True))
+            part = [chosen.get(d) or (0, fixed[d][2], fixed[d][2]) for d in range(rank)]
+            tiles = self._loops(part, order, tiles, body)
+        self.panel = {}
+        self._close(loop, tiles, spans)
+        return list(loop.results)
+
     def _destination(self, value: Value) -> Value:
         """The tensor, outside the region, that the result goes to."""
         owner = value.owner
@@ -200,14 +261,13 @@ class _Tiler:
 
     def _loops(
         self,
-        part: Sequence[tuple[int, int, int]],
+        part: Sequence[_Part],
         order: Sequence[int],
         values: list[Value],
         builder: Builder,
     ) -> list[Value]:
-        """One loop nest (or, without loops, one tile) over `part`: (lower, upper, step) a dimension."""
-        looped = [d for d in order if part[d][1] - part[d][0] > part[d][2]]
-        names = [_COUNTERS[d] if d < len(_COUNTERS) else f"i{d}" for d in looped]
+        """One loop nest (or, without loops, one tile) over `part` of the destinations `values`."""
+        looped = [d for d in order if _count(part[d]) > 1]
         if not looped:
             spans = [_Span(lower, step) for lower, _, step in part]
             tiles = self._tile(spans, values, builder)
@@ -218,23 +278,35 @@ class _Tiler:
                 builder.value(tensor.InsertSlice.of(t, v, offsets, sizes), v.name)
                 for t, v in zip(tiles, values, strict=True)
             ]
-        bounds = [[part[d][i] for d in looped] for i in range(3)]
-        loop = builder.add(scf.Forall.make(*bounds, outputs=values, ivs=names))
-        for result, old in zip(loop.results, self.region.results, strict=True):
-            result.name = old.name
+        loop = self._forall({d: part[d] for d in looped}, values, builder)
         counters = dict(zip(looped, loop.ivs, strict=True))
         spans = [_Span(counters.get(d, part[d][0]), part[d][2]) for d in range(len(part))]
         tiles = self._tile(spans, loop.shared, Builder(loop.body, location=self.region.location))
+        self._close(loop, tiles, spans)
+        return list(loop.results)
+
+    def _forall(self, parts: Mapping[int, _Part], values: Sequence[Value], builder: Builder) -> scf.Forall:
+        """A loop over the parts of some dimensions, its body empty."""
+        names = [_COUNTERS[d] if d < len(_COUNTERS) else f"i{d}" for d in parts]
+        bounds = [[part[i] for part in parts.values()] for i in range(3)]
+        loop = builder.add(scf.Forall.make(*bounds, outputs=values, ivs=names))
+        for result, old in zip(loop.results, self.region.results, strict=True):
+            result.name = old.name
+        return loop
+
+    def _close(self, loop: scf.Forall, tiles: Sequence[Value], spans: Sequence[_Span]) -> None:
+        """Ends the loop: each tile becomes the part `spans` of a shared output."""
         end = scf.InParallel(results=[], regions=[Region()])
         offsets, sizes = [s.offset for s in spans], [s.size for s in spans]
         for tile, shared in zip(tiles, loop.shared, strict=True):
             end.body.append(tensor.ParallelInsertSlice.of(tile, shared, offsets, sizes))
         loop.body.append(end)
-        return list(loop.results)
 
     def _tile(self, spans: list[_Span], destinations: Sequence[Value], builder: Builder) -> list[Value]:
-        """The region on one tile of the output; slices of what it reads stand in front of it."""
-        needed = self._propagate(spans)
+        """The region on one tile of the destinations; slices of what it reads stand in front of it.
+
+        Where the destinations are panels of the output, the other operands are read at the panel's place."""
+        needed = self._propagate([self.panel.get(d, span) for d, span in enumerate(spans)])
         region = ukernel.RegionOp.make(
             [TensorType(tuple(s.size for s in spans), shaped(d).element) for d in destinations]
         )

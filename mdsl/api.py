@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from mdsl.passes.bind import Bind, is_open
 from mdsl.passes.box_scalars import BoxScalars, has_scalars
 from mdsl.passes.levels import level_of, loop_stages, passes_from, plan, ukernel_stages
 from mdsl.passes.pipeline import Hook, parse_pipeline, run_passes
+from mdsl.programs import bytecode_of
 from mdsl.signature import check_compilable, entry, open_dims, open_signature, signature
 from mdsl.syntax.errors import MdslError
 from mdsl.syntax.parser import parse as parse_text
@@ -43,7 +44,7 @@ def compile(
     threads: int = 1,
     ukernels: bool = True,
     unroll_dispatch: int | None = None,
-    winograd: bool = False,
+    winograd: bool = True,
     tune: bool = False,
     target: str | Target | None = None,
     pipeline: str | None = None,
@@ -53,12 +54,11 @@ def compile(
 
     `engine`: "vm" interprets bytecode, "jit" compiles it as a whole, "reference" runs the program as written
     in NumPy. Without `ukernels` heavy work is scalar loops instead of micro-kernels; `unroll_dispatch` is
-    the number of micro-kernels that one instruction issues; `winograd` computes those 3x3 convolutions that
-    gain by it with fewer multiplications, rounded differently; `tune` measures how each contraction is best
-    tiled (see the passes). `pipeline` lists passes to run first, as `mdsl opt --pass-pipeline` takes them; the
-    standard passes finish the lowering. `bind` has the sizes of
-    `?` dimensions by name; what it leaves open gets its size from the arguments of a call. A module is not
-    altered. Raises MdslError.
+    the number of micro-kernels that one instruction issues; without `winograd` every 3x3 convolution is a
+    plain sum of products; `tune` measures how each contraction is best tiled (see the passes of these names).
+    `pipeline` lists passes to run first, as `mdsl opt --pass-pipeline` takes them; the standard passes finish
+    the lowering. `bind` has the sizes of `?` dimensions by name; what it leaves open gets its size from the
+    arguments of a call. A module is not altered. Raises MdslError.
     """
     check_engine(engine, threads)
     settings: dict[str, Any] = {
@@ -74,7 +74,7 @@ def compile(
         late = [
             name
             for name, value in {**settings, "bind": bind or None}.items()
-            if value not in (None, name == "ukernels")  # what they are by default
+            if value not in (None, name in ("ukernels", "winograd"))  # what they are by default
         ]
         if late:
             raise MdslError(
@@ -86,7 +86,7 @@ def compile(
         return OpenExecutable(bind_dims(module, sizes), engine, threads, settings)
     if engine == "reference":
         return ReferenceExecutable(bind_dims(module, sizes), settings)
-    return VmExecutable(to_bytecode(module, bind=sizes, **settings), engine, threads)
+    return VmExecutable(bytecode_of(module, {**settings, "bind": sizes}), engine, threads)
 
 
 def parse(program: Program, name: str = "<text>") -> ModuleOp:
@@ -110,7 +110,7 @@ def opt(program: Program, pipeline: str, *, target: str | Target | None = None) 
     """
     module = parse(program)
     steps, _ = plan(parse_pipeline(pipeline, "pipeline"), level_of(module))
-    run_passes(module, [p for lowering, step in steps for p in (*lowering, step)], _target(target))
+    run_passes(module, [p for lowering, step in steps for p in (*lowering, step)], target_of(target))
     return module
 
 
@@ -119,7 +119,7 @@ def to_bytecode(
     *,
     ukernels: bool = True,
     unroll_dispatch: int | None = None,
-    winograd: bool = False,
+    winograd: bool = True,
     tune: bool = False,
     target: str | Target | None = None,
     pipeline: str | None = None,
@@ -132,7 +132,7 @@ def to_bytecode(
 
 
 @contextmanager
-def _without_collections() -> Iterator[None]:
+def _without_collections() -> Generator[None]:
     """Holds Python's collector of cycles back: IR is made of cycles that live, and looking through them again and
     again takes a sixth of a compilation. What is erased meanwhile is collected afterwards."""
     enabled = gc.isenabled()
@@ -156,7 +156,7 @@ def _to_bytecode(
     hooks: Sequence[Hook],
 ) -> Module:
     source = hashlib.sha256(print_module(module).encode()).hexdigest()
-    machine = _target(target)
+    machine = target_of(target)
     bound = binding(module, bind or {}) + boxing(module)
     run_passes(module, bound, machine, hooks=hooks)
     check_compilable(module)
@@ -206,7 +206,7 @@ def lowering(
     ukernels: bool,
     unroll_dispatch: int | None,
     pipeline: str | None,
-    winograd: bool = False,
+    winograd: bool = True,
     tune: bool = False,
 ) -> list[Pass]:
     """The passes that take `module` to the VM's level. Raises MdslError."""
@@ -219,7 +219,8 @@ def lowering(
     return [*(p for before, step in planned for p in (*before, step)), *passes_from(stages, level)]
 
 
-def _target(target: str | Target | None) -> Target:
+def target_of(target: str | Target | None) -> Target:
+    """The target that a setting names. Raises MdslError."""
     if isinstance(target, Target):
         return target
     try:

@@ -58,7 +58,7 @@ def directory() -> Path | None:
 
 def get(name: str) -> bytes | None:
     """The bytes stored under key `name`, or None when absent, damaged or unreadable."""
-    path = _path(name)
+    path = place(name)
     if path is None:
         return None
     try:
@@ -67,7 +67,7 @@ def get(name: str) -> bytes | None:
         if data[:_HEADER] != _header(payload):
             path.unlink()
             return None
-        _touch(path)
+        touch(path)
     except OSError:
         return None
     return payload
@@ -77,7 +77,7 @@ def put(name: str, payload: bytes) -> None:
     """Store `payload` under key `name`. A folder that cannot be written only costs the reuse."""
     import tempfile  # takes long to import, and a warm start writes nothing
 
-    path = _path(name)
+    path = place(name)
     if path is None:
         return
     with suppress(OSError):
@@ -90,7 +90,7 @@ def put(name: str, payload: bytes) -> None:
         except OSError:
             os.unlink(temporary)
             raise
-        _sweep_now_and_then(path.parent.parent)
+        make_room(path.parent.parent)
 
 
 def sweep(folder: Path, max_bytes: int = MAX_BYTES) -> None:
@@ -117,19 +117,21 @@ def _header(payload: bytes) -> bytes:
     return _MAGIC + hashlib.sha256(payload).digest()
 
 
-def _path(name: str) -> Path | None:
+def place(name: str) -> Path | None:
+    """The file of the entry under key `name`, None when caching is off."""
     folder = directory()
     return folder and folder / name[:2] / name[2:]
 
 
-def _touch(path: Path) -> None:
+def touch(path: Path) -> None:
     """Mark an entry as used, at most once an hour: the time is only there to order evictions."""
     now = time.time()
     if now - path.stat().st_mtime > _SECONDS_A_TOUCH:
         os.utime(path, (now, now))
 
 
-def _sweep_now_and_then(folder: Path) -> None:
+def make_room(folder: Path) -> None:
+    """Called after each new entry: sweeps now and then."""
     global _puts
     if _puts % _PUTS_A_SWEEP == 0:
         sweep(folder)

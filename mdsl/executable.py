@@ -158,9 +158,9 @@ class ReferenceExecutable(Executable):
 
     def bytecode(self) -> Module:
         """Compiled with the settings that `mdsl.compile` was given."""
-        from mdsl.api import to_bytecode
+        from mdsl.programs import bytecode_of
 
-        return to_bytecode(self.module.clone(), **self.settings)
+        return bytecode_of(self.module.clone(), self.settings)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _from_text, (_as_text(self.module), self.settings)

@@ -33,7 +33,7 @@ def bench(
     threads: Threads = 1,
     ukernels: Ukernels = True,
     unroll_dispatch: UnrollDispatch = None,
-    winograd: Winograd = False,
+    winograd: Winograd = True,
     tune: Tuning = False,
     pass_pipeline: PassPipeline = None,
     bind: BindOption = None,

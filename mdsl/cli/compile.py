@@ -56,7 +56,7 @@ def compile_(
     target: TargetName = "host",
     ukernels: Ukernels = True,
     unroll_dispatch: UnrollDispatch = None,
-    winograd: Winograd = False,
+    winograd: Winograd = True,
     tune: Tuning = False,
     pass_pipeline: PassPipeline = None,
     bind: BindOption = None,
@@ -72,6 +72,7 @@ def compile_(
     place = default_output(program, ".mbc") if emit is Emit.mbc and output is None else output
     bytecode = lower_program(
         module,
+        keep=emit is Emit.mbc,
         ukernels=ukernels,
         unroll_dispatch=unroll_dispatch,
         winograd=winograd,

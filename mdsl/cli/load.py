@@ -104,11 +104,12 @@ def bindings(texts: Sequence[str] | None) -> dict[str, int]:
     return found
 
 
-def lower_program(module: ModuleOp, **settings: Any) -> Module:
-    """The module's bytecode; shows the pass at work."""
+def lower_program(module: ModuleOp, keep: bool = False, **settings: Any) -> Module:
+    """The module's bytecode; shows the pass at work. With `keep` the cache may have it, and `module` stays as it is."""
     from mdsl.api import to_bytecode
     from mdsl.passes.base import Pass
     from mdsl.passes.pipeline import Hook
+    from mdsl.programs import bytecode_of
 
     class Show(Hook):
         def __init__(self, show: Callable[[str], None]) -> None:
@@ -118,6 +119,8 @@ def lower_program(module: ModuleOp, **settings: Any) -> Module:
             self.show(f"pass {step}")
 
     with progress("compiling") as show:
+        if keep:
+            return bytecode_of(module, settings, hooks=[Show(show)])
         return to_bytecode(module, hooks=[Show(show)], **settings)
 
 

@@ -47,7 +47,7 @@ def run(
     threads: Threads = 1,
     ukernels: Ukernels = True,
     unroll_dispatch: UnrollDispatch = None,
-    winograd: Winograd = False,
+    winograd: Winograd = True,
     tune: Tuning = False,
     pass_pipeline: PassPipeline = None,
     bind: BindOption = None,

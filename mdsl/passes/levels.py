@@ -40,7 +40,7 @@ Stages = dict[str, list[Pass]]
 _GRAPH: list[Pass] = [Canonicalize(), FoldBatchnorm(), Canonicalize(), LowerNn()]
 
 
-def ukernel_stages(unroll_dispatch: int | None = None, winograd: bool = False, tune: bool = False) -> Stages:
+def ukernel_stages(unroll_dispatch: int | None = None, winograd: bool = True, tune: bool = False) -> Stages:
     """The default: heavy work becomes micro-kernels, dispatched one or `unroll_dispatch` at a time."""
     unrolled: list[Pass] = [] if unroll_dispatch is None else [UnrollDispatch(unroll_dispatch)]
     filtered: list[Pass] = [Winograd()] if winograd else []

@@ -227,10 +227,10 @@ def test_no_copies(channels: int) -> None:
     assert copies[0] <= copies[1]
 
 
-def test_it_is_asked_for() -> None:
+def test_it_can_be_switched_off() -> None:
     text = conv((1, 32, 12, 12), 32)
     x = inputs_of((1, 32, 12, 12))
-    plain, fast = mdsl.compile(text)(x), mdsl.compile(text, winograd=True)(x)
+    plain, fast = mdsl.compile(text, winograd=False)(x), mdsl.compile(text)(x)
     assert relative_error(fast, plain) < ERROR[4] and not np.array_equal(fast, plain)
 
 
@@ -242,7 +242,7 @@ def test_a_wrong_tile() -> None:
 def test_the_command_line(tmp_path: Path) -> None:
     path = tmp_path / "conv.mir"
     path.write_text(conv((1, 32, 12, 12), 32))
-    for flags in ([], ["--winograd"]):
+    for flags in (["--no-winograd"], [], ["--winograd"]):
         result = CliRunner().invoke(app, ["compile", str(path), "--emit", "mir", "-o", "-", *flags])
         assert result.exit_code == 0, result.output
-        assert ("winograd" in result.stdout) == bool(flags)
+        assert ("winograd" in result.stdout) == (flags != ["--no-winograd"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -137,15 +137,13 @@ def _fastest(program: ModuleOp, tiles: Sequence[Sequence[int]], target: Target, 
     # The one pass that runs programs: it needs the whole road below it.
     from mdsl.api import to_bytecode
     from mdsl.executable import VmExecutable
+    from mdsl.signature import random_arrays
 
-    calls = []
+    calls: list[Callable[[], object]] = []
     for tile in tiles:
         sizes = f"tile{{sizes=[{','.join(map(str, tile))}]}}"
         executable = VmExecutable(to_bytecode(program.clone(), target=target, pipeline=sizes), "vm", 1)
-        arrays = [
-            np.random.default_rng(0).standard_normal(spec.shape).astype(np.float32)
-            for spec in executable.inputs
-        ]
+        arrays = random_arrays(executable.inputs)
         calls.append(lambda executable=executable, arrays=arrays: executable(*arrays))
     seconds = [_time(call) for call in calls]
     for _ in range(rounds - 1):
@@ -153,9 +151,8 @@ def _fastest(program: ModuleOp, tiles: Sequence[Sequence[int]], target: Target, 
     return seconds.index(min(seconds))
 
 
-def _time(call: object) -> float:
+def _time(call: Callable[[], object]) -> float:
     """The shortest of some calls, in seconds."""
-    assert callable(call)
     end = time.perf_counter() + _SECONDS
     best = float("inf")
     while True:

@@ -81,3 +81,12 @@ def test_the_result_stays() -> None:
     a, b = rng.standard_normal((24, 32)).astype(np.float32), rng.standard_normal((32, 48)).astype(np.float32)
     tuned = mdsl.compile(PROGRAM, pipeline="fuse,tune{candidates=2,rounds=1}")
     np.testing.assert_allclose(tuned(a, b), np.maximum(a @ b, 0), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("element", ["f64", "i32"])
+def test_other_element_types(element: str) -> None:
+    text = PROGRAM.replace("f32", element)
+    executable = mdsl.compile(text, pipeline="fuse,tune{candidates=2,rounds=1}")
+    dtype = {"f64": np.float64, "i32": np.int32}[element]
+    a, b = np.ones((24, 32), dtype), np.full((32, 48), 2, dtype)
+    np.testing.assert_array_equal(executable(a, b), np.full((24, 48), 64, dtype))

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import os
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from mdsl import __version__
 from mdsl.bytecode.assemble import assemble
 from mdsl.bytecode.module import Module
 from mdsl.codegen.target import Target, TargetError
+from mdsl.collector import collector_paused
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.func import FuncOp
 from mdsl.executable import Executable, OpenExecutable, ReferenceExecutable, VmExecutable
@@ -114,6 +113,7 @@ def opt(program: Program, pipeline: str, *, target: str | Target | None = None) 
     return module
 
 
+@collector_paused()
 def to_bytecode(
     module: ModuleOp,
     *,
@@ -127,34 +127,6 @@ def to_bytecode(
     hooks: Sequence[Hook] = (),
 ) -> Module:
     """Lowers `module`, in place, as `compile` says. Raises MdslError."""
-    with _without_collections():
-        return _to_bytecode(module, ukernels, unroll_dispatch, winograd, tune, target, pipeline, bind, hooks)
-
-
-@contextmanager
-def _without_collections() -> Generator[None]:
-    """Holds Python's collector of cycles back: IR is made of cycles that live, and looking through them again and
-    again takes a sixth of a compilation. What is erased meanwhile is collected afterwards."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
-def _to_bytecode(
-    module: ModuleOp,
-    ukernels: bool,
-    unroll_dispatch: int | None,
-    winograd: bool,
-    tune: bool,
-    target: str | Target | None,
-    pipeline: str | None,
-    bind: Mapping[str, int] | None,
-    hooks: Sequence[Hook],
-) -> Module:
     source = hashlib.sha256(print_module(module).encode()).hexdigest()
     machine = target_of(target)
     bound = binding(module, bind or {}) + boxing(module)

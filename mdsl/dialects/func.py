@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeVar
 
+from mdsl.dialects.terminator import Terminator
 from mdsl.ir.attributes import (
     ArrayAttr,
     Attribute,
@@ -22,7 +23,6 @@ from mdsl.ir.declare import (
     STRING,
     SYMBOL,
     SYMBOL_REF,
-    TERMINATOR,
     TYPE,
     attr,
     operand,
@@ -242,13 +242,10 @@ class FuncOp(FunctionLike):
         self.set_result_attributes(marked)
 
 
-class Return(Op):
+class Return(Terminator):
     """Ends a function and hands back its results."""
 
     name = "func.return"
-    traits = TERMINATOR
-    assembly = "$values attr-dict ( `:` type($values) )?"
-    values = operand(variadic=True)
 
 
 class Call(Op):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from mdsl.dialects.terminator import Terminator
 from mdsl.ir.affine import AffineMap, Dim
 from mdsl.ir.attributes import (
     AffineMapAttr,
@@ -20,7 +21,6 @@ from mdsl.ir.declare import (
     INT,
     PURE,
     SHAPED,
-    TERMINATOR,
     attr,
     operand,
     region,
@@ -35,13 +35,10 @@ if TYPE_CHECKING:
 PARALLEL, REDUCTION = "parallel", "reduction"
 
 
-class Yield(Op):
+class Yield(Terminator):
     """Ends the body: the new elements of the outputs."""
 
     name = "linalg.yield"
-    traits = TERMINATOR
-    assembly = "$values attr-dict ( `:` type($values) )?"
-    values = operand(variadic=True)
 
 
 class IndexOp(Op):

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from mdsl.dialects import scf
 from mdsl.dialects.arith import constant_of
 from mdsl.dialects.func import FunctionLike
+from mdsl.dialects.terminator import Terminator
 from mdsl.ir.attributes import ArrayAttr, DenseArrayAttr
 from mdsl.ir.core import Op, Value
 from mdsl.ir.declare import (
@@ -26,7 +27,6 @@ from mdsl.ir.declare import (
     READS,
     SCALAR,
     SYMBOL_REF,
-    TERMINATOR,
     TYPE,
     attr,
     operand,
@@ -43,22 +43,16 @@ class Func(FunctionLike):
     terminator_name = "mvm.return"
 
 
-class Return(Op):
+class Return(Terminator):
     """Ends a function."""
 
     name = "mvm.return"
-    traits = TERMINATOR
-    assembly = "$values attr-dict ( `:` type($values) )?"
-    values = operand(variadic=True)
 
 
-class Yield(Op):
+class Yield(Terminator):
     """Ends the body of a loop or a branch and hands on values."""
 
     name = "mvm.yield"
-    traits = TERMINATOR
-    assembly = "$values attr-dict ( `:` type($values) )?"
-    values = operand(variadic=True)
 
 
 class Constant(Op):

@@ -73,20 +73,14 @@ class Xor(Bitwise):
     name = "nn.xor"
 
 
-class ShiftLeft(Binary):
+class ShiftLeft(Bitwise):
     """The bits of a moved up by b places, broadcasting; 0 where b is not below the width."""
 
     name = "nn.shift_left"
-    a = operand(INT_TENSOR)
-    b = operand(INT_TENSOR)
-    y = result(INT_TENSOR)
 
 
-class ShiftRight(Binary):
+class ShiftRight(Bitwise):
     """The bits of a moved down by b places, broadcasting; the sign moves in, or with `logical` zeros."""
 
     name = "nn.shift_right"
-    a = operand(INT_TENSOR)
-    b = operand(INT_TENSOR)
     logical = attr(BOOLEAN, default=False)
-    y = result(INT_TENSOR)

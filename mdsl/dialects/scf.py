@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from mdsl.dialects.tensor import Index, join_indices, split_indices, verify_dynamic
+from mdsl.dialects.terminator import Terminator
 from mdsl.ir.attributes import Attribute, DenseArrayAttr
 from mdsl.ir.core import Block, BlockArgument, Op, Region, Value
 from mdsl.ir.declare import (
@@ -29,13 +30,10 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound="For")
 
 
-class Yield(Op):
+class Yield(Terminator):
     """Ends the body of a loop or a branch and hands on values."""
 
     name = "scf.yield"
-    traits = TERMINATOR
-    assembly = "$values attr-dict ( `:` type($values) )?"
-    values = operand(variadic=True)
 
 
 class For(Op):

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mdsl.dialects.func import FunctionLike
+from mdsl.dialects.terminator import Terminator
 from mdsl.ir.attributes import IntegerAttr, SymbolRefAttr
 from mdsl.ir.core import Block, Op, Region, Value
-from mdsl.ir.declare import ANY, INT, SYMBOL_REF, TERMINATOR, attr, operand, region, result
+from mdsl.ir.declare import ANY, INT, SYMBOL_REF, attr, operand, region, result
 from mdsl.ir.types import MemRefType, TensorType, Type
 
 if TYPE_CHECKING:
@@ -27,13 +28,10 @@ class UkernelFunc(FunctionLike):
     terminator_name = "ukernel.return"
 
 
-class Return(Op):
+class Return(Terminator):
     """Ends a micro-kernel."""
 
     name = "ukernel.return"
-    traits = TERMINATOR
-    assembly = "$values attr-dict ( `:` type($values) )?"
-    values = operand(variadic=True)
 
 
 class RegionOp(Op):
@@ -66,13 +64,10 @@ class RegionOp(Op):
         printer.region(self.regions[0])
 
 
-class Yield(Op):
+class Yield(Terminator):
     """Ends a `ukernel.region`."""
 
     name = "ukernel.yield"
-    traits = TERMINATOR
-    assembly = "$values attr-dict ( `:` type($values) )?"
-    values = operand(variadic=True)
 
 
 class Dispatch(Op):

@@ -15,7 +15,7 @@ from mdsl.ir.core import Builder, Value
 from mdsl.ir.types import TensorType
 from mdsl.passes.base import Pass
 from mdsl.passes.canonicalize import drop_unused
-from mdsl.passes.regions import empty_like, inline_body, shaped
+from mdsl.passes.regions import empty_like, shaped, with_maps
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def _flatten(op: linalg.LinalgOp) -> None:
         return
     known: dict[Value, Value] = {}
     for member in chain:
-        known[member.op.result] = _flat_op(member, known).result
+        known[member.op.result] = _flat_op(member, known)
     last = chain[-1]
     at = last.op.maps[-1].results.index(Dim(last.rows))
     shape = shaped(last.op.result).shape
@@ -167,8 +167,8 @@ def _groups(rank: int, at: int) -> list[list[int]]:
     return [[at, at + 1] if d == at else [d if d < at else d + 1] for d in range(rank - 1)]
 
 
-def _flat_op(member: _Member, known: dict[Value, Value]) -> linalg.Generic:
-    """The op with one loop over pixels in the place of `rows`."""
+def _flat_op(member: _Member, known: dict[Value, Value]) -> Value:
+    """The result of the op with one loop over pixels in the place of `rows`."""
     op, builder = member.op, Builder.before(member.op)
     sizes = op.loop_sizes()
     operands: list[Value] = []
@@ -184,13 +184,9 @@ def _flat_op(member: _Member, known: dict[Value, Value]) -> linalg.Generic:
             results = list(map.results)
         maps.append(_without(member.columns, AffineMap(map.num_dims, 0, tuple(results))))
     iterators = [kind for d, kind in enumerate(op.iterators) if d != member.columns]
-    split = len(op.inputs)
-    new = linalg.Generic.make(operands[:split], operands[split:], maps, iterators)
-    for argument, old in zip(new.body.args, op.body.args, strict=True):
-        argument.name = old.name
-    inline = Builder(new.body)
-    new.body.append(linalg.Yield(inline_body(op.body, new.body.args, inline), results=[]))
-    builder.value(new, f"{op.result.name}_pixels" if op.result.name else None)
+    kept = [d for d in range(op.num_loops) if d != member.columns]
+    (new,) = with_maps(op, operands, maps, iterators, builder, kept)
+    new.name = f"{op.result.name}_pixels" if op.result.name else None
     return new
 
 

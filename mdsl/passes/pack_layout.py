@@ -9,7 +9,7 @@ from mdsl.dialects.arith import Constant
 from mdsl.ir.affine import AffineExpr, AffineMap, Dim
 from mdsl.ir.core import Builder, Op, Value
 from mdsl.ir.types import TensorType
-from mdsl.passes.regions import empty_like, inline_body, shaped
+from mdsl.passes.regions import empty_like, shaped, with_maps
 
 Tiles = dict[int, int]
 """Loop dimension -> block. The last one becomes the innermost dimension of every operand that has it."""
@@ -27,17 +27,12 @@ def pack_op(op: linalg.LinalgOp, tiles: Tiles) -> None:
         _permuted(m, o, len(s)) for m, o, s in zip(maps, orders, (m.results for m in op.maps), strict=True)
     ]
     iterators = [*op.iterators, *(op.iterators[d] for d in tiles)]
-    split = len(op.inputs)
-    new = linalg.Generic.make(packed[:split], packed[split:], maps, iterators)
-    for argument, old in zip(new.body.args, op.body.args, strict=True):
-        argument.name = old.name
-    inline = Builder(new.body)
-    new.body.append(linalg.Yield(inline_body(op.body, new.body.args, inline), results=[]))
+    (new,) = with_maps(op, packed, maps, iterators, builder)
     result_name = op.result.name
-    builder.add(new, f"{result_name}_packed" if result_name else None)
+    new.name = f"{result_name}_packed" if result_name else None
     positions, sizes = _layout(op.maps[-1], tiles)
     dest = empty_like(op.result.type, builder, f"{result_name}_plain" if result_name else None)
-    unpack = builder.add(linalg.Unpack.make(new.result, dest, positions, sizes))
+    unpack = builder.add(linalg.Unpack.make(new, dest, positions, sizes))
     op.replace_by(unpack.result)
 
 

@@ -21,7 +21,7 @@ from mdsl.ir.types import TensorType, index
 from mdsl.passes.base import Pass
 from mdsl.passes.canonicalize import drop_unused
 from mdsl.passes.fold import constant_data, fresh_resource, resource_name, tensor_attribute
-from mdsl.passes.regions import shaped
+from mdsl.passes.regions import permuted_map, shaped
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,6 @@ def _laid_out(read: _Read, constant: Constant, data: np.ndarray) -> Value:
     part = data[(*[slice(None)] * batch, slice(read.first, read.last))]
     count = prod(shape[:batch]) * part.shape[batch] // rows
     blocks = part.reshape(count, *[1] * batch, rows, *shape[batch + 1 :])
-    # As a view: the data are brought into this order when they are written or run.
     laid = blocks.transpose(0, *(p + 1 for p in read.order))
     row = prod(shape[batch + 1 :])
     whole = TensorType((count * rows, row), shaped(constant.result).element)
@@ -211,6 +210,6 @@ def _start(read: _Read, builder: Builder) -> Value | int:
 def _read_through(op: linalg.Generic, tile: Value, order: list[int]) -> None:
     """Gives the contraction its second operand with the dimensions in `order`."""
     left, right, *rest = op.maps
-    permuted = AffineMap(right.num_dims, 0, tuple(right.results[p] for p in order))
+    permuted = permuted_map(right, order)
     op.operands = [op.operands[0], tile, *op.operands[2:]]
     op.attributes["indexing_maps"] = ArrayAttr(tuple(AffineMapAttr(m) for m in (left, permuted, *rest)))

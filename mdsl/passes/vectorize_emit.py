@@ -168,13 +168,15 @@ class GroupEmitter:
         self, nest: Nest, points: list[Point], env: dict[Axis, Linear], counter: Value, span: range
     ) -> None:
         """Asks for what `streams` will read `AHEAD` bytes later; at their ends, for what the next tile reads."""
+        if span.step != 1:
+            return
         inner = nest.reduction[-1]
         for access in streams(nest, self.plan):
             assert access.type is not None
             places = {self.out.key(access, p.env, p.along, p.lanes): p for p in points if p.lanes}
             step = len(places) * self.plan.lanes * ELEMENT_BYTES[str(access.type.element)]
             ahead = Linear(((counter, 1),), ceil(AHEAD / step))
-            for point in places.values() if span.step == 1 else ():
+            for point in places.values():
                 self.out.prefetch(access, {**point.env, **env, inner: ahead}, point.along)
 
     def _neutral(self, nest: Nest, output: int, point: Point) -> Value:

@@ -6,13 +6,12 @@ against the op's declaration through a `Cursor` (`syntax/cursor.py`).
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 from lark import Token, Tree
 
+from mdsl.collector import collector_paused
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.func import FunctionLike
 from mdsl.ir.attributes import Attribute, Location, UnitAttr
@@ -39,7 +38,7 @@ def parse(text: str, name: str = "<text>", folder: Path | None = None) -> Module
     """
     source = Source(name, text)
     parser = Parser(source, resources.Resources(source, folder))
-    with _collector_paused():
+    with collector_paused():
         try:
             module = parser.file(parse_tree(source))
             verify(module)
@@ -51,18 +50,6 @@ def parse(text: str, name: str = "<text>", folder: Path | None = None) -> Module
         except RecursionError:
             raise MdslError(f"{name}: error: the text is nested too deeply") from None
     return module
-
-
-@contextmanager
-def _collector_paused() -> Generator[None, None, None]:
-    """Syntax trees and IR are many small objects that stay: looking for garbage among them took 40 % of parsing."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def parse_file(path: Path) -> ModuleOp:

@@ -12,7 +12,7 @@ from mdsl.ir.core import Op, Value
 from mdsl.ir.types import VectorType, element_of, index
 from mdsl.passes.kernel_builder import KernelBuilder, Key
 from mdsl.passes.vectorize_nest import Access, Axis, Group, Linear, Nest
-from mdsl.passes.vectorize_plan import AHEAD, COMBINING, Plan, combining_op, neutral, streams
+from mdsl.passes.vectorize_plan import AHEAD, COMBINING, Plan, combining_op, neutral, rows_ahead, streams
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,8 @@ class GroupEmitter:
     def _prefetch(
         self, nest: Nest, points: list[Point], env: dict[Axis, Linear], counter: Value, span: range
     ) -> None:
-        """Asks for what `streams` will read `AHEAD` bytes later; at their ends, for what the next tile reads."""
+        """Asks for what `streams` will read `AHEAD` bytes later (at their ends, for what the next tile reads),
+        and for the next tile's `rows_ahead`."""
         if span.step != 1:
             return
         inner = nest.reduction[-1]
@@ -178,6 +179,11 @@ class GroupEmitter:
             ahead = Linear(((counter, 1),), ceil(AHEAD / step))
             for point in places.values():
                 self.out.prefetch(access, {**point.env, **env, inner: ahead}, point.along)
+        first = points[0]
+        for access, axis in rows_ahead(nest, self.plan):
+            behind = first.env[axis].plus(self.plan.block[axis])
+            row = Linear.of({**dict(behind.terms), counter: 1}, behind.constant)
+            self.out.prefetch(access, {**first.env, **env, axis: row, inner: Linear()}, None)
 
     def _neutral(self, nest: Nest, output: int, point: Point) -> Value:
         op = combining_op(nest, output)

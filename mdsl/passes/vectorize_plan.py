@@ -19,9 +19,10 @@ STRIDED = 2.0
 SMALL = 4
 """Vectors that a block of a nest without reductions holds."""
 
-AHEAD = 2048
-"""Bytes between what a stream reads and what it prefetches: at 40 GB/s, the 50 to 100 ns that memory takes
-to answer, some slack included (measured: 1 to 4 KB are alike, 256 bytes are too few)."""
+AHEAD = 8192
+"""Bytes between what a stream reads and what it prefetches: at 40 GB/s, 200 ns, the 100 that memory takes to
+answer and as many for what else is on its way (measured on whole networks: 2 KB cost 5 % of ResNet-50's
+time, 16 KB and more push out what is in use)."""
 
 _STREAM = 8192
 """Bytes from which an operand is worth a prefetch: less arrives with the first lines."""
@@ -200,6 +201,25 @@ def streams(nest: Nest, chosen: Plan) -> list[Access]:
         bytes = prod(axis.extent for axis in access.axes) * ELEMENT_BYTES[str(access.type.element)]
         if others and not others & blocked and bytes >= _STREAM:
             found.append(access)
+    return found
+
+
+def rows_ahead(nest: Nest, chosen: Plan) -> list[tuple[Access, Axis]]:
+    """The inputs that a tile reads row by row, a cache line a row, in each round of an outer reduction from
+    another place (pixels in blocks of channels), and the axis of their rows. The processor's prefetcher does
+    not follow from place to place; a step of the innermost reduction for each element of the line is enough
+    to ask for the rows of the next tile, one at a time."""
+    *outer, inner = nest.reduction
+    rows = [axis for axis, size in chosen.block.items() if axis is not chosen.vector and size > 1]
+    found: list[tuple[Access, Axis]] = []
+    for access in nest.inputs:
+        windows = any(len(index.terms) > 1 for index in access.indices)
+        if access.type is None or windows or access.along(inner) != "contiguous":
+            continue
+        own = [axis for axis in rows if axis in access.axes]
+        places = any(axis in access.axes for axis in outer)
+        if places and len(own) == 1 and chosen.block[own[0]] <= inner.extent <= chosen.lanes:
+            found.append((access, own[0]))
     return found
 
 

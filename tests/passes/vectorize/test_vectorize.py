@@ -398,3 +398,16 @@ def test_what_a_tile_reads_once_is_prefetched(rows: int, depth: int, expected: i
     found = [op for op in vectorized(text, "avx512").walk() if op.name == "memref.prefetch"]
     assert len(found) == expected
     check(text, 1e-4)
+
+
+@pytest.mark.parametrize("places, expected", [(16, 1), (1, 0)])
+def test_the_rows_of_the_next_tile_are_prefetched(places: int, expected: int) -> None:
+    """14 rows of 16 channels, in each block of channels at another place; one block's rows lie end to end."""
+    pixels, weights, out = memref([places, 14, 16]), memref([places, 16, 32]), memref([14, 32])
+    maps = [("%x", pixels, "c, p, k"), ("%w", weights, "c, k, n")]
+    body = generic(maps, [("%y", out, "p, n")], "pprr", product("f32"), "pnck")
+    text = kernel({"x": pixels, "w": weights, "y": out}, body)
+    module = vectorized(text, "avx512")
+    found = [op for op in module.walk() if op.name == "memref.prefetch" and op.operands[0].name == "x"]
+    assert len(found) == expected
+    check(text, 1e-4)

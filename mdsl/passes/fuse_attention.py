@@ -73,9 +73,9 @@ class FuseAttention(Pass):
         if self.late_division:
             second = _divide_late(second) or second
         for op in _members(second, target):
-            if op.is_contraction:
+            if op.is_contraction and op is not second:
                 _let_columns_be_contiguous(op)
-        group(_members(second, target))
+        group(_members(_let_columns_be_contiguous(second), target))
 
 
 def _multiplies(op: linalg.LinalgOp) -> bool:
@@ -184,11 +184,12 @@ def _quotient(op: linalg.LinalgOp) -> list[tuple[Value, tuple[int, ...]]] | None
     return found
 
 
-def _let_columns_be_contiguous(op: linalg.LinalgOp) -> None:
-    """Transposes the second operand where its columns, along which vectors lie, are not its last dimension."""
+def _let_columns_be_contiguous(op: linalg.LinalgOp) -> linalg.LinalgOp:
+    """The product with its second operand transposed where the columns, along which vectors lie, are not its
+    last dimension; otherwise `op` itself."""
     out, read = op.maps[-1].dim_positions(), op.maps[1].dim_positions()
     if not out or not read or out[-1] not in read or read[-1] == out[-1]:
-        return
+        return op
     column = out[-1]
     order = [*(d for d, loop in enumerate(read) if loop != column), read.index(column)]
     builder = Builder.before(op)
@@ -196,4 +197,7 @@ def _let_columns_be_contiguous(op: linalg.LinalgOp) -> None:
     name = f"{value.name}_transposed" if value.name else None
     moved = transpose(value, order, builder, name)
     maps = [op.maps[0], permuted_map(op.maps[1], order), *op.maps[2:]]
-    take_place(op, *with_maps(op, [op.inputs[0], moved, *op.outputs], maps, op.iterators, builder))
+    (product,) = with_maps(op, [op.inputs[0], moved, *op.outputs], maps, op.iterators, builder)
+    take_place(op, product)
+    assert isinstance(product.owner, linalg.LinalgOp)
+    return product.owner

@@ -137,14 +137,17 @@ def _belongs(op: linalg.LinalgOp) -> bool:
 
 def follows(op: linalg.LinalgOp, kind: Callable[[linalg.LinalgOp], bool]) -> bool:
     """True if an elementwise op works on what a contraction of that kind made: better in its registers."""
-    for value in op.inputs:
-        owner = value.owner
-        if not isinstance(owner, linalg.LinalgOp) or isinstance(owner, linalg.Fill) or len(value.users) > 1:
-            continue
-        if owner.is_contraction and kind(owner):
-            return True
-        if owner.is_elementwise and follows(owner, kind):
-            return True
+    waiting, seen = [op], {op}
+    while waiting:
+        for value in waiting.pop().inputs:
+            owner = value.owner
+            if not isinstance(owner, linalg.LinalgOp) or owner in seen or len(value.users) > 1:
+                continue
+            if owner.is_contraction and kind(owner):
+                return True
+            if owner.is_elementwise and not isinstance(owner, linalg.Fill):
+                seen.add(owner)
+                waiting.append(owner)
     return False
 
 

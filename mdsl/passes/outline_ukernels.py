@@ -91,17 +91,19 @@ def _outline(region: ukernel.RegionOp, module: ModuleOp, known: dict[str, str]) 
 
 
 def _range_of(value: Value) -> dict[str, Attribute]:
-    """What the kernel may rely on if `value` is a counter with which it computes places: its bounds."""
+    """What the kernel may rely on if `value` is a counter with which it computes places: its first and last value."""
     if not isinstance(value, BlockArgument) or value.type != index:
         return {}
     loop = value.block.parent_op
     if not isinstance(loop, scf.Forall) or value not in loop.ivs:
         return {}
     position = loop.ivs.index(value)
-    lower, upper = (loop.attr(f"static{name}Bound")[position] for name in ("Lower", "Upper"))
-    if DYNAMIC in (lower, upper):
+    names = ("staticLowerBound", "staticUpperBound", "staticStep")
+    lower, upper, step = (loop.attr(name)[position] for name in names)
+    if DYNAMIC in (lower, upper, step):
         return {}
-    return {RANGE: DenseArrayAttr(i64, (lower, upper - 1))}
+    last = lower + (upper - lower - 1) // step * step
+    return {RANGE: DenseArrayAttr(i64, (lower, last))}
 
 
 def _sink_constants(region: ukernel.RegionOp) -> None:

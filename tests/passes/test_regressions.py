@@ -40,17 +40,61 @@ def test_agrees_with_the_reference(program: str, ukernels: bool) -> None:
     assert np.array_equal(found, wanted) and np.array_equal(np.signbit(found), np.signbit(wanted))
 
 
-def test_kernels_know_the_range_of_the_counters_they_compute_places_with() -> None:
-    """A gather behind a tiled dimension reads `x[%j, ...]` in the kernel, where %j is an argument."""
-    program = """
-    func.func @main(%x: tensor<64x80x80xf32>, %p: tensor<97xi64>) -> tensor<64x97x80xf32> {
-      %y = nn.gather %x, %p {axis = 1} : (tensor<64x80x80xf32>, tensor<97xi64>) -> tensor<64x97x80xf32>
-      return %y : tensor<64x97x80xf32>
-    }"""
-    x = np.arange(64 * 80 * 80, dtype=np.float32).reshape(64, 80, 80)
-    places = np.arange(97) % 80
+@pytest.mark.parametrize("shape, axis", [((64, 80, 80), 1), ((1, 25, 28, 28), 0), ((1, 64, 64, 50), 3)])
+def test_kernels_know_the_range_of_the_counters_they_compute_places_with(
+    shape: tuple[int, ...], axis: int
+) -> None:
+    """A gather behind a tiled dimension reads `x[%j, ...]` in the kernel, where %j is an argument; it counts in
+    steps of the tile, so that its last value is not the end less one."""
+    size = shape[axis]
+    result = (*shape[:axis], size + 17, *shape[axis + 1 :])
+    x, y = (f"tensor<{'x'.join(map(str, s))}xf32>" for s in (shape, result))
+    program = f"""
+    func.func @main(%x: {x}, %p: tensor<{size + 17}xi64>) -> {y} {{
+      %y = nn.gather %x, %p {{axis = {axis}}} : ({x}, tensor<{size + 17}xi64>) -> {y}
+      return %y : {y}
+    }}"""
+    data = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+    places = np.arange(size + 17) % size
     for threads in (1, 2):
-        assert np.array_equal(mdsl.compile(program, threads=threads)(x, places), np.take(x, places, 1))
+        assert np.array_equal(
+            mdsl.compile(program, threads=threads)(data, places), np.take(data, places, axis)
+        )
+
+
+def test_a_value_added_to_itself_again_and_again_compiles() -> None:
+    """Each sum reads its operand twice: a search backwards that visits both ways would take 2^40 steps."""
+    lines = [
+        f"%x{i + 1} = nn.add %x{i}, %x{i} : (tensor<4xf32>, tensor<4xf32>) -> tensor<4xf32>"
+        for i in range(40)
+    ]
+    body = "\n  ".join([*lines, "return %x40 : tensor<4xf32>"])
+    x = np.array([1, 2, -3, 0.5], np.float32)
+    compiled = mdsl.compile(f"func.func @main(%x0: tensor<4xf32>) -> tensor<4xf32> {{\n  {body}\n}}")
+    assert np.array_equal(compiled(x), x * np.float32(2**40))
+
+
+@pytest.mark.parametrize("batch, pixels, channels", [(2, 64, 32), (1, 20, 7)])
+def test_attention_among_pixels(batch: int, pixels: int, channels: int) -> None:
+    """A non-local block: channels come first in what it reads and writes, so all but the scores are transposed."""
+    scores = f"tensor<{batch}x{pixels}x{pixels}xf32>"
+    first, last = f"tensor<{batch}x{channels}x{pixels}xf32>", f"tensor<{batch}x{pixels}x{channels}xf32>"
+    program = f"""
+    func.func @main(%q: {first}, %k: {first}, %v: {first}) -> {first} {{
+      %qt = nn.transpose %q {{perm = [0, 2, 1]}} : ({first}) -> {last}
+      %s = nn.matmul %qt, %k : ({last}, {first}) -> {scores}
+      %p = nn.softmax %s {{axis = -1}} : ({scores}) -> {scores}
+      %vt = nn.transpose %v {{perm = [0, 2, 1]}} : ({first}) -> {last}
+      %o = nn.matmul %p, %vt : ({scores}, {last}) -> {last}
+      %y = nn.transpose %o {{perm = [0, 2, 1]}} : ({last}) -> {first}
+      return %y : {first}
+    }}"""
+    random = np.random.default_rng(0)
+    arrays = [random.standard_normal((batch, channels, pixels)).astype(np.float32) for _ in range(3)]
+    wanted = mdsl.compile(program, engine="reference")(*arrays)
+    for threads in (1, 2):
+        found = mdsl.compile(program, threads=threads)(*arrays)
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
 
 
 LOOP = """

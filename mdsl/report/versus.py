@@ -29,11 +29,12 @@ TOLERANCE = 1e-4
 """Of the output's scale (its largest absolute value): beyond it, a peer is said to disagree with mdsl."""
 
 PATIENCE = 900.0
-"""Seconds that a runtime may take to load the model."""
+"""Seconds that a runtime may take to load the model, or to time some calls."""
 
 _OWN = f"{PACKAGE}.mdsl"
 _PAUSE = 0.02
 """Seconds between turns: thread pools spin for some milliseconds before they sleep."""
+_TURN = Turn(seconds=0.05, warm=0.02)
 
 
 @dataclass(frozen=True)
@@ -128,23 +129,17 @@ def compare(
         for task in tasks:
             show(f"loading the model: {task.name}")
             running.append(stack.enter_context(_Runtime(task)))
-        able = [runtime for runtime in running if runtime.ready]
-        turns = [_turn(runtime.ready.call) for runtime in able if runtime.ready]
         for number in range(rounds):
             show(f"round {number + 1} of {rounds}")
-            for runtime, turn in zip(able, turns, strict=True):
-                time.sleep(_PAUSE)
-                runtime.take(turn)
+            for runtime in running:
+                if not runtime.failed:
+                    time.sleep(_PAUSE)
+                    runtime.take(_TURN)
         return [runtime.result(running[0]) for runtime in running]
 
 
-def _turn(call: float) -> Turn:
-    """A fast program runs for a twentieth of a second a turn, a slow one once; its first call was its warm-up."""
-    return Turn(0.05, 0.02 if call < 1 else 0.0)
-
-
 class _Runtime:
-    """A runtime in its process, as the comparison sees it."""
+    """A runtime in its process, as the comparison sees it: out of it once `failed` says why."""
 
     def __init__(self, task: Task) -> None:
         self.task = task
@@ -155,10 +150,10 @@ class _Runtime:
     def __enter__(self) -> _Runtime:
         context = multiprocessing.get_context("spawn")
         self.pipe, other = context.Pipe()
-        self.process: BaseProcess = context.Process(target=serve, args=(other, self.task), daemon=True)
+        self.process: BaseProcess = context.Process(target=serve, args=(other,), daemon=True)
         self.process.start()
         other.close()
-        answer = self._receive(PATIENCE)
+        answer = self._exchange(self.task)
         if isinstance(answer, Ready):
             self.ready = answer
         elif isinstance(answer, Failed):
@@ -166,29 +161,27 @@ class _Runtime:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.ready and not self.failed:
-            self.pipe.send(None)
+        self.pipe.close()
         self.process.join(0 if self.failed else 5)
         if self.process.is_alive():
             self.process.kill()
             self.process.join()
 
     def take(self, turn: Turn) -> None:
-        """Has the process time some calls; one that ended is out of the comparison."""
-        if self.failed:
-            return
-        self.pipe.send(turn)
-        seconds = self._receive(PATIENCE)
+        """Has the process time some calls."""
+        seconds = self._exchange(turn)
         if seconds is not None:
             self.rounds.append(seconds)
 
-    def _receive(self, patience: float) -> Any:
+    def _exchange(self, message: Task | Turn) -> Any:
+        """The process's answer to a message; None if there is none, and `failed` says why."""
         pipe: Connection = self.pipe
         try:
-            if pipe.poll(patience):
+            pipe.send(message)
+            if pipe.poll(PATIENCE):
                 return pipe.recv()
-            self.failed = f"gave no answer in {patience:.0f} s"
-        except EOFError:
+            self.failed = f"gave no answer in {PATIENCE:.0f} s"
+        except (EOFError, OSError):
             self.process.join()
             self.failed = (
                 f"its process ended with exit code {self.process.exitcode}{_last_line(self.task.log)}"

@@ -140,6 +140,7 @@ def test_json_goes_to_a_file_beside_the_table(tmp_path: Path) -> None:
 ADAPTER = """
 from mdsl.report.peers import Prepared, Refused, mdsl
 import os
+import threading
 
 def prepare(model, inputs, threads):
     own = mdsl.prepare(model, inputs, 1, {})
@@ -150,8 +151,10 @@ def prepare(model, inputs, threads):
 
 @pytest.fixture
 def fakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """Runtimes that agree, disagree, are absent, refuse the model, fail and die."""
+    """Runtimes that agree, disagree, are absent, refuse the model, fail and die: while they load it or later, before
+    they are told to do anything (the others are still loading it)."""
     faults = {
+        "dies idle": ("threading.Timer(0.3, os._exit, [4]).start()", "1"),
         "agrees": ("", "1"),
         "disagrees": ("", "1.01"),
         "absent": ("import no_such_runtime", "1"),
@@ -161,9 +164,9 @@ def fakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     }
     for name, (fault, factor) in faults.items():
         text = ADAPTER.replace("FAULT", fault).replace("FACTOR", factor)
-        (tmp_path / f"fake_{name}.py").write_text(text)
+        (tmp_path / f"fake_{name.replace(' ', '_')}.py").write_text(text)
     monkeypatch.syspath_prepend(str(tmp_path))
-    return {name: f"fake_{name}" for name in faults}
+    return {name: f"fake_{name.replace(' ', '_')}" for name in faults}
 
 
 @needs_onnx
@@ -178,6 +181,7 @@ def test_compare_tells_what_each_runtime_did(model: str, fakes: dict[str, str]) 
     assert found["refuses"].failed == "no op Foo"
     assert found["fails"].failed == "RuntimeError: out of order"
     assert "exit code 3" in found["dies"].failed
+    assert "exit code 4" in found["dies idle"].failed
 
 
 @needs_onnx

@@ -1,6 +1,6 @@
 """The process that a runtime lives in: it prepares the model, then times calls whenever it is told to.
 
-Nothing but the standard library is imported before the environment is set: libraries read it when they load.
+No runtime is imported before the environment is set: libraries read it when they load.
 """
 
 from __future__ import annotations
@@ -45,10 +45,9 @@ class Ready:
 
 @dataclass(frozen=True)
 class Failed:
-    """The first answer of a runtime that cannot run the model; `absent` if it is not installed."""
+    """The first answer of a runtime that is not installed or cannot run the model."""
 
     reason: str
-    absent: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,8 +59,10 @@ class Turn:
     warm: float
 
 
-def serve(pipe: Connection, task: Task) -> None:
-    """Answers with `Ready` or `Failed`, then answers each `Turn` with the seconds of its calls; None ends it."""
+def serve(pipe: Connection) -> None:
+    """Answers a `Task` with `Ready` or `Failed`, then each `Turn` with the seconds of its calls, until the pipe is
+    closed."""
+    task: Task = pipe.recv()
     log = os.open(task.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(log, 1)
     os.dup2(log, 2)
@@ -79,7 +80,11 @@ def serve(pipe: Connection, task: Task) -> None:
         pipe.send(_failure(task, error))
         return
     pipe.send(Ready(prepared.version, prepared.how, outputs, between - start, end - between))
-    while isinstance(turn := pipe.recv(), Turn):
+    while True:
+        try:
+            turn: Turn = pipe.recv()
+        except EOFError:
+            return
         pipe.send(_timed(prepared, turn))
 
 
@@ -102,7 +107,7 @@ def _failure(task: Task, error: Exception) -> Failed:
     from mdsl.report.peers import PEERS, Refused
 
     if isinstance(error, ImportError) and task.name in PEERS:
-        return Failed(f"not installed (pip install {PEERS[task.name].packages}): {error}", absent=True)
+        return Failed(f"not installed (pip install {PEERS[task.name].packages}): {error}")
     from mdsl.syntax.errors import MdslError
 
     line = next((line.strip() for line in str(error).splitlines() if line.strip()), "")

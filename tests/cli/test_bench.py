@@ -14,6 +14,7 @@ from typer.testing import CliRunner, Result
 from mdsl.cli import app
 from mdsl.report import peers, versus
 from mdsl.report.peers import Peer
+from mdsl.report.peers import mdsl as own_peer
 from mdsl.report.versus import Contender, compare, difference, modules
 from mdsl.syntax.errors import MdslError
 
@@ -182,6 +183,15 @@ def test_compare_tells_what_each_runtime_did(model: str, fakes: dict[str, str]) 
     assert found["fails"].failed == "RuntimeError: out of order"
     assert "exit code 3" in found["dies"].failed
     assert "exit code 4" in found["dies idle"].failed
+
+
+@needs_onnx
+def test_a_model_with_open_sizes_is_compiled_for_those_of_the_inputs(model: str) -> None:
+    """As the file that the peers get: a call finds its program and its outputs' memory ready."""
+    x = np.random.default_rng(1).standard_normal((2, 8), np.float32)
+    prepared = own_peer.prepare(model, {"x": x}, 1, {})
+    (first,), (second,) = prepared.call(), prepared.call()
+    assert first is second and first.shape == (2, 4)
 
 
 @needs_onnx

@@ -1,4 +1,5 @@
-"""mdsl itself, as `mdsl run` has it: the imported model compiled for the VM, outputs written in place."""
+"""mdsl itself, as `mdsl run` has it: the imported model compiled for the VM and, as the peers' file, for the sizes
+that the inputs have; outputs written in place."""
 
 from __future__ import annotations
 
@@ -12,11 +13,14 @@ from mdsl.report.peers import Prepared
 
 def prepare(model: str, inputs: dict[str, np.ndarray], threads: int, settings: Mapping[str, Any]) -> Prepared:
     import mdsl
-    from mdsl.executable import VmExecutable
+    from mdsl.executable import OpenExecutable, VmExecutable
     from mdsl.report.measure import empty_outputs
+    from mdsl.signature import sizes_of
 
     executable = mdsl.compile(model, threads=threads, **settings)
     arrays = list(inputs.values())
+    if isinstance(executable, OpenExecutable):
+        executable = executable.bound(sizes_of(executable.inputs, arrays))
     if not isinstance(executable, VmExecutable):
         return Prepared(lambda: executable(*arrays), _arrays, mdsl.__version__, executable.engine)
     outputs = empty_outputs(executable)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,9 @@ class ArrayOps(Ops):
 
     def tensor(self, x: Any) -> Any:
         return np.asarray(x).view(Tensor)
+
+    def erf(self, x: Any) -> Any:
+        return np.vectorize(math.erf, [x.dtype])(x).view(Tensor)
 
     def clip(self, x: Any, low: float | None, high: float | None) -> Any:
         return np.clip(x, low, high)
@@ -76,6 +80,7 @@ CASES = {
     "arithmetic": ([node("Mul", "c")], {"c": floats(3, 1, 1)}),
     "square": ([node("Pow", "c")], {"c": np.array(2.0, np.float32)}),
     "clip": ([node("Clip", "a", "b")], {"a": np.array(-0.5, np.float32), "b": np.array(0.5, np.float32)}),
+    "erf": ([node("Erf")], {}),
     "leaky relu": ([node("LeakyRelu", alpha=0.2)], {}),
     "hard swish": ([node("HardSwish")], {}),
     "sigmoid": ([node("Sigmoid")], {}),

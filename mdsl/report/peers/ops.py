@@ -1,11 +1,12 @@
 """What the translations of ONNX graphs to array frameworks have in common.
 
-`Ops` needs, of a framework: `xp`, a module with NumPy's function names on its tensors, and the methods at its end.
+`Ops` needs, of a framework: `xp`, a module with NumPy's function names on its tensors, and its abstract methods.
 Tensors are used by Python's operators; constants come as NumPy arrays and are made tensors by `tensor`.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from mdsl.report.peers.onnx_graph import Graph, Node
 Tensor = Any
 
 
-class Ops:
+class Ops(ABC):
     """One method an ONNX op type: the node, then its inputs, None for one that is left out."""
 
     xp: Any
@@ -220,39 +221,52 @@ class Ops:
         return scaled if shift is None else scaled + self.tensor(shift)
 
     # What a framework has its own function for -----------------------------------------------------------------
+    # An axis counts from the front; a negative one, where it is not excluded, from the back: -1 is the last.
 
+    @abstractmethod
     def tensor(self, x: Any) -> Tensor:
-        raise NotImplementedError
+        """An array, a constant of the graph, as a tensor of its shape and type; a tensor stays as it is."""
 
+    @abstractmethod
     def clip(self, x: Tensor, low: float | None, high: float | None) -> Tensor:
-        raise NotImplementedError
+        """min(max(x, low), high), in the shape of `x`; None does not limit, one of the two is a number."""
 
+    @abstractmethod
     def erf(self, x: Tensor) -> Tensor:
-        raise NotImplementedError
+        """The error function of each element."""
 
+    @abstractmethod
     def reshape(self, x: Tensor, shape: list[int]) -> Tensor:
-        raise NotImplementedError
+        """The elements of `x` in row-major order in `shape`, one of whose sizes may be -1: what the others leave."""
 
+    @abstractmethod
     def transpose(self, x: Tensor, order: list[int]) -> Tensor:
-        raise NotImplementedError
+        """Dimension d of the result is dimension `order[d]` of `x`."""
 
+    @abstractmethod
     def concat(self, parts: list[Tensor], axis: int) -> Tensor:
-        raise NotImplementedError
+        """The parts, alike in all dimensions but `axis`, one behind the other along it."""
 
+    @abstractmethod
     def take(self, x: Tensor, indices: Any, axis: int) -> Tensor:
-        raise NotImplementedError
+        """The slices of `x` at `indices`, an array or a tensor of integers; in the result's shape theirs is in the place
+        of `axis`."""
 
+    @abstractmethod
     def cast(self, x: Tensor, dtype: np.dtype) -> Tensor:
-        raise NotImplementedError
+        """`x` in the framework's type for NumPy's `dtype`."""
 
+    @abstractmethod
     def mean(self, x: Tensor, axes: list[int], keep: bool) -> Tensor:
-        raise NotImplementedError
+        """The mean over `axes`, none of which is negative; they stay as 1 with `keep`, else they vanish."""
 
+    @abstractmethod
     def sum(self, x: Tensor, axes: list[int], keep: bool) -> Tensor:
-        raise NotImplementedError
+        """The sum over `axes`, none of which is negative; they stay as 1 with `keep`, else they vanish."""
 
+    @abstractmethod
     def softmax(self, x: Tensor, axis: int) -> Tensor:
-        raise NotImplementedError
+        """exp(x) divided by its sum along `axis`, in the shape of `x`."""
 
 
 def _known(node: Node, value: Any) -> Any:

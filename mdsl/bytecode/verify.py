@@ -49,8 +49,14 @@ class KernelArgument(NamedTuple):
 
 KernelSignatures = Mapping[str, Sequence[KernelArgument]]
 
+Observe = Callable[[Function, int, int, Interval], None]
+"""Called with what is proved of a pointer that a dispatch passes: the function, the instruction's index, the buffer's
+number, and the bytes of the buffer that the kernel may touch, over all trips of the loops around it."""
 
-def verify(module: Module, kernel_signatures: KernelSignatures | None = None) -> dict[str, list[int]]:
+
+def verify(
+    module: Module, kernel_signatures: KernelSignatures | None = None, observe: Observe | None = None
+) -> dict[str, list[int]]:
     """Prove every function of a module safe, given what each of its kernels touches.
 
     Returns for each function how many bytes of each output lie between the first and the last that it may
@@ -62,7 +68,7 @@ def verify(module: Module, kernel_signatures: KernelSignatures | None = None) ->
     written: dict[str, list[int]] = {}
     for function in module.functions:
         _check_signature(module, function)
-        verifier = _Verifier(module, function, kernel_signatures or {})
+        verifier = _Verifier(module, function, kernel_signatures or {}, observe)
         verifier.run()
         written[function.name] = verifier.reach()
     return written
@@ -99,10 +105,13 @@ _NOTHING = Interval(0, 0)
 class _Verifier:
     """Reads one function's code in order; `self.state` is what is known before instruction `self.index`."""
 
-    def __init__(self, module: Module, function: Function, signatures: KernelSignatures) -> None:
+    def __init__(
+        self, module: Module, function: Function, signatures: KernelSignatures, observe: Observe | None
+    ) -> None:
         self.module = module
         self.function = function
         self.signatures = signatures
+        self.observe = observe
         self.buffers: list[Buffer] = module.buffers(function)
         self.state = State()
         self.blocks: list[Block] = []
@@ -299,11 +308,14 @@ class _Verifier:
         start = affine(_NOTHING, index, argument.stride, argument.offset)
         if wanted.kind == "write" and not buffer.writable:
             raise self._fail(f"{what} writes to '{buffer.name}', which is read-only")
-        if start.lo < 0 or start.hi + wanted.span > buffer.nbytes:
-            reach = Interval(start.lo, start.hi + wanted.span - 1)
+        lo, hi = start.lo, start.hi + wanted.span - 1
+        if lo < 0 or hi >= buffer.nbytes:
+            reach = Interval(lo, hi)
             raise self._fail(f"{what} may use bytes {reach} of '{buffer.name}', which has {buffer.nbytes}")
         if wanted.kind == "write":
-            self._note_write(argument.buffer, start.lo, start.hi + wanted.span - 1)
+            self._note_write(argument.buffer, lo, hi)
+        if self.observe is not None:
+            self.observe(self.function, self.index, argument.buffer, Interval(lo, hi))
         steps = (start.lo,) if start.lo == start.hi else (start.lo, argument.stride)
         if any(step % wanted.alignment for step in steps):
             raise self._fail(f"{what} may not be aligned to {wanted.alignment} bytes")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
-from mdsl.bytecode.intervals import Interval, affine
-from mdsl.bytecode.module import BufferArgument, Module
-from mdsl.bytecode.structure import Step
-from mdsl.bytecode.verify import KernelArgument, KernelSignatures, _Verifier
+from mdsl.bytecode.intervals import Interval
+from mdsl.bytecode.module import Buffer, Function, Module
+from mdsl.bytecode.verify import KernelSignatures, verify
 from mdsl.dialects import scf
 from mdsl.dialects.arith import constant_of
 from mdsl.ir.core import Block, Op
@@ -78,45 +77,33 @@ class Reach:
 
 
 def reaches(module: Module, signatures: KernelSignatures) -> dict[int, Reach]:
-    """For each dispatch of the module's first function, by the index of its instruction, the bytes it spans.
+    """For each dispatch of the module's main function, by the index of its instruction, the bytes it spans.
 
     Bytes between the first and the last that an argument may touch count, also those that a strided access skips.
     """
-    recorder = _Recorder(module, module.function(), signatures)
-    recorder.run()
-    return {index: _reach(module, spans) for index, spans in recorder.spans.items()}
+    function = module.function()
+    buffers = module.buffers(function)
+    touched: dict[int, dict[int, list[Interval]]] = {
+        index: {} for index, instruction in enumerate(function.code) if instruction.opcode == "dispatch"
+    }
+
+    def observe(where: Function, index: int, buffer: int, span: Interval) -> None:
+        if where is function:
+            touched[index].setdefault(buffer, []).append(span)
+
+    verify(module, signatures, observe)
+    return {index: _reach(buffers, spans) for index, spans in touched.items()}
 
 
-def _reach(module: Module, spans: Mapping[tuple[int, str], list[Interval]]) -> Reach:
-    total = {"constant": 0, "other": 0}
-    for (_, kind), intervals in spans.items():
-        total["constant" if kind == "constant" else "other"] += _union(intervals)
-    return Reach(total["constant"], total["other"])
+def _reach(buffers: Sequence[Buffer], spans: Mapping[int, list[Interval]]) -> Reach:
+    constants = sum(_union(spans[n]) for n in spans if buffers[n].kind == "constant")
+    return Reach(constants, sum(map(_union, spans.values())) - constants)
 
 
 def _union(intervals: list[Interval]) -> int:
-    """How many numbers the intervals, whose ends are exclusive, hold together."""
-    total, end = 0, 0
+    """How many numbers the intervals hold together."""
+    total, end = 0, -1
     for low, high in sorted(intervals):
-        total += max(high - max(low, end), 0)
+        total += max(high - max(low - 1, end), 0)
         end = max(end, high)
     return total
-
-
-class _Recorder(_Verifier):
-    """The verifier, which knows where every argument may point; it notes what it proved."""
-
-    def __init__(self, *arguments: object) -> None:
-        super().__init__(*arguments)  # type: ignore[arg-type]
-        self.spans: dict[int, dict[tuple[int, str], list[Interval]]] = {}
-
-    def _dispatch(self, step: Step) -> None:
-        self.spans[self.index] = {}
-        super()._dispatch(step)
-
-    def _pointer(self, argument: BufferArgument, wanted: KernelArgument, what: str) -> None:
-        super()._pointer(argument, wanted, what)
-        index = Interval(0, 0) if argument.register is None else self.state.known[argument.register]
-        start = affine(Interval(0, 0), index, argument.stride, argument.offset)
-        key = argument.buffer, self.buffers[argument.buffer].kind
-        self.spans[self.index].setdefault(key, []).append(Interval(start.lo, start.hi + wanted.span))

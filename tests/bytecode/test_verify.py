@@ -14,7 +14,7 @@ from mdsl.bytecode.module import (
     RegisterArgument,
     TensorSpec,
 )
-from mdsl.bytecode.verify import KernelArgument, verify
+from mdsl.bytecode.verify import KernelArgument, Observe, verify
 
 X, Y, W, ARENA = range(4)
 """An input and an output of 16 f32, a constant of 4, an arena of 64 bytes."""
@@ -31,12 +31,12 @@ SIGNATURES = {
 }
 
 
-def check(*code: tuple) -> None:
+def check(*code: tuple, observe: Observe | None = None) -> None:
     instructions = [Instruction(name, tuple(operands)) for name, *operands in (*code, ("ret",))]
     inputs, outputs = (TensorSpec("x", "f32", (16,)),), (TensorSpec("y", "f32", (16,)),)
     function = Function("main", inputs, outputs, TYPES, 64, instructions)
     constants = [Constant("w", np.zeros(4, np.float32))]
-    verify(Module([function], [Kernel("k", ""), Kernel("unknown", "")], constants), SIGNATURES)
+    verify(Module([function], [Kernel("k", ""), Kernel("unknown", "")], constants), SIGNATURES, observe)
 
 
 def const(register: int, value: int) -> tuple:
@@ -97,6 +97,21 @@ def dispatch(
         ("dispatch", kernel, ((a, b, c),)),
         ("loop_end",),
     )
+
+
+def test_observes_the_bytes_of_every_pointer_over_all_trips() -> None:
+    seen: list[tuple] = []
+    whole = BufferArgument(W)
+    check(
+        *dispatch(), *dispatch(a=whole), observe=lambda function, *rest: seen.append((function.name, *rest))
+    )
+    trips = (0, 3 * 16 + 15)
+    assert seen == [
+        ("main", 3, X, trips),
+        ("main", 3, Y, trips),
+        ("main", 8, W, (0, 15)),
+        ("main", 8, Y, trips),
+    ]
 
 
 REFUSED = {

@@ -177,7 +177,8 @@ def _layers(
         seconds = [statistics.median(p.kernels[n].slowest for p in profiles) for n in numbers]
         calls = [profiles[0].kernels[n].calls for n in numbers]
         work = sum(count * flops[site.kernel] for count, site in zip(calls, group, strict=True))
-        constants = max(touched[site.index].constants for site in group)
+        places = [site.index for site in group]
+        constants = touched.constants(places)
         name, shape = labels.get(group[0].location, (group[0].location, ""))
         longest = kernels[group[seconds.index(max(seconds))].kernel].name
         more = f" +{len(group) - 1}" if len(group) > 1 else ""
@@ -190,7 +191,7 @@ def _layers(
                 sum(seconds),
                 work,
                 constants,
-                max(touched[site.index].activations for site in group),
+                touched.activations(places),
                 roofline.seconds(work, constants if from_memory else 0),
             )
         )

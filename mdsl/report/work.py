@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -69,20 +69,34 @@ def _is_float(type: Type) -> bool:
 
 
 @dataclass(frozen=True)
-class Reach:
-    """The bytes that a dispatch's arguments span, over all trips of the loops around it, by what holds them."""
+class Reaches:
+    """The bytes that the arguments of dispatches span, over all trips of the loops around them: bytes between the
+    first and the last that an argument may touch count, also those that a strided access skips."""
 
-    constants: int = 0
-    activations: int = 0
+    buffers: Sequence[Buffer]
+    spans: Mapping[int, Mapping[int, Sequence[Interval]]]
+    """By the index of the dispatch's instruction, then by the buffer's number."""
+
+    def constants(self, dispatches: Iterable[int]) -> int:
+        """Bytes of constants that these dispatches touch together."""
+        return self._together(dispatches, constant=True)
+
+    def activations(self, dispatches: Iterable[int]) -> int:
+        """Bytes of all else that these dispatches touch together."""
+        return self._together(dispatches, constant=False)
+
+    def _together(self, dispatches: Iterable[int], constant: bool) -> int:
+        touched: dict[int, list[Interval]] = {}
+        for index in dispatches:
+            for buffer, spans in self.spans[index].items():
+                if (self.buffers[buffer].kind == "constant") is constant:
+                    touched.setdefault(buffer, []).extend(spans)
+        return sum(map(_union, touched.values()))
 
 
-def reaches(module: Module, signatures: KernelSignatures) -> dict[int, Reach]:
-    """For each dispatch of the module's main function, by the index of its instruction, the bytes it spans.
-
-    Bytes between the first and the last that an argument may touch count, also those that a strided access skips.
-    """
+def reaches(module: Module, signatures: KernelSignatures) -> Reaches:
+    """What each dispatch of the module's main function may touch."""
     function = module.function()
-    buffers = module.buffers(function)
     touched: dict[int, dict[int, list[Interval]]] = {
         index: {} for index, instruction in enumerate(function.code) if instruction.opcode == "dispatch"
     }
@@ -92,12 +106,7 @@ def reaches(module: Module, signatures: KernelSignatures) -> dict[int, Reach]:
             touched[index].setdefault(buffer, []).append(span)
 
     verify(module, signatures, observe)
-    return {index: _reach(buffers, spans) for index, spans in touched.items()}
-
-
-def _reach(buffers: Sequence[Buffer], spans: Mapping[int, list[Interval]]) -> Reach:
-    constants = sum(_union(spans[n]) for n in spans if buffers[n].kind == "constant")
-    return Reach(constants, sum(map(_union, spans.values())) - constants)
+    return Reaches(module.buffers(function), touched)
 
 
 def _union(intervals: list[Interval]) -> int:

@@ -96,6 +96,21 @@ def test_profile_tells_dispatches_of_one_kernel_apart(tmp_path: Path) -> None:
     assert matmuls[0]["calls"] == matmuls[1]["calls"] and matmuls[0]["flops"] == 2 * 64**3
 
 
+def test_profile_counts_constants_that_kernels_of_a_layer_share_out(tmp_path: Path) -> None:
+    """37 blocks of 16 columns: no tile of several blocks divides them, so that two kernels have weights each."""
+    matrix, out = "tensor<64x592xf32>", "tensor<1x592xf32>"
+    path = tmp_path / "columns.mir"
+    path.write_text(
+        f"""func.func @main(%x: tensor<1x64xf32>) -> {out} {{
+  %w = arith.constant dense<0.5> : {matrix}
+  %y = nn.matmul %x, %w : (tensor<1x64xf32>, {matrix}) -> {out}
+  return %y : {out}
+}}"""
+    )
+    (layer,) = (found for found in profile(path)["layers"] if "matmul" in found["kernel"])
+    assert layer["constants"] == 4 * 64 * 592
+
+
 def test_profile_adds_up_to_a_call() -> None:
     """Loosely, for the machine may be busy: the parts are no fraction and no multiple of the whole."""
     found = profile(CNN)

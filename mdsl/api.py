@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mdsl import __version__
+from mdsl import __version__, importers
 from mdsl.bytecode.assemble import assemble
 from mdsl.bytecode.module import Module
 from mdsl.codegen.target import Target, TargetError
@@ -18,7 +18,6 @@ from mdsl.collector import collector_paused
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.func import FuncOp
 from mdsl.executable import Executable, OpenExecutable, ReferenceExecutable, VmExecutable
-from mdsl.importers import SUFFIXES, read_bound, read_file
 from mdsl.ir.core import VerifyError
 from mdsl.loading import check_engine, load
 from mdsl.passes.base import Pass
@@ -93,13 +92,13 @@ def parse(program: Program, name: str = "<text>") -> ModuleOp:
     if isinstance(program, ModuleOp):
         return program.clone()
     path = _path(program)
-    return parse_text(str(program), name) if path is None else read_file(path)
+    return parse_text(str(program), name) if path is None else importers.read(path, {})[0]
 
 
 def _parse_bound(program: Program, sizes: Mapping[str, int]) -> tuple[ModuleOp, Mapping[str, int]]:
     """As `parse`, and those of the `sizes` that are yet to be bound."""
     path = None if isinstance(program, ModuleOp) else _path(program)
-    return (parse(program), sizes) if path is None else read_bound(path, sizes)
+    return (parse(program), sizes) if path is None else importers.read(path, sizes)
 
 
 def opt(program: Program, pipeline: str, *, target: str | Target | None = None) -> ModuleOp:
@@ -203,6 +202,8 @@ def target_of(target: str | Target | None) -> Target:
 
 def _path(program: str | os.PathLike[str]) -> Path | None:
     """The path that a program's source is, None for a text."""
-    if isinstance(program, str) and ("\n" in program or not program.endswith((".mir", ".mbc", *SUFFIXES))):
+    if isinstance(program, str) and (
+        "\n" in program or not program.endswith((".mir", ".mbc", *importers.SUFFIXES))
+    ):
         return None
     return Path(program)

@@ -16,25 +16,24 @@ if TYPE_CHECKING:
 
 def read_program(path: str) -> ModuleOp:
     """The module in the `.mir` or `.onnx` file `path`; `-` is stdin, .mir with its weights in the text.
-    Raises MdslError."""
-    from mdsl.importers import read_file
+    Raises MdslError, OSError."""
+    return read_bound(path, {})[0]
+
+
+def read_bound(path: str, sizes: Mapping[str, int]) -> tuple[ModuleOp, Mapping[str, int]]:
+    """The same, and those of the `sizes` of its dimensions that are yet to be bound. Raises MdslError, OSError."""
+    if path != "-":
+        from mdsl import importers
+
+        return importers.read(Path(path), sizes)
     from mdsl.syntax.errors import MdslError
     from mdsl.syntax.parser import parse
 
-    if path != "-":
-        return read_file(Path(path))
     try:
         text = sys.stdin.buffer.read().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise MdslError(f"<stdin>: error: not a text file (byte {error.start} is not UTF-8)") from None
-    return parse(text, "<stdin>")
-
-
-def read_bound(path: str, sizes: Mapping[str, int]) -> tuple[ModuleOp, Mapping[str, int]]:
-    """The same, and those of the `sizes` of its dimensions that are yet to be bound. Raises MdslError."""
-    from mdsl import importers
-
-    return (read_program(path), sizes) if path == "-" else importers.read_bound(Path(path), sizes)
+    return parse(text, "<stdin>"), sizes
 
 
 def write_text(text: str, output: Path | None) -> None:

@@ -20,6 +20,7 @@ from mdsl.report.dispatches import profile_layers
 from mdsl.report.measure import empty_outputs
 from mdsl.report.peak import read_loop
 from mdsl.report.versus import Contender, compare, modules
+from mdsl.settings import DEFAULT
 from mdsl.signature import random_arrays
 
 BEST = ("onnxruntime", "openvino")
@@ -167,7 +168,7 @@ def steps() -> Iterator[Figure]:
     """The paper's table, on ResNet-50 at 224 x 224."""
     module = mdsl.parse(model("resnet50"))
     arrays = random_arrays(_compiled(model("resnet50")).inputs)
-    for row in ablation(module, arrays, 1000, 1, {}):
+    for row in ablation(module, arrays, 1000, 1, DEFAULT):
         counts = (
             ""
             if row.instructions is None

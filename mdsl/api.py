@@ -5,15 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from mdsl import __version__, importers
 from mdsl.bytecode.assemble import assemble
 from mdsl.bytecode.module import Module
-from mdsl.codegen.target import Target, TargetError
+from mdsl.codegen.target import Target
 from mdsl.collector import collector_paused
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.func import FuncOp
@@ -26,6 +24,7 @@ from mdsl.passes.box_scalars import BoxScalars, has_scalars
 from mdsl.passes.levels import level_of, loop_stages, passes_from, plan, ukernel_stages
 from mdsl.passes.pipeline import Hook, parse_pipeline, run_passes
 from mdsl.programs import bytecode_of
+from mdsl.settings import DEFAULT, Settings
 from mdsl.signature import check_compilable, entry, open_dims, open_signature, signature
 from mdsl.syntax.errors import MdslError
 from mdsl.syntax.parser import parse as parse_text
@@ -58,33 +57,26 @@ def compile(
     the lowering. `bind` has the sizes of `?` dimensions by name; what it leaves open gets its size from the
     arguments of a call. A module is not altered. Raises MdslError.
     """
+    settings = Settings(ukernels, unroll_dispatch, winograd, tune, target, pipeline, bind or {})
+    return build(program, settings, engine, threads)
+
+
+def build(program: Program, settings: Settings, engine: str = "vm", threads: int = 1) -> Executable:
+    """As `compile` says. Raises MdslError."""
     check_engine(engine, threads)
-    settings: dict[str, Any] = {
-        "ukernels": ukernels,
-        "unroll_dispatch": unroll_dispatch,
-        "winograd": winograd,
-        "tune": tune,
-        "target": target,
-        "pipeline": pipeline,
-    }
     path = None if isinstance(program, ModuleOp) else _path(program)
     if path is not None and path.suffix == ".mbc":
-        late = [
-            name
-            for name, value in {**settings, "bind": bind or None}.items()
-            if value not in (None, name in ("ukernels", "winograd"))  # what they are by default
-        ]
-        if late:
-            raise MdslError(
-                f"{path}: error: {', '.join(late)} cannot be chosen any more: the program is compiled"
-            )
+        settings.check_compiled(path)
         return load(path, engine=engine, threads=threads)
-    module, sizes = _parse_bound(program, bind or {})
-    if set(open_dims(open_signature(module)[0])) - set(sizes):
-        return OpenExecutable(bind_dims(module, sizes), engine, threads, settings)
-    if engine == "reference":
-        return ReferenceExecutable(bind_dims(module, sizes), settings)
-    return VmExecutable(bytecode_of(module, {**settings, "bind": sizes}), engine, threads)
+    module, sizes = _parse_bound(program, settings.bind)
+    still_open = set(open_dims(open_signature(module)[0])) - set(sizes)
+    if not still_open and engine != "reference":
+        bytecode = bytecode_of(module, replace(settings, bind=sizes))
+        return VmExecutable(bytecode, engine, threads)
+    module, settings = bind_dims(module, sizes), replace(settings, bind={})
+    if still_open:
+        return OpenExecutable(module, engine, threads, settings)
+    return ReferenceExecutable(module, settings)
 
 
 def parse(program: Program, name: str = "<text>") -> ModuleOp:
@@ -106,32 +98,26 @@ def opt(program: Program, pipeline: str, *, target: str | Target | None = None) 
 
     A pass that needs a lower level than the program's gets it: the standard passes run first. Raises MdslError.
     """
+    machine = Settings(target=target).machine()
     module = parse(program)
     steps, _ = plan(parse_pipeline(pipeline, "pipeline"), level_of(module))
-    run_passes(module, [p for lowering, step in steps for p in (*lowering, step)], target_of(target))
+    run_passes(module, [p for lowering, step in steps for p in (*lowering, step)], machine)
     return module
 
 
 @collector_paused()
 def to_bytecode(
     module: ModuleOp,
-    *,
-    ukernels: bool = True,
-    unroll_dispatch: int | None = None,
-    winograd: bool = True,
-    tune: bool = False,
-    target: str | Target | None = None,
-    pipeline: str | None = None,
-    bind: Mapping[str, int] | None = None,
+    settings: Settings = DEFAULT,
     hooks: Sequence[Hook] = (),
 ) -> Module:
-    """Lowers `module`, in place, as `compile` says. Raises MdslError."""
+    """Lowers `module`, in place, and assembles it. Raises MdslError."""
     source = hashlib.sha256(print_module(module).encode()).hexdigest()
-    machine = target_of(target)
-    bound = binding(module, bind or {}) + boxing(module)
+    machine = settings.machine()
+    bound = binding(module, settings.bind) + boxing(module)
     run_passes(module, bound, machine, hooks=hooks)
     check_compilable(module)
-    steps = lowering(module, ukernels, unroll_dispatch, pipeline, winograd, tune)
+    steps = lowering(module, settings)
     # Whatever a pass left wrong, the bytecode's verifier finds; `mdsl opt` verifies after each.
     run_passes(module, steps, machine, hooks=hooks, verify_each=False)
     provenance = {
@@ -157,9 +143,6 @@ def binding(module: ModuleOp, sizes: Mapping[str, int]) -> list[Pass]:
     functions = [op for op in module.body.ops if isinstance(op, FuncOp)]
     if not sizes and not any(map(is_open, functions)):
         return []
-    for name, size in sizes.items():
-        if not isinstance(size, int | np.integer):
-            raise MdslError(f"error: the size of dimension '{name}' must be an integer, got {size!r}")
     try:
         return [Bind.of(sizes)]
     except ValueError as error:
@@ -172,32 +155,13 @@ def boxing(module: ModuleOp) -> list[Pass]:
     return [BoxScalars()] if isinstance(function, FuncOp) and has_scalars(function) else []
 
 
-def lowering(
-    module: ModuleOp,
-    ukernels: bool,
-    unroll_dispatch: int | None,
-    pipeline: str | None,
-    winograd: bool = True,
-    tune: bool = False,
-) -> list[Pass]:
+def lowering(module: ModuleOp, settings: Settings) -> list[Pass]:
     """The passes that take `module` to the VM's level. Raises MdslError."""
-    if unroll_dispatch is not None and unroll_dispatch < 1:
-        raise MdslError(f"error: unroll_dispatch must be at least 1, got {unroll_dispatch}")
     signature(module)  # tells of what cannot be compiled before any pass does
-    asked = parse_pipeline(pipeline, "pipeline") if pipeline else []
-    planned, level = plan(asked, level_of(module))
-    stages = ukernel_stages(unroll_dispatch, winograd, tune) if ukernels else loop_stages()
+    asked = parse_pipeline(settings.pipeline, "pipeline") if settings.pipeline else []
+    planned, level = plan(asked, level_of(module), settings)
+    stages = ukernel_stages(settings) if settings.ukernels else loop_stages()
     return [*(p for before, step in planned for p in (*before, step)), *passes_from(stages, level)]
-
-
-def target_of(target: str | Target | None) -> Target:
-    """The target that a setting names. Raises MdslError."""
-    if isinstance(target, Target):
-        return target
-    try:
-        return Target.parse(target or "host")
-    except TargetError as error:
-        raise MdslError(f"error: {error}") from None
 
 
 def _path(program: str | os.PathLike[str]) -> Path | None:

@@ -6,6 +6,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from mdsl.syntax.errors import MdslError
 
 if TYPE_CHECKING:
     from mdsl.dialects.builtin import ModuleOp
+    from mdsl.settings import Settings
     from mdsl.vm.executable import Program
 
 Outputs = np.ndarray | tuple[np.ndarray, ...]
@@ -139,8 +141,8 @@ class ReferenceExecutable(Executable):
     engine = "reference"
     threads = 1
 
-    def __init__(self, module: ModuleOp, settings: Mapping[str, Any] | None = None) -> None:
-        self.module, self.settings = module, dict(settings or {})
+    def __init__(self, module: ModuleOp, settings: Settings) -> None:
+        self.module, self.settings = module, settings
         self._inputs, self._outputs = signature(module)
 
     @property
@@ -174,7 +176,7 @@ def _as_text(module: ModuleOp) -> str:
     return print_module(module) + print_section(used(module))
 
 
-def _from_text(text: str, settings: Mapping[str, Any]) -> ReferenceExecutable:
+def _from_text(text: str, settings: Settings) -> ReferenceExecutable:
     from mdsl.syntax.parser import parse
 
     return ReferenceExecutable(parse(text), settings)
@@ -189,8 +191,8 @@ class OpenExecutable(Executable):
 
     KEPT = 8
 
-    def __init__(self, module: ModuleOp, engine: str, threads: int, settings: Mapping[str, Any]) -> None:
-        self.module, self.engine, self.threads, self.settings = module, engine, threads, dict(settings)
+    def __init__(self, module: ModuleOp, engine: str, threads: int, settings: Settings) -> None:
+        self.module, self.engine, self.threads, self.settings = module, engine, threads, settings
         self._inputs, self._outputs = open_signature(module)
         self._lock, self._compiling = threading.Lock(), threading.Lock()
         self._bound: OrderedDict[tuple[int, ...], Executable] = OrderedDict()
@@ -238,10 +240,10 @@ class OpenExecutable(Executable):
             return executable
 
     def _compile(self, sizes: Mapping[str, int]) -> Executable:
-        from mdsl.api import compile
+        from mdsl.api import build
 
-        bind = {name: sizes[name] for name in self.dims}
-        return compile(self.module, engine=self.engine, threads=self.threads, bind=bind, **self.settings)
+        settings = replace(self.settings, bind={name: sizes[name] for name in self.dims})
+        return build(self.module, settings, self.engine, self.threads)
 
     def bytecode(self) -> Module:
         raise MdslError(f"error: only a program of known shapes can be saved: {sizes_missing(self.dims)}")
@@ -250,7 +252,7 @@ class OpenExecutable(Executable):
         return _open_from_text, (_as_text(self.module), self.engine, self.threads, self.settings)
 
 
-def _open_from_text(text: str, engine: str, threads: int, settings: Mapping[str, Any]) -> OpenExecutable:
+def _open_from_text(text: str, engine: str, threads: int, settings: Settings) -> OpenExecutable:
     from mdsl.syntax.parser import parse
 
     return OpenExecutable(parse(text), engine, threads, settings)

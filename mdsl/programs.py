@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -20,10 +19,10 @@ from mdsl import cache
 from mdsl.bytecode.decode import load as load_bytecode
 from mdsl.bytecode.encode import save
 from mdsl.bytecode.module import BytecodeError, Module
-from mdsl.codegen.target import Target
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.ir.attributes import DenseResourceAttr
 from mdsl.passes.pipeline import Hook
+from mdsl.settings import Settings
 from mdsl.syntax.printer import print_module
 
 _WORTH_KEEPING = 0.5
@@ -32,18 +31,18 @@ _WORTH_KEEPING = 0.5
 _COMPILER = ("bytecode", "codegen", "dialects", "ir", "passes", "reference", "syntax")
 
 
-def bytecode_of(module: ModuleOp, settings: Mapping[str, Any], hooks: Sequence[Hook] = ()) -> Module:
+def bytecode_of(module: ModuleOp, settings: Settings, hooks: Sequence[Hook] = ()) -> Module:
     """What `api.to_bytecode` makes of `module`, which it may lower in place, or made of an equal one before.
     Raises MdslError."""
-    from mdsl.api import target_of, to_bytecode
+    from mdsl.api import to_bytecode
 
-    place = _place(module, settings, target_of(settings.get("target")))
+    place = _place(module, settings)
     if place is not None and place.exists():
         with suppress(BytecodeError, OSError):
             cache.touch(place)
             return load_bytecode(place)
     start = time.perf_counter()
-    found = to_bytecode(module, **settings, hooks=hooks)
+    found = to_bytecode(module, settings, hooks)
     if place is not None and time.perf_counter() - start > _WORTH_KEEPING:
         with suppress(OSError):
             place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -53,14 +52,14 @@ def bytecode_of(module: ModuleOp, settings: Mapping[str, Any], hooks: Sequence[H
     return found
 
 
-def _place(module: ModuleOp, settings: Mapping[str, Any], target: Target) -> Path | None:
+def _place(module: ModuleOp, settings: Settings) -> Path | None:
     """Where the cache keeps the program, None if it is off. Tuned programs are not kept: what was measured is."""
-    if settings.get("tune"):
+    if settings.tune:
         return None
-    chosen = {k: dict(v) if isinstance(v, Mapping) else v for k, v in settings.items() if k != "target"}
+    target = settings.machine()
     parts = [
         print_module(module, locations=True),
-        repr(sorted(chosen.items())),
+        settings.key(),
         f"{target.name} {target.fingerprint()}",
         cache.source_digest(*_COMPILER),
     ]

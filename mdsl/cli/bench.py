@@ -7,20 +7,24 @@ from typing import Annotated
 import typer
 
 from mdsl.cli.benchmarks import Request, ablation_of, layers_of, times_of, versus
-from mdsl.cli.load import (
-    BindOption,
-    Engine,
-    PassPipeline,
-    ProgramFile,
-    Threads,
-    Tuning,
-    Ukernels,
-    UnrollDispatch,
-    Winograd,
-    bindings,
-)
+from mdsl.cli.load import Engine, ProgramFile, Threads
+from mdsl.cli.settings import takes_settings
+from mdsl.settings import DEFAULT, Settings
+from mdsl.syntax.errors import MdslError
+
+RUNS, ROUNDS = 1000, 20
+
+_UNUSED = {
+    "": ("--rounds",),
+    "--ablation": ("--engine", "--no-ukernels", "--rounds"),
+    "--profile": ("--engine", "--rounds"),
+    "--vs": ("--runs",),
+}
+"""What a measurement does nothing with: the ablation goes through engines and micro-kernels by itself, and the layers
+are those of the interpreter."""
 
 
+@takes_settings
 def bench(
     program: ProgramFile,
     input: Annotated[
@@ -28,15 +32,10 @@ def bench(
     ] = None,
     runs: Annotated[
         int, typer.Option(help="Calls to time (fewer if they take more than two seconds).", min=1)
-    ] = 1000,
+    ] = RUNS,
     engine: Engine = "vm",
     threads: Threads = 1,
-    ukernels: Ukernels = True,
-    unroll_dispatch: UnrollDispatch = None,
-    winograd: Winograd = True,
-    tune: Tuning = False,
-    pass_pipeline: PassPipeline = None,
-    bind: BindOption = None,
+    settings: Settings = DEFAULT,
     ablation: Annotated[
         bool,
         typer.Option("--ablation", help="Compare: interpreted, + micro-kernels, + unroll-dispatch, jit."),
@@ -53,21 +52,24 @@ def bench(
             "--vs", metavar="PEERS", help="Other runtimes beside mdsl: onnxruntime,openvino,... or all."
         ),
     ] = None,
-    rounds: Annotated[int, typer.Option(help="Rounds of --vs; in each all run in turn.", min=1)] = 20,
+    rounds: Annotated[int, typer.Option(help="Rounds of --vs; in each all run in turn.", min=1)] = ROUNDS,
     json: Annotated[
         str | None,
         typer.Option("--json", help="Write the figures to this file as well; - is stdout.", metavar="FILE"),
     ] = None,
 ) -> None:
     """Time a program: median and spread over many calls, and where the time goes."""
-    settings = {
-        "ukernels": ukernels,
-        "unroll_dispatch": unroll_dispatch,
-        "winograd": winograd,
-        "tune": tune,
-        "pipeline": pass_pipeline,
+    modes = {"--ablation": ablation, "--profile": profile, "--vs": vs is not None}
+    differ = {
+        "--engine": engine != "vm",
+        "--no-ukernels": not settings.ukernels,
+        "--runs": runs != RUNS,
+        "--rounds": rounds != ROUNDS,
     }
-    request = Request(program, input or [], bindings(bind), runs, engine, threads, settings, json)
+    _check(
+        [mode for mode, asked in modes.items() if asked], [name for name, found in differ.items() if found]
+    )
+    request = Request(program, input or [], runs, engine, threads, settings, json)
     if ablation:
         ablation_of(request)
     elif vs is not None:
@@ -76,3 +78,14 @@ def bench(
         layers_of(request)
     else:
         times_of(request)
+
+
+def _check(modes: list[str], options: list[str]) -> None:
+    """Raises MdslError for several measurements at once, and for an option that the one does nothing with."""
+    if len(modes) > 1:
+        raise MdslError(f"error: {' and '.join(modes)} are two measurements: choose one")
+    mode = modes[0] if modes else ""
+    unused = [option for option in options if option in _UNUSED[mode]]
+    if unused:
+        where = f"with {mode}" if mode else "without --vs"
+        raise MdslError(f"error: {', '.join(unused)} means nothing {where}")

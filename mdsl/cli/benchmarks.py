@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
     from mdsl.report.dispatches import Layer, LayerProfile
     from mdsl.report.measure import Timing
     from mdsl.report.versus import Contender
+    from mdsl.settings import Settings
     from mdsl.signature import Spec
     from mdsl.vm.executable import Profile
 
 
 @dataclass(frozen=True)
 class Request:
-    """What the command was given: `sizes` of `?` dimensions, `settings` for `mdsl.compile`."""
+    """What the command was given."""
 
     program: str
     inputs: list[str]
-    sizes: dict[str, int]
     runs: int
     engine: str
     threads: int
-    settings: dict[str, Any]
+    settings: Settings
     json: str | None
 
     def arrays(self, specs: Sequence[Spec]) -> list[np.ndarray]:
@@ -52,10 +52,14 @@ class Request:
         from mdsl.api import bind_dims
         from mdsl.signature import open_signature, sizes_of
 
-        module = bind_dims(*read_bound(self.program, self.sizes))
+        module = bind_dims(*read_bound(self.program, self.settings.bind))
         specs = open_signature(module)[0]
         arrays = self.arrays(specs)
         return bind_dims(module, sizes_of(specs, arrays)), arrays
+
+    def unbound(self) -> Settings:
+        """The settings for a program that has its sizes."""
+        return replace(self.settings, bind={})
 
     def write(self, **figures: Any) -> bool:
         """Writes the JSON that was asked for; True if stdout is free for people."""
@@ -71,9 +75,7 @@ def times_of(request: Request) -> None:
     from mdsl.executable import VmExecutable
     from mdsl.report.measure import measure, profile
 
-    executable = load_program(
-        request.program, request.engine, request.threads, bind=request.sizes, **request.settings
-    )
+    executable = load_program(request.program, request.engine, request.threads, request.settings)
     arrays = request.arrays(executable.inputs)
     executable = for_inputs(executable, arrays)
     with progress("measuring"), stoppable():
@@ -118,7 +120,7 @@ def ablation_of(request: Request) -> None:
     module, arrays = request.bound()
     rows: list[Row] = []
     with progress("measuring") as show, stoppable():
-        for row in ablation(module, arrays, request.runs, request.threads, request.settings):
+        for row in ablation(module, arrays, request.runs, request.threads, request.unbound()):
             rows.append(row)
             show(f"measured {row.name}: {us(row.timing.median)}")
     if not request.write(rows=rows):
@@ -145,11 +147,11 @@ def layers_of(request: Request) -> None:
     from mdsl.report.dispatches import profile_layers
 
     if request.program.endswith(".mbc"):
-        source, executable = None, load_program(request.program, "vm", request.threads)
+        source, executable = None, load_program(request.program, "vm", request.threads, request.settings)
         arrays = request.arrays(executable.inputs)
     else:
         source, arrays = request.bound()
-        executable = load_program(source, "vm", request.threads, **request.settings)
+        executable = load_program(source, "vm", request.threads, request.unbound())
     assert isinstance(executable, VmExecutable)
     with progress("measuring"), stoppable():
         found = profile_layers(executable, arrays, source, request.runs)
@@ -208,7 +210,7 @@ def versus(request: Request, peers: str, rounds: int) -> None:
     if not request.program.endswith(".onnx"):
         raise MdslError(f"{request.program}: error: --vs: other runtimes need the model as an .onnx file")
     arrays = request.bound()[1]
-    settings = {**request.settings, "engine": request.engine, "bind": request.sizes}
+    settings = {**vars(request.settings), "engine": request.engine}
     with progress("comparing") as show:
         found = compare(request.program, arrays, modules(names), request.threads, rounds, settings, show)
     if not request.write(rounds=rounds, runtimes=found):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,18 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mdsl.cli.files import read_bound, write_program, write_text
-from mdsl.cli.load import (
-    BindOption,
-    PassPipeline,
-    TargetName,
-    Tuning,
-    Ukernels,
-    UnrollDispatch,
-    Winograd,
-    bindings,
-    default_output,
-    lower_program,
-)
+from mdsl.cli.load import default_output, lower_program
+from mdsl.cli.settings import takes_settings
+from mdsl.settings import DEFAULT, Settings
 
 if TYPE_CHECKING:
     from mdsl.codegen.target import Target
@@ -37,6 +29,7 @@ class Emit(StrEnum):
     asm = "asm"
 
 
+@takes_settings
 def compile_(
     program: Annotated[
         str,
@@ -53,34 +46,21 @@ def compile_(
     emit: Annotated[
         Emit, typer.Option(help="mbc: bytecode; mir: the lowered program; llvm, asm: its micro-kernels.")
     ] = Emit.mbc,
-    target: TargetName = "host",
-    ukernels: Ukernels = True,
-    unroll_dispatch: UnrollDispatch = None,
-    winograd: Winograd = True,
-    tune: Tuning = False,
-    pass_pipeline: PassPipeline = None,
-    bind: BindOption = None,
+    target: Annotated[
+        str, typer.Option(help="The machine to compile for: host, avx512, avx2, neon, ...")
+    ] = "host",
+    settings: Settings = DEFAULT,
 ) -> None:
     """Compile a program to bytecode, or show what it is compiled to."""
     from mdsl.bytecode.encode import encode
     from mdsl.codegen.native import to_assembly, to_llvm
-    from mdsl.codegen.target import Target
     from mdsl.files import replacing
 
-    machine = Target.parse(target)
-    module, sizes = read_bound(program, bindings(bind))
+    settings = replace(settings, target=target)
+    machine = settings.machine()
+    module, sizes = read_bound(program, settings.bind)
     place = default_output(program, ".mbc") if emit is Emit.mbc and output is None else output
-    bytecode = lower_program(
-        module,
-        keep=emit is Emit.mbc,
-        ukernels=ukernels,
-        unroll_dispatch=unroll_dispatch,
-        winograd=winograd,
-        tune=tune,
-        target=machine,
-        pipeline=pass_pipeline,
-        bind=sizes,
-    )
+    bytecode = lower_program(module, replace(settings, bind=sizes), keep=emit is Emit.mbc)
     if emit is Emit.mir:
         write_program(module, place, program)
     elif emit is Emit.mbc:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mdsl.cli.files import write_program
-from mdsl.cli.load import BindOption, bindings, default_output
+from mdsl.cli.load import default_output
+from mdsl.cli.settings import BindOption, bindings
 
 if TYPE_CHECKING:
     from mdsl.importers.onnx import Report

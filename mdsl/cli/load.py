@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from mdsl.bytecode.module import Module
     from mdsl.dialects.builtin import ModuleOp
     from mdsl.executable import Executable
+    from mdsl.settings import Settings
 
 ProgramFile = Annotated[
     str,
@@ -28,49 +30,22 @@ Engine = Annotated[
     str, typer.Option(help="vm: the interpreter; jit: the whole program as native code; reference: NumPy.")
 ]
 Threads = Annotated[int, typer.Option(help="Threads that share the loops.")]
-Ukernels = Annotated[
-    bool, typer.Option("--ukernels/--no-ukernels", help="Micro-kernels for the heavy work, or scalar loops.")
-]
-UnrollDispatch = Annotated[
-    int | None, typer.Option(help="Micro-kernels that one instruction issues.", metavar="N")
-]
-Winograd = Annotated[
-    bool,
-    typer.Option(
-        "--winograd/--no-winograd", help="3x3 convolutions with fewer multiplications, rounded differently."
-    ),
-]
-Tuning = Annotated[
-    bool,
-    typer.Option(
-        "--tune", help="Measure how each contraction is best tiled, and remember it: some seconds a shape."
-    ),
-]
-PassPipeline = Annotated[str | None, typer.Option(help="Passes to run first, as 'mdsl opt' takes them.")]
-BindOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--bind",
-        help="The size of a '?' dimension; more than one: again, or after a comma.",
-        metavar="NAME=SIZE",
-    ),
-]
-TargetName = Annotated[str, typer.Option(help="The machine to compile for: host, avx512, avx2, neon, ...")]
 
 
-def load_program(file: str | ModuleOp, engine: str = "vm", threads: int = 1, **settings: Any) -> Executable:
+def load_program(file: str | ModuleOp, engine: str, threads: int, settings: Settings) -> Executable:
     """The program in `file`, or the module that was read from it, ready to be called. Raises MdslError, OSError."""
     import mdsl
 
     with progress(f"compiling {file}" if isinstance(file, str) else "compiling"):
-        if not isinstance(file, str):
-            return mdsl.compile(file, engine=engine, threads=threads, **settings)
-        if not file.endswith(".mbc"):
-            module, sizes = read_bound(file, settings.pop("bind", None) or {})
-            return mdsl.compile(module, engine=engine, threads=threads, bind=sizes, **settings)
-        if all(value is None or value is True or value == {} for value in settings.values()):
+        if isinstance(file, str) and file.endswith(".mbc"):
+            settings.check_compiled(file)
             return mdsl.load(file, engine=engine, threads=threads)  # imports nothing that compiles
-        return mdsl.compile(file, engine=engine, threads=threads, **settings)
+        from mdsl.api import build
+
+        if isinstance(file, str):
+            file, sizes = read_bound(file, settings.bind)
+            settings = replace(settings, bind=sizes)
+        return build(file, settings, engine, threads)
 
 
 def for_inputs(executable: Executable, inputs: Sequence[np.ndarray]) -> Executable:
@@ -84,27 +59,7 @@ def for_inputs(executable: Executable, inputs: Sequence[np.ndarray]) -> Executab
         return executable.bound(sizes_of(executable.inputs, inputs))
 
 
-def bindings(texts: Sequence[str] | None) -> dict[str, int]:
-    """The sizes that `--bind` options give. Raises MdslError."""
-    if not texts:
-        return {}
-    from mdsl.passes.pipeline import read_sizes
-    from mdsl.syntax.errors import MdslError
-
-    found: dict[str, int] = {}
-    for text in texts:
-        try:
-            sizes = dict(read_sizes(text))
-        except ValueError:
-            raise MdslError(f"error: --bind {text}: expected NAME=SIZE, such as batch=8") from None
-        twice = [name for name in sizes if name in found]
-        if twice:
-            raise MdslError(f"error: --bind {text}: dimension '{twice[0]}' was given twice")
-        found.update(sizes)
-    return found
-
-
-def lower_program(module: ModuleOp, keep: bool = False, **settings: Any) -> Module:
+def lower_program(module: ModuleOp, settings: Settings, keep: bool = False) -> Module:
     """The module's bytecode; shows the pass at work. With `keep` the cache may have it, and `module` stays as it is."""
     from mdsl.api import to_bytecode
     from mdsl.passes.base import Pass
@@ -120,8 +75,8 @@ def lower_program(module: ModuleOp, keep: bool = False, **settings: Any) -> Modu
 
     with progress("compiling") as show:
         if keep:
-            return bytecode_of(module, settings, hooks=[Show(show)])
-        return to_bytecode(module, hooks=[Show(show)], **settings)
+            return bytecode_of(module, settings, [Show(show)])
+        return to_bytecode(module, settings, [Show(show)])
 
 
 def default_output(file: str, suffix: str) -> Path:

@@ -8,22 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mdsl.cli.files import note
-from mdsl.cli.load import (
-    BindOption,
-    Engine,
-    PassPipeline,
-    ProgramFile,
-    Threads,
-    Tuning,
-    Ukernels,
-    UnrollDispatch,
-    Winograd,
-    bindings,
-    for_inputs,
-    load_program,
-)
+from mdsl.cli.load import Engine, ProgramFile, Threads, for_inputs, load_program
 from mdsl.cli.progress import stoppable
+from mdsl.cli.settings import takes_settings
 from mdsl.files import replacing
+from mdsl.settings import DEFAULT, Settings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,6 +20,7 @@ if TYPE_CHECKING:
     from mdsl.executable import Executable
 
 
+@takes_settings
 def run(
     program: ProgramFile,
     input: Annotated[
@@ -45,29 +35,14 @@ def run(
     ] = None,
     engine: Engine = "vm",
     threads: Threads = 1,
-    ukernels: Ukernels = True,
-    unroll_dispatch: UnrollDispatch = None,
-    winograd: Winograd = True,
-    tune: Tuning = False,
-    pass_pipeline: PassPipeline = None,
-    bind: BindOption = None,
+    settings: Settings = DEFAULT,
     seed: Annotated[int, typer.Option(help="Seed of random inputs.", min=0)] = 0,
 ) -> None:
     """Run a program and print its outputs."""
     from mdsl.cli.inputs import read_inputs
     from mdsl.signature import arrange, closed, describe
 
-    executable = load_program(
-        program,
-        engine,
-        threads,
-        ukernels=ukernels,
-        unroll_dispatch=unroll_dispatch,
-        winograd=winograd,
-        tune=tune,
-        pipeline=pass_pipeline,
-        bind=bindings(bind),
-    )
+    executable = load_program(program, engine, threads, settings)
     specs = executable.inputs if input else closed(executable.inputs)
     texts = input or [f"{spec.name}={describe(spec)}=random" for spec in specs]
     if texts and not input:

@@ -33,6 +33,7 @@ from mdsl.passes.tune import Tune
 from mdsl.passes.unroll_dispatch import UnrollDispatch
 from mdsl.passes.vectorize import Vectorize
 from mdsl.passes.winograd import Winograd
+from mdsl.settings import DEFAULT, Settings
 
 Stages = dict[str, list[Pass]]
 """The passes that work on each level, in order."""
@@ -40,11 +41,12 @@ Stages = dict[str, list[Pass]]
 _GRAPH: list[Pass] = [Canonicalize(), FoldBatchnorm(), Canonicalize(), LowerNn()]
 
 
-def ukernel_stages(unroll_dispatch: int | None = None, winograd: bool = True, tune: bool = False) -> Stages:
+def ukernel_stages(settings: Settings = DEFAULT) -> Stages:
     """The default: heavy work becomes micro-kernels, dispatched one or `unroll_dispatch` at a time."""
-    unrolled: list[Pass] = [] if unroll_dispatch is None else [UnrollDispatch(unroll_dispatch)]
-    filtered: list[Pass] = [Winograd()] if winograd else []
-    measured: list[Pass] = [Tune()] if tune else []
+    factor = settings.unroll_dispatch
+    unrolled: list[Pass] = [] if factor is None else [UnrollDispatch(factor)]
+    filtered: list[Pass] = [Winograd()] if settings.winograd else []
+    measured: list[Pass] = [Tune()] if settings.tune else []
     return {
         "nn": _GRAPH,
         "linalg": [
@@ -84,11 +86,11 @@ def passes_from(stages: Stages, start: str, stop: str = "vm") -> list[Pass]:
     return [*inlined, *(step for level in wanted for step in stages.get(level, []))]
 
 
-def passes_before(step: Pass, start: str) -> list[Pass]:
+def passes_before(step: Pass, start: str, settings: Settings = DEFAULT) -> list[Pass]:
     """The standard passes that a program on level `start` lacks before `step` can run; none if it is there."""
     if step.level is None or LEVELS.index(start) >= LEVELS.index(step.level):
         return []
-    stages = loop_stages() if isinstance(step, LowerLinalgToLoops) else ukernel_stages()
+    stages = loop_stages() if isinstance(step, LowerLinalgToLoops) else ukernel_stages(settings)
     missing = passes_from(stages, start, step.level)
     place = PASSES.index(type(step))
     return missing + [p for p in stages.get(step.level, []) if PASSES.index(type(p)) < place]
@@ -99,12 +101,14 @@ def level_after(step: Pass, level: str) -> str:
     return max(step.leads_to or level, level, key=LEVELS.index)
 
 
-def plan(asked: Sequence[Pass], level: str) -> tuple[list[tuple[list[Pass], Pass]], str]:
+def plan(
+    asked: Sequence[Pass], level: str, settings: Settings = DEFAULT
+) -> tuple[list[tuple[list[Pass], Pass]], str]:
     """Each pass that was asked for, with the standard passes that must run right before it, for a program
     on `level`; and the level that all of them lead to."""
     found: list[tuple[list[Pass], Pass]] = []
     for step in asked:
-        lowering = passes_before(step, level)
+        lowering = passes_before(step, level, settings)
         found.append((lowering, step))
         level = level_after(step, (step.level or level) if lowering else level)
     return found, level

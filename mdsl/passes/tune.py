@@ -21,6 +21,7 @@ from mdsl.ir.types import TensorType, dtype_of, i64
 from mdsl.passes.base import Pass, option
 from mdsl.passes.regions import captured
 from mdsl.passes.tile_sizes import TILE, contraction_tiles
+from mdsl.settings import Settings
 from mdsl.syntax.printer import print_module
 
 _SECONDS = 0.02
@@ -142,7 +143,8 @@ def _fastest(program: ModuleOp, tiles: Sequence[Sequence[int]], target: Target, 
     calls: list[Callable[[], object]] = []
     for tile in tiles:
         sizes = f"tile{{sizes=[{','.join(map(str, tile))}]}}"
-        executable = VmExecutable(to_bytecode(program.clone(), target=target, pipeline=sizes), "vm", 1)
+        settings = Settings(target=target, pipeline=sizes)
+        executable = VmExecutable(to_bytecode(program.clone(), settings), "vm", 1)
         arrays = random_arrays(executable.inputs)
         calls.append(lambda executable=executable, arrays=arrays: executable(*arrays))
     seconds = [_time(call) for call in calls]

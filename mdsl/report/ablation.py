@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -13,6 +12,7 @@ from mdsl.dialects.builtin import ModuleOp
 from mdsl.executable import VmExecutable
 from mdsl.report.dispatches import count
 from mdsl.report.measure import Timing, measure
+from mdsl.settings import Settings
 
 FACTORS = (2, 4, 8)
 
@@ -31,21 +31,20 @@ class Row:
 
 
 def ablation(
-    module: ModuleOp, arrays: Sequence[np.ndarray], runs: int, threads: int, settings: Mapping[str, Any]
+    module: ModuleOp, arrays: Sequence[np.ndarray], runs: int, threads: int, settings: Settings
 ) -> Iterator[Row]:
     """The rows, as they are measured: interpreted without micro-kernels, with them singly, several in an
-    instruction, and native code."""
-    given = {"pipeline": settings.get("pipeline")}
-    last = settings.get("unroll_dispatch") or 4
-    variants: list[tuple[str, str, dict[str, Any]]] = [
-        ("interpreted", "vm", {"ukernels": False}),
-        ("+ micro-kernels", "vm", given),
-        *((f"+ unroll-dispatch={n}", "vm", {**given, "unroll_dispatch": n}) for n in FACTORS),
-        ("jit", "jit", {**given, "unroll_dispatch": last}),
+    instruction, and native code, which has as many in one as the settings say, else 4."""
+    single = replace(settings, unroll_dispatch=None)
+    variants = [
+        ("interpreted", "vm", replace(single, ukernels=False)),
+        ("+ micro-kernels", "vm", single),
+        *((f"+ unroll-dispatch={n}", "vm", replace(settings, unroll_dispatch=n)) for n in FACTORS),
+        ("jit", "jit", replace(settings, unroll_dispatch=settings.unroll_dispatch or 4)),
     ]
     first: float | None = None
-    for name, engine, options in variants:
-        executable = api.compile(module, engine=engine, threads=threads, **options)
+    for name, engine, chosen in variants:
+        executable = api.build(module, chosen, engine, threads)
         assert isinstance(executable, VmExecutable)
         timing = measure(executable, arrays, runs)
         counted = count(executable, arrays)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
 import pickle
 import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import mdsl
+from mdsl import api
+from mdsl.settings import DEFAULT, Settings
 
 ROOT = Path(__file__).parents[2]
 TEXT = """
@@ -145,6 +149,42 @@ def test_wrong_calls(engine: str, call: object, message: str) -> None:
 def test_wrong_settings(arguments: dict[str, object], message: str) -> None:
     with pytest.raises(mdsl.MdslError, match=re.escape(message)):
         mdsl.compile(TEXT, **arguments)  # type: ignore[arg-type]
+
+
+def test_settings_are_the_keywords_of_compile(monkeypatch: pytest.MonkeyPatch) -> None:
+    defaults = {**vars(DEFAULT), "bind": None}
+    keywords = inspect.signature(mdsl.compile).parameters
+    assert {name: keywords[name].default for name in keywords if name in defaults} == defaults
+    others = {"ukernels": False, "unroll_dispatch": 3, "winograd": False, "tune": True}
+    others |= {"target": "avx2", "pipeline": "fuse", "bind": {"n": 4}}
+    assert list(others) == list(defaults) == Settings(**others).chosen()
+    monkeypatch.setattr(api, "build", lambda program, settings, *_: settings)
+    for name, value in others.items():
+        assert mdsl.compile(TEXT, **{name: value}) == replace(DEFAULT, **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("settings", "names"),
+    [
+        ({"tune": True}, "tune"),
+        ({"winograd": False, "ukernels": False}, "ukernels, winograd"),
+        ({"unroll_dispatch": 1, "bind": {"n": 4}}, "unroll_dispatch, bind"),
+        ({"target": "host", "pipeline": "fuse"}, "target, pipeline"),
+    ],
+    ids=str,
+)
+def test_a_compiled_program_has_its_settings(tmp_path: Path, settings: dict[str, object], names: str) -> None:
+    path = tmp_path / "net.mbc"
+    mdsl.compile(TEXT).save(path)
+    with pytest.raises(mdsl.MdslError, match=f"^{re.escape(str(path))}: error: {names} cannot be chosen"):
+        mdsl.compile(path, **settings)  # type: ignore[arg-type]
+
+
+def test_settings_hold_before_the_passes_of_a_pipeline() -> None:
+    """Those that a pass needs before it are the standard ones as the settings have them."""
+    for winograd in (True, False):
+        program = mdsl.compile(TEXT, winograd=winograd, pipeline="tile")
+        assert ("winograd" in program.bytecode().provenance["pipeline"].split(",")) == winograd
 
 
 def test_import_is_light() -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import mdsl
 from mdsl import api, programs
+from mdsl.bytecode.module import Module
+from mdsl.dialects.builtin import ModuleOp
+from mdsl.settings import Settings
 
 TEXT = """
 func.func @main(%x: tensor<4x40xf32>) -> tensor<4x40xf32> {
@@ -35,13 +39,13 @@ def _text(scale: float = 1) -> str:
     return TEXT.replace("DATA", weights.tobytes().hex())
 
 
-def _compilations(monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    seen: list[object] = []
+def _compilations(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
+    seen: list[Settings] = []
     original = api.to_bytecode
 
-    def counted(module: object, **settings: object) -> object:
+    def counted(module: ModuleOp, settings: Settings, *rest: Any) -> Module:
         seen.append(settings)
-        return original(module, **settings)  # type: ignore[arg-type]
+        return original(module, settings, *rest)
 
     monkeypatch.setattr(api, "to_bytecode", counted)
     return seen

@@ -143,6 +143,19 @@ def test_ablation_counts_instructions_and_dispatches() -> None:
     assert jit["instructions"] is None
 
 
+def test_ablation_has_the_settings() -> None:
+    """Every row: Winograd's transforms are micro-kernels of their own, and loops of the pipeline's tiles are more."""
+    options = ("--no-winograd", "--pass-pipeline=tile{sizes=[1,16]}")
+    alone = [
+        json.loads(bench(CNN, *options, *more, "--runs=1", "--json=-").stdout)
+        for more in ([], ["--no-ukernels"])
+    ]
+    rows = json.loads(bench(CNN, *options, "--ablation", "--runs=1", "--json=-").stdout)["rows"]
+    usual = json.loads(bench(CNN, "--ablation", "--runs=1", "--json=-").stdout)["rows"]
+    for row, other, found in zip([rows[1], rows[0]], [usual[1], usual[0]], alone, strict=True):
+        assert row["instructions"] == found["profile"]["instructions"] != other["instructions"], row["name"]
+
+
 def test_json_goes_to_a_file_beside_the_table(tmp_path: Path) -> None:
     path = tmp_path / "figures.json"
     assert "median of" in bench(CNN, "--runs=5", "--json", path).stdout

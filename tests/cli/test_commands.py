@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -110,6 +111,23 @@ def test_compile_dis_and_run(net: Path) -> None:
         mdsl("run", "net.mbc", "--input", "4x8xf32=1").stdout
         == mdsl("run", net, "--input", "4x8xf32=1").stdout
     )
+
+
+def test_a_compiled_program_runs_without_the_compiler(net: Path) -> None:
+    mdsl("compile", net)
+    code = (
+        "import sys; from mdsl.cli import command; command(['run', 'net.mbc', '--input', '4x8xf32=1'])\n"
+        "print([m for m in ('mdsl.passes', 'mdsl.dialects', 'mdsl.api', 'lark', 'onnx') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=net.parent,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.stdout.startswith("y: 4x16xf32\n") and done.stdout.endswith("[]\n")
 
 
 @pytest.mark.parametrize(

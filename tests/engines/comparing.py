@@ -14,6 +14,7 @@ import mdsl
 from mdsl.api import to_bytecode
 from mdsl.bytecode.module import TensorSpec
 from mdsl.executable import VmExecutable
+from mdsl.settings import Settings
 from mdsl.signature import random_arrays
 
 TOLERANCE = {"f64": 1e-9, "f32": 2e-4, "f16": 4e-2, "bf16": 3e-1}
@@ -79,7 +80,7 @@ def compare(program: str | Path, settings: Iterable[Setting], make_inputs: Input
     for setting in settings:
         key = (setting.ukernels, setting.unroll_dispatch)
         if key not in compiled:
-            compiled[key] = to_bytecode(module.clone(), ukernels=key[0], unroll_dispatch=key[1])
+            compiled[key] = to_bytecode(module.clone(), Settings(*key))
         program = VmExecutable(compiled[key], setting.engine, setting.threads)  # type: ignore[arg-type]
         assert_same_signature(program, reference, setting)
         for _ in range(2):  # the second call finds the arena as the first has left it

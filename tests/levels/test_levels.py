@@ -25,6 +25,7 @@ from mdsl.dialects.builtin import ModuleOp
 from mdsl.ir.verifier import verify
 from mdsl.passes.pipeline import run_passes
 from mdsl.reference import run
+from mdsl.settings import Settings
 from mdsl.signature import random_arrays, signature
 from mdsl.syntax.parser import parse
 from mdsl.syntax.printer import print_module
@@ -44,7 +45,7 @@ pipelines = pytest.mark.parametrize(("ukernels", "unroll"), PIPELINES)
 def stages(module: ModuleOp, ukernels: bool, unroll: int | None) -> Iterator[tuple[str, ModuleOp]]:
     """The module as it is, then after each pass of its pipeline."""
     yield "as written", module
-    for step in lowering(module, ukernels, unroll, None):
+    for step in lowering(module, Settings(ukernels, unroll)):
         run_passes(module, [step])
         yield f"after {step}", module
 

@@ -15,7 +15,7 @@ from mdsl.codegen.target import Target
 from mdsl.collector import collector_paused
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.func import FuncOp
-from mdsl.executable import Executable, OpenExecutable, ReferenceExecutable, VmExecutable
+from mdsl.executable import Executable, OpenExecutable, ReferenceExecutable
 from mdsl.ir.core import VerifyError
 from mdsl.loading import check_engine, load
 from mdsl.passes.base import Pass
@@ -23,7 +23,7 @@ from mdsl.passes.bind import Bind, is_open
 from mdsl.passes.box_scalars import BoxScalars, has_scalars
 from mdsl.passes.levels import level_of, loop_stages, passes_from, plan, ukernel_stages
 from mdsl.passes.pipeline import Hook, parse_pipeline, run_passes
-from mdsl.programs import bytecode_of
+from mdsl.programs import executable_of
 from mdsl.settings import DEFAULT, Settings
 from mdsl.signature import check_compilable, entry, open_dims, open_signature, signature
 from mdsl.syntax.errors import MdslError
@@ -71,8 +71,7 @@ def build(program: Program, settings: Settings, engine: str = "vm", threads: int
     module, sizes = _parse_bound(program, settings.bind)
     still_open = set(open_dims(open_signature(module)[0])) - set(sizes)
     if not still_open and engine != "reference":
-        bytecode = bytecode_of(module, replace(settings, bind=sizes))
-        return VmExecutable(bytecode, engine, threads)
+        return executable_of(module, replace(settings, bind=sizes), engine, threads)
     module, settings = bind_dims(module, sizes), replace(settings, bind={})
     if still_open:
         return OpenExecutable(module, engine, threads, settings)
@@ -110,9 +109,10 @@ def to_bytecode(
     module: ModuleOp,
     settings: Settings = DEFAULT,
     hooks: Sequence[Hook] = (),
+    text: str | None = None,
 ) -> Module:
-    """Lowers `module`, in place, and assembles it. Raises MdslError."""
-    source = hashlib.sha256(print_module(module).encode()).hexdigest()
+    """Lowers `module`, in place, and assembles it; `text` is the module's, if the caller has it. Raises MdslError."""
+    source = hashlib.sha256((text or print_module(module)).encode()).hexdigest()
     machine = settings.machine()
     bound = binding(module, settings.bind) + boxing(module)
     run_passes(module, bound, machine, hooks=hooks)

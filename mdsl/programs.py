@@ -1,8 +1,8 @@
 """Compiled programs that the cache keeps: a program that takes long to compile is compiled once.
 
-The key of an entry is everything that the bytecode follows from: the program's text with its source locations, the
-data of its weights, the settings, the target, and the sources of the compiler. An entry is an `.mbc` file like
-any other: it is mapped, and verified before it runs; a damaged one is compiled anew.
+The key of an entry is everything that the bytecode follows from: the program's text and source locations, the
+data of its weights, the settings, the target, and the compiler. An entry is an `.mbc` file like any other: it is
+mapped, and verified before it runs; a damaged one is compiled anew.
 """
 
 from __future__ import annotations
@@ -20,50 +20,79 @@ from mdsl.bytecode.decode import load as load_bytecode
 from mdsl.bytecode.encode import save
 from mdsl.bytecode.module import BytecodeError, Module
 from mdsl.dialects.builtin import ModuleOp
+from mdsl.executable import VmExecutable
 from mdsl.ir.attributes import DenseResourceAttr
 from mdsl.passes.pipeline import Hook
 from mdsl.settings import Settings
+from mdsl.sources import made_by
+from mdsl.syntax.errors import MdslError
 from mdsl.syntax.printer import print_module
 
 _WORTH_KEEPING = 0.5
 """Seconds of compilation from which the result is kept: less is not worth its place on the disk."""
 
-_COMPILER = ("bytecode", "codegen", "dialects", "ir", "passes", "reference", "syntax")
-
 
 def bytecode_of(module: ModuleOp, settings: Settings, hooks: Sequence[Hook] = ()) -> Module:
     """What `api.to_bytecode` makes of `module`, which it may lower in place, or made of an equal one before.
     Raises MdslError."""
-    from mdsl.api import to_bytecode
-
-    place = _place(module, settings)
-    if place is not None and place.exists():
-        with suppress(BytecodeError, OSError):
-            cache.touch(place)
-            return load_bytecode(place)
-    start = time.perf_counter()
-    found = to_bytecode(module, settings, hooks)
-    if place is not None and time.perf_counter() - start > _WORTH_KEEPING:
-        with suppress(OSError):
-            place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            save(found, place)
-            # One is as large as thousands of kernels.
-            cache.sweep(place.parent.parent)
-    return found
+    program = _Kept(module, settings)
+    return program.found() or program.compiled(hooks)
 
 
-def _place(module: ModuleOp, settings: Settings) -> Path | None:
-    """Where the cache keeps the program, None if it is off. Tuned programs are not kept: what was measured is."""
-    if settings.tune:
+def executable_of(module: ModuleOp, settings: Settings, engine: str, threads: int) -> VmExecutable:
+    """The same, ready to be called. Raises MdslError."""
+    program = _Kept(module, settings)
+    found = program.found()
+    if found is not None:
+        with suppress(MdslError):
+            return VmExecutable(found, engine, threads)
+        program.discard()  # the VM's verifier refuses it
+    return VmExecutable(program.compiled(), engine, threads)
+
+
+class _Kept:
+    """A program and its place in the cache. Tuned ones have none: what was measured is kept."""
+
+    def __init__(self, module: ModuleOp, settings: Settings) -> None:
+        self.module, self.settings = module, settings
+        self.text = print_module(module)
+        kept = cache.directory() is not None and not settings.tune
+        self.key = self._key() if kept else None
+
+    def _key(self) -> str:
+        locations = "\n".join(str(op.location) for op in self.module.walk())
+        return cache.key(
+            "program",
+            self.text,
+            locations,
+            self.settings.key(),
+            *made_by(self.settings.machine()),
+            *_data(self.module),
+        )
+
+    def found(self) -> Module | None:
+        return None if self.key is None else cache.load(self.key, _read)
+
+    def discard(self) -> None:
+        if self.key is not None:
+            cache.discard(self.key)
+
+    def compiled(self, hooks: Sequence[Hook] = ()) -> Module:
+        from mdsl.api import to_bytecode
+
+        start = time.perf_counter()
+        bytecode = to_bytecode(self.module, self.settings, hooks, self.text)
+        if self.key is not None and time.perf_counter() - start > _WORTH_KEEPING:
+            cache.store(self.key, lambda path: save(bytecode, path))
+        return bytecode
+
+
+def _read(path: Path) -> Module | None:
+    """The module in an entry, None if it is damaged."""
+    try:
+        return load_bytecode(path)
+    except BytecodeError:
         return None
-    target = settings.machine()
-    parts = [
-        print_module(module, locations=True),
-        settings.key(),
-        f"{target.name} {target.fingerprint()}",
-        cache.source_digest(*_COMPILER),
-    ]
-    return cache.place(cache.key("program", *parts, *_data(module)))
 
 
 def _data(module: ModuleOp) -> list[bytes]:

@@ -18,6 +18,7 @@ from mdsl.bytecode.verify import KernelArgument
 from mdsl.codegen.native import NativeCode, load_object, to_object
 from mdsl.codegen.target import Target
 from mdsl.ir.errors import VerifyError
+from mdsl.sources import KERNELS, source_digest
 
 if TYPE_CHECKING:
     from mdsl.dialects.ukernel import UkernelFunc
@@ -84,8 +85,7 @@ def _add(kernels: Kernels, name: str, source: str, make: Callable[[], UkernelFun
     """Compile one kernel, or take it from the cache. Its name is left out of the key: what it computes
     does not depend on it."""
     anonymous = source.replace(f"@{name}(", f"@{_SYMBOL}(", 1)
-    digest = cache.source_digest("codegen", "ir", "dialects", "syntax", "bytecode")
-    key = cache.key("kernel", anonymous, digest)
+    key = cache.key("kernel", anonymous, source_digest(*KERNELS))
     make = memoize(make)  # a new kernel is parsed once, to be proved and then compiled
     kernels.signatures[name] = _signature(key, make)
     code = load_object(key, [_SYMBOL], lambda: _object(make(), target), target)

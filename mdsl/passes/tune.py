@@ -22,6 +22,8 @@ from mdsl.passes.base import Pass, option
 from mdsl.passes.regions import captured
 from mdsl.passes.tile_sizes import TILE, contraction_tiles
 from mdsl.settings import Settings
+from mdsl.sources import made_by
+from mdsl.syntax.errors import MdslError
 from mdsl.syntax.printer import print_module
 
 _SECONDS = 0.02
@@ -45,9 +47,9 @@ class Tune(Pass):
         }
 
     `tile` takes the noted sizes instead of its own choice. Every candidate is compiled as a program of its
-    own, on random numbers, and the candidates are timed in turn. What was found is kept in the cache, by the
-    region's text and the processor, so that a second compilation measures nothing. It takes some seconds for
-    each new shape; nothing else should run meanwhile.
+    own, on random numbers, and the candidates are timed in turn; the machine that it compiles for must be able to
+    run here. What was found is kept in the cache, by the region's text, the machine and the compiler, so that a second
+    compilation measures nothing. It takes some seconds for each new shape; nothing else should run meanwhile.
     """
 
     name: ClassVar[str] = "tune"
@@ -57,6 +59,10 @@ class Tune(Pass):
     rounds: int = option(5, "how often each candidate is timed", least=1)
 
     def run(self, module: ModuleOp, target: Target) -> None:
+        if not target.runs_here:
+            raise MdslError(
+                f"error: tune: code for target '{target.name}' cannot be timed on this machine ({Target.host().cpu})"
+            )
         for function in module.body.ops:
             if not isinstance(function, func.FuncOp):
                 continue
@@ -71,7 +77,7 @@ class Tune(Pass):
         if len(tiles) == 1:
             return tiles[0]
         program = _alone(op)
-        key = cache.key("tile", print_module(program), target.name, target.cpu, str(tiles))
+        key = cache.key("tile", print_module(program), str(tiles), *made_by(target))
         known = cache.get(key)
         if known is not None:
             return list(json.loads(known))

@@ -32,6 +32,7 @@ from mdsl.bytecode.module import Argument, BufferArgument, Function
 from mdsl.bytecode.structure import Step, resolve
 from mdsl.codegen import native
 from mdsl.codegen.target import Target
+from mdsl.sources import HANDLERS, source_digest
 from mdsl.vm.memory import ARGUMENTS_BYTES, ENTRY, NULL_BUFFER, KernelProfile, buffer_slot
 from mdsl.vm.native_machine import NativeMachine, slot_bits
 
@@ -186,7 +187,7 @@ _codes: list[native.NativeCode] = []
 
 def _load(group: str, profiled: bool) -> Mapping[tuple[str, int], int]:
     members = _members(group)
-    key = cache.key("handlers", group, str(profiled), cache.source_digest("vm", "bytecode", "codegen"))
+    key = cache.key("handlers", group, str(profiled), source_digest(*HANDLERS))
     target = Target.host()
     produce = lambda: native.to_object(str(_generate(members, profiled)), target)  # noqa: E731
     code = native.load_object(key, ["handlers"], produce, target)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import mdsl
+from mdsl.codegen.target import Target
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.ir.attributes import DenseArrayAttr
 from mdsl.passes import tune
@@ -55,6 +58,28 @@ def test_a_second_time_measures_nothing(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(tune, "_fastest", never)
     assert _noted(mdsl.opt(PROGRAM, "fuse,tune{candidates=2,rounds=1}")) == first
+
+
+@pytest.mark.parametrize("change", [{"features": "+sse2"}, {"l2_bytes": 1 << 22}], ids=str)
+def test_another_machine_measures_anew(monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]) -> None:
+    seen: list[Target] = []
+
+    def first(program: object, tiles: object, target: Target, rounds: int) -> int:
+        seen.append(target)
+        return 0
+
+    monkeypatch.setattr(tune, "_fastest", first)
+    host = Target.host()
+    targets = [host, replace(host, **change)]
+    for target in (*targets, *targets):
+        mdsl.opt(PROGRAM, "fuse,tune{candidates=2}", target=target)
+    assert seen == targets
+
+
+def test_code_for_another_machine_is_not_timed() -> None:
+    foreign = "neon" if Target.host().architecture == "x86_64" else "avx2"
+    with pytest.raises(mdsl.MdslError, match=f"tune: code for target '{foreign}' cannot be timed"):
+        mdsl.compile(PROGRAM, target=foreign, tune=True)
 
 
 def test_tile_cuts_as_noted_and_forgets_the_note() -> None:

@@ -16,13 +16,13 @@ if TYPE_CHECKING:  # the commands and the loading of compiled programs do withou
 
 @dataclass(frozen=True)
 class Settings:
-    """Raises MdslError for a number that is out of range or none."""
+    """What can be chosen. Raises MdslError for an `unroll_dispatch` below 1 and a size that is no integer."""
 
     ukernels: bool = True
     """Heavy work becomes micro-kernels; without them it is scalar loops."""
 
     unroll_dispatch: int | None = None
-    """How many micro-kernels one instruction issues, 1 at least; None is one, and no pass that sees to it."""
+    """How many micro-kernels one instruction issues, 1 at least; None leaves the pass of this name out."""
 
     winograd: bool = True
     """3x3 convolutions may take fewer multiplications; else each is a plain sum of products."""

@@ -70,7 +70,8 @@ class Target:
         return self.vector_bytes // ELEMENT_BYTES[element]
 
     def fingerprint(self) -> str:
-        """Everything that the generated code depends on, as text for a cache key."""
+        """Everything that machine code depends on beside its LLVM IR, as text for a cache key. What the passes
+        choose by is in the target's repr."""
         version = ".".join(map(str, llvm.llvm_version_info))
         return f"{self.triple} {self.cpu} {self.features} llvm-{version}"
 

@@ -268,10 +268,15 @@ def _at(array: np.ndarray, rank: int, point: Sequence[int]) -> np.ndarray:
 
 @semantics("linalg.pack")
 def pack(op: Pack, source: np.ndarray, dest: np.ndarray, *rest: Any) -> np.ndarray | None:
+    return _store(op, dest, packed(op, source, *rest))
+
+
+def packed(op: Pack, source: np.ndarray, padding: Any = 0) -> np.ndarray:
+    """`source` in the layout that `op` brings it into, perhaps a view; what blocks lack is `padding`."""
     tiles = _tiles(op)
     extra = [(0, -size % tiles.get(d, 1)) for d, size in enumerate(source.shape)]
-    padded = np.pad(source, extra, constant_values=rest[0]) if any(high for _, high in extra) else source
-    return _store(op, dest, _split(op, padded).transpose(_packed_axes(op, source.ndim)))
+    padded = np.pad(source, extra, constant_values=padding) if any(high for _, high in extra) else source
+    return _split(op, padded).transpose(_packed_axes(op, source.ndim))
 
 
 @semantics("linalg.unpack")

@@ -133,3 +133,23 @@ def test_only_borders_are_filled() -> None:
     fills = [op for op in main.walk() if isinstance(op, linalg.Fill)]
     shapes = sorted(op.outputs[0].type.shape for op in fills)  # type: ignore[attr-defined]
     assert shapes == [(1, 2, 1, 8, 16)] * 2 + [(1, 2, 7, 1, 16)] * 2
+
+
+PADDED = """
+func.func @main(%x: tensor<2x4xf32>, %given: f32) -> tensor<2x4xf32> {{
+  %five = arith.constant 5.0 : f32
+  %w = arith.constant dense<[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]> : tensor<6xf32>
+  %d = tensor.empty() : tensor<2x4xf32>
+  %p = linalg.pack %w padding_value({padding} : f32) inner_dims_pos = [0] inner_tiles = [4] into %d : tensor<6xf32> -> tensor<2x4xf32>
+  %y = nn.add %x, %p : (tensor<2x4xf32>, tensor<2x4xf32>) -> tensor<2x4xf32>
+  return %y : tensor<2x4xf32>
+}}
+"""
+
+
+@pytest.mark.parametrize(("padding", "value"), [("%five", 5), ("%given", 7)])
+def test_a_packed_constant_is_padded_with_the_value_that_the_op_names(padding: str, value: float) -> None:
+    module = mdsl.opt(PADDED.format(padding=padding), "pack")
+    assert count(module, linalg.Pack) == (padding == "%given")
+    (found,) = run(module, [np.zeros((2, 4), np.float32), np.float32(7)])
+    assert np.array_equal(found, [[1, 2, 3, 4], [5, 6, value, value]])

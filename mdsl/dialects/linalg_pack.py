@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from mdsl.dialects.tensor import split_indices
 from mdsl.ir.attributes import (
@@ -38,6 +38,18 @@ def packed_shape(
     return (*(outer[d] for d in order or range(len(plain))), *sizes)
 
 
+class Layout(NamedTuple):
+    """How the packed side lies: the positions of the tiled dimensions, the sizes of their tiles, and the order of
+    the outer dimensions (empty: as they are)."""
+
+    positions: tuple[int, ...]
+    sizes: tuple[int, ...]
+    order: tuple[int, ...]
+
+
+_ATTRIBUTES = ("inner_dims_pos", "static_inner_tiles", "outer_dims_perm")
+
+
 class _Relayout(Op):
     """Base of pack and unpack: dimensions `inner_dims_pos` split into tiles of `inner_tiles`."""
 
@@ -52,25 +64,33 @@ class _Relayout(Op):
     def infer(self) -> Sequence[Type]:
         return result_types([self.operands[1]])
 
+    @property
+    def layout(self) -> Layout:
+        return Layout(*(tuple(self.attr(name)) for name in _ATTRIBUTES))
+
+    @property
+    def tiles(self) -> dict[int, int]:
+        """Dimension of the plain side -> its tile, in the order of the packed side's last dimensions."""
+        return dict(zip(self.layout.positions, self.layout.sizes, strict=True))
+
     def packed_shape(self, plain: Sequence[int]) -> tuple[int, ...]:
         """Shape of the packed side for a plain side of shape `plain`: outer dimensions, then tiles."""
-        layout = self.attr("inner_dims_pos"), self.attr("static_inner_tiles"), self.attr("outer_dims_perm")
-        return packed_shape(plain, *layout)
+        return packed_shape(plain, *self.layout)
 
     def verify_layout(self, plain: Type, packed: Type) -> None:
         assert isinstance(plain, ShapedType) and isinstance(packed, ShapedType)
-        positions, tiles = self.attr("inner_dims_pos"), self.attr("static_inner_tiles")
+        positions, tiles, order = self.layout
         if self.inner_tiles:
             raise self.error("tiles must be numbers")
         if (
             len(positions) != len(tiles)
+            or len(set(positions)) != len(positions)
             or any(not 0 <= p < plain.rank for p in positions)
             or any(t < 1 for t in tiles)
         ):
             raise self.error("inner_dims_pos and inner_tiles do not fit")
-        order = self.attr("outer_dims_perm")
         if order and sorted(order) != list(range(plain.rank)):
-            raise self.error(f"outer_dims_perm {order} does not permute {plain.rank} dimensions")
+            raise self.error(f"outer_dims_perm {list(order)} does not permute {plain.rank} dimensions")
         if self.packed_shape(plain.shape) != packed.shape:
             raise self.error(
                 f"{plain} packs to a shape of {list(self.packed_shape(plain.shape))}, not {packed}"
@@ -119,7 +139,7 @@ class _Relayout(Op):
             f"inner_tiles = {printer.index_list(self.inner_tiles, self.attr('static_inner_tiles'))}"
         )
         printer.token(f"into {printer.name(dest)}")
-        own = ("outer_dims_perm", "inner_dims_pos", "static_inner_tiles", "operandSegmentSizes")
+        own = (*_ATTRIBUTES, "operandSegmentSizes")
         extra = {k: v for k, v in self.attributes.items() if k not in own}
         printer.token(printer.attributes(extra) if extra else "")
         printer.token(f": {source.type} -> {dest.type}")
@@ -159,10 +179,8 @@ class Pack(_Relayout):
 
     def verify_op(self) -> None:
         self.verify_layout(self.operands[0].type, self.operands[1].type)
-        tiles = dict(zip(self.attr("inner_dims_pos"), self.attr("static_inner_tiles"), strict=True))
-        if self.padding_value is None and any(
-            s % tiles.get(d, 1) for d, s in enumerate(shape_of(self.operands[0]))
-        ):
+        plain = shape_of(self.operands[0])
+        if self.padding_value is None and any(plain[d] % tile for d, tile in self.tiles.items()):
             raise self.error("tiles do not divide the source: a padding_value is needed")
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from mdsl.dialects import arith, linalg, tensor
+from mdsl.dialects import linalg, tensor
 from mdsl.ir.attributes import DenseArrayAttr
 from mdsl.ir.core import Builder, Value
-from mdsl.ir.types import TensorType, i64, is_float
+from mdsl.ir.types import ShapedType, TensorType, i64
+from mdsl.passes.pack_layout import fill_rest
+from mdsl.passes.regions import shaped
 
 
 def lower_relayout(op: linalg.Pack | linalg.Unpack, builder: Builder) -> Value:
@@ -16,37 +18,28 @@ def lower_relayout(op: linalg.Pack | linalg.Unpack, builder: Builder) -> Value:
     a dimension, the whole blocks and the rest each go their own way: the elements are moved once.
     A destination that is a `tensor.empty` is not copied into: the reshaped value takes its place.
     """
-    plain = _tensor(op.operands[0 if isinstance(op, linalg.Pack) else 1]).shape
-    tiles = _tiles(op)
-    ragged = [d for d, t in tiles.items() if plain[d] % t]
+    plain = shaped(op.operands[0 if isinstance(op, linalg.Pack) else 1]).shape
+    ragged = [d for d, t in op.tiles.items() if plain[d] % t]
     if not ragged:
         if isinstance(op, linalg.Pack):
             return _lower_pack(op, op.operands[0], op.operands[1], builder)
         return _lower_unpack(op, op.operands[0], op.operands[1], builder)
-    return _Ragged(op, ragged[0], tiles, builder).lower()
-
-
-def _tiles(op: linalg.Pack | linalg.Unpack) -> dict[int, int]:
-    return dict(zip(op.attr("inner_dims_pos"), op.attr("static_inner_tiles"), strict=True))
+    return _Ragged(op, ragged[0], builder).lower()
 
 
 class _Ragged:
     """A layout change in which blocks of `tile` do not divide the dimension `dim`: its whole blocks, then the rest
     as one shorter block."""
 
-    def __init__(
-        self, op: linalg.Pack | linalg.Unpack, dim: int, tiles: dict[int, int], builder: Builder
-    ) -> None:
+    def __init__(self, op: linalg.Pack | linalg.Unpack, dim: int, builder: Builder) -> None:
         self.op = op
         self.builder = builder
         self.name = op.result.name or "packed"
         self.packs = isinstance(op, linalg.Pack)
-        self.plain, self.packed = (
-            _tensor(v) for v in (op.operands[:2] if self.packs else op.operands[1::-1])
-        )
-        self.dim, self.tiles = dim, tiles
-        order = list(op.attr("outer_dims_perm") or range(self.plain.rank))
-        self.place = order.index(dim), self.plain.rank + list(tiles).index(dim)
+        self.plain, self.packed = (shaped(v) for v in (op.operands[:2] if self.packs else op.operands[1::-1]))
+        self.dim, self.tiles = dim, op.tiles
+        order = op.layout.order or tuple(range(self.plain.rank))
+        self.place = order.index(dim), self.plain.rank + op.layout.positions.index(dim)
 
     def lower(self) -> Value:
         """All parts written into the destination."""
@@ -56,7 +49,10 @@ class _Ragged:
         if whole:
             result = self._part(result, (0, whole), tile, whole * tile)
         result = self._part(result, (whole, 1), rest, rest)
-        return self._clear(result, whole, rest) if self.packs else result
+        if not isinstance(self.op, linalg.Pack):
+            return result
+        assert self.op.padding_value is not None, "blocks lack something"
+        return fill_rest(result, self.place, rest, self.op.padding_value, self.name, self.builder)
 
     def _part(self, dest: Value, blocks: tuple[int, int], tile: int, size: int) -> Value:
         """`dest` with the elements of `blocks` (first, number), of which `tile` lanes hold something."""
@@ -77,26 +73,14 @@ class _Ragged:
         self, kind: type[linalg.Pack | linalg.Unpack], source: Value, dest: Value, tiles: dict[int, int]
     ) -> Value:
         padding = [self.op.padding_value] if isinstance(self.op, linalg.Pack) else []
-        order = self.op.attr("outer_dims_perm")
-        step = kind.make(source, dest, [*tiles], [*tiles.values()], order, *padding)
+        step = kind.make(source, dest, [*tiles], [*tiles.values()], self.op.layout.order, *padding)
         self.builder.value(step, f"{self.name}_part")
         value = lower_relayout(step, self.builder)
         step.erase()
         return value
 
-    def _clear(self, dest: Value, block: int, used: int) -> Value:
-        """`dest` with the padding in the lanes of the last block that hold nothing."""
-        zero = 0.0 if is_float(self.plain.element) else 0
-        border = self.op.padding_value if isinstance(self.op, linalg.Pack) else None
-        border = border or self.builder.value(arith.Constant.of(zero, self.plain.element), "zero")
-        lanes = (self.place[1], used, self.tiles[self.dim] - used)
-        place = self._slice(self.packed, [(self.place[0], block, 1), lanes])
-        rest = self.builder.value(tensor.ExtractSlice.of(dest, *place), f"{self.name}_rest")
-        cleared = self.builder.value(linalg.Fill.make([border], [rest]), f"{self.name}_rest")
-        return self.builder.value(tensor.InsertSlice.of(cleared, dest, *place), self.name)
-
     @staticmethod
-    def _slice(type: TensorType, cuts: list[tuple[int, int, int]]) -> tuple[list[int], list[int]]:
+    def _slice(type: ShapedType, cuts: list[tuple[int, int, int]]) -> tuple[list[int], list[int]]:
         """Offsets and sizes of the part that `cuts` (dimension, start, size) leave of a tensor."""
         starts, sizes = [0] * type.rank, list(type.shape)
         for d, start, size in cuts:
@@ -106,7 +90,7 @@ class _Ragged:
 
 def _lower_pack(op: linalg.Pack, source: Value, dest: Value, builder: Builder) -> Value:
     name = source.name or "packed"
-    groups, split, order = _split(op, _tensor(source).shape)
+    groups, split, order = _split(op, shaped(source).shape)
     expanded = builder.value(tensor.ExpandShape.of(source, groups, split), f"{name}_tiles")
     return _into(expanded, dest, order, builder, op.result.name or f"{name}_packed")
 
@@ -114,9 +98,9 @@ def _lower_pack(op: linalg.Pack, source: Value, dest: Value, builder: Builder) -
 def _lower_unpack(op: linalg.Unpack, source: Value, dest: Value, builder: Builder) -> Value:
     """The tiles in order are the destination with its dimensions split."""
     name = op.result.name or "unpacked"
-    groups, split, order = _split(op, _tensor(dest).shape)
+    groups, split, order = _split(op, shaped(dest).shape)
     if isinstance(dest.owner, tensor.Empty):
-        type = TensorType(tuple(split), _tensor(dest).element)
+        type = TensorType(tuple(split), shaped(dest).element)
         tiles = builder.value(tensor.Empty([], results=[type]), f"{name}_init")
     else:
         tiles = builder.value(tensor.ExpandShape.of(dest, groups, split), f"{name}_init")
@@ -127,8 +111,8 @@ def _lower_unpack(op: linalg.Unpack, source: Value, dest: Value, builder: Builde
 
 def _into(value: Value, dest: Value, order: list[int], builder: Builder, name: str) -> Value:
     """`value` permuted into `dest`; the value itself where nothing moves and nobody waits for `dest`."""
-    type = _tensor(dest)
-    shape = _tensor(value).shape
+    type = shaped(dest)
+    shape = shaped(value).shape
     moved = [d for d in order if shape[d] != 1]
     if order != sorted(order) and moved == sorted(moved):
         # Only dimensions of 1 move: the elements stay where they are.
@@ -149,19 +133,13 @@ def _split(
     op: linalg.Pack | linalg.Unpack, padded: tuple[int, ...]
 ) -> tuple[list[list[int]], list[int], list[int]]:
     """How the plain dimensions split: their groups, the split shape, and its order on the packed side."""
-    positions = op.attr("inner_dims_pos")
-    tiles = dict(zip(positions, op.attr("static_inner_tiles"), strict=True))
+    tiles = op.tiles
     groups: list[list[int]] = []
     split: list[int] = []
     for d, size in enumerate(padded):
         parts = [size // tiles[d], tiles[d]] if d in tiles else [size]
         groups.append(list(range(len(split), len(split) + len(parts))))
         split += parts
-    outer = op.attr("outer_dims_perm") or range(len(padded))
-    order = [*(groups[d][0] for d in outer), *(groups[d][1] for d in positions)]
+    outer = op.layout.order or range(len(padded))
+    order = [*(groups[d][0] for d in outer), *(groups[d][1] for d in tiles)]
     return groups, split, order
-
-
-def _tensor(value: Value) -> TensorType:
-    assert isinstance(value.type, TensorType)
-    return value.type

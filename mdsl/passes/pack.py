@@ -18,7 +18,7 @@ from mdsl.passes.fold import constant_data
 from mdsl.passes.pack_constants import cancel_pairs, pack_constants
 from mdsl.passes.pack_groups import merge_groups
 from mdsl.passes.pack_layout import Tiles, pack_op
-from mdsl.passes.pack_move import move_behind, tiles_of, unpacked
+from mdsl.passes.pack_move import move_behind, unpacked
 from mdsl.passes.regions import shaped
 
 
@@ -122,7 +122,7 @@ def _summed_tiles(op: linalg.LinalgOp, block: int) -> Tiles:
     found = {d: min(block, sizes[d]) for d in op.reduction_dims if d in plain and d in weight.dims()}
     if image.is_projected_permutation:
         source = unpacked(op.operands[0])
-        blocked = [plain[p] for p in tiles_of(source)] if source else []
+        blocked = [plain[p] for p in source.tiles] if source else []
         found = {d: t for d, t in found.items() if d in blocked and d != plain[-1]}
     if len(found) > 1 or (any(sizes[d] % t for d, t in found.items()) and not _sums_products(op)):
         return {}
@@ -167,7 +167,7 @@ def _inherited_tiles(op: linalg.LinalgOp) -> Tiles:
     maps = op.maps
     for value, map in zip(op.inputs, maps, strict=False):
         unpack = unpacked(value)
-        for position, tile in (tiles_of(unpack) if unpack else {}).items():
+        for position, tile in (unpack.tiles if unpack else {}).items():
             expr = map.results[position]
             if not isinstance(expr, Dim) or found.setdefault(expr.position, tile) != tile:
                 return {}

@@ -9,17 +9,18 @@ from mdsl.dialects.arith import Constant
 from mdsl.ir.core import Builder, Op
 from mdsl.ir.types import TensorType
 from mdsl.passes.fold import constant_data, fresh_resource, resource_name, tensor_attribute
+from mdsl.passes.pack_layout import pads_with_zeros
 from mdsl.reference.linalg import packed
 
 
 def cancel_pairs(func: Op) -> None:
-    """pack(unpack(x)) -> x where both have one layout."""
+    """pack(unpack(x)) -> x where both have one layout. What x has in place of zeros does no harm: an op that would
+    make an infinity or a NaN of them was not moved in front of the unpack."""
     for op in func.body.ops:
         if not isinstance(op, linalg.Pack):
             continue
         unpack = op.operands[0].owner
-        names = ("inner_dims_pos", "static_inner_tiles", "outer_dims_perm")
-        if not isinstance(unpack, linalg.Unpack) or any(unpack.attr(n) != op.attr(n) for n in names):
+        if not isinstance(unpack, linalg.Unpack) or unpack.layout != op.layout or not pads_with_zeros(op):
             continue
         if unpack.operands[0].type == op.result.type:
             op.replace_by(unpack.operands[0])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mdsl.dialects import linalg, tensor
+from mdsl.dialects import arith, linalg, tensor
 from mdsl.dialects.arith import Constant
 from mdsl.ir.affine import AffineExpr, AffineMap, Dim
 from mdsl.ir.core import Builder, Op, Value
@@ -93,7 +93,8 @@ def pack_value(
         if (
             isinstance(user, linalg.Pack)
             and user.block is builder.block
-            and _has_layout(user, positions, sizes, order)
+            and user.layout == (tuple(positions), tuple(sizes), tuple(order))
+            and pads_with_zeros(user)
         ):
             return user.result  # made for an op in front of this one
     type = shaped(value)
@@ -109,11 +110,23 @@ def pack_value(
     return builder.value(pack, f"{value.name}_packed" if value.name else None)
 
 
-def _has_layout(
-    pack: linalg.Pack, positions: Sequence[int], sizes: Sequence[int], order: Sequence[int]
-) -> bool:
-    names = ("inner_dims_pos", "static_inner_tiles", "outer_dims_perm")
-    return [list(pack.attr(n)) for n in names] == [list(positions), list(sizes), list(order)]
+def pads_with_zeros(pack: linalg.Pack) -> bool:
+    """True if what the last blocks lack is 0, or they lack nothing."""
+    return pack.padding_value is None or arith.constant_of(pack.padding_value) == 0
+
+
+def fill_rest(
+    blocks: Value, place: tuple[int, int], used: int, number: Value, name: str | None, builder: Builder
+) -> Value:
+    """`blocks` with `number` in the lanes of the last block from `used` on. `place` are the dimensions over blocks
+    and over their lanes."""
+    (block, lane), shape = place, shaped(blocks).shape
+    offsets, sizes = [0] * len(shape), list(shape)
+    offsets[block], sizes[block] = shape[block] - 1, 1
+    offsets[lane], sizes[lane] = used, shape[lane] - used
+    rest = builder.value(tensor.ExtractSlice.of(blocks, offsets, sizes), f"{name}_rest")
+    filled = builder.value(linalg.Fill.make([number], [rest]), f"{name}_rest")
+    return builder.value(tensor.InsertSlice.of(filled, blocks, offsets, sizes), name)
 
 
 def _is_around_blocks(pad: tensor.Pad, positions: Sequence[int]) -> bool:

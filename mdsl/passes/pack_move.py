@@ -17,7 +17,7 @@ from mdsl.dialects import linalg, tensor
 from mdsl.dialects.arith import Constant
 from mdsl.ir.core import Builder, Op, Value
 from mdsl.ir.types import TensorType
-from mdsl.passes.pack_layout import Tiles, pack_value
+from mdsl.passes.pack_layout import Tiles, fill_rest, pack_value
 from mdsl.passes.regions import empty_like, shaped
 
 
@@ -39,12 +39,7 @@ def move_behind(op: Op) -> None:
 def unpacked(value: Value) -> linalg.Unpack | None:
     """The unpack that makes `value`, if the outer dimensions keep their order in it."""
     owner = value.owner
-    return owner if isinstance(owner, linalg.Unpack) and not owner.attr("outer_dims_perm") else None
-
-
-def tiles_of(unpack: linalg.Unpack) -> Tiles:
-    """Plain dimension -> block, in the order of the packed side's last dimensions."""
-    return dict(zip(unpack.attr("inner_dims_pos"), unpack.attr("static_inner_tiles"), strict=True))
+    return owner if isinstance(owner, linalg.Unpack) and not owner.layout.order else None
 
 
 def _replace(op: Op, packed: Value, tiles: Tiles, builder: Builder) -> None:
@@ -65,7 +60,7 @@ def _pad(op: tensor.Pad) -> None:
     if unpack is None or len(op.operands) != 1 or op.padding_value.owner is op.body:
         return
     low, high = op.attr("static_low"), op.attr("static_high")
-    tiles = tiles_of(unpack)
+    tiles = unpack.tiles
     if any(low[p] or high[p] for p in tiles):
         return
     builder = Builder.before(op)
@@ -87,7 +82,7 @@ def _reshape(op: tensor.ExpandShape | tensor.CollapseShape) -> None:
     fine, coarse = (unpack.result, op.result) if collapses else (op.result, unpack.result)
     tiles: Tiles = {}
     place: Tiles = {}
-    for dim, tile in tiles_of(unpack).items():
+    for dim, tile in unpack.tiles.items():
         group = next(g for g in groups if dim in g) if collapses else groups[dim]
         real = [d for d in group if shaped(fine).shape[d] != 1] or [dim if collapses else group[0]]
         if (collapses and real[-1] != dim) or (len(real) > 1 and shaped(fine).shape[real[-1]] % tile):
@@ -116,7 +111,7 @@ def _slice(op: tensor.ExtractSlice) -> None:
     offsets, sizes, strides = (op.mixed(w) for w in ("offsets", "sizes", "strides"))
     if unpack is None or len(part) != len(whole) or list(part) != sizes:
         return
-    tiles = tiles_of(unpack)
+    tiles = unpack.tiles
     if any(strides[d] != 1 or not isinstance(offsets[d], int) for d in tiles):
         return
     starts = {d: offset for d in tiles if isinstance(offset := offsets[d], int)}
@@ -144,7 +139,7 @@ def _concat(op: tensor.Concat) -> None:
     """Parts of whole blocks are joined as blocks: each is then computed in its place."""
     dim, total = op.attr("dim"), shaped(op.result).shape
     sources = [unpacked(v) for v in op.operands]
-    layouts = [tiles_of(s) for s in sources if s is not None]
+    layouts = [s.tiles for s in sources if s is not None]
     if not layouts or any(list(t) != list(layouts[0]) for t in layouts):
         return
     tiles = max(layouts, key=lambda t: list(t.values()))
@@ -229,13 +224,14 @@ def _gather(
     whole = empty_like(TensorType(shape, type.element), builder, f"{name}_init" if name else None)
     start = 0
     for unpack, first in parts:
-        (own,) = tiles_of(unpack).values()
+        (own,) = unpack.tiles.values()
         count = min(shaped(unpack.result).shape[dim] - first, type.shape[dim] - start)
         for run in _runs(first, own, start, tile, count):
             whole = _copy_run(run, unpack.operands[0], whole, dim, name, builder)
         start += count
     if type.shape[dim] % tile:
-        whole = _clear_rest(whole, dim, type.shape[dim] % tile, name, builder)
+        zero = builder.value(Constant.of(0, type.element), "zero")
+        whole = fill_rest(whole, (dim, len(shape) - 1), type.shape[dim] % tile, zero, name, builder)
     return whole
 
 
@@ -250,14 +246,3 @@ def _copy_run(run: _Run, source: Value, whole: Value, dim: int, name: str | None
     target = builder.value(tensor.ExtractSlice.of(whole, place(run.target), sizes), f"{name}_lanes")
     copied = builder.value(linalg.Copy.make([lanes], [target]), f"{name}_copied")
     return builder.value(tensor.InsertSlice.of(copied, whole, place(run.target), sizes), name)
-
-
-def _clear_rest(whole: Value, dim: int, used: int, name: str | None, builder: Builder) -> Value:
-    """`whole` with zeros in the lanes of the last block that hold nothing."""
-    shape = shaped(whole).shape
-    place = [shape[dim] - 1 if d == dim else 0 for d in range(len(shape) - 1)] + [used]
-    sizes = [1 if d == dim else s for d, s in enumerate(shape[:-1])] + [shape[-1] - used]
-    zero = builder.value(Constant.of(0, shaped(whole).element), "zero")
-    rest = builder.value(tensor.ExtractSlice.of(whole, place, sizes), f"{name}_rest")
-    cleared = builder.value(linalg.Fill.make([zero], [rest]), f"{name}_rest")
-    return builder.value(tensor.InsertSlice.of(cleared, whole, place, sizes), name)

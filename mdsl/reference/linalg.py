@@ -273,7 +273,7 @@ def pack(op: Pack, source: np.ndarray, dest: np.ndarray, *rest: Any) -> np.ndarr
 
 def packed(op: Pack, source: np.ndarray, padding: Any = 0) -> np.ndarray:
     """`source` in the layout that `op` brings it into, perhaps a view; what blocks lack is `padding`."""
-    tiles = _tiles(op)
+    tiles = op.tiles
     extra = [(0, -size % tiles.get(d, 1)) for d, size in enumerate(source.shape)]
     padded = np.pad(source, extra, constant_values=padding) if any(high for _, high in extra) else source
     return _split(op, padded).transpose(_packed_axes(op, source.ndim))
@@ -282,20 +282,16 @@ def packed(op: Pack, source: np.ndarray, padding: Any = 0) -> np.ndarray:
 @semantics("linalg.unpack")
 def unpack(op: Unpack, source: np.ndarray, dest: np.ndarray, *_: Any) -> np.ndarray | None:
     plain = source.transpose(np.argsort(_packed_axes(op, dest.ndim)))
-    tiles = _tiles(op)
+    tiles = op.tiles
     padded = plain.reshape(
         [-(-size // tiles.get(d, 1)) * tiles.get(d, 1) for d, size in enumerate(dest.shape)]
     )
     return _store(op, dest, padded[tuple(slice(size) for size in dest.shape)])
 
 
-def _tiles(op: Pack | Unpack) -> dict[int, int]:
-    return dict(zip(op.attr("inner_dims_pos"), op.attr("static_inner_tiles"), strict=True))
-
-
 def _split(op: Pack, plain: np.ndarray) -> np.ndarray:
     """Each tiled dimension as two: the tile's number, the place in the tile."""
-    tiles = _tiles(op)
+    tiles = op.tiles
     parts = [[size // tiles[d], tiles[d]] if d in tiles else [size] for d, size in enumerate(plain.shape)]
     return plain.reshape([n for part in parts for n in part])
 
@@ -307,12 +303,12 @@ def _packed_axes(op: Pack | Unpack, rank: int) -> list[int]:
     axis = 0
     for d in range(rank):
         outer.append(axis)
-        if d in _tiles(op):
+        if d in op.tiles:
             axis += 1
             inner[d] = axis
         axis += 1
-    order = op.attr("outer_dims_perm") or range(rank)
-    return [*(outer[d] for d in order), *(inner[d] for d in op.attr("inner_dims_pos"))]
+    order = op.layout.order or range(rank)
+    return [*(outer[d] for d in order), *(inner[d] for d in op.tiles)]
 
 
 def _store(op: Op, dest: np.ndarray, new: np.ndarray) -> np.ndarray | None:

@@ -98,6 +98,12 @@ def test_blocks_end_in_terminators() -> None:
             "0 values for 1 unknown sizes",
         ),
         ('%r = "tensor.empty"(%n) : (index) -> tensor<4xf32>', "1 values for 0 unknown sizes"),
+        (
+            "%d = tensor.empty() : tensor<1x1x2x2xf32>\n%s = tensor.empty() : tensor<2x1xf32>\n"
+            "%r = linalg.pack %s inner_dims_pos = [0, 0] inner_tiles = [2, 2] into %d"
+            " : tensor<2x1xf32> -> tensor<1x1x2x2xf32>",
+            "inner_dims_pos and inner_tiles do not fit",
+        ),
         ("%r = arith.select %x, %x, %x : f32, f32, f32", ""),
     ],
 )

@@ -147,6 +147,29 @@ func.func @main(%x: tensor<2x4xf32>, %given: f32) -> tensor<2x4xf32> {{
 """
 
 
+def test_a_pack_with_other_padding_is_no_inverse() -> None:
+    """The blocks that the unpack reads, and that the first pack made, end in zeros."""
+    layout = "inner_dims_pos = [0] inner_tiles = [4] into"
+    text = f"""
+    func.func @main(%x: tensor<6xf32>) -> (tensor<2x4xf32>, tensor<2x4xf32>) {{
+      %five = arith.constant 5.0 : f32
+      %zero = arith.constant 0.0 : f32
+      %d = tensor.empty() : tensor<2x4xf32>
+      %e = tensor.empty() : tensor<6xf32>
+      %p = linalg.pack %x padding_value(%zero : f32) {layout} %d : tensor<6xf32> -> tensor<2x4xf32>
+      %u = linalg.unpack %p {layout} %e : tensor<2x4xf32> -> tensor<6xf32>
+      %y = linalg.pack %u padding_value(%five : f32) {layout} %d : tensor<6xf32> -> tensor<2x4xf32>
+      %z = linalg.pack %u padding_value(%zero : f32) {layout} %d : tensor<6xf32> -> tensor<2x4xf32>
+      return %y, %z : tensor<2x4xf32>, tensor<2x4xf32>
+    }}
+    """
+    packed = mdsl.opt(text, "pack")
+    assert count(packed, linalg.Pack) == 2
+    fives, zeros = run(packed, [np.arange(6, dtype=np.float32)])
+    assert np.array_equal(fives, [[0, 1, 2, 3], [4, 5, 5, 5]])
+    assert np.array_equal(zeros, [[0, 1, 2, 3], [4, 5, 0, 0]])
+
+
 @pytest.mark.parametrize(("padding", "value"), [("%five", 5), ("%given", 7)])
 def test_a_packed_constant_is_padded_with_the_value_that_the_op_names(padding: str, value: float) -> None:
     module = mdsl.opt(PADDED.format(padding=padding), "pack")

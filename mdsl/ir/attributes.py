@@ -166,14 +166,9 @@ class DenseAttr(Attribute):
     def splat(value: float, type: ShapedType) -> DenseAttr:
         return DenseAttr(np.broadcast_to(np.asarray(value, dtype_of(type.element)), type.shape), type)
 
-    @property
-    def is_splat(self) -> bool:
-        return self.array.size > 0 and (all(s == 0 for s in self.array.strides) or self._all_same)
-
     @cached_property
-    def _all_same(self) -> bool:
-        flat = np.ascontiguousarray(self.array).reshape(-1)
-        return flat[:1].tobytes() * flat.size == flat.tobytes() if flat.size <= 4096 else False
+    def is_splat(self) -> bool:
+        return is_splat(self.array)
 
     def __str__(self) -> str:
         element = self.type.element
@@ -220,6 +215,27 @@ class Resource:
 
     array: np.ndarray
     external: bool = False
+
+
+def is_splat(data: np.ndarray) -> bool:
+    """True if there are elements and all have the same bits: a NaN is like itself, 0.0 and -0.0 differ."""
+    if not data.size:
+        return False
+    if all(s == 0 or n == 1 for s, n in zip(data.strides, data.shape, strict=True)):
+        return True
+    bits = data.view(f"u{data.itemsize}")
+    # A few first: weights lie in files that need not be read.
+    first = bits.flat[0]
+    return bool(first == bits.flat[bits.size // 2] == bits.flat[-1] and (bits == first).all())
+
+
+def tensor_attribute(array: np.ndarray, type: ShapedType, name: str) -> DenseAttr | DenseResourceAttr:
+    """Constant data for `type`: written out when it is small or a splat, else a resource called `name`."""
+    if is_splat(array):
+        return DenseAttr.splat(array.flat[0].item(), type)
+    if array.size <= ELIDE_ABOVE:
+        return DenseAttr(array, type)
+    return DenseResourceAttr(name, type, Resource(array))
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,12 @@ from mdsl.dialects.func import DIMS, Call, FuncOp
 from mdsl.dialects.nn import Range, Shape
 from mdsl.dialects.nn_base import NnOp, shapes_agree, tensor
 from mdsl.dialects.nn_dynamic import Dynamic
-from mdsl.ir.attributes import ArrayAttr, StringAttr
+from mdsl.ir.attributes import ArrayAttr, StringAttr, tensor_attribute
 from mdsl.ir.core import Builder, Op, Value
 from mdsl.ir.types import DYNAMIC, MAX_ELEMENTS, ShapedType, TensorType, Type, element_of, is_integer
 from mdsl.passes.base import Pass, option
 from mdsl.passes.bind_rules import RULES
-from mdsl.passes.fold import constant_data, fresh_resource, tensor_attribute
+from mdsl.passes.fold import constant_data, fresh_resource
 from mdsl.passes.inline import Inline
 from mdsl.reference.registry import EvaluationError, meaning
 from mdsl.syntax.errors import nearest

@@ -10,16 +10,15 @@ import numpy as np
 
 from mdsl.dialects.arith import Constant, constant_attribute
 from mdsl.ir.attributes import (
-    ELIDE_ABOVE,
     Attribute,
     DenseAttr,
     DenseResourceAttr,
     FloatAttr,
     IntegerAttr,
-    Resource,
+    tensor_attribute,
 )
 from mdsl.ir.core import Op, Value
-from mdsl.ir.types import ShapedType, TensorType, VectorType, dtype_of, i64, index
+from mdsl.ir.types import ShapedType, TensorType, dtype_of, i64, index
 from mdsl.reference.registry import meaning
 
 _SCALAR_DIALECTS = ("arith", "math")
@@ -101,13 +100,3 @@ def fresh_resource(near: Op, base: str) -> str:
 
 _taken: WeakKeyDictionary[Op, set[str]] = WeakKeyDictionary()
 """The resource names of each module that was asked about: a module has hundreds, and is walked once."""
-
-
-def tensor_attribute(array: np.ndarray, type: TensorType | VectorType, name: str) -> Attribute:
-    """Constant data for `type`: written out when it is small or a splat, else a resource called `name`."""
-    flat = array.reshape(-1)
-    if flat.size and (flat[:ELIDE_ABOVE] == flat[0]).all() and (flat == flat[0]).all():
-        return DenseAttr.splat(flat[0].item(), type)
-    if array.size <= ELIDE_ABOVE:
-        return DenseAttr(array, type)
-    return DenseResourceAttr(name, type, Resource(array))

@@ -13,10 +13,11 @@ from mdsl.dialects.arith import Constant
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.nn_base import NnOp
 from mdsl.dialects.nn_base import tensor as type_of
+from mdsl.ir.attributes import tensor_attribute
 from mdsl.ir.core import Builder, Op, Value
 from mdsl.ir.types import TensorType, bf16, dtype_of, f16
 from mdsl.passes.base import Pass
-from mdsl.passes.fold import constant_data, fresh_resource, resource_name, tensor_attribute
+from mdsl.passes.fold import constant_data, fresh_resource, resource_name
 
 
 @dataclass(frozen=True)

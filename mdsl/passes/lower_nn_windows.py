@@ -11,10 +11,10 @@ from mdsl.dialects.nn_base import Windowed
 from mdsl.dialects.nn_base import tensor as type_of
 from mdsl.dialects.nn_layers import Pool
 from mdsl.ir.affine import AffineExpr, AffineMap, Dim
-from mdsl.ir.attributes import DenseAttr
+from mdsl.ir.attributes import DenseAttr, tensor_attribute
 from mdsl.ir.core import Value
 from mdsl.ir.types import TensorType, dtype_of, i64
-from mdsl.passes.fold import fresh_resource, tensor_attribute
+from mdsl.passes.fold import fresh_resource
 from mdsl.passes.lower_nn_build import Emitter, Read, Scalars, lowers, lowest, wide
 from mdsl.passes.lower_nn_layers import finish, multiply_add, scaled
 

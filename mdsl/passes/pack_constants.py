@@ -6,9 +6,10 @@ import numpy as np
 
 from mdsl.dialects import arith, linalg
 from mdsl.dialects.arith import Constant
+from mdsl.ir.attributes import tensor_attribute
 from mdsl.ir.core import Builder, Op
 from mdsl.ir.types import TensorType
-from mdsl.passes.fold import constant_data, fresh_resource, resource_name, tensor_attribute
+from mdsl.passes.fold import constant_data, fresh_resource, resource_name
 from mdsl.passes.pack_layout import pads_with_zeros
 from mdsl.reference.linalg import packed
 

@@ -15,9 +15,10 @@ import numpy as np
 from mdsl.dialects import linalg, tensor
 from mdsl.dialects.arith import Constant
 from mdsl.ir.affine import AffineMap, Dim
+from mdsl.ir.attributes import tensor_attribute
 from mdsl.ir.core import Builder, Op, Value
 from mdsl.ir.types import TensorType
-from mdsl.passes.fold import constant_data, fresh_resource, resource_name, tensor_attribute
+from mdsl.passes.fold import constant_data, fresh_resource, resource_name
 from mdsl.passes.regions import empty_like, inline_body, shaped
 
 _WORTH = 2.0

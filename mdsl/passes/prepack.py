@@ -15,12 +15,12 @@ from mdsl.dialects.affine import Apply
 from mdsl.dialects.arith import Constant
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.ir.affine import AffineExpr, AffineMap, Const, Dim
-from mdsl.ir.attributes import AffineMapAttr, ArrayAttr
+from mdsl.ir.attributes import AffineMapAttr, ArrayAttr, tensor_attribute
 from mdsl.ir.core import Block, Builder, Op, Value
 from mdsl.ir.types import TensorType, index
 from mdsl.passes.base import Pass
 from mdsl.passes.canonicalize import drop_unused
-from mdsl.passes.fold import constant_data, fresh_resource, resource_name, tensor_attribute
+from mdsl.passes.fold import constant_data, fresh_resource, resource_name
 from mdsl.passes.regions import permuted_map, shaped
 
 

@@ -15,11 +15,12 @@ from mdsl.dialects import arith, linalg, tensor, ukernel
 from mdsl.dialects.arith import Constant
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.ir.affine import AffineExpr, AffineMap, Dim
+from mdsl.ir.attributes import tensor_attribute
 from mdsl.ir.core import Builder, Value
 from mdsl.ir.types import TensorType, f32
 from mdsl.passes.base import Pass, option
 from mdsl.passes.canonicalize import drop_unused
-from mdsl.passes.fold import constant_data, fresh_resource, resource_name, tensor_attribute
+from mdsl.passes.fold import constant_data, fresh_resource, resource_name
 from mdsl.passes.regions import empty_like, inline_body, shaped
 from mdsl.passes.winograd_cost import best_tile
 from mdsl.passes.winograd_match import Conv, conv_of

@@ -98,6 +98,7 @@ def test_dense_attributes() -> None:
         == "dense<> : tensor<0x2xf32>"
     )
     assert not DenseAttr(np.array([0.0, -0.0], np.float32), t.TensorType((2,), t.f32)).is_splat
+    assert DenseAttr(np.full((3, 5000), np.nan, np.float32)[:, ::2], t.TensorType((3, 2500), t.f32)).is_splat
 
 
 def test_affine_expressions_fold() -> None:

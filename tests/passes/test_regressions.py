@@ -40,6 +40,19 @@ def test_agrees_with_the_reference(program: str, ukernels: bool) -> None:
     assert np.array_equal(found, wanted) and np.array_equal(np.signbit(found), np.signbit(wanted))
 
 
+@pytest.mark.parametrize("engine", ["vm", "reference"])
+def test_a_constant_keeps_the_signs_of_its_zeros_in_another_shape(engine: str) -> None:
+    program = """
+    func.func @main(%x: tensor<4xf32>) -> tensor<4xf32> {
+      %w = arith.constant dense<[[0.0, -0.0], [0.0, -0.0]]> : tensor<2x2xf32>
+      %flat = tensor.collapse_shape %w [[0, 1]] : tensor<2x2xf32> into tensor<4xf32>
+      %y = nn.div %x, %flat : (tensor<4xf32>, tensor<4xf32>) -> tensor<4xf32>
+      return %y : tensor<4xf32>
+    }"""
+    found = mdsl.compile(program, engine=engine)(np.ones(4, np.float32))
+    assert np.array_equal(found, [np.inf, -np.inf, np.inf, -np.inf])
+
+
 @pytest.mark.parametrize("shape, axis", [((64, 80, 80), 1), ((1, 25, 28, 28), 0), ((1, 64, 64, 50), 3)])
 def test_kernels_know_the_range_of_the_counters_they_compute_places_with(
     shape: tuple[int, ...], axis: int

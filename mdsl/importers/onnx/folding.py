@@ -18,18 +18,17 @@ from mdsl.dialects.arith import Constant
 from mdsl.importers.onnx.partial import evaluate_partial, seeds
 from mdsl.importers.onnx.registry import Unsupported
 from mdsl.ir.attributes import (
-    ELIDE_ABOVE,
     Attribute,
     DenseAttr,
     DenseResourceAttr,
     FloatAttr,
     Location,
-    Resource,
     python_value,
+    tensor_attribute,
 )
 from mdsl.ir.core import Block, Op, OpResult, Value
 from mdsl.ir.declare import fields_of
-from mdsl.ir.types import DYNAMIC, TensorType, dtype_of, f32, f64, i1, type_of_dtype
+from mdsl.ir.types import DYNAMIC, TensorType, dtype_of, f32, f64, type_of_dtype
 from mdsl.ir.verifier import verify_operands
 from mdsl.reference.registry import meaning
 from mdsl.syntax.errors import MdslError
@@ -210,18 +209,16 @@ class Folder:
 
     def _attribute(self, value: Value) -> Attribute:
         """The data in the text if it is small or a splat, else as a resource."""
-        data, type = self._data[value], value.type
-        assert isinstance(type, TensorType)
-        if data.size and is_splat(data):
-            return DenseAttr.splat(data.flat[0].item(), type)
-        if data.size <= ELIDE_ABOVE:
-            return DenseAttr(data, type)
-        name, number = value.name or "constant", 0
+        assert isinstance(value.type, TensorType)
+        base = value.name or "constant"
+        name, number = base, 0
         while name in self._resources:
             number += 1
-            name = f"{value.name}_{number}"
-        self._resources.add(name)
-        return DenseResourceAttr(name, type, Resource(data))
+            name = f"{base}_{number}"
+        found = tensor_attribute(self._data[value], value.type, name)
+        if isinstance(found, DenseResourceAttr):
+            self._resources.add(name)
+        return found
 
 
 def tidy_attributes(op: Op) -> None:
@@ -245,15 +242,3 @@ def _same(found: Attribute, default: Attribute) -> bool:
     if isinstance(found, FloatAttr) and isinstance(default, FloatAttr):
         return np.float32(found.value) == np.float32(default.value)
     return python_value(found) == python_value(default)
-
-
-def is_splat(data: np.ndarray) -> bool:
-    """True if all elements are equal. Looks at a few first: weights lie in files that need not be read."""
-    if all(s == 0 or n == 1 for s, n in zip(data.strides, data.shape, strict=True)):
-        return True
-    ends = data.flat[0], data.flat[data.size // 2], data.flat[data.size - 1]
-    if not ends[0] == ends[1] == ends[2]:
-        return False
-    return bool((data == ends[0]).all()) and not (
-        data.dtype != dtype_of(i1) and ends[0] == 0 and np.signbit(data).any()
-    )

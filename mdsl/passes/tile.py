@@ -14,7 +14,7 @@ from mdsl.dialects.affine import Apply
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.tensor import Index
 from mdsl.ir.affine import AffineExpr, AffineMap
-from mdsl.ir.attributes import AffineMapAttr, ArrayAttr, DenseArrayAttr
+from mdsl.ir.attributes import AffineMapAttr, ArrayAttr
 from mdsl.ir.core import Builder, Op, OpResult, Region, Value
 from mdsl.ir.types import TensorType, index
 from mdsl.passes.base import Pass, option
@@ -22,7 +22,7 @@ from mdsl.passes.canonicalize import drop_unused
 from mdsl.passes.lower_pack import lower_relayout
 from mdsl.passes.regions import sequences, shaped
 from mdsl.passes.rows import find_rows, is_row_region, row_tile, shared_dims
-from mdsl.passes.tile_sizes import TILE, bulk_tile, contraction_tile, split_dims
+from mdsl.passes.tile_sizes import TILE, bulk_tile, contraction_tile, noted_tile, split_dims
 from mdsl.passes.tile_windows import Window, linear, rebased, windows
 
 
@@ -50,9 +50,10 @@ class Tile(Pass):
         }
 
     A tile size that does not divide its dimension leaves a remainder, which gets loops (and a kernel) of
-    its own. Sizes come from the cost model in `passes/tile_sizes.py` unless given. Columns are the outer
-    loop, so that a panel of weights stays in cache while rows (or pixels) pass by. `linalg.pack` and
-    `linalg.unpack` become reshapes and transposes first.
+    its own. Sizes come from the cost model in `passes/tile_sizes.py` unless given, by the option or by an
+    attribute of a contraction or the region around it, `mdsl.tile = array<i64: 4, 16>`: one size for each
+    dimension of the result. Columns are the outer loop, so that a panel of weights stays in cache while rows
+    (or pixels) pass by. `linalg.pack` and `linalg.unpack` become reshapes and transposes first.
     """
 
     name: ClassVar[str] = "tile"
@@ -81,24 +82,20 @@ class Tile(Pass):
             drop_unused(func)
 
     def _tile(self, region: ukernel.RegionOp, target: Target) -> None:
+        noted = noted_tile(region)
+        region.attributes.pop(TILE, None)
         tiler = _Tiler.of(region)
-        if tiler is None:
-            return
-        tiler.cut(self._sizes(tiler, target))
+        if tiler is not None:
+            tiler.cut(self._sizes(tiler, noted, target))
 
-    def _sizes(self, tiler: _Tiler, target: Target) -> list[int]:
+    def _sizes(self, tiler: _Tiler, noted: list[int] | None, target: Target) -> list[int]:
         main = tiler.main
         if tiler.rows:
             return row_tile(tiler.ops, tiler.rows, target)
         if not main.is_contraction:
             return bulk_tile(main)
-        noted = tiler.region.attributes.pop(TILE, None)
         if not self.sizes:
-            return (
-                [int(n) for n in noted.values]
-                if isinstance(noted, DenseArrayAttr)
-                else contraction_tile(main, target)
-            )
+            return noted or contraction_tile(main, target)
         shape = tiler.shape
         given = [*[1] * (len(shape) - len(self.sizes)), *self.sizes][-len(shape) :] if shape else []
         return [min(s or extent, extent) for s, extent in zip(given, shape, strict=True)]
@@ -160,11 +157,13 @@ class _Tiler:
 
     @staticmethod
     def of(region: ukernel.RegionOp) -> _Tiler | None:
-        """None for a region that cannot be cut: it stays one kernel."""
+        """None for a region that cannot be cut, or has nothing to cut: it stays one kernel."""
         ops = [op for op in region.body.ops if isinstance(op, linalg.LinalgOp)]
         if not ops or not region.results or list(region.body.terminator.operands) != list(ops[-1].results):
             return None
         root = ops[-1]
+        if 0 in shaped(root.results[0]).shape:
+            return None
         split = len(root.inputs)
         outs = root.maps[split:]
         if not all(m == outs[0] and m.is_projected_permutation for m in outs):

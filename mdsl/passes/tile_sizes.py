@@ -27,6 +27,8 @@ from math import prod
 
 from mdsl.codegen.target import Target
 from mdsl.dialects import linalg
+from mdsl.ir.attributes import DenseArrayAttr
+from mdsl.ir.core import Op
 from mdsl.passes.regions import shaped
 
 ELEMENTS = 8192
@@ -38,6 +40,20 @@ _REMAINDER = 0.04  # another kernel is more code, and its loop more often too sh
 
 TILE = "mdsl.tile"
 """The attribute of a region or a structured op in which `tune` notes the tile that it measured."""
+
+
+def noted_tile(op: Op) -> list[int] | None:
+    """The sizes that the attribute `mdsl.tile` gives for the dimensions of the op's result, no larger than it is;
+    None without the attribute. Raises VerifyError if they are not a positive integer a dimension."""
+    noted = op.attributes.get(TILE)
+    if noted is None:
+        return None
+    shape = shaped(op.results[0]).shape if op.results else ()
+    sizes = noted.values if isinstance(noted, DenseArrayAttr) else ()
+    integers = [n for n in sizes if isinstance(n, int) and n > 0]
+    if not isinstance(noted, DenseArrayAttr) or len(sizes) != len(shape) or len(integers) != len(sizes):
+        raise op.error(f"{TILE} must be {len(shape)} integers from 1 on, one a dimension, got {noted}")
+    return [min(n, extent) for n, extent in zip(integers, shape, strict=True)]
 
 
 def contraction_tile(op: linalg.LinalgOp, target: Target) -> list[int]:

@@ -11,17 +11,16 @@ import numpy as np
 
 from mdsl.codegen.target import Target
 from mdsl.dialects import linalg, scf, tensor
-from mdsl.dialects.affine import Apply
 from mdsl.dialects.arith import Constant
 from mdsl.dialects.builtin import ModuleOp
-from mdsl.ir.affine import AffineExpr, AffineMap, Const, Dim
+from mdsl.dialects.tensor import Index
 from mdsl.ir.attributes import AffineMapAttr, ArrayAttr, tensor_attribute
 from mdsl.ir.core import Block, Builder, Op, Value
-from mdsl.ir.types import TensorType, index
+from mdsl.ir.types import TensorType
 from mdsl.passes.base import Pass
 from mdsl.passes.canonicalize import drop_unused
 from mdsl.passes.fold import constant_data, fresh_resource, resource_name
-from mdsl.passes.regions import permuted_map, shaped
+from mdsl.passes.regions import offset, permuted_map, shaped
 
 
 @dataclass(frozen=True)
@@ -183,28 +182,19 @@ def _read_tile(read: _Read, tiles: Value) -> None:
     _read_through(read.user, tile, read.order)
 
 
-def _start(read: _Read, builder: Builder) -> Value | int:
+def _start(read: _Read, builder: Builder) -> Index:
     """The row of `_laid_out` where the slice begins."""
     offsets = read.slice.mixed("offsets")[: read.batch + 1]
     whole = shaped(read.slice.operands[0]).shape
     factor, start, moving = 1, -read.first, dict[Value, int]()
     for d in reversed(range(len(offsets))):
-        offset = offsets[d]
-        if isinstance(offset, Value):
-            moving[offset] = moving.get(offset, 0) + factor
+        first = offsets[d]
+        if isinstance(first, Value):
+            moving[first] = moving.get(first, 0) + factor
         else:
-            start += offset * factor
+            start += first * factor
         factor *= read.last - read.first if d == read.batch else whole[d]
-    if not moving:
-        return start
-    values = list(moving)
-    if start == 0 and len(values) == 1 and moving[values[0]] == 1:
-        return values[0]
-    total: AffineExpr = Const(start)
-    for i, value in enumerate(values):
-        total = Dim(i) * moving[value] + total
-    map = AffineMap(len(values), 0, (total,))
-    return builder.value(Apply(values, map=map, results=[index]), f"{values[0].name}_at")
+    return offset(list(moving.items()), start, builder)
 
 
 def _read_through(op: linalg.Generic, tile: Value, order: list[int]) -> None:

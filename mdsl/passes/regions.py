@@ -6,10 +6,12 @@ from collections.abc import Collection, Sequence
 from itertools import pairwise
 
 from mdsl.dialects import linalg, scf, tensor, ukernel
-from mdsl.ir.affine import AffineMap
+from mdsl.dialects.affine import Apply
+from mdsl.dialects.tensor import Index
+from mdsl.ir.affine import AffineExpr, AffineMap, Dim
 from mdsl.ir.attributes import IntegerAttr
 from mdsl.ir.core import Block, Builder, Op, Value
-from mdsl.ir.types import ShapedType, TensorType, Type
+from mdsl.ir.types import ShapedType, TensorType, Type, index
 
 
 def shaped(value: Value) -> ShapedType:
@@ -68,6 +70,20 @@ def take_place(op: Op, *values: Value) -> None:
     for result, value in zip(op.results, values, strict=True):
         value.name, value.serial = result.name, result.serial
     op.replace_by(*values)
+
+
+def offset(terms: Sequence[tuple[Value, int]], constant: int, builder: Builder) -> Index:
+    """The sum of values times factors, and of `constant`: a number, a value, or an `affine.apply` at the builder."""
+    if not terms:
+        return constant
+    values = [value for value, _ in terms]
+    if constant == 0 and len(terms) == 1 and terms[0][1] == 1:
+        return values[0]
+    total: AffineExpr = Dim(0) * terms[0][1]
+    for i, (_, factor) in enumerate(terms[1:], 1):
+        total = total + Dim(i) * factor
+    map = AffineMap(len(terms), 0, (total + constant,))
+    return builder.value(Apply(values, map=map, results=[index]), f"{values[0].name}_at")
 
 
 # Shapes -------------------------------------------------------------------------------------------------------

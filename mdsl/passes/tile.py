@@ -9,21 +9,18 @@ from math import prod
 from typing import ClassVar
 
 from mdsl.codegen.target import Target
-from mdsl.dialects import arith, linalg, scf, tensor, ukernel
-from mdsl.dialects.affine import Apply
+from mdsl.dialects import linalg, scf, tensor, ukernel
 from mdsl.dialects.builtin import ModuleOp
-from mdsl.dialects.tensor import Index
-from mdsl.ir.affine import AffineExpr, AffineMap
-from mdsl.ir.attributes import AffineMapAttr, ArrayAttr
-from mdsl.ir.core import Builder, Op, OpResult, Region, Value
-from mdsl.ir.types import TensorType, index
+from mdsl.ir.core import Builder, Region, Value
+from mdsl.ir.types import TensorType
 from mdsl.passes.base import Pass, option
 from mdsl.passes.canonicalize import drop_unused
 from mdsl.passes.lower_pack import lower_relayout
-from mdsl.passes.regions import sequences, shaped
+from mdsl.passes.regions import empty_like, sequences, shaped, take_place
 from mdsl.passes.rows import find_rows, is_row_region, row_tile, shared_dims
 from mdsl.passes.tile_sizes import TILE, bulk_tile, contraction_tile, noted_tile, split_dims
-from mdsl.passes.tile_windows import Window, linear, rebased, windows
+from mdsl.passes.tile_slices import Slicer, Span, on_tiles
+from mdsl.passes.tile_windows import windows
 
 
 @dataclass(frozen=True)
@@ -71,8 +68,7 @@ class Tile(Pass):
             for op in func.body.ops:
                 if isinstance(op, linalg.Pack | linalg.Unpack):
                     new = lower_relayout(op, Builder.before(op))
-                    _hand_on_name(op.result, new)
-                    op.replace_by(new)
+                    take_place(op, new)
             for block in sequences(func):
                 for op in block.ops:
                     if isinstance(op, ukernel.RegionOp):
@@ -101,12 +97,6 @@ class Tile(Pass):
         return [min(s or extent, extent) for s, extent in zip(given, shape, strict=True)]
 
 
-def _hand_on_name(old: Value, new: Value) -> None:
-    """`new`, made by this pass in place of `old`, bears its name."""
-    if isinstance(new, OpResult):
-        new.name, new.serial = old.name, old.serial
-
-
 def _as_region(op: linalg.LinalgOp) -> ukernel.RegionOp:
     """Wraps a single op."""
     region = ukernel.RegionOp.make([r.type for r in op.results])
@@ -118,14 +108,6 @@ def _as_region(op: linalg.LinalgOp) -> ukernel.RegionOp:
     region.body.append(op.detach())
     region.body.append(ukernel.Yield(op.results, results=[]))
     return region
-
-
-@dataclass(frozen=True)
-class _Span:
-    """A tile's part of one dimension: where it starts and how long it is."""
-
-    offset: Index
-    size: int
 
 
 _Part = tuple[int, int, int]
@@ -141,6 +123,19 @@ def _count(part: _Part) -> int:
     return -(-(part[1] - part[0]) // part[2])
 
 
+@dataclass(frozen=True)
+class _Tile:
+    """One tile of a region while it is being built."""
+
+    body: Builder
+    slicer: Slicer
+    spans: list[Span]
+    """Its place in the destinations."""
+    destinations: Sequence[Value]
+    known: dict[Value, Value]
+    """What the region's ops computed -> what those of the tile do."""
+
+
 class _Tiler:
     """Cuts one region: its last op gives the tile, the others follow through their indexing maps."""
 
@@ -153,7 +148,6 @@ class _Tiler:
         self.windows = {op: windows(op) for op in ops}
         rows = find_rows(ops)
         self.rows = rows if is_row_region(ops, rows) else None
-        self.panel: dict[int, _Span] = {}
 
     @staticmethod
     def of(region: ukernel.RegionOp) -> _Tiler | None:
@@ -185,9 +179,7 @@ class _Tiler:
         for part in product(*(pieces for d, pieces in enumerate(parts) if d not in inner)):
             fixed = dict(zip((d for d in range(len(parts)) if d not in inner), part, strict=True))
             values = self._panels(fixed, [parts[d] for d in inner], inner, order, values, builder)
-        for result, value in zip(self.region.results, values, strict=True):
-            _hand_on_name(result, value)
-        self.region.replace_by(*values)
+        take_place(self.region, *values)
 
     def _loop_order(self, sizes: Sequence[int]) -> list[int]:
         """Output dimensions that need a loop, outermost first: columns, then the rest."""
@@ -228,21 +220,19 @@ class _Tiler:
         if not inner or not looped:
             for piece in product(*pieces):
                 part = {**fixed, **dict(zip(inner, piece, strict=True))}
-                values = self._loops([part[d] for d in range(rank)], order, values, builder)
+                values = self._loops([part[d] for d in range(rank)], order, values, builder, {})
             return values
         loop = self._forall({d: fixed[d] for d in looped}, values, builder)
         counters = dict(zip(looped, loop.ivs, strict=True))
-        panel = {d: _Span(counters.get(d, lower), size) for d, (lower, _, size) in fixed.items()}
-        spans = [panel.get(d) or _Span(0, self.shape[d]) for d in range(rank)]
+        panel = {d: Span(counters.get(d, lower), size) for d, (lower, _, size) in fixed.items()}
+        spans = [panel.get(d) or Span(0, self.shape[d]) for d in range(rank)]
         body = Builder(loop.body, location=self.region.location)
-        slicer = _Slicer(body)
+        slicer = Slicer(body)
         tiles = [slicer.slice(shared, spans) for shared in loop.shared]
-        self.panel = panel
         for piece in product(*pieces):
             chosen = dict(zip(inner, piece, strict=True))
             part = [chosen.get(d) or (0, fixed[d][2], fixed[d][2]) for d in range(rank)]
-            tiles = self._loops(part, order, tiles, body)
-        self.panel = {}
+            tiles = self._loops(part, order, tiles, body, panel)
         self._close(loop, tiles, spans)
         return list(loop.results)
 
@@ -264,12 +254,14 @@ class _Tiler:
         order: Sequence[int],
         values: list[Value],
         builder: Builder,
+        panel: Mapping[int, Span],
     ) -> list[Value]:
-        """One loop nest (or, without loops, one tile) over `part` of the destinations `values`."""
+        """One loop nest (or, without loops, one tile) over `part` of the destinations `values`, which lie at `panel`
+        in the output along some dimensions."""
         looped = [d for d in order if _count(part[d]) > 1]
         if not looped:
-            spans = [_Span(lower, step) for lower, _, step in part]
-            tiles = self._tile(spans, values, builder)
+            spans = [Span(lower, step) for lower, _, step in part]
+            tiles = self._tile(spans, values, builder, panel)
             if all(t.type == v.type for t, v in zip(tiles, values, strict=True)):
                 return tiles
             offsets, sizes = [s.offset for s in spans], [s.size for s in spans]
@@ -279,8 +271,8 @@ class _Tiler:
             ]
         loop = self._forall({d: part[d] for d in looped}, values, builder)
         counters = dict(zip(looped, loop.ivs, strict=True))
-        spans = [_Span(counters.get(d, part[d][0]), part[d][2]) for d in range(len(part))]
-        tiles = self._tile(spans, loop.shared, Builder(loop.body, location=self.region.location))
+        spans = [Span(counters.get(d, part[d][0]), part[d][2]) for d in range(len(part))]
+        tiles = self._tile(spans, loop.shared, Builder(loop.body, location=self.region.location), panel)
         self._close(loop, tiles, spans)
         return list(loop.results)
 
@@ -293,7 +285,7 @@ class _Tiler:
             result.name = old.name
         return loop
 
-    def _close(self, loop: scf.Forall, tiles: Sequence[Value], spans: Sequence[_Span]) -> None:
+    def _close(self, loop: scf.Forall, tiles: Sequence[Value], spans: Sequence[Span]) -> None:
         """Ends the loop: each tile becomes the part `spans` of a shared output."""
         end = scf.InParallel(results=[], regions=[Region()])
         offsets, sizes = [s.offset for s in spans], [s.size for s in spans]
@@ -301,38 +293,34 @@ class _Tiler:
             end.body.append(tensor.ParallelInsertSlice.of(tile, shared, offsets, sizes))
         loop.body.append(end)
 
-    def _tile(self, spans: list[_Span], destinations: Sequence[Value], builder: Builder) -> list[Value]:
-        """The region on one tile of the destinations; slices of what it reads stand in front of it.
+    def _tile(
+        self, spans: list[Span], destinations: Sequence[Value], builder: Builder, panel: Mapping[int, Span]
+    ) -> list[Value]:
+        """The region on the tile `spans` of the destinations; slices of what it reads stand in front of it.
 
         Where the destinations are panels of the output, the other operands are read at the panel's place."""
-        needed = self._propagate([self.panel.get(d, span) for d, span in enumerate(spans)])
+        needed = self._propagate([panel.get(d, span) for d, span in enumerate(spans)])
         region = ukernel.RegionOp.make(
             [TensorType(tuple(s.size for s in spans), shaped(d).element) for d in destinations]
         )
-        body = Builder(region.body)
-        slicer = _Slicer(builder)
-        mapping: dict[Value, Value] = {}
+        tile = _Tile(Builder(region.body), Slicer(builder), spans, destinations, {})
         for op in self.ops:
             loops = needed[op]
-            # The region's destination is a slice of the loop's shared output, whatever it was before.
-            operands = [
-                self._operand(op, i, loops, slicer, mapping, body, spans, destinations)
-                for i in range(len(op.operands))
-            ]
-            copy = _with_operands(op, operands, loops, slicer)
-            body.add(copy, *[r.name for r in op.results])
-            mapping.update(zip(op.results, copy.results, strict=True))
-        region.body.append(ukernel.Yield([mapping[v] for v in self.root.results], results=[]))
+            operands = [self._operand(op, i, loops, tile) for i in range(len(op.operands))]
+            copy = on_tiles(op, operands, loops)
+            tile.body.add(copy, *[r.name for r in op.results])
+            tile.known.update(zip(op.results, copy.results, strict=True))
+        region.body.append(ukernel.Yield([tile.known[v] for v in self.root.results], results=[]))
         names = [f"{r.name}_tile" if r.name else None for r in self.region.results]
         builder.add(region, *names)
         return list(region.results)
 
-    def _propagate(self, spans: list[_Span]) -> dict[linalg.LinalgOp, list[_Span]]:
+    def _propagate(self, spans: list[Span]) -> dict[linalg.LinalgOp, list[Span]]:
         """The loop spans of every op, from those of the output backwards."""
-        wanted: dict[Value, list[_Span]] = dict.fromkeys(self.root.results, spans)
-        needed: dict[linalg.LinalgOp, list[_Span]] = {}
+        wanted: dict[Value, list[Span]] = dict.fromkeys(self.root.results, spans)
+        needed: dict[linalg.LinalgOp, list[Span]] = {}
         for op in reversed(self.ops):
-            loops = [_Span(0, s) for s in op.loop_sizes()]
+            loops = [Span(0, s) for s in op.loop_sizes()]
             positions = op.maps[len(op.inputs)].dim_positions() or ()
             for position, span in zip(positions, wanted[op.results[0]], strict=True):
                 loops[position] = span
@@ -344,29 +332,21 @@ class _Tiler:
                     wanted[value] = [loops[d] for d in dims]
         return needed
 
-    def _operand(
-        self,
-        op: linalg.LinalgOp,
-        position: int,
-        loops: list[_Span],
-        slicer: _Slicer,
-        mapping: dict[Value, Value],
-        body: Builder,
-        spans: list[_Span],
-        destinations: Sequence[Value],
-    ) -> Value:
-        value, map = op.operands[position], op.maps[position]
-        if value in mapping:
-            return mapping[value]
+    def _operand(self, op: linalg.LinalgOp, position: int, loops: list[Span], tile: _Tile) -> Value:
+        """What the op reads, or writes into, in the tile where its loops run over `loops`."""
+        value, map, slicer = op.operands[position], op.maps[position], tile.slicer
+        if value in tile.known:
+            return tile.known[value]
         if not isinstance(value.type, TensorType):
             return value
         split = len(op.inputs)
         final = self._final_output(op, position - split) if position >= split else None
         if final is not None:
-            return slicer.slice(destinations[final], spans)
+            # A slice of the loop's shared output, whatever the destination was before.
+            return slicer.slice(tile.destinations[final], tile.spans)
         if isinstance(value.owner, tensor.Empty):
-            shape = tuple(s.size for s in self._operand_spans(map, loops, slicer))
-            return body.value(tensor.Empty([], results=[TensorType(shape, value.type.element)]), value.name)
+            shape = tuple(slicer.span(expr, loops).size for expr in map.results)
+            return empty_like(TensorType(shape, value.type.element), tile.body, value.name)
         return slicer.slice(value, slicer.window(self.windows[op][position], loops))
 
     def _final_output(self, op: linalg.LinalgOp, output: int) -> int | None:
@@ -385,96 +365,5 @@ class _Tiler:
                 wanted = owner.outputs[at]
         return None
 
-    @staticmethod
-    def _operand_spans(map: AffineMap, loops: Sequence[_Span], slicer: _Slicer) -> list[_Span]:
-        """The part of an operand that the loops reach: for each dimension, first element and extent."""
-        return [slicer.span(expr, loops) for expr in map.results]
-
 
 _COUNTERS = "ijklmnop"
-
-
-class _Slicer:
-    """Makes the slices and offsets that a tile needs, in front of its region."""
-
-    def __init__(self, builder: Builder) -> None:
-        self.builder = builder
-        self.known: dict[object, Value] = {}
-
-    def span(self, expr: AffineExpr, loops: Sequence[_Span]) -> _Span:
-        factors, constant = linear(expr)
-        size = 1 + sum(abs(f) * (loops[d].size - 1) for d, f in factors.items())
-        # A falling dimension starts at its last element.
-        start = constant + sum(f * (loops[d].size - 1) for d, f in factors.items() if f < 0)
-        terms = [(loops[d].offset, f) for d, f in factors.items() if f]
-        start += sum(o * f for o, f in terms if isinstance(o, int))
-        moving = [(o, f) for o, f in terms if isinstance(o, Value)]
-        return _Span(self._offset(moving, start), size)
-
-    def _offset(self, terms: list[tuple[Value, int]], constant: int) -> Index:
-        if not terms:
-            return constant
-        if terms == [(terms[0][0], 1)] and constant == 0:
-            return terms[0][0]
-        dims = [AffineMap.identity(len(terms)).results[i] * f for i, (_, f) in enumerate(terms)]
-        total = sum(dims[1:], dims[0]) + constant  # type: ignore[arg-type]
-        map = AffineMap(len(terms), 0, (total,))
-        values = [v for v, _ in terms]
-        key = (tuple(values), map)
-        if key not in self.known:
-            apply = Apply(values, map=map, results=[index])
-            self.known[key] = self.builder.value(apply, f"{values[0].name}_at")
-        return self.known[key]
-
-    def window(self, window: Window, loops: Sequence[_Span]) -> list[_Span]:
-        """The part of an operand that the loops reach."""
-        spans = [self.span(expr, loops) for expr in window.lowest]
-        return [_Span(s.offset, s.size + extra) for s, extra in zip(spans, window.spread, strict=True)]
-
-    def slice(self, value: Value, spans: Sequence[_Span]) -> Value:
-        offsets, sizes = [s.offset for s in spans], [s.size for s in spans]
-        if tuple(sizes) == shaped(value).shape:
-            return value
-        key = (value, tuple(spans))
-        if key not in self.known:
-            name = f"{value.name}_tile" if value.name else None
-            self.known[key] = self.builder.value(tensor.ExtractSlice.of(value, offsets, sizes), name)
-        return self.known[key]
-
-
-def _with_operands(
-    op: linalg.LinalgOp, operands: Sequence[Value], loops: Sequence[_Span], slicer: _Slicer
-) -> Op:
-    """A copy of `op` on tiles. Its counters (`linalg.index`) still count from the start of the whole."""
-    mapping = dict(zip(op.operands, operands, strict=True))
-    copy = op.clone(mapping)
-    copy.operands = list(operands)
-    copy.set_result_types(linalg.result_types(copy.outputs))
-    _rebase_reversed(copy, op, loops)
-    for inner in copy.body.ops:
-        if not isinstance(inner, linalg.IndexOp):
-            continue
-        offset = loops[inner.attr("dim")].offset
-        if offset == 0:
-            continue
-        builder = Builder.after(inner)
-        start = (
-            offset if isinstance(offset, Value) else builder.value(arith.Constant.of(offset, index), "start")
-        )
-        users = list(inner.result.users)
-        moved = builder.value(arith.AddI(inner.result, start), inner.result.name)
-        for user in users:
-            user.operands = [moved if v is inner.result else v for v in user.operands]
-    return copy
-
-
-def _rebase_reversed(copy: Op, op: linalg.LinalgOp, loops: Sequence[_Span]) -> None:
-    """Constants of the maps were offsets into the whole operand; the slice starts at its first element."""
-    if not isinstance(copy, linalg.Generic):
-        return
-    maps = rebased(op, [s.size for s in loops])
-    if maps != op.maps:
-        copy.attributes = {
-            **copy.attributes,
-            "indexing_maps": ArrayAttr(tuple(AffineMapAttr(m) for m in maps)),
-        }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from mdsl.dialects import arith
 from mdsl.dialects.terminator import Terminator
 from mdsl.ir.affine import AffineMap, Dim
 from mdsl.ir.attributes import (
@@ -123,6 +124,18 @@ class LinalgOp(Op):
         two = len(self.inputs) == 2 and len(self.outputs) == 1 and len(self.body.args) == 3
         return REDUCTION in self.iterators and two and all(a.users for a in self.body.args)
 
+    @property
+    def sums_products(self) -> bool:
+        """True for a body `out + left * right` of two inputs, made wider perhaps: zeros add nothing to it."""
+        *factors, out = self.body.args
+        total = self.body.terminator.operands[0].owner
+        if not isinstance(total, arith.AddF | arith.AddI) or out not in total.operands:
+            return False
+        product = total.operands[0 if total.operands[1] is out else 1].owner
+        if not isinstance(product, arith.MulF | arith.MulI):
+            return False
+        return len(factors) == 2 and {_unconverted(v) for v in product.operands} == set(factors)
+
     def verify_op(self) -> None:
         maps = self.maps
         if len(maps) != len(self.operands):
@@ -169,6 +182,13 @@ class LinalgOp(Op):
         wanted = [t for t in outs if isinstance(t, TensorType)]
         if [r.type for r in self.results] != wanted:
             raise self.error("results must be of the types of the output tensors")
+
+
+def _unconverted(value: Value) -> Value:
+    """What `value` was before it was made wider."""
+    while isinstance(value.owner, arith.ExtF | arith.ExtSI):
+        value = value.owner.operands[0]
+    return value
 
 
 def shape_of(value: Value) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ from mdsl.ir.core import Builder, Value
 from mdsl.ir.types import TensorType
 from mdsl.passes.base import Pass
 from mdsl.passes.canonicalize import drop_unused
-from mdsl.passes.regions import empty_like, shaped, with_maps
+from mdsl.passes.regions import empty_like, merged_dims, place_of_pair, shaped, with_maps
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def _flatten(op: linalg.LinalgOp) -> None:
     at = last.op.maps[-1].results.index(Dim(last.rows))
     shape = shaped(last.op.result).shape
     flat = known[last.op.result]
-    expand = tensor.ExpandShape.of(flat, _groups(len(shape), at), shape)
+    expand = tensor.ExpandShape.of(flat, merged_dims(len(shape), at), shape)
     last.op.replace_by(Builder.after(flat.owner).value(expand))  # type: ignore[arg-type]
     for member in reversed(chain[:-1]):
         member.op.erase()
@@ -97,7 +97,7 @@ def _pixels(op: linalg.LinalgOp) -> tuple[int, int] | None:
         (rows, columns)
         for at, rows, columns in pairs
         if _is_whole(op.operands[0], at, [sizes[rows], sizes[columns]])
-        and _place(out, rows, columns) is not None
+        and place_of_pair(out, rows, columns) is not None
     ]
     return fits[0] if len(fits) == 1 else None
 
@@ -120,15 +120,6 @@ def _is_whole(value: Value, at: int, sizes: Sequence[int]) -> bool:
     )
 
 
-def _place(map: AffineMap, rows: int, columns: int) -> int | None:
-    """Where in the map's results `rows` is followed by `columns`, each as itself and nowhere else."""
-    found = [e.position if isinstance(e, Dim) else None for e in map.results]
-    if rows not in found or found.count(rows) != 1 or columns in found[:1]:
-        return None
-    at = found.index(rows)
-    return at if found[at + 1 : at + 2] == [columns] and found.count(columns) == 1 else None
-
-
 def _chain(first: _Member) -> list[_Member]:
     """The convolution and the elementwise ops behind it, each the only user of the one before."""
     chain = [first]
@@ -137,7 +128,7 @@ def _chain(first: _Member) -> list[_Member]:
         user = next(iter(last.op.result.users), None)
         if len(last.op.result.users) != 1 or not isinstance(user, linalg.LinalgOp):
             return chain
-        at = _place(last.op.maps[-1], last.rows, last.columns)
+        at = place_of_pair(last.op.maps[-1], last.rows, last.columns)
         position = list(user.operands).index(last.op.result)
         map = user.maps[position]
         if not user.is_elementwise or len(user.results) != 1 or at is None or not map.is_permutation:
@@ -155,16 +146,12 @@ def _can_follow(member: _Member) -> bool:
     pair = {member.rows, member.columns}
     counted = any(isinstance(i, linalg.IndexOp) for i in member.op.body.ops)
     return not counted and all(
-        not pair & m.dims() or _place(m, member.rows, member.columns) is not None for m in member.op.maps
+        not pair & m.dims() or place_of_pair(m, member.rows, member.columns) is not None
+        for m in member.op.maps
     )
 
 
 # Building -------------------------------------------------------------------------------------------------
-
-
-def _groups(rank: int, at: int) -> list[list[int]]:
-    """The reassociation that merges dimensions `at` and `at + 1` of `rank`."""
-    return [[at, at + 1] if d == at else [d if d < at else d + 1] for d in range(rank - 1)]
 
 
 def _flat_op(member: _Member, known: dict[Value, Value]) -> Value:
@@ -199,7 +186,7 @@ def _without(loop: int, map: AffineMap) -> AffineMap:
 def _flat_value(value: Value, at: int, builder: Builder) -> Value:
     """`value` with the dimensions `at` and `at + 1` as one; an accumulator is made in that shape."""
     type, owner = shaped(value), value.owner
-    groups = _groups(type.rank, at)
+    groups = merged_dims(type.rank, at)
     name = f"{value.name}_pixels" if value.name else None
     if isinstance(owner, linalg.Fill | tensor.Empty):
         shape = (*type.shape[:at], type.shape[at] * type.shape[at + 1], *type.shape[at + 2 :])

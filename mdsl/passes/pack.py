@@ -8,10 +8,10 @@ from math import prod
 from typing import ClassVar
 
 from mdsl.codegen.target import Target
-from mdsl.dialects import arith, linalg
+from mdsl.dialects import linalg
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.ir.affine import AffineMap, Dim
-from mdsl.ir.core import Op, Value
+from mdsl.ir.core import Op
 from mdsl.passes.base import Pass, option
 from mdsl.passes.canonicalize import drop_unused
 from mdsl.passes.fold import constant_data
@@ -124,7 +124,7 @@ def _summed_tiles(op: linalg.LinalgOp, block: int) -> Tiles:
         source = unpacked(op.operands[0])
         blocked = [plain[p] for p in source.tiles] if source else []
         found = {d: t for d, t in found.items() if d in blocked and d != plain[-1]}
-    if len(found) > 1 or (any(sizes[d] % t for d, t in found.items()) and not _sums_products(op)):
+    if len(found) > 1 or (any(sizes[d] % t for d, t in found.items()) and not op.sums_products):
         return {}
     return found
 
@@ -140,25 +140,6 @@ def _channel_tiles(op: linalg.LinalgOp, block: int) -> Tiles:
     if not channels or image.results[-1].dims() & shared:
         return {}
     return {channels[-1]: min(block, op.loop_sizes()[channels[-1]])}
-
-
-def _sums_products(op: linalg.LinalgOp) -> bool:
-    """True for a body `out + left * right`: the zeros that fill up a block of the sum add nothing to it."""
-    *factors, out = op.body.args
-    total = op.body.terminator.operands[0].owner
-    if not isinstance(total, arith.AddF | arith.AddI) or out not in total.operands:
-        return False
-    product = total.operands[0 if total.operands[1] is out else 1].owner
-    if not isinstance(product, arith.MulF | arith.MulI):
-        return False
-    return all(_unconverted(v) in factors for v in product.operands)
-
-
-def _unconverted(value: Value) -> Value:
-    """What `value` was before it was made wider."""
-    while isinstance(value.owner, arith.ExtF | arith.ExtSI):
-        value = value.owner.operands[0]
-    return value
 
 
 def _inherited_tiles(op: linalg.LinalgOp) -> Tiles:

@@ -19,7 +19,7 @@ from mdsl.ir.attributes import tensor_attribute
 from mdsl.ir.core import Builder, Op, Value
 from mdsl.ir.types import TensorType
 from mdsl.passes.fold import constant_data, fresh_resource, resource_name
-from mdsl.passes.regions import empty_like, inline_body, shaped
+from mdsl.passes.regions import empty_like, merged_dims, place_of_pair, shaped, with_maps
 
 _WORTH = 2.0
 """Multiplications, as a multiple of those that the narrow groups need, that keeping the layout may cost."""
@@ -54,7 +54,7 @@ class _Groups:
         group, made, summed = (d for d in order[:3] if d is not None)
         if summed not in op.reduction_dims or made in image.dims() or {group, made} - set(op.parallel_dims):
             return None
-        if _pair_in(image, group, summed) is None or _pair_in(out, group, made) is None:
+        if place_of_pair(image, group, summed) is None or place_of_pair(out, group, made) is None:
             return None
         return _Groups(group, summed, made, op.loop_sizes())
 
@@ -76,19 +76,11 @@ class _Groups:
         return fitting[0] if work(fitting[0]) <= _WORTH * work(1) else 1
 
 
-def _pair_in(map: AffineMap, outer: int, inner: int) -> int | None:
-    """Where in the map's results `outer` is followed by `inner`; None if not once each as themselves."""
-    plain = [e.position if isinstance(e, Dim) else None for e in map.results]
-    if [d for e in map.results for d in e.dims()].count(inner) != 1 or outer not in plain[:-1]:
-        return None
-    at = plain.index(outer)
-    return at if plain[at + 1] == inner and plain.count(outer) == 1 else None
-
-
 def _merge(op: linalg.LinalgOp, groups: _Groups, number: int) -> None:
     image, _, out = op.maps
     fill = op.outputs[0].owner
-    at, made_at = _pair_in(image, groups.group, groups.summed), _pair_in(out, groups.group, groups.made)
+    at = place_of_pair(image, groups.group, groups.summed)
+    made_at = place_of_pair(out, groups.group, groups.made)
     assert at is not None and made_at is not None
     if not isinstance(fill, linalg.Fill):
         return
@@ -98,7 +90,7 @@ def _merge(op: linalg.LinalgOp, groups: _Groups, number: int) -> None:
     shape = _merged_shape(shaped(op.result).shape, made_at, number)
     start = empty_like(TensorType(shape, shaped(op.result).element), builder, fill.outputs[0].name)
     zero = builder.value(linalg.Fill.make(fill.inputs, [start]), fill.result.name)
-    new = _rebuilt(op, [given, weight], zero, builder)
+    (new,) = with_maps(op, [given, weight, zero], op.maps, op.iterators, builder)
     _replace(op, new, made_at, number)
 
 
@@ -106,22 +98,10 @@ def _merged_shape(shape: Sequence[int], at: int, number: int) -> tuple[int, ...]
     return (*shape[:at], shape[at] // number, shape[at + 1] * number, *shape[at + 2 :])
 
 
-def _rebuilt(op: linalg.LinalgOp, inputs: list[Value], out: Value, builder: Builder) -> linalg.Generic:
-    """The same nest on other operands."""
-    new = linalg.Generic.make(inputs, [out], op.maps, op.iterators)
-    for argument, old in zip(new.body.args, op.body.args, strict=True):
-        argument.name = old.name
-    inline = Builder(new.body)
-    new.body.append(linalg.Yield(inline_body(op.body, new.body.args, inline), results=[]))
-    builder.value(new, op.result.name)
-    return new
-
-
 def _regrouped(value: Value, at: int, number: int, builder: Builder) -> Value:
     """`value` with `number` groups (dimension `at`) as one; its channels are the dimension behind."""
     shape = shaped(value).shape
-    pairs = [[d] if d <= at else [d + 1] for d in range(len(shape) - 1)]
-    pairs[at] = [at, at + 1]
+    pairs = merged_dims(len(shape), at)
     owner = value.owner
     if isinstance(owner, tensor.ExpandShape) and owner.groups == pairs:
         joined = owner.operands[0]
@@ -150,8 +130,8 @@ def _constant(op: Op, old: Value, array: np.ndarray, builder: Builder) -> Value:
     return builder.value(Constant(value=attr, results=[type]), old.name)
 
 
-def _replace(op: linalg.LinalgOp, new: linalg.LinalgOp, at: int, number: int) -> None:
-    """Puts the merged `new` in the place of `op`, and merges the elementwise ops that follow."""
+def _replace(op: linalg.LinalgOp, new: Value, at: int, number: int) -> None:
+    """Puts `new`, with merged groups, in the place of the result of `op`, and merges the elementwise ops that follow."""
     users = list(op.result.users)
     user = users[0] if len(users) == 1 else None
     if isinstance(user, linalg.LinalgOp):
@@ -164,23 +144,23 @@ def _replace(op: linalg.LinalgOp, new: linalg.LinalgOp, at: int, number: int) ->
                 builder,
                 user.outputs[0].name,
             )
-            _replace(user, _rebuilt(user, inputs, start, builder), at, number)
+            (made,) = with_maps(user, [*inputs, start], user.maps, user.iterators, builder)
+            _replace(user, made, at, number)
             op.erase()
             return
     shape = shaped(op.result).shape
-    pairs = [[d] if d <= at else [d + 1] for d in range(len(shape) - 1)]
-    pairs[at] = [at, at + 1]
+    pairs = merged_dims(len(shape), at)
     if isinstance(user, tensor.CollapseShape) and user.groups == pairs:
-        user.replace_by(Builder.before(user).value(tensor.CollapseShape.of(new.result, pairs)))
+        user.replace_by(Builder.before(user).value(tensor.CollapseShape.of(new, pairs)))
         op.erase()
         return
-    builder = Builder.after(new)
-    joined = builder.value(tensor.CollapseShape.of(new.result, pairs), f"{op.result.name}_joined")
+    builder = Builder.after(new.owner)  # type: ignore[arg-type]
+    joined = builder.value(tensor.CollapseShape.of(new, pairs), f"{op.result.name}_joined")
     op.replace_by(builder.value(tensor.ExpandShape.of(joined, pairs, shape)))
 
 
 def _elementwise_inputs(
-    op: linalg.LinalgOp, user: linalg.LinalgOp, new: linalg.LinalgOp, at: int, number: int
+    op: linalg.LinalgOp, user: linalg.LinalgOp, new: Value, at: int, number: int
 ) -> list[Value] | None:
     """The inputs of the elementwise `user` on merged groups; None if one of them cannot be had."""
     identity = AffineMap.identity(user.num_loops)
@@ -189,9 +169,9 @@ def _elementwise_inputs(
         return None
     inputs: list[Value] = []
     for value, map in zip(user.inputs, user.maps, strict=False):
-        place, data = _pair_in(map, at, at + 1), constant_data(value)
+        place, data = place_of_pair(map, at, at + 1), constant_data(value)
         if value is op.result and map == identity:
-            inputs.append(new.result)
+            inputs.append(new)
         elif not {at, at + 1} & map.dims():
             inputs.append(value)
         elif place is not None and data is not None:

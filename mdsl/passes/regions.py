@@ -105,6 +105,11 @@ def reshaped(value: Value, shape: Sequence[int], builder: Builder, name: str | N
     return None if groups is None else builder.value(tensor.ExpandShape.of(value, groups, shape), name)
 
 
+def merged_dims(rank: int, at: int) -> list[list[int]]:
+    """The reassociation of `rank` dimensions in which `at` and the next one are one."""
+    return [[d, d + 1] if d == at else [d] for d in range(rank) if d != at + 1]
+
+
 def without_dims(value: Value, dims: Collection[int], builder: Builder) -> Value:
     """`value` without the dimensions `dims`, all of 1; a tensor that holds nothing yet is made anew."""
     type = shaped(value)
@@ -159,6 +164,17 @@ def with_maps(
     new.body.append(linalg.Yield(values, results=[]))
     builder.add(new, *[r.name for r in op.results])
     return list(new.results)
+
+
+def place_of_pair(map: AffineMap, first: int, second: int) -> int | None:
+    """Where in the map's results loop `first` is followed by `second`; None if either occurs elsewhere too, or not
+    as itself."""
+    plain = [e.position if isinstance(e, Dim) else None for e in map.results]
+    used = [d for e in map.results for d in e.dims()]
+    if used.count(first) != 1 or used.count(second) != 1 or first not in plain:
+        return None
+    at = plain.index(first)
+    return at if plain[at + 1 : at + 2] == [second] else None
 
 
 def permuted_map(map: AffineMap, order: Sequence[int]) -> AffineMap:

@@ -21,7 +21,7 @@ from mdsl.ir.types import TensorType, f32
 from mdsl.passes.base import Pass, option
 from mdsl.passes.canonicalize import drop_unused
 from mdsl.passes.fold import constant_data, fresh_resource, resource_name
-from mdsl.passes.regions import empty_like, inline_body, shaped
+from mdsl.passes.regions import empty_like, inline_body, merged_dims, shaped
 from mdsl.passes.winograd_cost import best_tile
 from mdsl.passes.winograd_match import Conv, conv_of
 from mdsl.passes.winograd_output import build_outputs
@@ -175,14 +175,16 @@ class _Rewriter:
         room = _without_collisions(shape, row)
         if room == shape and row > 0:
             stack = self.builder.value(tensor.Concat(parts, dim=0), name)
-            flat = tensor.CollapseShape.of(stack, _merged(len(shape), row))
+            flat = tensor.CollapseShape.of(stack, merged_dims(len(shape), row))
             rows = self.builder.value(flat, f"{name}_flat")
-            return self.builder.value(tensor.ExpandShape.of(rows, _merged(len(used), 0), used), f"{name}_all")
+            return self.builder.value(
+                tensor.ExpandShape.of(rows, merged_dims(len(used), 0), used), f"{name}_all"
+            )
         whole = empty_like(TensorType((len(parts), *room), f32), self.builder, f"{name}_init")
         for k, part in enumerate(parts):
             offsets, sizes = [k, *[0] * len(shape)], [1, *shape]
             whole = self.builder.value(tensor.InsertSlice.of(part, whole, offsets, sizes), name)
-        merged = tensor.CollapseShape.of(whole, _merged(len(shape) + 1, row + 1))
+        merged = tensor.CollapseShape.of(whole, merged_dims(len(shape) + 1, row + 1))
         flat = self.builder.value(merged, f"{name}_flat")
         if room == shape:
             return flat
@@ -221,7 +223,7 @@ class _Rewriter:
         self.builder.add(region, name)
         split = [*type.shape[: h + 1], *self.tiles, *type.shape[h + 2 :]]
         return self.builder.value(
-            tensor.ExpandShape.of(region.results[0], _merged(len(split), h + 1), split), f"{name}_tiles"
+            tensor.ExpandShape.of(region.results[0], merged_dims(len(split), h + 1), split), f"{name}_tiles"
         )
 
 
@@ -240,11 +242,6 @@ def _with(map: AffineMap, changed: dict[int, AffineExpr]) -> AffineMap:
     """The map with the results at some positions replaced."""
     results = tuple(changed.get(p, e) for p, e in enumerate(map.results))
     return AffineMap(map.num_dims, 0, results)
-
-
-def _merged(rank: int, first: int) -> list[list[int]]:
-    """Groups of dimensions in which `first` and the next are one."""
-    return [[d, d + 1] if d == first else [d] for d in range(rank) if d != first + 1]
 
 
 def _only(expr: AffineExpr) -> int:

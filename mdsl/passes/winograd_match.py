@@ -83,24 +83,14 @@ def conv_of(root: Op) -> Conv | None:
     fill, op, *rest = ops if len(ops) in (2, 3) else (None, None)
     if not isinstance(fill, linalg.Fill) or not isinstance(op, linalg.LinalgOp):
         return None
-    if not _is_zero(fill) or op.outputs != [fill.result] or not _sums_products(op):
+    if op.outputs != [fill.result] or arith.constant_of(fill.inputs[0]) != 0:
+        return None
+    if not op.is_contraction or not op.sums_products:
+        return None
+    if any(shaped(v).element != f32 for v in op.operands) or constant_data(op.operands[1]) is None:
         return None
     tail = _tail(op, rest[0] if rest else None)
     return _conv(root, op, *tail) if tail else None
-
-
-def _is_zero(fill: linalg.Fill) -> bool:
-    return arith.constant_of(fill.inputs[0]) == 0
-
-
-def _sums_products(op: linalg.LinalgOp) -> bool:
-    """True for `out + image * weight` in f32 with a constant weight."""
-    if not op.is_contraction or any(shaped(v).element != f32 for v in op.operands):
-        return False
-    if [inner.name for inner in op.body.ops] != ["arith.mulf", "arith.addf", "linalg.yield"]:
-        return False
-    product = op.body.ops[0]
-    return set(product.operands) == set(op.body.args[:2]) and constant_data(op.operands[1]) is not None
 
 
 def _tail(op: linalg.LinalgOp, last: Op | None) -> tuple[linalg.LinalgOp | None, AffineMap, AffineMap] | None:
@@ -138,13 +128,14 @@ def _conv(
     at = results.index(row)
     if results[at + 1 : at + 2] != (column,) or not {tap_row, tap_column} <= set(weights):
         return None
-    rows = tuple(_only(read.results[p]) for p in (at, at + 1))
+    loops = read.dim_positions()
+    assert loops is not None, "the epilogue reads the convolution element by element"
     others = (
         []
         if last is None
         else [(v, m) for v, m in zip(last.inputs, last.maps, strict=False) if v is not op.result]
     )
-    tail = Tail(last, read.num_dims, (rows[0], rows[1]), read, out, others)
+    tail = Tail(last, read.num_dims, (loops[at], loops[at + 1]), read, out, others)
     return Conv(
         root,
         op,
@@ -169,8 +160,3 @@ def _window(expr: AffineExpr, op: linalg.LinalgOp) -> tuple[int, int] | None:
         if kinds == [linalg.PARALLEL, linalg.REDUCTION] and op.loop_sizes()[tap] == TAPS
         else None
     )
-
-
-def _only(expr: AffineExpr) -> int:
-    (dim,) = expr.dims()
-    return dim

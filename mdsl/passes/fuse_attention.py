@@ -134,9 +134,8 @@ def _divide_late(product: linalg.LinalgOp) -> linalg.LinalgOp | None:
     made, read = share.maps[-1].dim_positions(), product.maps[0].dim_positions()
     out = product.maps[-1].dim_positions()
     assert made is not None and read is not None and out is not None
-    loop = {
-        d: read[made.index(d)] for d in range(share.num_loops)
-    }  # of the product, for each of the division
+    # The loop of the product for each of the division.
+    loop = {d: read[made.index(d)] for d in range(share.num_loops)}
     rows = [loop[d] for d in divisor_map]
     if not set(rows) <= set(out) or len(x_map) != share.num_loops:
         return None

@@ -75,7 +75,7 @@ class Pack(Pass):
 
     def _visit(self, op: linalg.LinalgOp, target: Target) -> None:
         if op.is_contraction:
-            tiles = contraction_tiles(op, self._block(op, target))
+            tiles = _blocked_loops(op, self._block(op, target))
         elif self.propagate and len(op.results) == 1:
             tiles = _inherited_tiles(op)
         else:
@@ -86,12 +86,11 @@ class Pack(Pass):
             pack_op(op, tiles)
 
 
-_ROWS_WORTH_PACKING = (
-    16  # what a pack of the weights at run time must serve: it costs about as much as two rows
-)
+_ROWS_WORTH_PACKING = 16
+"""Rows that a pack of the weights at run time must serve: it costs about as much as two."""
 
 
-def contraction_tiles(op: linalg.LinalgOp, block: int) -> Tiles:
+def _blocked_loops(op: linalg.LinalgOp, block: int) -> Tiles:
     """The loops to block. For products: the innermost one that only the second operand and the output share
     (columns, output channels), and the channels that are summed where the image has pixels innermost. For a
     filter a channel: the channels. Empty if there is none."""

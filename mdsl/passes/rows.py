@@ -10,6 +10,7 @@ from mdsl.codegen.target import Target
 from mdsl.dialects import linalg
 from mdsl.ir.core import Value
 from mdsl.passes.regions import shaped
+from mdsl.passes.tile_sizes import balanced
 
 Labels = list[int | None]
 """For each dimension of a tensor (or loop of an op) the dimension of the region's result that it is cut with;
@@ -107,7 +108,7 @@ def row_tile(ops: Sequence[linalg.LinalgOp], rows: Rows, target: Target) -> list
         count = min(max(count, _ROWS), _MOST_ROWS, max(target.l2_bytes // 2 // each, 1))
         order = [d for d in order if d not in shared_dims(ops, rows)]
     for d in order:
-        sizes[d] = balanced(shape[d], count)
+        sizes[d] = balanced(shape[d], count, whole=True)
         count //= sizes[d]
         if count < 2 or sizes[d] < shape[d]:
             break
@@ -122,13 +123,3 @@ def shared_dims(ops: Sequence[linalg.LinalgOp], rows: Rows) -> set[int]:
         if op.is_contraction:
             found |= {label for d in op.maps[1].dims() if (label := rows.loops[op][d]) is not None}
     return found
-
-
-def balanced(size: int, limit: int) -> int:
-    """The tile of at most `limit` that leaves the least remainder with the fewest tiles; one that divides `size`
-    if it is not much smaller."""
-    limit = max(min(limit, size), 1)
-    divisor = max(n for n in range(1, limit + 1) if size % n == 0)
-    if 2 * divisor >= limit:
-        return divisor
-    return -(-size // -(-size // limit))

@@ -32,11 +32,21 @@ from mdsl.ir.core import Op
 from mdsl.passes.regions import shaped
 
 ELEMENTS = 8192
-RUN = 512
-_START = 40.0  # cycles for a dispatch, and to fill and drain the pipeline
-STREAM = 8.0  # bytes a cycle that memory sends to one core
-_REMAINDER = 0.04  # another kernel is more code, and its loop more often too short to share among workers
+"""Elements of a tile of what is bound by memory."""
 
+RUN = 512
+"""Neighbouring elements of a transposed input that such a tile reads at least, if it can."""
+
+_START = 40.0
+"""Cycles for a dispatch, and to fill and drain the pipeline."""
+
+_STREAM = 8.0
+"""Bytes a cycle that memory sends to one core. What is computed meanwhile is subtracted; the figure in
+`winograd_cost`, where it is not, is that much larger."""
+
+_REMAINDER = 0.04
+"""What a remainder adds to all cycles: another kernel is more code, and its loop more often too short to share
+among workers."""
 
 TILE = "mdsl.tile"
 """The attribute of a region or a structured op in which `tune` notes the tile that it measured."""
@@ -69,8 +79,8 @@ def contraction_tiles(op: linalg.LinalgOp, target: Target) -> list[list[int]]:
 @cache
 def _tilings(nest: _Nest) -> list[list[int]]:
     """The work of `contraction_tiles`; a network has many layers of few shapes."""
-    if not nest.out:
-        return [[]]
+    if prod(nest.sizes[d] for d in nest.out) <= 1:
+        return [[1] * len(nest.out)]
     candidates = [
         nest.tile(vectors, rows)
         for vectors in range(1, 13)
@@ -134,7 +144,7 @@ class _Nest:
         if rows > 1 and rows * vectors + vectors + 1 > self.target.vector_registers:
             return None
         for d in reversed(self.rows):
-            tile[d] = _balanced(self.sizes[d], rows)
+            tile[d] = balanced(self.sizes[d], rows)
             rows = rows // tile[d] if tile[d] == self.sizes[d] else 1
         return tile
 
@@ -172,13 +182,18 @@ class _Nest:
         step = self._step(tile)
         panels = prod(-(-self.sizes[d] // tile[d]) for d in others)
         vectors = self._vectors(tile)
-        return panels * self.steps * max(0.0, vectors * self.target.vector_bytes / STREAM - step)
+        return panels * self.steps * max(0.0, vectors * self.target.vector_bytes / _STREAM - step)
 
 
-def _balanced(size: int, limit: int) -> int:
-    """The tile of at most `limit` that leaves the least remainder with the fewest tiles."""
-    tiles = -(-size // max(limit, 1))
-    return -(-size // tiles)
+def balanced(size: int, limit: int, *, whole: bool = False) -> int:
+    """The tile of at most `limit` that leaves the least remainder with the fewest tiles; if `whole`, rather one that
+    divides `size`, which is at least 1, where it is not much smaller."""
+    limit = max(min(limit, size), 1)
+    if whole:
+        divisor = max(n for n in range(1, limit + 1) if size % n == 0)
+        if 2 * divisor >= limit:
+            return divisor
+    return -(-size // -(-size // limit))
 
 
 def bulk_tile(op: linalg.LinalgOp) -> list[int]:
@@ -196,7 +211,7 @@ def bulk_tile(op: linalg.LinalgOp) -> list[int]:
     def grow(order: Sequence[int], limit: int) -> None:
         for d in order:
             others = prod(tile.values()) // tile[d]
-            tile[d] = max(tile[d], _balanced(sizes[d], max(limit // others, 1)))
+            tile[d] = max(tile[d], balanced(sizes[d], max(limit // others, 1)))
             if tile[d] < sizes[d]:
                 return
 

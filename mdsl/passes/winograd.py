@@ -113,7 +113,7 @@ class _Rewriter:
         weight = self.conv.weight
         data = constant_data(weight)
         assert data is not None
-        found = transformed_weight(data, self.conv.taps, self.m).astype(np.float32)
+        found = transformed_weight(data, self.conv.weight_dims, self.m).astype(np.float32)
         type = TensorType(found.shape, f32)
         base = f"{resource_name(weight)}_winograd"
         attr = tensor_attribute(np.ascontiguousarray(found), type, fresh_resource(self.conv.root, base))
@@ -124,7 +124,7 @@ class _Rewriter:
 
     def _transformed_input(self) -> Value:
         """[alpha^2, *image], with the tiles' numbers in the place of the image's rows and columns."""
-        h, w = self.conv.window
+        h, w = self.conv.image_dims
         image = self._covering(self.conv.image)
         shape = list(shaped(image).shape)
         shape[h], shape[w] = self.tiles
@@ -154,7 +154,7 @@ class _Rewriter:
         """The image, with zeros behind it where the last tiles reach farther."""
         shape = shaped(image).shape
         high = [0] * len(shape)
-        for d, tiles in zip(self.conv.window, self.tiles, strict=True):
+        for d, tiles in zip(self.conv.image_dims, self.tiles, strict=True):
             high[d] = max(0, tiles * self.m + TAPS - 1 - shape[d])
         if not any(high):
             return image
@@ -169,7 +169,7 @@ class _Rewriter:
 
     def _stacked(self, parts: Sequence[Value]) -> Value:
         """One tensor [alpha^2, *part] of the parts, in which a tile has one number."""
-        name, row = f"{self.name}_input", self.conv.window[0]
+        name, row = f"{self.name}_input", self.conv.image_dims[0]
         shape = shaped(parts[0]).shape
         used = [len(parts), *shape[:row], shape[row] * shape[row + 1], *shape[row + 2 :]]
         room = _without_collisions(shape, row)
@@ -195,18 +195,18 @@ class _Rewriter:
     def _products(self, factors: Value, weight: Value) -> Value:
         """[alpha^2, *output, tiles in the place of rows and columns]: the convolution's sum over channels."""
         conv = self.conv
-        (row, column), gone = conv.pixels, set(conv.taps_loops)
+        (row, column), gone = conv.pixel_loops, set(conv.tap_loops)
         loops = [d for d in range(conv.op.num_loops) if d not in gone and d != column]
         place = {d: Dim(i + 1) for i, d in enumerate(loops)}
         image, taps, out = conv.op.maps
-        flat = [e for p, e in enumerate(image.results) if p not in conv.window[1:]]
+        flat = [e for p, e in enumerate(image.results) if p not in conv.image_dims[1:]]
         reads = [place[row] if e.dims() - gone == {row} else place[_only(e)] for e in flat]
         kept = [place[d] for d in taps.dim_positions() or () if d not in gone]
         written = [place[d] for d in out.dim_positions() or () if d != column]
         maps = [AffineMap(len(loops) + 1, 0, (Dim(0), *results)) for results in (reads, kept, written)]
         iterators = [linalg.PARALLEL, *(conv.op.iterators[d] for d in loops)]
         shape = [shaped(conv.op.outputs[0]).shape[p] for p in range(len(out.results))]
-        h, w = conv.rows_at
+        h, w = conv.out_dims
         shape[h] = self.tiles[0] * self.tiles[1]
         del shape[w]
         type = TensorType((self.side**2, *shape), f32)
@@ -235,7 +235,8 @@ def _without_collisions(shape: Sequence[int], row: int) -> tuple[int, ...]:
     return (*shape[: row - 1], shape[row - 1] + 1, *shape[row:])
 
 
-_PAGE = 4096  # bytes that the sets of a first-level cache cover
+_PAGE = 4096
+"""Bytes that the sets of a first-level cache cover."""
 
 
 def _with(map: AffineMap, changed: dict[int, AffineExpr]) -> AffineMap:

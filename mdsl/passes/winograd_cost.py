@@ -25,8 +25,14 @@ from mdsl.passes.winograd_match import Conv
 from mdsl.passes.winograd_transform import PAIRS, TAPS, alpha
 
 LEAST = 1.4
+"""By how many times the cycles must become fewer."""
+
 _STREAM = 16.0
+"""Bytes a cycle of a weight from memory, as far as multiplications do not hide its way: more than memory sends, which
+`tile_sizes` counts with."""
+
 _TRANSFORM = 4.0
+"""Cycles for each vector that a transform moves."""
 
 
 def best_tile(conv: Conv, tile: int, force: bool, target: Target) -> int | None:
@@ -62,7 +68,7 @@ def _product(multiplications: float, weight: float, target: Target) -> float:
 def _images(conv: Conv) -> list[tuple[tuple[int, ...], int]]:
     """Shapes of the input and the output, and their pixels."""
     image, out = shaped(conv.image).shape, shaped(conv.op.outputs[0]).shape
-    h, w = conv.window
+    h, w = conv.image_dims
     return [(image, image[h] * image[w]), (out, conv.size[0] * conv.size[1])]
 
 

@@ -20,7 +20,8 @@ class Tail:
 
     op: linalg.LinalgOp | None
     loops: int
-    rows: tuple[int, int]
+    """How many loops it has."""
+    pixel_loops: tuple[int, int]
     """The loops over the output's rows and columns."""
     read: AffineMap
     """The element of the convolution that an iteration reads."""
@@ -50,15 +51,16 @@ class Conv:
     root: Op
     op: linalg.LinalgOp
     tail: Tail
-    window: tuple[int, int]
-    """Positions of rows and columns in the image."""
-    taps: tuple[int, int]
-    """Positions of the window's rows and columns in the weight."""
-    pixels: tuple[int, int]
-    """Loops over the output's rows and columns."""
-    taps_loops: tuple[int, int]
-    rows_at: tuple[int, int]
-    """Positions of rows and columns in the contraction's output."""
+    image_dims: tuple[int, int]
+    """The image's dimensions of rows and columns."""
+    weight_dims: tuple[int, int]
+    """The weight's, of the window's rows and columns."""
+    out_dims: tuple[int, int]
+    """Those of the contraction's output."""
+    pixel_loops: tuple[int, int]
+    """The contraction's loops over the output's rows and columns."""
+    tap_loops: tuple[int, int]
+    """Its loops over the window's rows and columns."""
 
     @property
     def image(self) -> Value:
@@ -72,7 +74,7 @@ class Conv:
     def size(self) -> tuple[int, int]:
         """Rows and columns of the output."""
         sizes = self.op.loop_sizes()
-        return sizes[self.pixels[0]], sizes[self.pixels[1]]
+        return sizes[self.pixel_loops[0]], sizes[self.pixel_loops[1]]
 
 
 def conv_of(root: Op) -> Conv | None:
@@ -140,11 +142,11 @@ def _conv(
         root,
         op,
         tail,
-        window=(h, w),
-        taps=(weights.index(tap_row), weights.index(tap_column)),
-        pixels=(row, column),
-        taps_loops=(tap_row, tap_column),
-        rows_at=(at, at + 1),
+        image_dims=(h, w),
+        weight_dims=(weights.index(tap_row), weights.index(tap_column)),
+        pixel_loops=(row, column),
+        tap_loops=(tap_row, tap_column),
+        out_dims=(at, at + 1),
     )
 
 

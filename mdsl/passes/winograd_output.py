@@ -55,7 +55,7 @@ class _PartBuilder:
     def build(self, products: Value, result: Value) -> Value:
         """`result` with the pixels of these tiles."""
         tail, whole = self.conv.tail, shaped(result)
-        at = [tail.out.results.index(Dim(d)) for d in tail.rows]
+        at = [tail.out.results.index(Dim(d)) for d in tail.pixel_loops]
         shape = list(whole.shape)
         shape[at[0]], shape[at[1]] = self.rows.count, self.columns.count
         init = empty_like(TensorType(tuple(shape), whole.element), self.builder, f"{self.name}_part_init")
@@ -77,7 +77,7 @@ class _PartBuilder:
         """The products of these tiles."""
         type = shaped(products)
         sizes, offsets = list(type.shape), [0] * type.rank
-        for p, part in zip(self.conv.rows_at, (self.rows, self.columns), strict=True):
+        for p, part in zip(self.conv.out_dims, (self.rows, self.columns), strict=True):
             offsets[p + 1], sizes[p + 1] = part.first, part.count
         if tuple(sizes) == type.shape:
             return products
@@ -113,7 +113,9 @@ class _PartBuilder:
     def _at_pixel(self, map: AffineMap, i: int, j: int) -> AffineMap:
         """A map of the epilogue with the loops over rows and columns at one pixel of each tile."""
         inner: list[AffineExpr] = [Dim(d) for d in range(self.conv.tail.loops)]
-        for d, part, number in zip(self.conv.tail.rows, (self.rows, self.columns), (i, j), strict=True):
+        for d, part, number in zip(
+            self.conv.tail.pixel_loops, (self.rows, self.columns), (i, j), strict=True
+        ):
             inner[d] = Dim(d) * self.m + (part.first * self.m + number)
         return map.compose(inner, self.conv.tail.loops)
 

@@ -62,7 +62,7 @@ def test_a_noted_tile_that_does_not_fit_is_refused(noted: str) -> None:
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(0, 32), (32, 0)])
-@pytest.mark.parametrize("step", ["tile", "tile{sizes=[4,16]}"])
+@pytest.mark.parametrize("step", ["tile", "tile{sizes=[4,16]}", "tune,tile"])
 def test_a_product_without_elements_is_one_kernel(rows: int, columns: int, step: str) -> None:
     text = matmul(rows, columns)
     a, b = np.ones((rows, 16), np.float32), np.ones((16, columns), np.float32)

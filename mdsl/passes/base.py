@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from mdsl.codegen.target import Target
 from mdsl.dialects.builtin import ModuleOp
+from mdsl.dialects.func import FuncOp
 
 LEVELS = ("nn", "linalg", "tiled", "dispatch", "buffers", "kernels", "vm")
 """The levels a program passes through, from a graph of tensor ops to bytecode's instructions."""
@@ -48,6 +49,11 @@ class Pass:
             if getattr(self, f.name) != f.default
         ]
         return f"{self.name}{{{','.join(changed)}}}" if changed else self.name
+
+
+def functions(module: ModuleOp) -> list[FuncOp]:
+    """The functions of a program, kernels not among them."""
+    return [op for op in module.body.ops if isinstance(op, FuncOp)]
 
 
 def _numbers(value: object) -> list[int]:

@@ -18,7 +18,7 @@ from mdsl.dialects.nn_dynamic import Dynamic
 from mdsl.ir.attributes import ArrayAttr, StringAttr, tensor_attribute
 from mdsl.ir.core import Builder, Op, Value
 from mdsl.ir.types import DYNAMIC, MAX_ELEMENTS, ShapedType, TensorType, Type, element_of, is_integer
-from mdsl.passes.base import Pass, option
+from mdsl.passes.base import Pass, functions, option
 from mdsl.passes.bind_rules import RULES
 from mdsl.passes.fold import constant_data, fresh_resource
 from mdsl.passes.inline import Inline
@@ -64,24 +64,22 @@ class Bind(Pass):
     )
 
     def run(self, module: ModuleOp, target: Target) -> None:
-        functions = [op for op in module.body.ops if isinstance(op, FuncOp)]
-        self._check_names(module, functions)
-        if any(is_open(f) for f in functions):
+        self._check_names(module)
+        if any(is_open(f) for f in functions(module)):
             _inline(module, target)
-        for function in module.body.ops:
-            if isinstance(function, FuncOp):
-                _Binder(function).bind(dict(self.sizes))
+        for function in functions(module):
+            _Binder(function).bind(dict(self.sizes))
 
     @staticmethod
     def of(sizes: Mapping[str, int]) -> Bind:
         return Bind(tuple((name, int(size)) for name, size in sizes.items()))
 
-    def _check_names(self, module: ModuleOp, functions: list[FuncOp]) -> None:
-        known = [n for f in functions for names in f.dim_names() for n in names if n]
+    def _check_names(self, module: ModuleOp) -> None:
+        known = [n for f in functions(module) for names in f.dim_names() for n in names if n]
         for name, _ in self.sizes:
             if name not in known:
                 listed = ", ".join(dict.fromkeys(known)) or "none"
-                raise (functions or [module])[0].error(
+                raise (functions(module) or [module])[0].error(
                     f"no dimension '{name}'{nearest(name, known)} (dimensions without a size: {listed})"
                 )
 
@@ -100,8 +98,8 @@ def _inline(module: ModuleOp, target: Target) -> None:
     called = {str(op.attr("callee")) for op in module.walk() if isinstance(op, Call)}
     if called:
         Inline().run(module, target)
-    for function in module.body.ops:
-        if isinstance(function, FuncOp) and function.symbol in called and is_open(function):
+    for function in functions(module):
+        if function.symbol in called and is_open(function):
             function.erase()
 
 

@@ -12,7 +12,7 @@ from mdsl.dialects.func import Call, FuncOp
 from mdsl.ir.core import Builder, Value
 from mdsl.ir.declare import SCALAR_TYPES
 from mdsl.ir.types import MemRefType, TensorType
-from mdsl.passes.base import Pass
+from mdsl.passes.base import Pass, functions
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class BoxScalars(Pass):
 
     def run(self, module: ModuleOp, target: Target) -> None:
         called = {str(op.attr("callee")) for op in module.walk() if isinstance(op, Call)}
-        for function in module.body.ops:
-            if isinstance(function, FuncOp) and function.symbol not in called:
+        for function in functions(module):
+            if function.symbol not in called:
                 _box(function)
 
 

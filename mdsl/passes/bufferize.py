@@ -13,7 +13,7 @@ from mdsl.dialects.func import FunctionLike
 from mdsl.ir.attributes import StringAttr, SymbolRefAttr, UnitAttr
 from mdsl.ir.core import BlockArgument, Builder, Value
 from mdsl.ir.types import DYNAMIC, MemRefType, Type
-from mdsl.passes.base import Pass
+from mdsl.passes.base import Pass, functions
 from mdsl.passes.bufferize_forward import forward_copies
 from mdsl.passes.bufferize_ops import Globals, OpBufferizer
 from mdsl.passes.bufferize_prepare import prepare
@@ -53,13 +53,13 @@ class Bufferize(Pass):
     def run(self, module: ModuleOp, target: Target) -> None:
         if not any(_mentions_tensors(f) for f in module.body.ops if isinstance(f, FunctionLike)):
             return
-        names = {f: f.result_names() for f in module.body.ops if isinstance(f, func.FuncOp)}
+        names = {f: f.result_names() for f in functions(module)}
         prepare(module)
         for function, known in names.items():
             function.keep_result_names(known)
         globals = Globals(module)
-        for function in module.body.ops:
-            if isinstance(function, func.FuncOp) and _mentions_tensors(function):
+        for function in functions(module):
+            if _mentions_tensors(function):
                 _bufferize_function(function, module, globals)
         # Kernels come last: by now it is known how the memory that they are given is laid out.
         for kernel in module.body.ops:

@@ -13,7 +13,7 @@ from mdsl.dialects.builtin import ModuleOp
 from mdsl.ir.affine import AffineExpr, AffineMap, Dim
 from mdsl.ir.core import Builder, Value
 from mdsl.ir.types import TensorType
-from mdsl.passes.base import Pass
+from mdsl.passes.base import Pass, functions
 from mdsl.passes.canonicalize import drop_unused
 from mdsl.passes.regions import empty_like, merged_dims, place_of_pair, shaped, with_maps
 
@@ -42,9 +42,7 @@ class FlattenConv(Pass):
     level: ClassVar[str | None] = "linalg"
 
     def run(self, module: ModuleOp, target: Target) -> None:
-        for func in module.body.ops:
-            if func.name != "func.func":
-                continue
+        for func in functions(module):
             for op in func.body.ops:
                 if isinstance(op, linalg.LinalgOp) and op.block is not None and op.is_contraction:
                     _flatten(op)

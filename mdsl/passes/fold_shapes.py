@@ -11,7 +11,7 @@ from mdsl.codegen.target import Target
 from mdsl.dialects import linalg, tensor
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.ir.core import Builder, Op, Value
-from mdsl.passes.base import Pass
+from mdsl.passes.base import Pass, functions
 from mdsl.passes.canonicalize import drop_unused
 from mdsl.passes.fold_transposes import fold_transpose, transpose
 from mdsl.passes.regions import RESHAPES, drop_loops, reshaped, shaped, take_place, without_dims
@@ -46,9 +46,7 @@ class FoldShapes(Pass):
     level: ClassVar[str | None] = "linalg"
 
     def run(self, module: ModuleOp, target: Target) -> None:
-        for func in module.body.ops:
-            if func.name != "func.func":
-                continue
+        for func in functions(module):
             changed = True
             while changed:
                 changed = False

@@ -13,7 +13,7 @@ from mdsl.dialects.builtin import ModuleOp
 from mdsl.ir.affine import AffineMap, Dim
 from mdsl.ir.attributes import DenseAttr
 from mdsl.ir.core import Builder, Op, Value
-from mdsl.passes.base import Pass, option
+from mdsl.passes.base import Pass, functions, option
 from mdsl.passes.canonicalize import drop_unused
 from mdsl.passes.regions import inline_body, sequences, writes_old_content
 
@@ -49,9 +49,7 @@ class Fuse(Pass):
     group: bool = option(True, "group contractions and reductions with their epilogues in ukernel.region")
 
     def run(self, module: ModuleOp, target: Target) -> None:
-        for func in module.body.ops:
-            if func.name != "func.func":
-                continue
+        for func in functions(module):
             blocks = sequences(func)
             for op in (op for block in blocks for op in block.ops):
                 if isinstance(op, linalg.LinalgOp) and op.block is not None:

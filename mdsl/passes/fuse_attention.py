@@ -11,7 +11,7 @@ from mdsl.dialects import arith, linalg
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.ir.affine import AffineMap
 from mdsl.ir.core import Builder, Value
-from mdsl.passes.base import Pass, option
+from mdsl.passes.base import Pass, functions, option
 from mdsl.passes.canonicalize import drop_unused
 from mdsl.passes.fold import constant_data
 from mdsl.passes.fold_transposes import transpose
@@ -59,9 +59,7 @@ class FuseAttention(Pass):
     late_division: bool = option(True, "divide the rows by their sum behind the second product")
 
     def run(self, module: ModuleOp, target: Target) -> None:
-        for func in module.body.ops:
-            if func.name != "func.func":
-                continue
+        for func in functions(module):
             for op in func.body.ops:
                 if op.block is func.body and isinstance(op, linalg.LinalgOp) and _multiplies(op):
                     self._visit(op, target)

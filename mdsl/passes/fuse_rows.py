@@ -11,7 +11,7 @@ from mdsl.codegen.target import Target
 from mdsl.dialects import linalg
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.ir.core import Op
-from mdsl.passes.base import Pass
+from mdsl.passes.base import Pass, functions
 from mdsl.passes.canonicalize import drop_unused
 from mdsl.passes.fuse import fuse_producers, wrap
 from mdsl.passes.regions import shaped
@@ -50,9 +50,7 @@ class FuseRows(Pass):
     level: ClassVar[str | None] = "linalg"
 
     def run(self, module: ModuleOp, target: Target) -> None:
-        for func in module.body.ops:
-            if func.name != "func.func":
-                continue
+        for func in functions(module):
             for op in reversed(func.body.ops):
                 if op.block is func.body and isinstance(op, linalg.LinalgOp) and op.results:
                     _group(op, target)

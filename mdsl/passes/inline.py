@@ -9,7 +9,7 @@ from mdsl.codegen.target import Target
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.func import Call, FuncOp
 from mdsl.ir.core import Builder, Value
-from mdsl.passes.base import Pass
+from mdsl.passes.base import Pass, functions
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,10 @@ class Inline(Pass):
     name: ClassVar[str] = "inline"
 
     def run(self, module: ModuleOp, target: Target) -> None:
-        for func in module.body.ops:
-            if isinstance(func, FuncOp):
-                _inline_into(func, module, (func.symbol,))
-        for func in module.body.ops:
-            if isinstance(func, FuncOp) and func.attr("sym_visibility") == "private":
+        for func in functions(module):
+            _inline_into(func, module, (func.symbol,))
+        for func in functions(module):
+            if func.attr("sym_visibility") == "private":
                 func.erase()
 
 

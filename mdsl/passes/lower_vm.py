@@ -14,7 +14,7 @@ from mdsl.dialects.func import FuncOp
 from mdsl.ir.attributes import ArrayAttr, SymbolRefAttr, TypeAttr
 from mdsl.ir.core import Block, Builder, Op, Region, Value
 from mdsl.ir.types import DYNAMIC, IndexType, MemRefType, ShapedType, dtype_of
-from mdsl.passes.base import Pass
+from mdsl.passes.base import Pass, functions
 from mdsl.passes.canonicalize import drop_unused
 from mdsl.passes.lower_linalg_to_loops import lower_op
 from mdsl.passes.lower_vm_address import Address, Affine, Registers
@@ -50,19 +50,18 @@ class LowerVm(Pass):
     leads_to: ClassVar[str | None] = "vm"
 
     def run(self, module: ModuleOp, target: Target) -> None:
-        for func in module.body.ops:
-            if isinstance(func, FuncOp):
-                for op in func.walk():
-                    if isinstance(op, linalg.LinalgOp) and not isinstance(op, linalg.Fill | linalg.Copy):
-                        lower_op(op, Builder.before(op))
-                        if op.block is not None:
-                            op.erase()
-                lowering = _Lowering(func)
-                lowered = lowering.function()
-                fuse_dots(lowered, lowering.registers)
-                module.body.insert(lowered, func)
-                func.erase()
-                drop_unused(lowered)
+        for func in functions(module):
+            for op in func.walk():
+                if isinstance(op, linalg.LinalgOp) and not isinstance(op, linalg.Fill | linalg.Copy):
+                    lower_op(op, Builder.before(op))
+                    if op.block is not None:
+                        op.erase()
+            lowering = _Lowering(func)
+            lowered = lowering.function()
+            fuse_dots(lowered, lowering.registers)
+            module.body.insert(lowered, func)
+            func.erase()
+            drop_unused(lowered)
 
 
 class _Lowering:

@@ -14,7 +14,7 @@ from mdsl.dialects.builtin import ModuleOp
 from mdsl.ir.attributes import Attribute, DenseArrayAttr, SymbolRefAttr
 from mdsl.ir.core import BlockArgument, Builder, Op, Value
 from mdsl.ir.types import DYNAMIC, ShapedType, TensorType, i64, index
-from mdsl.passes.base import Pass
+from mdsl.passes.base import Pass, functions
 from mdsl.passes.canonicalize import drop_unused
 from mdsl.passes.regions import captured, shaped
 from mdsl.syntax.printer import print_module
@@ -50,12 +50,11 @@ class OutlineUkernels(Pass):
 
     def run(self, module: ModuleOp, target: Target) -> None:
         known: dict[str, str] = {}
-        for func in module.body.ops:
-            if func.name == "func.func":
-                for op in func.walk():
-                    if isinstance(op, ukernel.RegionOp):
-                        _outline(op, module, known)
-                drop_unused(func)
+        for func in functions(module):
+            for op in func.walk():
+                if isinstance(op, ukernel.RegionOp):
+                    _outline(op, module, known)
+            drop_unused(func)
 
 
 def _outline(region: ukernel.RegionOp, module: ModuleOp, known: dict[str, str]) -> None:

@@ -12,7 +12,7 @@ from mdsl.dialects import linalg
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.ir.affine import AffineMap, Dim
 from mdsl.ir.core import Op
-from mdsl.passes.base import Pass, option
+from mdsl.passes.base import Pass, functions, option
 from mdsl.passes.canonicalize import drop_unused
 from mdsl.passes.fold import constant_data
 from mdsl.passes.pack_constants import cancel_pairs, pack_constants
@@ -55,9 +55,7 @@ class Pack(Pass):
     )
 
     def run(self, module: ModuleOp, target: Target) -> None:
-        for func in module.body.ops:
-            if func.name != "func.func":
-                continue
+        for func in functions(module):
             for op in func.body.ops:
                 if isinstance(op, linalg.LinalgOp) and op.block is not None and op.is_contraction:
                     merge_groups(op, self._block(op, target))

@@ -16,11 +16,10 @@ from typing import Any
 
 from mdsl.codegen.target import Target
 from mdsl.dialects.builtin import ModuleOp
-from mdsl.dialects.func import FuncOp
 from mdsl.ir.core import VerifyError
 from mdsl.ir.verifier import verify
 from mdsl.passes import PASSES
-from mdsl.passes.base import Pass
+from mdsl.passes.base import Pass, functions
 from mdsl.syntax.errors import MdslError, Source, SyntaxError_, nearest
 from mdsl.syntax.printer import print_op
 
@@ -254,10 +253,10 @@ def run_passes(
     for step in steps:
         for hook in hooks:
             hook.before(module, step)
-        names = {f.symbol: f.result_names() for f in _functions(module)}
+        names = {f.symbol: f.result_names() for f in functions(module)}
         start = time.perf_counter()
         _guarded(step, lambda step=step: step.run(module, target), invalid=False)
-        for function in _functions(module):
+        for function in functions(module):
             before = names.get(function.symbol, [])
             if len(before) == len(function.type.results):
                 function.keep_result_names(before)
@@ -266,10 +265,6 @@ def run_passes(
             _guarded(step, lambda: verify(module), invalid=True)
         for hook in hooks:
             hook.after(module, step, seconds)
-
-
-def _functions(module: ModuleOp) -> list[FuncOp]:
-    return [op for op in module.body.ops if isinstance(op, FuncOp)]
 
 
 def _guarded(step: Pass, action: Callable[[], None], *, invalid: bool) -> None:

@@ -12,7 +12,7 @@ from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.tensor import Index
 from mdsl.ir.core import Builder, Op, Value
 from mdsl.ir.types import MemRefType, i8, index
-from mdsl.passes.base import Pass, option
+from mdsl.passes.base import Pass, functions, option
 from mdsl.passes.views import ALLOCATIONS, accesses, ancestor_in, views
 
 ALIGNMENT = 64
@@ -65,9 +65,8 @@ class PlanMemory(Pass):
     reuse: bool = option(True, "let buffers that are not in use together share memory")
 
     def run(self, module: ModuleOp, target: Target) -> None:
-        for function in module.body.ops:
-            if isinstance(function, func.FuncOp):
-                _plan(function, self.reuse)
+        for function in functions(module):
+            _plan(function, self.reuse)
 
 
 def _plan(function: func.FuncOp, reuse: bool) -> None:

@@ -17,7 +17,7 @@ from mdsl.dialects.tensor import Index
 from mdsl.ir.attributes import AffineMapAttr, ArrayAttr, tensor_attribute
 from mdsl.ir.core import Block, Builder, Op, Value
 from mdsl.ir.types import TensorType
-from mdsl.passes.base import Pass
+from mdsl.passes.base import Pass, functions
 from mdsl.passes.canonicalize import drop_unused
 from mdsl.passes.fold import constant_data, fresh_resource, resource_name
 from mdsl.passes.regions import offset, permuted_map, shaped
@@ -47,9 +47,7 @@ class Prepack(Pass):
     level: ClassVar[str | None] = "tiled"
 
     def run(self, module: ModuleOp, target: Target) -> None:
-        for func in module.body.ops:
-            if func.name != "func.func":
-                continue
+        for func in functions(module):
             for op in list(func.walk()):
                 if isinstance(op, Constant) and isinstance(op.result.type, TensorType):
                     _prepack(op)

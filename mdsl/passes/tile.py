@@ -13,7 +13,7 @@ from mdsl.dialects import linalg, scf, tensor, ukernel
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.ir.core import Builder, Region, Value
 from mdsl.ir.types import TensorType
-from mdsl.passes.base import Pass, option
+from mdsl.passes.base import Pass, functions, option
 from mdsl.passes.canonicalize import drop_unused
 from mdsl.passes.lower_pack import lower_relayout
 from mdsl.passes.regions import empty_like, sequences, shaped, take_place
@@ -62,9 +62,7 @@ class Tile(Pass):
     )
 
     def run(self, module: ModuleOp, target: Target) -> None:
-        for func in module.body.ops:
-            if func.name != "func.func":
-                continue
+        for func in functions(module):
             for op in func.body.ops:
                 if isinstance(op, linalg.Pack | linalg.Unpack):
                     new = lower_relayout(op, Builder.before(op))

@@ -18,7 +18,7 @@ from mdsl.ir.affine import AffineExpr, AffineMap, Dim
 from mdsl.ir.attributes import tensor_attribute
 from mdsl.ir.core import Builder, Value
 from mdsl.ir.types import TensorType, f32
-from mdsl.passes.base import Pass, option
+from mdsl.passes.base import Pass, functions, option
 from mdsl.passes.canonicalize import drop_unused
 from mdsl.passes.fold import constant_data, fresh_resource, resource_name
 from mdsl.passes.regions import empty_like, inline_body, merged_dims, shaped
@@ -76,9 +76,7 @@ class Winograd(Pass):
             raise ValueError(f"option 'tile' must be 0, 2 or 4, got {self.tile}")
 
     def run(self, module: ModuleOp, target: Target) -> None:
-        for func in module.body.ops:
-            if func.name != "func.func":
-                continue
+        for func in functions(module):
             for op in func.body.ops:
                 conv = conv_of(op)
                 m = best_tile(conv, self.tile, self.all, target) if conv else None

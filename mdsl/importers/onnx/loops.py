@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from mdsl.dialects import affine, arith, nn, scf, tensor
+from mdsl.dialects import affine, arith, scf, tensor
 from mdsl.dialects.nn_base import tensor as type_of
 from mdsl.importers.onnx.registry import Node
 from mdsl.ir.affine import AffineMap, Dim
@@ -73,12 +73,3 @@ def with_entry(node: Node, whole: Value, at: Value, part: Value, suffix: str) ->
     shape = type_of(whole).shape
     op = tensor.InsertSlice.of(part, whole, [at, *[0] * (len(shape) - 1)], [1, *shape[1:]])
     return _insert(node, op, node.name_of(suffix))
-
-
-def first_entries(node: Node, x: Value, count: int, suffix: str) -> list[Value]:
-    """The `count` slices of `x` along its first dimension."""
-    shape = type_of(x).shape
-    parts = [
-        node.build(nn.Slice(x, starts=[i], ends=[i + 1], axes=[0]), f"{suffix}_part{i}") for i in range(count)
-    ]
-    return [node.reshape(p, shape[1:], f"{suffix}{i}") for i, p in enumerate(parts)]

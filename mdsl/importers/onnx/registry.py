@@ -49,11 +49,14 @@ RULES: dict[tuple[str, str], list[tuple[int, Rule]]] = {}
 
 
 def converts(*op_types: str, since: int = 1, domain: str = "") -> Callable[[RuleT], RuleT]:
-    """Registers a rule for the operators `op_types`, from opset version `since` on."""
+    """Registers a rule for the operators `op_types`, from opset version `since` on. Raises ValueError for a
+    second one."""
 
     def register(rule: RuleT) -> RuleT:
         for op_type in op_types:
             rules = RULES.setdefault((domain, op_type), [])
+            if any(first == since for first, _ in rules):
+                raise ValueError(f"{op_type} has a rule from opset version {since} on already")
             rules.append((since, rule))
             rules.sort(key=lambda entry: -entry[0])
         return rule
@@ -150,6 +153,12 @@ class Node:
     def check_size(self, shape: Sequence[int], element: Type) -> None:
         """Raises Unsupported for a tensor larger than any machine's: before a rule computes something as large."""
         self.graph.folder.check_size(TensorType(tuple(shape), element))
+
+    def static(self, *values: Value) -> None:
+        """Raises Unsupported for values of which some sizes are not known."""
+        for value in values:
+            if DYNAMIC in tensor(value).shape:
+                raise self.unsupported(f"needs known sizes, got {tensor(value)}")
 
     # What is known at import ----------------------------------------------------------------------------------
 

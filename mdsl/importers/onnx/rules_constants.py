@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from mdsl.dialects import nn
+from mdsl.importers.onnx.building import stretched_type
 from mdsl.importers.onnx.folding import MOVED
 from mdsl.importers.onnx.registry import Node, converts
-from mdsl.importers.onnx.rules_shapes import stretched_type
 from mdsl.ir.core import Value
 from mdsl.ir.types import DYNAMIC, TensorType, type_of_dtype
 

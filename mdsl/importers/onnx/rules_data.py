@@ -6,9 +6,8 @@ import numpy as np
 
 from mdsl.dialects import nn
 from mdsl.dialects.nn_base import tensor
+from mdsl.importers.onnx.building import reversed_along, wrapped
 from mdsl.importers.onnx.registry import Node, converts
-from mdsl.importers.onnx.rules_gather import static, wrapped
-from mdsl.importers.onnx.rules_reduce import reversed_along
 from mdsl.importers.onnx.tensors import element_type
 from mdsl.ir.core import Value
 from mdsl.ir.types import DYNAMIC, dtype_of, i64
@@ -41,7 +40,7 @@ def pad(node: Node) -> Value:
     if value is not None:
         return node.build(nn.Pad(x, pads=pads, value=float(np.asarray(value).reshape(-1)[0])))
     padded = node.build(nn.Pad(x, pads=pads), "padded")
-    static(node, padded)
+    node.static(padded)
     inside = np.pad(np.ones(tensor(x).shape, bool), list(zip(pads[:rank], pads[rank:], strict=True)))
     return node.build(
         nn.Select(node.const(inside, "inside"), padded, node.reshape(node.operand(2), (), "border"))
@@ -54,7 +53,7 @@ def _trimmed(node: Node, x: Value, pads: list[int]) -> tuple[Value, list[int]]:
     axes = [d for d in range(rank) if pads[d] < 0 or pads[rank + d] < 0]
     if not axes:
         return x, pads
-    static(node, x)
+    node.static(x)
     starts = [max(0, -pads[d]) for d in axes]
     ends = [tensor(x).shape[d] - max(0, -pads[rank + d]) for d in axes]
     left = [max(0, p) for p in pads]
@@ -79,7 +78,7 @@ def _continued(node: Node, x: Value, axis: int, low: int, high: int, mode: str, 
     before = after = None
     if mode == "edge":
         shape = tensor(x).shape
-        static(node, x)
+        node.static(x)
         if low:
             before = node.broadcast(part(0, 1, "start"), (*shape[:axis], low, *shape[axis + 1 :]), "before")
         if high:
@@ -90,8 +89,10 @@ def _continued(node: Node, x: Value, axis: int, low: int, high: int, mode: str, 
         before = part(size - low, size, "before") if low else None
         after = part(0, high, "after") if high else None
     else:
-        before = reversed_along(node, part(1, low + 1, "start"), axis, "before") if low else None
-        after = reversed_along(node, part(size - 1 - high, size - 1, "end"), axis, "after") if high else None
+        before = reversed_along(node, part(1, low + 1, "start"), [axis], "before") if low else None
+        after = (
+            reversed_along(node, part(size - 1 - high, size - 1, "end"), [axis], "after") if high else None
+        )
     parts = [p for p in (before, x, after) if p is not None]
     return node.build(nn.Concat(*parts, axis=axis), suffix)
 
@@ -137,7 +138,7 @@ def _image(node: Node, divisor: int) -> tuple[int, ...]:
 def reverse_sequence(node: Node) -> Value:
     """Row (t, b) comes from row (length_b - 1 - t, b) if t is less than length_b, else stays."""
     x, lengths = node.operand(0), node.operand(1)
-    static(node, x)
+    node.static(x)
     time, batch = node.attr("time_axis", 0), node.attr("batch_axis", 1)
     order = [time, batch, *range(2, tensor(x).rank)]
     turned = x if time == 0 else node.build(nn.Transpose(x, perm=order), "by_time")

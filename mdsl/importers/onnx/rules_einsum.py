@@ -10,8 +10,8 @@ import numpy as np
 
 from mdsl.dialects import nn
 from mdsl.dialects.nn_base import tensor
+from mdsl.importers.onnx.building import gather_flat
 from mdsl.importers.onnx.registry import Node, converts
-from mdsl.importers.onnx.rules_gather import gather_flat, static
 from mdsl.ir.core import Value
 
 Labels = tuple[str, ...]
@@ -20,7 +20,7 @@ Labels = tuple[str, ...]
 @converts("Einsum")
 def einsum(node: Node) -> Value:
     operands = [node.operand(i) for i in range(len(node.inputs))]
-    static(node, *operands)
+    node.static(*operands)
     terms, wanted = _parse(node, [tensor(v).rank for v in operands])
     pairs = [_single(node, v, t, i) for i, (v, t) in enumerate(zip(operands, terms, strict=True))]
     total, labels = pairs[0]

@@ -9,61 +9,30 @@ import numpy as np
 
 from mdsl.dialects import nn
 from mdsl.dialects.nn_base import tensor
+from mdsl.importers.onnx.building import gather_along, with_dims, wrapped
 from mdsl.importers.onnx.registry import Node, converts
 from mdsl.ir.core import Op, Value
 from mdsl.ir.types import DYNAMIC, i64
-
-
-def static(node: Node, *values: Value) -> None:
-    """Refuses values of unknown sizes."""
-    for value in values:
-        if DYNAMIC in tensor(value).shape:
-            raise node.unsupported(f"needs known sizes, got {tensor(value)}")
-
 
 # Gathering ------------------------------------------------------------------------------------------------
 
 
 @converts("Gather")
 def gather(node: Node) -> Value:
-    return node.build(nn.Gather(node.operand(0), node.operand(1), axis=node.attr("axis", 0)))
-
-
-def wrapped(node: Node, indices: Value, sizes: int | Sequence[int]) -> Value:
-    """Indices as i64, negative ones counted from the end of dimensions of `sizes` (one for each in the last axis)."""
-    indices = node.cast(indices, i64, "wide_indices")
-    found = node.constant(indices)
-    if found is not None:
-        return node.const(np.where(found < 0, found + np.asarray(sizes, np.int64), found), "places")
-    is_negative = node.build(nn.Compare(indices, node.const(np.int64(0), "zero"), kind="lt"), "is_negative")
-    from_end = node.build(nn.Add(indices, node.const(np.asarray(sizes, np.int64), "sizes")), "from_the_end")
-    return node.build(nn.Select(is_negative, from_end, indices), "places")
-
-
-def gather_flat(node: Node, x: Value, places: Value, suffix: str | None = None) -> Value:
-    """The elements of `x` at row-major positions, in the shape of `places`."""
-    flat = node.reshape(x, (tensor(x).size,), "flat")
-    return node.build(nn.Gather(flat, places, axis=0), suffix)
-
-
-def gather_along(node: Node, x: Value, indices: Value, axis: int, suffix: str | None = None) -> Value:
-    """y[i, j, k] = x[i, indices[i, j, k], k] with j along `axis`."""
-    static(node, x, indices)
-    shape = tensor(x).shape
-    steps = [prod(shape[d + 1 :]) for d in range(len(shape))]
-    own = tensor(indices).shape
-    offsets = np.zeros([1] * len(own), np.int64)
-    for d, size in enumerate(own):
-        if d != axis:
-            offsets = offsets + (np.arange(size) * steps[d]).reshape(
-                [-1 if i == d else 1 for i in range(len(own))]
-            )
-    along = wrapped(node, indices, shape[axis])
-    if steps[axis] != 1:
-        along = node.build(nn.Mul(along, node.const(np.int64(steps[axis]), "step")), "distances")
-    return gather_flat(
-        node, x, node.build(nn.Add(along, node.const(offsets, "offsets")), "positions"), suffix
-    )
+    """With one known index, as exporters take a tensor apart, a slice."""
+    x, indices = node.type(0), node.type(1)
+    if x.rank == 0:
+        raise node.malformed("a tensor without dimensions has no slices")
+    axis = node.axis(node.attr("axis", 0), x.rank)
+    known = node.constant(1)
+    if known is not None and known.size == 1 and x.shape[axis] != DYNAMIC:
+        at, size = int(known.reshape(-1)[0]), x.shape[axis]
+        if not -size <= at < size:
+            raise node.malformed(f"index {at} is outside dimension {axis} of {x}")
+        at %= size
+        piece = node.build(nn.Slice(node.operand(0), starts=[at], ends=[at + 1], axes=[axis]), "piece")
+        return with_dims(node, piece, (*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]))
+    return node.build(nn.Gather(node.operand(0), node.operand(1), axis=axis))
 
 
 @converts("GatherElements")
@@ -83,7 +52,7 @@ def _flat_rows(node: Node, indices: Value, sizes: Sequence[int]) -> Value:
 @converts("GatherND")
 def gather_nd(node: Node) -> Value:
     x, indices, batch = node.operand(0), node.operand(1), node.attr("batch_dims", 0)
-    static(node, x, indices)
+    node.static(x, indices)
     shape, own = tensor(x).shape, tensor(indices).shape
     if not own or not 0 <= batch < len(own) or batch + own[-1] > len(shape):
         raise node.malformed(f"indices {tensor(indices)} do not fit {tensor(x)} with batch_dims = {batch}")
@@ -104,7 +73,7 @@ def compress(node: Node) -> Value:
         raise node.unsupported("the size of its result depends on the condition, which is not a constant")
     x, axis = node.operand(0), node.attr("axis")
     if axis is None:
-        static(node, x)
+        node.static(x)
         x, axis = node.reshape(x, (tensor(x).size,), "flat"), 0
     return node.build(nn.Gather(x, node.const(np.flatnonzero(flags), "places"), axis=axis))
 
@@ -130,7 +99,7 @@ def _kind(node: Node) -> str:
 @converts("Scatter", "ScatterElements")
 def scatter_elements(node: Node) -> Value:
     x, indices, updates = node.operand(0), node.operand(1), node.operand(2)
-    static(node, x, indices, updates)
+    node.static(x, indices, updates)
     shape, own = tensor(x).shape, tensor(indices).shape
     axis, kind = node.axis(node.attr("axis", 0), len(shape)), _kind(node)
     known = node.constant(indices)
@@ -156,7 +125,7 @@ def scatter_elements(node: Node) -> Value:
 @converts("ScatterND")
 def scatter_nd(node: Node) -> Value:
     x, indices, updates = node.operand(0), node.operand(1), node.operand(2)
-    static(node, x, indices, updates)
+    node.static(x, indices, updates)
     shape, depth = tensor(x).shape, tensor(indices).shape[-1] if tensor(indices).rank else 0
     rows, width = prod(shape[:depth]), prod(shape[depth:])
     count = prod(tensor(indices).shape[:-1])

@@ -9,7 +9,6 @@ import numpy as np
 from mdsl.dialects import nn
 from mdsl.dialects.nn_base import tensor
 from mdsl.importers.onnx.registry import Node, converts
-from mdsl.importers.onnx.rules_gather import static
 from mdsl.importers.onnx.windows import places, windows_of
 from mdsl.ir.core import Value
 from mdsl.ir.types import i64
@@ -22,7 +21,7 @@ MAX_DETERMINANT = 4
 def tensor_scatter(node: Node) -> Value:
     """A key-value cache with new entries from a place of each batch element's own on."""
     cache, update = node.operand(0), node.operand(1)
-    static(node, cache, update)
+    node.static(cache, update)
     shape = tensor(cache).shape
     axis = node.axis(node.attr("axis", -2), len(shape))
     count = tensor(update).shape[axis]
@@ -41,7 +40,7 @@ def tensor_scatter(node: Node) -> Value:
 def col_to_im(node: Node) -> Value:
     """The opposite of taking an image's windows apart: each pixel is the sum of what stands for it in windows."""
     x = node.operand(0)
-    static(node, x)
+    node.static(x)
     sizes, kernel = node.ints(1, "image_shape"), node.ints(2, "block_shape")
     windows = windows_of(node, kernel, sizes)
     position, inside = places(windows, sizes)
@@ -66,7 +65,7 @@ def col_to_im(node: Node) -> Value:
 def determinant(node: Node) -> Value:
     """Laplace's expansion along the first row."""
     x = node.operand(0)
-    static(node, x)
+    node.static(x)
     shape = tensor(x).shape
     if len(shape) < 2 or shape[-1] != shape[-2]:
         raise node.malformed(f"its input must be square matrices, got {tensor(x)}")

@@ -15,7 +15,7 @@ from mdsl.dialects.nn_base import tensor
 from mdsl.importers.onnx.loops import backwards, entry, repeat, uninitialised, with_entry
 from mdsl.importers.onnx.registry import Node, converts
 from mdsl.ir.core import Value
-from mdsl.ir.types import DYNAMIC, TensorType, i64
+from mdsl.ir.types import TensorType, i64
 
 Activation = Callable[[Value, str], Value]
 
@@ -54,8 +54,7 @@ class Direction:
 @converts("RNN", "GRU", "LSTM")
 def recurrent(node: Node) -> list[Value | None]:
     x, batch_first = node.operand(0), bool(node.attr("layout", 0))
-    if DYNAMIC in tensor(x).shape:
-        raise node.unsupported(f"its input must have known sizes, got {tensor(x)}")
+    node.static(x)
     if batch_first:
         x = node.build(nn.Transpose(x, perm=[1, 0, 2]), "by_time")
     if tensor(x).rank != 3:

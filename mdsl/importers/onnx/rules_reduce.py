@@ -6,8 +6,8 @@ import numpy as np
 
 from mdsl.dialects import nn
 from mdsl.dialects.nn_base import tensor
+from mdsl.importers.onnx.building import gather_along, reversed_along
 from mdsl.importers.onnx.registry import Node, converts
-from mdsl.importers.onnx.rules_gather import gather_along
 from mdsl.ir.core import Op, Value
 from mdsl.ir.types import DYNAMIC, dtype_of, i1, i8, is_float
 
@@ -112,22 +112,16 @@ def arg_extreme(node: Node) -> Value:
     size = tensor(x).shape[axis]
     if size == DYNAMIC:
         raise node.unsupported(f"select_last_index needs a known size, got {tensor(x)}")
-    backwards = reversed_along(node, x, axis, "backwards")
+    backwards = reversed_along(node, x, [axis], "backwards")
     found = node.build(nn.ArgMax(backwards, axis=axis, keepdims=keepdims), "from_the_end")
     return node.build(nn.Sub(node.const(np.int64(size - 1), "last"), found))
-
-
-def reversed_along(node: Node, x: Value, axis: int, suffix: str | None) -> Value:
-    """`x` with one axis in the opposite order."""
-    return node.build(nn.Slice(x, starts=[-1], ends=[-(2**62)], axes=[axis], steps=[-1]), suffix)
 
 
 @converts("Hardmax")
 def hardmax(node: Node) -> Value:
     """1 at the first largest element along the axis, else 0; before opset 13 the axis and all behind are one."""
     x, type = node.operand(0), node.type()
-    if DYNAMIC in type.shape:
-        raise node.unsupported(f"needs known sizes, got {type}")
+    node.static(x)
     axis = node.axis(node.attr("axis", -1 if node.version >= 13 else 1), type.rank)
     if node.version < 13:
         rest = 1

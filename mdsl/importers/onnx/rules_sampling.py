@@ -11,7 +11,6 @@ import numpy as np
 from mdsl.dialects import nn
 from mdsl.dialects.nn_base import tensor
 from mdsl.importers.onnx.registry import Node, converts
-from mdsl.importers.onnx.rules_gather import static
 from mdsl.ir.core import Value
 from mdsl.ir.types import i64
 
@@ -82,7 +81,7 @@ def picked(node: Node, x: Value, places: Value, suffix: str) -> Value:
 def grid_sample(node: Node) -> Value:
     """Jaderberg et al., "Spatial transformer networks" (2015): x at the places that the grid names, in -1 .. 1."""
     x, grid = node.operand(0), node.operand(1)
-    static(node, x, grid)
+    node.static(x, grid)
     n, c, *sizes = tensor(x).shape
     _, *new, rank = tensor(grid).shape
     if rank != len(sizes):
@@ -188,7 +187,7 @@ def _tap(node: Node, m: Arithmetic, x: Value, places: Sequence[Value], sizes: Se
 def roi_align(node: Node) -> Value:
     """He et al., "Mask R-CNN" (2017): the mean, or the largest, of bilinear samples in each cell of each region."""
     x, rois, batch = node.operand(0), node.operand(1), node.operand(2)
-    static(node, x, rois)
+    node.static(x, rois)
     _, c, *sizes = tensor(x).shape
     count = tensor(rois).shape[0]
     cells = [node.attr("output_height", 1), node.attr("output_width", 1)]

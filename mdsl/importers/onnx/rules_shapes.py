@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from math import prod
 
 import numpy as np
 
 from mdsl.dialects import nn
 from mdsl.dialects.nn_base import tensor
+from mdsl.importers.onnx.building import stretched_type, wanted_shape, with_dims
 from mdsl.importers.onnx.registry import Node, converts
 from mdsl.ir.core import Value
-from mdsl.ir.types import DYNAMIC, TensorType, i64
+from mdsl.ir.types import DYNAMIC, TensorType
 
 # Shapes of tensors ----------------------------------------------------------------------------------------
 
@@ -68,7 +68,7 @@ def reshape(node: Node) -> Value:
     if node.version < 5:
         wanted: list[int | None] = list(node.attr("shape", []))
     else:
-        wanted = _wanted_shape(node, 1, "the new shape")
+        wanted = wanted_shape(node, 1, "the new shape")
     if any(w is not None and w < -1 for w in wanted) or wanted.count(-1) > 1:
         raise node.malformed(f"a tensor cannot take the shape {wanted}")
     if allow_zero and 0 in wanted and -1 in wanted:
@@ -81,19 +81,6 @@ def reshape(node: Node) -> Value:
     else:
         target = list(wanted)
     return _reshaped(node, x, target)
-
-
-def _wanted_shape(node: Node, index: int, what: str) -> list[int | None]:
-    """A shape operand as far as it is known."""
-    type = node.type(index)
-    if type.rank != 1 or type.element != i64:
-        raise node.malformed(f"{what} must be a list of i64, got {type}")
-    known = node.known(index)
-    if known is not None:
-        return known
-    if type.shape[0] == DYNAMIC:
-        raise node.unsupported(f"{what} has an unknown number of dimensions")
-    return [None] * type.shape[0]
 
 
 def _reshaped(node: Node, x: Value, target: list[int | None]) -> Value:
@@ -130,7 +117,7 @@ def squeeze(node: Node) -> Value:
     axes = node.axes(axes, x.rank)
     if any(x.shape[a] not in (1, DYNAMIC) for a in axes):
         raise node.malformed(f"cannot squeeze dimensions {axes} of {x}")
-    return _with_dims(node, [s for d, s in enumerate(x.shape) if d not in axes])
+    return with_dims(node, node.operand(0), [s for d, s in enumerate(x.shape) if d not in axes])
 
 
 @converts("Unsqueeze")
@@ -142,25 +129,7 @@ def unsqueeze(node: Node) -> Value:
     rank = x.rank + len(axes)
     axes = node.axes(axes, rank)
     rest = iter(x.shape)
-    return _with_dims(node, [1 if d in axes else next(rest) for d in range(rank)])
-
-
-def _with_dims(node: Node, shape: Sequence[int]) -> Value:
-    """Operand 0 with dimensions of 1 added or dropped: the others keep their sizes."""
-    x = node.operand(0)
-    if list(shape).count(DYNAMIC) <= 1:
-        return node.reshape(x, shape)
-    sizes = node.build(nn.Shape(x), "shape")
-    known = tensor(x).shape
-    positions = iter(d for d, s in enumerate(known) if s == DYNAMIC)
-    parts = [
-        node.build(nn.Slice(sizes, starts=[d := next(positions)], ends=[d + 1]), f"size{i}")
-        if s == DYNAMIC
-        else node.const(np.array([s], np.int64), f"size{i}")
-        for i, s in enumerate(shape)
-    ]
-    wanted = node.build(nn.Concat(parts, axis=0), "new_shape")
-    return node.build(nn.DynamicReshape(x, wanted, results=[TensorType(tuple(shape), tensor(x).element)]))
+    return with_dims(node, node.operand(0), [1 if d in axes else next(rest) for d in range(rank)])
 
 
 @converts("Transpose")
@@ -193,18 +162,6 @@ def expand(node: Node) -> Value:
     return node.build(
         nn.DynamicBroadcast(x, node.operand(1), results=[TensorType(target, tensor(x).element)])
     )
-
-
-def stretched_type(node: Node, index: int, x: Value) -> TensorType:
-    """What a broadcast of `x` to the shape in operand `index` gives: sizes that are certain, else `?`."""
-    wanted = _wanted_shape(node, index, "the shape")
-    own = tensor(x).shape
-    rank = max(len(wanted), len(own))
-    padded = [1] * (rank - len(own)) + list(own)
-    target = [1] * (rank - len(wanted)) + [DYNAMIC if w is None else w for w in wanted]
-    sizes = [b if a == 1 else a if a != DYNAMIC else b if b not in (1, DYNAMIC) else DYNAMIC
-             for a, b in zip(padded, target, strict=True)]  # fmt: skip
-    return TensorType(tuple(sizes), tensor(x).element)
 
 
 @converts("Tile")
@@ -332,32 +289,3 @@ def _sliced(
         return node.operand(0)
     written = None if all(t == 1 for t in steps) else steps
     return node.build(nn.Slice(node.operand(0), starts=starts, ends=ends, axes=axes, steps=written))
-
-
-@converts("Gather")
-def gather(node: Node) -> Value:
-    """With one known index, as exporters take a tensor apart, a slice."""
-    x, indices = node.type(0), node.type(1)
-    if x.rank == 0:
-        raise node.malformed("a tensor without dimensions has no slices")
-    axis = node.axis(node.attr("axis", 0), x.rank)
-    known = node.constant(1)
-    if known is not None and known.size == 1 and x.shape[axis] != DYNAMIC:
-        at, size = int(known.reshape(-1)[0]), x.shape[axis]
-        if not -size <= at < size:
-            raise node.malformed(f"index {at} is outside dimension {axis} of {x}")
-        at %= size
-        piece = node.build(nn.Slice(node.operand(0), starts=[at], ends=[at + 1], axes=[axis]), "piece")
-        return _with_shape_of(node, piece, (*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]))
-    return node.build(nn.Gather(node.operand(0), node.operand(1), axis=axis))
-
-
-def _with_shape_of(node: Node, x: Value, shape: Sequence[int]) -> Value:
-    """`x`, of whose dimensions some 1s are to go or to come."""
-    if list(shape).count(DYNAMIC) <= 1:
-        return node.reshape(x, shape)
-    inner = Node(
-        node.graph, node.scope, node.op_type, node.domain, node.version, node.name, [x], node.outputs, {},
-        node.location,
-    )  # fmt: skip
-    return _with_dims(inner, shape)

@@ -10,7 +10,6 @@ import numpy as np
 from mdsl.dialects import nn
 from mdsl.dialects.nn_base import tensor
 from mdsl.importers.onnx.registry import Node, converts
-from mdsl.importers.onnx.rules_gather import static
 from mdsl.importers.onnx.windows import Windows, convolve
 from mdsl.ir.core import Value
 
@@ -38,7 +37,7 @@ def _matrix(
 def dft(node: Node) -> Value:
     """Along one axis; the last dimension has the real and the imaginary part, or only the real one."""
     x, type = node.operand(0), node.type()
-    static(node, x)
+    node.static(x)
     axis = node.attr("axis", 1) if node.version < 20 else -2
     if node.version >= 20 and node.input(2) is not None:
         (axis,) = node.ints(2, "axis")
@@ -73,7 +72,7 @@ def dft(node: Node) -> Value:
 def stft(node: Node) -> Value:
     """A convolution whose filters are the windowed waves and whose stride is the distance between frames."""
     x, window = node.operand(0), node.input(2)
-    static(node, x)
+    node.static(x)
     batch, samples = tensor(x).shape[:2]
     parts = tensor(x).shape[2] if tensor(x).rank == 3 else 1
     (step,) = node.ints(1, "frame_step")

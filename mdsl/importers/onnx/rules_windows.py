@@ -9,6 +9,7 @@ import numpy as np
 
 from mdsl.dialects import nn
 from mdsl.dialects.nn_base import tensor
+from mdsl.importers.onnx.building import reversed_along
 from mdsl.importers.onnx.registry import Node, converts
 from mdsl.importers.onnx.windows import (
     Windows,
@@ -23,8 +24,6 @@ from mdsl.importers.onnx.windows import (
 from mdsl.ir.core import Value
 from mdsl.ir.types import DYNAMIC, dtype_of, is_float
 
-_ALL = 2**62
-
 
 def image_sizes(node: Node, which: int = 0) -> tuple[int, ...]:
     """The spatial sizes of an operand (N, C, sizes..)."""
@@ -32,11 +31,6 @@ def image_sizes(node: Node, which: int = 0) -> tuple[int, ...]:
     if not 3 <= len(shape) <= 5:
         raise node.unsupported(f"1 to 3 spatial dimensions are supported, got {node.type(which)}")
     return shape[2:]
-
-
-def _static(node: Node, sizes: Sequence[int]) -> None:
-    if DYNAMIC in sizes:
-        raise node.unsupported(f"needs known sizes, got {node.type()}")
 
 
 # Convolution ----------------------------------------------------------------------------------------------
@@ -63,7 +57,7 @@ def conv_transpose(node: Node) -> Value:
     With k = phase + stride * m: y[stride * q + phase - low] = sum over m of x[q - m] w[phase + stride * m].
     """
     x, sizes, groups = node.operand(0), image_sizes(node), node.attr("group", 1)
-    _static(node, node.type().shape)
+    node.static(x)
     weight = node.operand(1)
     c, per_group, *kernel = tensor(weight).shape
     if len(kernel) != len(sizes) or c != node.type().shape[1] or groups < 1 or c % groups:
@@ -143,15 +137,8 @@ def _phases(node: Node, weight: Value, groups: int, taps: Sequence[int], strides
     order = [0, 2, *range(4, 4 + 2 * rank, 2), 1, *range(3, 3 + 2 * rank, 2)]
     weight = node.build(nn.Transpose(weight, perm=order), "turned")
     weight = node.reshape(weight, (groups * per_group * prod(strides), c // groups, *taps), "filters")
-    mirrored = [d for d, t in enumerate(taps) if t > 1]
-    if not mirrored:
-        return weight
-    count = len(mirrored)
-    axes = [2 + d for d in mirrored]
-    ends = [-_ALL] * count
-    return node.build(
-        nn.Slice(weight, starts=[-1] * count, ends=ends, axes=axes, steps=[-1] * count), "mirrored"
-    )
+    mirrored = [2 + d for d, t in enumerate(taps) if t > 1]
+    return reversed_along(node, weight, mirrored, "mirrored") if mirrored else weight
 
 
 def _interleave(
@@ -191,7 +178,7 @@ def _positions(node: Node, windows: Windows) -> Value:
     """Where each window's largest element stands in the whole input: the first of those that its elements,
     gathered into a row, have. With storage_order = 1 columns count before rows."""
     x, (n, c, *sizes) = node.operand(0), node.type().shape
-    _static(node, (n, c, *sizes))
+    node.static(x)
     position, inside = places(windows, sizes)
     count, elements = position.shape
     rows = node.reshape(x, (n * c, prod(sizes)), "rows")
@@ -222,7 +209,8 @@ def lp_pool(node: Node) -> Value:
     sizes = image_sizes(node)
     windows = windows_of(node, node.attr("kernel_shape"), sizes)
     if windows.ceil:
-        _static(node, sizes)
+        if DYNAMIC in sizes:
+            raise node.unsupported(f"ceil_mode needs known sizes, got {node.type()}")
         reach = zip(windows.slide(sizes), windows.strides, windows.extents, sizes, windows.low, strict=True)
         high = [max(0, (o - 1) * s + e - n - low) for o, s, e, n, low in reach]
         windows = Windows(windows.kernel, windows.strides, windows.dilations, windows.low, high)
@@ -269,7 +257,7 @@ def max_unpool(node: Node) -> Value:
     """Zeros, and x where the indices of a MaxPool say that it stood."""
     x, indices = node.operand(0), node.operand(1)
     n, c, *sizes = node.type().shape
-    _static(node, (n, c, *sizes))
+    node.static(x)
     kernel, rank = node.attr("kernel_shape"), len(sizes)
     strides, pads = node.attr("strides", [1] * rank), node.attr("pads", [0] * 2 * rank)
     natural = [

@@ -16,6 +16,7 @@ from onnx import ModelProto, helper, numpy_helper
 import mdsl
 from mdsl.cli import command
 from mdsl.importers.onnx import check, import_model, import_onnx
+from mdsl.importers.onnx.registry import converts
 from mdsl.syntax.parser import parse_file
 from mdsl.syntax.printer import print_module
 
@@ -346,6 +347,11 @@ def test_functions_of_operators_are_inlined() -> None:
     """GroupNormalization has a rule or a function; MeanVarianceNormalization is one that depends on nothing."""
     proto = model([node("MeanVarianceNormalization", "x", axes=[0, 1])])
     np.testing.assert_allclose(result(proto, XS), (XS - XS.mean()) / XS.std(), rtol=1e-5)
+
+
+def test_an_operator_has_one_rule_a_version() -> None:
+    with pytest.raises(ValueError, match="Gather has a rule from opset version 1 on already"):
+        converts("Gather")(lambda node: node.operand(0))
 
 
 # Unsupported --------------------------------------------------------------------------------------------------

@@ -17,7 +17,8 @@ from mdsl.ir.types import DYNAMIC, TensorType, i64
 
 
 def wanted_shape(node: Node, index: int, what: str) -> list[int | None]:
-    """A shape operand as far as it is known."""
+    """The sizes in the shape operand `index`, None for those that are not known at import. Raises Malformed,
+    Unsupported if not even their number is known."""
     type = node.type(index)
     if type.rank != 1 or type.element != i64:
         raise node.malformed(f"{what} must be a list of i64, got {type}")
@@ -30,7 +31,8 @@ def wanted_shape(node: Node, index: int, what: str) -> list[int | None]:
 
 
 def stretched_type(node: Node, index: int, x: Value) -> TensorType:
-    """What a broadcast of `x` to the shape in operand `index` gives: sizes that are certain, else `?`."""
+    """What a broadcast of `x` to the shape in operand `index` gives: sizes that are certain, else `?`.
+    Raises Malformed, Unsupported."""
     wanted = wanted_shape(node, index, "the shape")
     own = tensor(x).shape
     rank = max(len(wanted), len(own))

@@ -3,14 +3,32 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.func import DIMS, NAME, FuncOp, Return
 from mdsl.dialects.nn_base import tensor
+from mdsl.importers.onnx import (
+    rules_constants,
+    rules_control,
+    rules_data,
+    rules_einsum,
+    rules_elementwise,
+    rules_gather,
+    rules_layers,
+    rules_misc,
+    rules_norm,
+    rules_recurrent,
+    rules_reduce,
+    rules_resize,
+    rules_sampling,
+    rules_shapes,
+    rules_signal,
+    rules_windows,
+)
 from mdsl.importers.onnx.graph import Graph, Missing, Problem, Scope
 from mdsl.importers.onnx.model import Model, check_text, load, model_of
 from mdsl.importers.onnx.registry import Unsupported
@@ -25,11 +43,25 @@ from mdsl.syntax.printer import Printer
 if TYPE_CHECKING:
     from onnx import ModelProto, ValueInfoProto
 
-RULES = (
-    "elementwise", "shapes", "constants", "layers", "control", "windows", "resize", "reduce", "norm", "gather", "data",
-    "einsum", "sampling", "signal", "recurrent", "misc",
-)  # fmt: skip
-"""The files rules_NAME.py, imported when the first model is."""
+THEMES = (
+    rules_constants,
+    rules_control,
+    rules_data,
+    rules_einsum,
+    rules_elementwise,
+    rules_gather,
+    rules_layers,
+    rules_misc,
+    rules_norm,
+    rules_recurrent,
+    rules_reduce,
+    rules_resize,
+    rules_sampling,
+    rules_shapes,
+    rules_signal,
+    rules_windows,
+)
+"""The modules with the rules, which enter `registry.RULES` when they are imported."""
 
 
 @dataclass(frozen=True)
@@ -98,23 +130,15 @@ def _inputs(proto: ModelProto) -> list[ValueInfoProto]:
     return [i for i in proto.graph.input if i.name not in given]
 
 
-class _named:
-    """Puts the model's name before the message of an MdslError."""
-
-    def __init__(self, model: Model) -> None:
-        self.model = model
-
-    def __enter__(self) -> None:
-        for theme in RULES:
-            try:
-                import_module(f"mdsl.importers.onnx.rules_{theme}")
-            except ModuleNotFoundError as error:
-                if error.name != f"mdsl.importers.onnx.rules_{theme}":
-                    raise
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if type(error) is MdslError and str(error).startswith("error: "):
-            raise MdslError(f"{self.model.name}: {error}") from None
+@contextmanager
+def _named(model: Model) -> Iterator[None]:
+    """Puts the model's name before the message of an MdslError that does not say where it is from."""
+    try:
+        yield
+    except MdslError as error:
+        if not str(error).startswith("error: "):
+            raise
+        raise MdslError(f"{model.name}: {error}") from error.__cause__
 
 
 def _convert(model: Model, bind: Mapping[str, int]) -> tuple[Graph, FuncOp]:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mdsl.dialects.nn_base import tensor
 from mdsl.importers.onnx.model import normal_domain
 from mdsl.importers.onnx.registry import Incomplete, Node, Unsupported, rule_for
-from mdsl.importers.onnx.schema import Attributes, kind_of, value_of
+from mdsl.importers.onnx.schema import Attributes, kind_of, operator_schema, value_of
+from mdsl.importers.onnx.tensors import onnx_type
 from mdsl.ir.core import Value
-from mdsl.ir.types import DYNAMIC, TensorType
+from mdsl.ir.types import DYNAMIC
 from mdsl.syntax.errors import MdslError
 
 if TYPE_CHECKING:
-    from onnx import FunctionProto, ModelProto, NodeProto
+    from onnx import FunctionProto, ModelProto, NodeProto, TypeProto
 
     from mdsl.importers.onnx.graph import Graph
 
@@ -29,34 +31,25 @@ def is_convertible(graph: Graph, node: Node) -> bool:
     key = (node.domain, node.op_type)
     if key in graph.functions or rule_for(node.domain, node.op_type, node.version) is not None:
         return True
-    schema = _schema(node)
+    schema = operator_schema(node.op_type, node.domain, node.version)
     return schema is not None and (schema.has_function or schema.has_context_dependent_function)
 
 
-def why_not(graph: Graph, node: Node) -> str:
+def why_not(node: Node) -> str:
     """What to say of a node that is not convertible."""
-    if node.domain and node.domain not in graph.model.opsets and node.domain not in node.scope.opsets:
-        return f"the domain '{node.domain}' is not among the model's opsets"
-    if _schema(node) is None:
+    if node.domain not in node.scope.opsets:
+        return f"the domain '{node.domain or 'ai.onnx'}' is not among the model's opsets"
+    if operator_schema(node.op_type, node.domain, node.version) is None:
         where = f"the domain '{node.domain}'" if node.domain else f"opset {node.version}"
         return f"{where} has no operator of this name that is known here"
     return "the operator is not supported"
 
 
-def _schema(node: Node) -> Any:
-    from onnx import defs
-
-    try:
-        return defs.get_schema(node.op_type, max(node.version, 1), node.domain)
-    except defs.SchemaError:
-        return None
-
-
-def schema_function(graph: Graph, node: Node, proto: NodeProto) -> FunctionProto | None:
+def schema_function(node: Node, proto: NodeProto) -> FunctionProto | None:
     """The body that the operator's schema gives it for these inputs, None if it has none."""
     from onnx import FunctionProto
 
-    schema = _schema(node)
+    schema = operator_schema(node.op_type, node.domain, node.version)
     if schema is None:
         return None
     data = b""
@@ -65,7 +58,7 @@ def schema_function(graph: Graph, node: Node, proto: NodeProto) -> FunctionProto
         data = schema.get_function_with_opset_version(max(versions)) if versions else b""
     if not data and schema.has_context_dependent_function:
         versions = [v for v in schema.context_dependent_function_opset_versions if v <= node.version]
-        types = [_type_proto(v) for v in node.inputs]
+        types = [_type_proto(v).SerializeToString() for v in node.inputs]
         if versions:
             data = schema.get_context_dependent_function_with_opset_version(
                 max(versions), _resolved(proto, node).SerializeToString(), types
@@ -92,20 +85,14 @@ def _resolved(proto: NodeProto, node: Node) -> NodeProto:
     return found
 
 
-def _type_proto(value: Value | None) -> bytes:
-    from onnx import TensorProto, TypeProto, helper
+def _type_proto(value: Value | None) -> TypeProto:
+    """ONNX's form of a value's type; an empty one for an input that the node leaves out."""
+    from onnx import TypeProto, helper
 
     if value is None:
-        return TypeProto().SerializeToString()
-    type = value.type
-    assert isinstance(type, TensorType)
-    names = {
-        "f32": TensorProto.FLOAT, "f64": TensorProto.DOUBLE, "f16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16,
-        "i1": TensorProto.BOOL, "i8": TensorProto.INT8, "i16": TensorProto.INT16, "i32": TensorProto.INT32,
-        "i64": TensorProto.INT64,
-    }  # fmt: skip
-    shape = [None if d == DYNAMIC else d for d in type.shape]
-    return helper.make_tensor_type_proto(names[str(type.element)], shape).SerializeToString()
+        return TypeProto()
+    shape = [None if d == DYNAMIC else d for d in tensor(value).shape]
+    return helper.make_tensor_type_proto(onnx_type(tensor(value).element), shape)
 
 
 def inline(graph: Graph, node: Node, body: FunctionProto) -> list[Value | None]:
@@ -155,7 +142,8 @@ def _attributes(graph: Graph, node: Node, body: FunctionProto) -> Attributes:
     for attribute in body.attribute_proto:
         found[attribute.name] = value_of(attribute, graph.model.tensors)
         found.kinds[attribute.name] = kind_of(attribute)
-    schema = _schema(node) if (node.domain, node.op_type) not in graph.functions else None
+    is_local = (node.domain, node.op_type) in graph.functions
+    schema = None if is_local else operator_schema(node.op_type, node.domain, node.version)
     for name, attribute in (schema.attributes if schema is not None else {}).items():
         if attribute.default_value.name:
             found[name] = value_of(attribute.default_value, graph.model.tensors)

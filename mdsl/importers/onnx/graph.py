@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from mdsl.importers.onnx import functions
 from mdsl.importers.onnx.folding import Folder
 from mdsl.importers.onnx.model import Model, check_text, normal_domain
-from mdsl.importers.onnx.registry import Incomplete, Malformed, Node, Outputs, Unsupported, rule_for
+from mdsl.importers.onnx.registry import Incomplete, Malformed, Node, Unsupported, rule_for
 from mdsl.importers.onnx.schema import attributes_of, check_node
 from mdsl.importers.onnx.tensors import plain_attribute
 from mdsl.ir.attributes import Location
@@ -40,7 +40,8 @@ class Problem:
     domain: str
     attributes: dict[str, str]
     reason: str
-    malformed: bool = False
+    cause: Exception | None = field(default=None, repr=False, compare=False)
+    """What the node's rule raised."""
 
     @property
     def kind(self) -> str:
@@ -50,6 +51,24 @@ class Problem:
     def __str__(self) -> str:
         attributes = ", ".join(f"{k} = {v}" for k, v in self.attributes.items())
         return f"node '{self.node}' ({self.kind}{' with ' if attributes else ''}{attributes}): {self.reason}"
+
+
+_FAILURES = ArithmeticError, AssertionError, LookupError, MemoryError, TypeError, ValueError
+"""What Python and NumPy raise when a rule works with ranks, sizes or values that it did not think of."""
+
+
+def _problem_of(node: Node, error: Exception) -> Problem:
+    """The problem of a node whose conversion raised `error`."""
+    reason = str(error)
+    if isinstance(error, VerifyError):
+        reason = reason.split(": ", 1)[-1]
+    elif not isinstance(error, Unsupported):
+        reason = (
+            f"internal failure ({type(error).__name__}: {error}): either its operands and attributes do not fit "
+            "together, and nothing noticed that in time, or mdsl is wrong"
+        )
+    shown = {k: plain_attribute(v) for k, v in node.attributes.items()}
+    return Problem(node.scope.prefix + node.name, node.op_type, node.domain, shown, reason, error)
 
 
 @dataclass(frozen=True)
@@ -101,7 +120,7 @@ class Graph:
     model: Model
     block: Block
     hints: dict[str, TensorType] = field(default_factory=dict[str, TensorType])
-    """Types that the model, or ONNX's shape inference, states: only for the outputs of nodes without a rule."""
+    """Types that the model states: they stand in for the outputs of nodes that cannot be converted."""
 
     def __post_init__(self) -> None:
         self.folder = Folder(self.block)
@@ -177,51 +196,33 @@ class Graph:
         name = proto.name or next((o for o in proto.output if o), proto.op_type)
         where = f"node '{name}' ({proto.op_type})"
         found = [self.lookup(i, scope, where) if i else None for i in proto.input]
-        inputs = [None if i is ABSENT else i for i in found]
-        attributes: dict[str, Any] = {}
-        reason: Unsupported | None = None
+        node = Node(
+            self, scope, proto.op_type, domain, scope.opsets.get(domain, 0), name,
+            [i if isinstance(i, Value) else None for i in found], [scope.prefix + o if o else "" for o in proto.output],
+            {}, Location(scope.prefix + name),
+        )  # fmt: skip
         values: list[Value | None] | None = None
         try:
-            attributes = attributes_of(proto, scope.attributes, self.model.tensors)
-            present = [None if isinstance(i, Missing) else i for i in inputs]
-            node = Node(
-                self, scope, proto.op_type, domain, scope.opsets.get(domain, 0), name, present,
-                [scope.prefix + o if o else "" for o in proto.output], attributes, Location(scope.prefix + name),
-            )  # fmt: skip
-            if any(isinstance(i, Missing) for i in inputs):
-                self.unjudged += functions.is_convertible(self, node)
-                if not functions.is_convertible(self, node):
-                    raise Unsupported(functions.why_not(self, node))
+            node.attributes = attributes_of(proto, scope.attributes, self.model.tensors)
+            if any(isinstance(i, Missing) and i is not ABSENT for i in found):
+                self._judge(node)
             else:
                 values = self._apply(node, proto)
                 self.converted += 1
         except Incomplete:
             pass
-        except Unsupported as error:
-            reason = error
-        except VerifyError as error:
-            reason = Unsupported(str(error).split(": ", 1)[-1])
-        except (ArithmeticError, AssertionError, LookupError, MemoryError, TypeError, ValueError) as error:
-            # Numbers that no rule thought of: ranks, sizes or values that make no sense for the operator.
-            reason = Malformed(
-                f"its operands and attributes do not fit together ({type(error).__name__}: {error})"
-            )
-        if reason is not None:
-            shown = {k: plain_attribute(v) for k, v in attributes.items()}
-            self.problem(
-                Problem(
-                    scope.prefix + name,
-                    proto.op_type,
-                    domain,
-                    shown,
-                    str(reason),
-                    isinstance(reason, Malformed),
-                )
-            )
+        except (Unsupported, VerifyError, *_FAILURES) as error:
+            self.problem(_problem_of(node, error))
         self._define(proto, scope, values, where, name)
 
     def problem(self, problem: Problem) -> None:
         self.problems.append(problem)
+
+    def _judge(self, node: Node) -> None:
+        """Counts a node some of whose operands are missing. Raises Unsupported if its operator is not known."""
+        if not functions.is_convertible(self, node):
+            raise Unsupported(functions.why_not(node))
+        self.unjudged += 1
 
     def _apply(self, node: Node, proto: NodeProto) -> list[Value | None]:
         """The node's outputs. Raises Incomplete, Unsupported, VerifyError."""
@@ -231,10 +232,11 @@ class Graph:
         rule = rule_for(node.domain, node.op_type, node.version)
         if rule is not None:
             check_node(node)
-            return _listed(rule(node), node)
-        body = functions.schema_function(self, node, proto)
+            found = rule(node)
+            return [found] if isinstance(found, Value) else list(found)
+        body = functions.schema_function(node, proto)
         if body is None:
-            raise Unsupported(functions.why_not(self, node))
+            raise Unsupported(functions.why_not(node))
         return functions.inline(self, node, body)
 
     def _define(
@@ -250,7 +252,3 @@ class Graph:
                 hint = self.hints.get(output) if scope.parent is None and not scope.prefix else None
                 value = BlockArgument(hint, Block(), 0, output) if hint is not None else Missing(name)
             scope.define(output, value, where)
-
-
-def _listed(found: Outputs, node: Node) -> list[Value | None]:
-    return [found] if isinstance(found, Value) else list(found)

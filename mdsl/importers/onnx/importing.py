@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -106,7 +106,7 @@ def _module(model: Model, bind: Mapping[str, int]) -> ModuleOp:
     if graph.problems:
         first, more = graph.problems[0], len(graph.problems) - 1
         rest = f"\n{more} more; 'mdsl import --check {model.name}' lists all" if more else ""
-        raise MdslError(f"{model.name}: error: {first}{_open_hint(model, bind)}{rest}")
+        raise MdslError(f"{model.name}: error: {first}{_open_hint(model, bind)}{rest}") from first.cause
     module = ModuleOp(results=[], regions=[Region()])
     module.body.append(function)
     try:
@@ -131,7 +131,7 @@ def _inputs(proto: ModelProto) -> list[ValueInfoProto]:
 
 
 @contextmanager
-def _named(model: Model) -> Iterator[None]:
+def _named(model: Model) -> Generator[None]:
     """Puts the model's name before the message of an MdslError that does not say where it is from."""
     try:
         yield

@@ -75,25 +75,23 @@ def value_of(attribute: AttributeProto, tensors: TensorReader) -> Any:
 
 
 @cache
-def _schema(op_type: str, domain: str, version: int) -> tuple[int, int, dict[str, tuple[int, bool]]] | None:
-    """(fewest inputs, most inputs, name of attribute -> (type, required)), None for an unknown operator."""
+def operator_schema(op_type: str, domain: str, version: int) -> Any:
+    """The OpSchema (onnx's stubs lack half of it) of an operator in a version of its domain's opset, None of one
+    that ONNX does not know."""
     from onnx import defs
 
     try:
-        schema = defs.get_schema(op_type, version, domain)
+        return defs.get_schema(op_type, version, domain)
     except defs.SchemaError:
         return None
-    # onnx's stubs do not know that the type is an enumeration.
-    attributes = {name: (int(getattr(a.type, "value")), a.required) for name, a in schema.attributes.items()}  # noqa: B009
-    return schema.min_input, schema.max_input, attributes
 
 
 def check_node(node: Node) -> None:
     """Raises Malformed if the node does not keep to its operator's schema."""
-    schema = _schema(node.op_type, node.domain, node.version)
+    schema = operator_schema(node.op_type, node.domain, node.version)
     if schema is None:
         return
-    fewest, most, attributes = schema
+    fewest, most, attributes = schema.min_input, schema.max_input, schema.attributes
     if not fewest <= len(node.inputs) <= most:
         takes = f"{fewest}" if fewest == most else f"{fewest} to {most}"
         raise Malformed(f"takes {takes} inputs, got {len(node.inputs)}")
@@ -101,11 +99,11 @@ def check_node(node: Node) -> None:
     for name in node.attributes:
         if name not in attributes:
             raise Malformed(f"opset {node.version} has no attribute '{name}' here")
-        wanted, got = attributes[name][0], kinds.get(name, 0)
+        wanted, got = attributes[name].type.value, kinds.get(name, 0)
         if got and got != wanted:
             raise Malformed(
                 f"attribute '{name}' must be {_WORDS.get(wanted, 'of another type')}, not {_WORDS.get(got, 'what it is')}"
             )
-    for name, (_, required) in attributes.items():
-        if required and name not in node.attributes:
+    for name, attribute in attributes.items():
+        if attribute.required and name not in node.attributes:
             raise Malformed(f"attribute '{name}' is missing")

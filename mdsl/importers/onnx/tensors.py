@@ -34,6 +34,8 @@ _TYPES: dict[int, tuple[np.dtype, str]] = {
     16: (np.dtype(ml_dtypes.bfloat16), "int32_data"),
 }
 
+_NUMBERS = {type_of_dtype(dtype): number for number, (dtype, _) in _TYPES.items()}
+
 _EXTERNAL = 1
 """TensorProto.DataLocation"""
 
@@ -51,6 +53,11 @@ def element_type(number: int) -> Type:
     if number not in _TYPES:
         raise Unsupported(f"elements of type {type_name(number)} are not supported")
     return type_of_dtype(_TYPES[number][0])
+
+
+def onnx_type(element: Type) -> int:
+    """The ONNX data type of an element type that `element_type` gives."""
+    return _NUMBERS[element]
 
 
 def tensor_type(type: TypeProto, bind: Mapping[str, int], name: str = "") -> TensorType:

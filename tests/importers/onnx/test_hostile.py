@@ -165,6 +165,7 @@ MODELS: dict[str, tuple[ModelProto | bytes, str]] = {
         model([node("AveragePool", "x", kernel_shape=[2, 2], strides=[0, 0], auto_pad="SAME_UPPER")], inputs=IMAGE),
         "at least 1",
     ),
+    "triangle of a line": (model([node("Trilu", "x")], inputs=[("x", F32, [6])]), "internal failure .ValueError: .* do not fit"),
     "shapes that do not fit": (
         model([node("MatMul", "x w")], weights={"w": np.ones((5, 2), np.float32)}), "inner dimensions differ",
     ),
@@ -183,7 +184,9 @@ def test_one_clear_error(tmp_path: Path, name: str) -> None:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # KiB
 
 
-@pytest.mark.parametrize("name", ["noise", "undefined", "vast expand", "attribute missing"])
+@pytest.mark.parametrize(
+    "name", ["noise", "undefined", "vast expand", "attribute missing", "triangle of a line"]
+)
 def test_the_command_says_it_and_writes_nothing(
     tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,8 @@ from onnx import ModelProto, helper, numpy_helper
 import mdsl
 from mdsl.cli import command
 from mdsl.importers.onnx import check, import_model, import_onnx
-from mdsl.importers.onnx.registry import converts
+from mdsl.importers.onnx.registry import RULES, Node, converts
+from mdsl.ir.core import Value
 from mdsl.syntax.parser import parse_file
 from mdsl.syntax.printer import print_module
 
@@ -398,6 +400,24 @@ def test_check_of_a_supported_model(tmp_path: Path, capsys: pytest.CaptureFixtur
     path = saved(tmp_path, model([node("Relu", "x")]))
     assert command(["import", "--check", str(path)]) == 0
     assert capsys.readouterr().out == f"{path}: all 1 nodes are supported\n"
+
+
+def test_a_rule_that_fails_is_not_blamed_on_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(node: Node) -> Value:
+        raise TypeError("two is no number")
+
+    monkeypatch.setitem(RULES, ("", "Relu"), [(1, broken)])
+    with pytest.raises(mdsl.MdslError, match=r"internal failure \(TypeError: two is no number\)") as caught:
+        import_model(model([node("Relu", "x")]))
+    assert isinstance(caught.value.__cause__, TypeError)
+    assert "broken" in "".join(traceback.format_exception(caught.value))
+
+
+def test_an_operator_of_an_opset_that_the_model_does_not_name() -> None:
+    proto = model([node("Relu", "x")])
+    del proto.opset_import[:1]
+    with pytest.raises(mdsl.MdslError, match="the domain 'ai.onnx' is not among the model's opsets"):
+        import_model(proto)
 
 
 def test_the_package_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

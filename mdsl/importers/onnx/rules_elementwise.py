@@ -8,6 +8,17 @@ import numpy as np
 
 from mdsl.dialects import nn
 from mdsl.dialects.nn_base import tensor
+from mdsl.importers.onnx.activations import (
+    ACTIVATIONS,
+    above,
+    by_sign,
+    elu,
+    exponential,
+    hard_sigmoid,
+    plus,
+    softplus,
+    times,
+)
 from mdsl.importers.onnx.registry import Node, converts
 from mdsl.ir.core import Op, Value
 from mdsl.ir.types import FloatType, Type, dtype_of, f32, f64, is_float
@@ -15,7 +26,7 @@ from mdsl.ir.types import FloatType, Type, dtype_of, f32, f64, is_float
 # One operand ----------------------------------------------------------------------------------------------
 
 _UNARY: dict[str, type[Op]] = {
-    "Relu": nn.Relu, "Sigmoid": nn.Sigmoid, "Tanh": nn.Tanh, "Erf": nn.Erf, "Exp": nn.Exp, "Log": nn.Log,
+    "Erf": nn.Erf, "Exp": nn.Exp, "Log": nn.Log,
     "Sqrt": nn.Sqrt, "Neg": nn.Neg, "Abs": nn.Abs, "Sin": nn.Sin, "Cos": nn.Cos, "Tan": nn.Tan,
     "Asin": nn.Asin, "Acos": nn.Acos, "Atan": nn.Atan, "Sinh": nn.Sinh, "Cosh": nn.Cosh, "Asinh": nn.Asinh,
     "Acosh": nn.Acosh, "Atanh": nn.Atanh, "Floor": nn.Floor, "Ceil": nn.Ceil, "Round": nn.Round, "Sign": nn.Sign,
@@ -60,23 +71,13 @@ def is_inf(node: Node) -> Value:
     return node.build(nn.Compare(source, node.const(inf if positive else -inf, "inf", x.type), kind="eq"))
 
 
-@converts("Softplus")
-def softplus(node: Node) -> Value:
-    """log(1 + exp(x)) = max(x, 0) + log1p(exp(-|x|)), which does not overflow."""
-    x = node.operand(0)
-    decay = node.build(nn.Exp(node.build(nn.Neg(node.build(nn.Abs(x), "abs")), "negative")), "decay")
-    return node.build(nn.Add(node.build(nn.Relu(x), "relu"), node.build(nn.Log1p(decay), "log")))
-
-
-@converts("Softsign")
-def softsign(node: Node) -> Value:
-    x = node.operand(0)
-    return node.build(nn.Div(x, _plus(node, node.build(nn.Abs(x), "abs"), 1.0, "divisor")))
-
-
-@converts("LeakyRelu")
-def leaky_relu(node: Node) -> Value:
-    return node.build(nn.LeakyRelu(node.operand(0), alpha=node.attr("alpha", 0.01)))
+@converts(
+    "Relu", "Tanh", "Sigmoid", "Softsign", "Softplus", "LeakyRelu", "ThresholdedRelu", "Elu", "HardSigmoid"
+)
+def activation(node: Node) -> Value:
+    found = ACTIVATIONS[node.op_type]
+    parameters = {name: node.attr(name, default) for name, default in found.defaults.items()}
+    return found.build(node, node.operand(0), None, **parameters)
 
 
 @converts("PRelu")
@@ -85,29 +86,14 @@ def prelu(node: Node) -> Value:
     if node.version < 7 and tensor(slope).rank == 1:  # one slope a channel
         slope = node.reshape(slope, [*tensor(slope).shape, *[1] * (tensor(x).rank - 2)], "slope")
     steep = node.build(nn.Mul(x, slope), "sloped")
-    return node.build(nn.Select(_positive(node, x, "ge"), x, steep))
-
-
-@converts("ThresholdedRelu")
-def thresholded_relu(node: Node) -> Value:
-    x = node.operand(0)
-    above = node.build(
-        nn.Compare(x, node.const(node.attr("alpha", 1.0), "alpha", x.type), kind="gt"), "above"
-    )
-    return node.build(nn.Select(above, x, node.const(0, "zero", x.type)))
-
-
-@converts("Elu")
-def elu(node: Node) -> Value:
-    x = node.operand(0)
-    return _by_sign(node, x, _exponential(node, x, node.attr("alpha", 1.0)))
+    return node.build(nn.Select(above(node, x, 0, "positive", "ge"), x, steep))
 
 
 @converts("Celu")
 def celu(node: Node) -> Value:
     x, alpha = node.operand(0), node.attr("alpha", 1.0)
     scaled = x if alpha == 1 else node.build(nn.Div(x, node.const(alpha, "alpha", x.type)), "scaled")
-    return _by_sign(node, x, _exponential(node, scaled, alpha))
+    return by_sign(node, x, exponential(node, scaled, "negative", alpha))
 
 
 @converts("Selu")
@@ -115,39 +101,13 @@ def selu(node: Node) -> Value:
     x = node.operand(0)
     gamma = node.attr("gamma", 1.05070102214813232421875)
     alpha = node.attr("alpha", 1.67326319217681884765625)
-    inner = _by_sign(node, x, _exponential(node, x, alpha), "elu")
-    return node.build(nn.Mul(inner, node.const(gamma, "gamma", x.type)))
-
-
-def _exponential(node: Node, x: Value, alpha: float) -> Value:
-    """alpha * (exp(min(x, 0)) - 1): what elu and its kin are below zero."""
-    low = node.build(nn.Minimum(x, node.const(0, "zero", x.type)), "low")
-    rise = node.build(nn.Expm1(low), "rise")
-    return rise if alpha == 1 else node.build(nn.Mul(rise, node.const(alpha, "alpha", x.type)), "negative")
-
-
-def _by_sign(node: Node, x: Value, negative: Value, suffix: str | None = None) -> Value:
-    return node.build(nn.Select(_positive(node, x, "gt"), x, negative), suffix)
-
-
-def _positive(node: Node, x: Value, kind: str) -> Value:
-    return node.build(nn.Compare(x, node.const(0, "zero", x.type), kind=kind), "positive")
-
-
-@converts("HardSigmoid")
-def hard_sigmoid(node: Node) -> Value:
-    return _hard_sigmoid(node, node.operand(0), node.attr("alpha", 0.2), node.attr("beta", 0.5), None)
+    return times(node, elu(node, x, "elu", alpha), gamma, None)
 
 
 @converts("HardSwish")
 def hard_swish(node: Node) -> Value:
     x = node.operand(0)
-    return node.build(nn.Mul(x, _hard_sigmoid(node, x, 1 / 6, 0.5, "gate")))
-
-
-def _hard_sigmoid(node: Node, x: Value, alpha: float, beta: float, suffix: str | None) -> Value:
-    line = _plus(node, node.build(nn.Mul(x, node.const(alpha, "alpha", x.type)), "scaled"), beta, "line")
-    return node.build(nn.Clip(line, min=0.0, max=1.0), suffix)
+    return node.build(nn.Mul(x, hard_sigmoid(node, x, "gate", 1 / 6, 0.5)))
 
 
 @converts("Gelu")
@@ -161,7 +121,7 @@ def gelu(node: Node) -> Value:
 @converts("Swish")
 def swish(node: Node) -> Value:
     x, alpha = node.operand(0), node.attr("alpha", 1.0)
-    scaled = x if alpha == 1 else node.build(nn.Mul(x, node.const(alpha, "alpha", x.type)), "scaled")
+    scaled = x if alpha == 1 else times(node, x, alpha, "scaled")
     return node.build(nn.Mul(x, node.build(nn.Sigmoid(scaled), "gate")))
 
 
@@ -169,12 +129,7 @@ def swish(node: Node) -> Value:
 def mish(node: Node) -> Value:
     """x * tanh(softplus(x))."""
     x = node.operand(0)
-    return node.build(nn.Mul(x, node.build(nn.Tanh(_softplus_of(node, x)), "gate")))
-
-
-def _softplus_of(node: Node, x: Value) -> Value:
-    decay = node.build(nn.Exp(node.build(nn.Neg(node.build(nn.Abs(x), "abs")), "negative")), "decay")
-    return node.build(nn.Add(node.build(nn.Relu(x), "relu"), node.build(nn.Log1p(decay), "log")), "softplus")
+    return node.build(nn.Mul(x, node.build(nn.Tanh(softplus(node, x, "softplus")), "gate")))
 
 
 @converts("Shrink")
@@ -183,13 +138,9 @@ def shrink(node: Node) -> Value:
     x, bias, lambd = node.operand(0), node.attr("bias", 0.0), node.attr("lambd", 0.5)
     zero = node.const(0, "zero", x.type)
     below = node.build(nn.Compare(x, node.const(-lambd, "low", x.type), kind="lt"), "below")
-    above = node.build(nn.Compare(x, node.const(lambd, "high", x.type), kind="gt"), "above")
-    lowered = node.build(nn.Select(above, _plus(node, x, -bias, "lowered"), zero), "upper")
-    return node.build(nn.Select(below, _plus(node, x, bias, "raised"), lowered))
-
-
-def _plus(node: Node, x: Value, number: float, suffix: str) -> Value:
-    return node.build(nn.Add(x, node.const(number, f"{suffix}_offset", x.type)), suffix)
+    lowered = plus(node, x, -bias, "lowered")
+    upper = node.build(nn.Select(above(node, x, lambd, "above"), lowered, zero), "upper")
+    return node.build(nn.Select(below, plus(node, x, bias, "raised"), upper))
 
 
 @converts("Clip")
@@ -271,7 +222,7 @@ def pow_(node: Node) -> Value:
     if known is not None and known.size == 1 and tensor(exponent).rank <= base.rank:
         number = known.reshape(-1)[0].item()
         if number in (1, 2, 3):
-            return _power(node, x, int(number), tensor(exponent).rank)
+            return _power(node, x, int(number))
         if number == 0.5 and isinstance(base.element, FloatType):
             return node.build(nn.Sqrt(x))
     floats = base.element if isinstance(base.element, FloatType) else _float_for(base.element)
@@ -281,7 +232,8 @@ def pow_(node: Node) -> Value:
     return node.cast(node.build(power, "power"), base.element)
 
 
-def _power(node: Node, x: Value, exponent: int, _rank: int) -> Value:
+def _power(node: Node, x: Value, exponent: int) -> Value:
+    """x to the power of 1, 2 or 3."""
     if exponent == 1:
         return x
     if exponent == 2:

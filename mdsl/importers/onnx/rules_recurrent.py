@@ -7,25 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from mdsl.dialects import nn
 from mdsl.dialects.nn_base import tensor
+from mdsl.importers.onnx.activations import ACTIVATIONS
 from mdsl.importers.onnx.loops import backwards, entry, repeat, uninitialised, with_entry
 from mdsl.importers.onnx.registry import Node, converts
 from mdsl.ir.core import Value
 from mdsl.ir.types import TensorType, i64
 
-Activation = Callable[[Value, str], Value]
+Apply = Callable[[Value, str], Value]
+"""`f(x, suffix)` builds the activation of x."""
 
 _DEFAULTS = {"RNN": ["Tanh"], "GRU": ["Sigmoid", "Tanh"], "LSTM": ["Sigmoid", "Tanh", "Tanh"]}
 _GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
-_PARAMETERS: dict[str, tuple[float | None, float | None]] = {
-    "Affine": (1.0, 0.0), "LeakyRelu": (0.01, None), "ThresholdedRelu": (1.0, None), "ScaledTanh": (1.0, 1.0),
-    "HardSigmoid": (0.2, 0.5), "Elu": (1.0, None),
-}  # fmt: skip
-"""Default alpha and beta of the activations that have them."""
 
 
 @dataclass
@@ -33,14 +31,17 @@ class Direction:
     """One direction of the network, its weights taken apart."""
 
     node: Node
-    weight: Value  # (G H, I)
-    recurrence: list[
-        Value
-    ]  # (H, gates H) each, transposed: of the gates that need the state at the same time
-    bias: Value | None  # (G H), of the inputs and where that is the same of the state
-    state_bias: Value | None  # (H), a GRU's that belongs to its candidate's state with linear_before_reset
-    peepholes: list[Value]  # (H) each: input, output, forget
-    activations: list[Activation]
+    weight: Value
+    """(G H, I)"""
+    recurrence: list[Value]
+    """(H, gates H) each, transposed: of the gates that need the state at the same time."""
+    bias: Value | None
+    """(G H), of the inputs, and where that is the same of the state."""
+    state_bias: Value | None
+    """(H), a GRU's that belongs to its candidate's state with linear_before_reset."""
+    peepholes: list[Value]
+    """(H) each: input, output, forget."""
+    activations: list[Apply]
     units: int
 
     @property
@@ -175,81 +176,31 @@ def _mask(node: Node, steps: int, batch: int) -> Value | None:
     return node.build(nn.Compare(counter, column, kind="lt"), "is_inside")
 
 
-def _activations(node: Node, d: int) -> list[Activation]:
+def _activations(node: Node, d: int) -> list[Apply]:
     """The functions of one direction; alpha and beta are listed for those that have them."""
     defaults = _DEFAULTS[node.op_type]
     count = 2 if node.attr("direction", "forward") == "bidirectional" else 1
     names = node.attr("activations") or defaults * count
     if len(names) != len(defaults) * count:
         raise node.malformed(f"activations must hold {len(defaults) * count} names, got {names}")
-    known = {k.lower(): k for k in (*_PARAMETERS, *_SIMPLE)}
-    alphas, betas = iter(node.attr("activation_alpha", [])), iter(node.attr("activation_beta", []))
-    found: list[Activation] = []
+    known = {name.lower(): activation for name, activation in ACTIVATIONS.items()}
+    given = {name: iter(node.attr(f"activation_{name}", [])) for name in ("alpha", "beta")}
+    found: list[Apply] = []
     for name in names:
-        kind = known.get(name.lower())
-        if kind is None:
+        activation = known.get(name.lower())
+        if activation is None:
             raise node.unsupported(f"activation {name} is unknown")
-        alpha, beta = _PARAMETERS.get(kind, (None, None))
-        alpha = alpha if alpha is None else next(alphas, alpha)
-        beta = beta if beta is None else next(betas, beta)
-        found.append(_activation(node, kind, alpha, beta))
+        parameters = {p: next(given[p], default) for p, default in activation.defaults.items()}
+        found.append(_clipped(node, partial(activation.build, node, **parameters)))
     return found[d * len(defaults) : (d + 1) * len(defaults)]
 
 
-# Activations ----------------------------------------------------------------------------------------------
-
-_SIMPLE = ("Relu", "Tanh", "Sigmoid", "Softsign", "Softplus")
-
-
-def _activation(node: Node, kind: str, alpha: float | None, beta: float | None) -> Activation:
+def _clipped(node: Node, build: Apply) -> Apply:
     """The function with its argument limited as the attribute `clip` says."""
     bound = node.attr("clip")
-
-    def apply(x: Value, suffix: str) -> Value:
-        if bound is not None:
-            x = node.build(nn.Clip(x, min=-bound, max=bound), f"{suffix}_clipped")
-        return _apply(node, kind, alpha, beta, x, suffix)
-
-    return apply
-
-
-def _apply(node: Node, kind: str, alpha: float | None, beta: float | None, x: Value, suffix: str) -> Value:
-    def number(value: float | None) -> Value:
-        return node.const(value or 0.0, f"{suffix}_number", x.type)
-
-    def build(kind: type[nn.Add | nn.Mul | nn.Sub | nn.Div], a: Value, b: Value, name: str = suffix) -> Value:
-        return node.build(kind(a, b), name)
-
-    if kind in ("Relu", "Tanh", "Sigmoid"):
-        return node.build({"Relu": nn.Relu, "Tanh": nn.Tanh, "Sigmoid": nn.Sigmoid}[kind](x), suffix)
-    if kind == "LeakyRelu":
-        return node.build(nn.LeakyRelu(x, alpha=alpha), suffix)
-    if kind == "Affine":
-        return build(nn.Add, build(nn.Mul, x, number(alpha), f"{suffix}_scaled"), number(beta))
-    if kind == "ScaledTanh":
-        inner = node.build(nn.Tanh(build(nn.Mul, x, number(beta), f"{suffix}_scaled")), f"{suffix}_tanh")
-        return build(nn.Mul, inner, number(alpha))
-    if kind == "HardSigmoid":
-        line = build(
-            nn.Add, build(nn.Mul, x, number(alpha), f"{suffix}_scaled"), number(beta), f"{suffix}_line"
-        )
-        return node.build(nn.Clip(line, min=0.0, max=1.0), suffix)
-    if kind == "Softsign":
-        room = build(nn.Add, node.build(nn.Abs(x), f"{suffix}_magnitude"), number(1), f"{suffix}_room")
-        return build(nn.Div, x, room)
-    if kind == "Softplus":  # max(x, 0) + ln(1 + e^-|x|)
-        decay = node.build(
-            nn.Exp(node.build(nn.Neg(node.build(nn.Abs(x), f"{suffix}_a")), f"{suffix}_b")), f"{suffix}_c"
-        )
-        return build(
-            nn.Add, node.build(nn.Relu(x), f"{suffix}_relu"), node.build(nn.Log1p(decay), f"{suffix}_tail")
-        )
-    bound = number(alpha if kind == "ThresholdedRelu" else 0.0)
-    above = node.build(nn.Compare(x, bound, kind="gt"), f"{suffix}_is_above")
-    if kind == "ThresholdedRelu":
-        return node.build(nn.Select(above, x, number(0)), suffix)
-    growth = build(nn.Mul, node.build(nn.Expm1(x), f"{suffix}_growth"), number(alpha), f"{suffix}_scaled")
-    return node.build(nn.Select(above, x, growth), suffix)
+    if bound is None:
+        return build
+    return lambda x, suffix: build(node.build(nn.Clip(x, min=-bound, max=bound), f"{suffix}_clipped"), suffix)
 
 
 # Time -----------------------------------------------------------------------------------------------------

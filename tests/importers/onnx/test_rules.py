@@ -186,12 +186,32 @@ def test_recurrent_through_the_vm(op: str) -> None:
 def test_variants_of_recurrent_networks() -> None:
     recurrent("GRU", "bidirectional", True, linear_before_reset=1)
     recurrent("LSTM", "forward", False, input_forget=1)
-    recurrent("RNN", "forward", False, activations=["LeakyRelu"], activation_alpha=[0.3])
-    recurrent(
-        "RNN", "reverse", False, activations=["HardSigmoid"], activation_alpha=[0.3], activation_beta=[0.4]
-    )
-    recurrent("RNN", "forward", False, activations=["Elu"], activation_alpha=[0.5])
     recurrent("RNN", "forward", False, activations=["Relu"], clip=0.4)
+
+
+@pytest.mark.parametrize(
+    ("name", "alpha", "beta"),
+    [
+        ("LeakyRelu", [0.3], []),
+        ("HardSigmoid", [0.3], [0.4]),
+        ("Elu", [0.5], []),
+        ("ThresholdedRelu", [0.1], []),
+        ("ScaledTanh", [0.7], [0.6]),
+        ("Affine", [0.4], [0.3]),
+        ("Softsign", [], []),
+        ("Softplus", [], []),
+    ],
+)
+def test_activations_of_recurrent_networks(name: str, alpha: list[float], beta: list[float]) -> None:
+    parameters = {k: v for k, v in (("activation_alpha", alpha), ("activation_beta", beta)) if v}
+    recurrent("RNN", "reverse", False, activations=[name], **parameters)
+
+
+def test_parameters_of_activations_are_listed_for_those_that_have_them() -> None:
+    names = ["HardSigmoid", "Tanh", "Affine"]
+    recurrent(
+        "LSTM", "forward", False, activations=names, activation_alpha=[0.3, 0.7], activation_beta=[0.4, 0.1]
+    )
 
 
 # Places that are known at run time ------------------------------------------------------------------------

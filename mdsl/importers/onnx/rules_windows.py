@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import prod
 
 import numpy as np
@@ -213,7 +214,7 @@ def lp_pool(node: Node) -> Value:
             raise node.unsupported(f"ceil_mode needs known sizes, got {node.type()}")
         reach = zip(windows.slide(sizes), windows.strides, windows.extents, sizes, windows.low, strict=True)
         high = [max(0, (o - 1) * s + e - n - low) for o, s, e, n, low in reach]
-        windows = Windows(windows.kernel, windows.strides, windows.dilations, windows.low, high)
+        windows = replace(windows, high=high, ceil=False)
     p = node.attr("p", 2)
     mean = avg_pool(node, power_of_magnitude(node, node.operand(0), p), windows, True, "mean")
     count = node.const(prod(windows.kernel), "count", mean.type)

@@ -7,7 +7,7 @@ along the depth as further channels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product as points
 from typing import Any
@@ -54,14 +54,16 @@ class Windows:
 
     def part(self, dims: Sequence[int]) -> Windows:
         """The same in some of the dimensions."""
-        lists = (self.kernel, self.strides, self.dilations, self.low, self.high)
-        return Windows(*([values[d] for d in dims] for values in lists), ceil=self.ceil)
+        return self._each(lambda values, _: [values[d] for d in dims])
 
-    def flat(self) -> Windows:
-        """One dimension as two, the first of which is 1."""
-        lists = (self.kernel, self.strides, self.dilations, self.low, self.high)
-        ones = (1, 1, 1, 0, 0)
-        return Windows(*([one, *values] for one, values in zip(ones, lists, strict=True)), ceil=self.ceil)
+    def with_ones(self, before: int, behind: int) -> Windows:
+        """The same with further dimensions of 1 before and behind, in which nothing slides."""
+        return self._each(lambda values, still: [*[still] * before, *values, *[still] * behind])
+
+    def _each(self, change: Callable[[list[int], int], list[int]]) -> Windows:
+        """All lists changed, each by itself and the value that it has where nothing slides."""
+        kernel, strides, dilations = (change(v, 1) for v in (self.kernel, self.strides, self.dilations))
+        return Windows(kernel, strides, dilations, change(self.low, 0), change(self.high, 0), self.ceil)
 
     @property
     def pads(self) -> list[int]:
@@ -125,7 +127,7 @@ def convolve(
         image = node.reshape(x, (n, c, 1, length), "image")
         o, per_group, k = tensor(weight).shape
         filters = node.reshape(weight, (o, per_group, 1, k), "filters")
-        y = convolve(node, image, filters, bias, windows.flat(), groups, "features")
+        y = convolve(node, image, filters, bias, windows.with_ones(1, 0), groups, "features")
         return node.reshape(y, (n, o, tensor(y).shape[3]), suffix)
     if windows.rank == 3:
         return _convolve_volume(node, x, weight, bias, windows, groups, suffix)
@@ -212,7 +214,7 @@ def _pool(
     n, c, *sizes = tensor(x).shape
     if windows.rank == 1:
         image = node.reshape(x, (n, c, 1, *sizes), "image")
-        y = _pool(node, image, windows.flat(), "pooled", kind, extra)
+        y = _pool(node, image, windows.with_ones(1, 0), "pooled", kind, extra)
         return node.reshape(y, (n, c, tensor(y).shape[3]), suffix)
     if DYNAMIC in (c, *sizes):
         raise node.unsupported(f"a pooling of volumes needs known sizes, got {node.type()}")
@@ -220,16 +222,8 @@ def _pool(
     flat = _pool(node, images, windows.part([1, 2]), "rows", kind, extra)
     oh, ow = tensor(flat).shape[2:]
     columns = node.reshape(flat, (n, c, sizes[0], oh * ow), "columns")
-    deep = windows.part([0])
-    deep = Windows(
-        *([v[0], one] for v, one in zip(_lists(deep), (1, 1, 1, 0, 0), strict=True)), ceil=deep.ceil
-    )
-    y = _pool(node, columns, deep, "pooled", kind, extra)
+    y = _pool(node, columns, windows.part([0]).with_ones(0, 1), "pooled", kind, extra)
     return node.reshape(y, (n, c, tensor(y).shape[2], oh, ow), suffix)
-
-
-def _lists(windows: Windows) -> tuple[list[int], ...]:
-    return windows.kernel, windows.strides, windows.dilations, windows.low, windows.high
 
 
 # Places ---------------------------------------------------------------------------------------------------
@@ -239,9 +233,10 @@ def places(windows: Windows, sizes: Sequence[int]) -> tuple[np.ndarray, np.ndarr
     """What each window sees, (windows, elements of a window): row-major positions in an image of `sizes`, and
     whether they lie in it (where not, the position is 0)."""
     counts = windows.slide(sizes)
+    slides = zip(counts, windows.kernel, windows.strides, windows.dilations, windows.low, strict=True)
     where = [
         np.arange(count)[:, None] * stride + np.arange(k) * dilation - low
-        for count, k, stride, dilation, low in zip(counts, *_lists(windows)[:4], strict=True)
+        for count, k, stride, dilation, low in slides
     ]
     inside = [(w >= 0) & (w < size) for w, size in zip(where, sizes, strict=True)]
     position = np.zeros((product(counts), product(windows.kernel)), np.int64)

@@ -182,77 +182,54 @@ def _tap(node: Node, m: Arithmetic, x: Value, places: Sequence[Value], sizes: Se
 
 # RoiAlign -------------------------------------------------------------------------------------------------
 
+Samples = tuple[list[tuple[Value, Value]], Value]
+"""Along one axis, (regions, samples) each: two whole places with their weights; and where a sample counts."""
+
 
 @converts("RoiAlign")
 def roi_align(node: Node) -> Value:
     """He et al., "Mask R-CNN" (2017): the mean, or the largest, of bilinear samples in each cell of each region."""
     x, rois, batch = node.operand(0), node.operand(1), node.operand(2)
     node.static(x, rois)
-    _, c, *sizes = tensor(x).shape
-    count = tensor(rois).shape[0]
-    cells = [node.attr("output_height", 1), node.attr("output_width", 1)]
-    samples = node.attr("sampling_ratio", 0)
-    if samples < 1:
+    c, count = tensor(x).shape[1], tensor(rois).shape[0]
+    cells, ratio = (
+        [node.attr("output_height", 1), node.attr("output_width", 1)],
+        node.attr("sampling_ratio", 0),
+    )
+    if ratio < 1:
         raise node.unsupported(
             "sampling_ratio = 0: how many samples a region needs is known at run time only"
         )
-    half = (
-        node.attr("coordinate_transformation_mode", "half_pixel" if node.version >= 16 else "")
-        == "half_pixel"
-    )
     m = Arithmetic(node, "roi", rois)
-    scaled = m.sub(m.mul(rois, node.attr("spatial_scale", 1.0)), 0.5 if half else 0.0)
+    average = node.attr("mode", "avg") == "avg"
+    rows, columns = _roi_samples(node, m, [n * ratio for n in cells])
+    images = node.build(nn.Gather(x, batch, axis=0), "images")
+    total = _roi_sampled(node, m, images, rows, columns, average)
+    split = node.reshape(total, (count, c, cells[0], ratio, cells[1], ratio), "samples")
+    return node.build(nn.Reduce(split, kind="mean" if average else "max", axes=[3, 5], keepdims=False))
+
+
+def _roi_samples(node: Node, m: Arithmetic, counts: Sequence[int]) -> tuple[Samples, Samples]:
+    """Along height and width, `counts` samples of each region at equal distances."""
+    half_pixel = "half_pixel" if node.version >= 16 else "output_half_pixel"
+    half = node.attr("coordinate_transformation_mode", half_pixel) == "half_pixel"
+    scaled = m.sub(m.mul(node.operand(1), node.attr("spatial_scale", 1.0)), 0.5 if half else 0.0)
 
     def corner(which: int) -> Value:
         return node.build(nn.Slice(scaled, starts=[which], ends=[which + 1], axes=[1]), m.name("corner"))
 
-    axes: list[tuple[list[tuple[Value, Value]], Value]] = []
-    for d in range(2):  # height, width; the region has x before y
-        start, end = corner(1 - d), corner(3 - d)
+    def samples(axis: int) -> Samples:
+        start, end = corner(1 - axis), corner(3 - axis)  # a region has x before y
         length = m.sub(end, start)
         length = length if half else node.build(nn.Maximum(length, m.number(1)), m.name("length"))
-        steps = (np.arange(cells[d] * samples) + 0.5) / (samples * cells[d])
-        place = m.add(m.mul(length, steps[None, :]), start)  # (count, cells * samples)
-        axes.append(_roi_taps(node, m, place, sizes[d]))
-    (ys, y_fits), (xs, x_fits) = axes
-    h, w = cells[0] * samples, cells[1] * samples
-    images = node.build(nn.Gather(x, batch, axis=0), "images")
-    terms: list[Value] = []
-    for (y, wy), (x_, wx) in points(ys, xs):
-        rows = node.build(
-            nn.Mul(
-                node.reshape(y, (count, h, 1), m.name("y")), node.const(np.int64(sizes[1]), m.name("width"))
-            ),
-            m.name("row"),
-        )
-        place = node.build(nn.Add(rows, node.reshape(x_, (count, 1, w), m.name("x"))), m.name("place"))
-        found = picked(node, images, node.reshape(place, (count, h * w), m.name("flat")), m.name("seen"))
-        weight = node.build(
-            nn.Mul(
-                node.reshape(wy, (count, h, 1), m.name("wy")), node.reshape(wx, (count, 1, w), m.name("wx"))
-            ),
-            m.name("weight"),
-        )
-        terms.append(m.mul(found, node.reshape(weight, (count, 1, h * w), m.name("weights"))))
-    fits = node.build(
-        nn.And(
-            node.reshape(y_fits, (count, h, 1), m.name("fy")),
-            node.reshape(x_fits, (count, 1, w), m.name("fx")),
-        ),
-        m.name("fits"),
-    )
-    fits = node.reshape(fits, (count, 1, h * w), m.name("flags"))
-    average = node.attr("mode", "avg") == "avg"
-    total = terms[0]
-    for term in terms[1:]:
-        total = m.add(total, term) if average else node.build(nn.Maximum(total, term), m.name("larger"))
-    total = m.select(fits, total, 0)
-    split = node.reshape(total, (count, c, cells[0], samples, cells[1], samples), "samples")
-    return node.build(nn.Reduce(split, kind="mean" if average else "max", axes=[3, 5], keepdims=False))
+        steps = (np.arange(counts[axis]) + 0.5) / counts[axis]
+        return _roi_taps(node, m, m.add(m.mul(length, steps[None, :]), start), node.type().shape[2 + axis])
+
+    return samples(0), samples(1)
 
 
-def _roi_taps(node: Node, m: Arithmetic, place: Value, size: int) -> tuple[list[tuple[Value, Value]], Value]:
-    """The two whole places around each with their weights; and where the place is no more than 1 outside."""
+def _roi_taps(node: Node, m: Arithmetic, place: Value, size: int) -> Samples:
+    """The two whole places around each, and where the place is no more than 1 outside."""
     fits = node.build(nn.And(m.compare("ge", place, -1), m.compare("le", place, size)), m.name("near"))
     place = m.clip(place, 0, size - 1)
     low = m.floor(place)
@@ -260,3 +237,32 @@ def _roi_taps(node: Node, m: Arithmetic, place: Value, size: int) -> tuple[list[
     high = m.clip(m.add(low, 1), 0, size - 1)
     whole = [node.cast(v, i64, m.name("whole")) for v in (low, high)]
     return [(whole[0], m.sub(1, t)), (whole[1], t)], fits
+
+
+def _roi_sampled(
+    node: Node, m: Arithmetic, images: Value, rows: Samples, columns: Samples, average: bool
+) -> Value:
+    """The samples (regions, C, rows * columns) of one image for each region: the sum, or the largest, of the four
+    weighted elements around each."""
+    (ys, y_fits), (xs, x_fits) = rows, columns
+    (count, h), w = tensor(y_fits).shape, tensor(x_fits).shape[1]
+    each, of_channels = (count, h * w), (count, 1, h * w)
+
+    def grid(
+        op: type[nn.Add | nn.Mul | nn.And], y: Value, x: Value, shape: Sequence[int], name: str
+    ) -> Value:
+        """y op x for each pair of a row and a column."""
+        column, row = node.reshape(y, (count, h, 1), m.name("y")), node.reshape(x, (count, 1, w), m.name("x"))
+        return node.reshape(node.build(op(column, row), m.name(name)), shape, m.name(name))
+
+    width = node.const(np.int64(tensor(images).shape[3]), m.name("width"))
+    starts = [node.build(nn.Mul(y, width), m.name("start")) for y, _ in ys]
+    total: Value | None = None
+    for (start, (_, wy)), (x, wx) in points(zip(starts, ys, strict=True), xs):
+        found = picked(node, images, grid(nn.Add, start, x, each, "place"), m.name("seen"))
+        term = m.mul(found, grid(nn.Mul, wy, wx, of_channels, "weight"))
+        if total is not None:
+            term = m.add(total, term) if average else node.build(nn.Maximum(total, term), m.name("larger"))
+        total = term
+    assert total is not None
+    return m.select(grid(nn.And, y_fits, x_fits, of_channels, "fits"), total, 0)

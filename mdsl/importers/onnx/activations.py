@@ -60,12 +60,13 @@ def elu(node: Node, x: Value, suffix: str | None, alpha: float) -> Value:
 
 def softplus(node: Node, x: Value, suffix: str | None) -> Value:
     """log(1 + exp(x)) = max(x, 0) + log1p(exp(-|x|)), which does not overflow."""
+    rectified = node.build(nn.Relu(x), within(suffix, "relu"))
     magnitude = node.build(nn.Abs(x), within(suffix, "abs"))
     decay = node.build(
         nn.Exp(node.build(nn.Neg(magnitude), within(suffix, "negative"))), within(suffix, "decay")
     )
     tail = node.build(nn.Log1p(decay), within(suffix, "log"))
-    return node.build(nn.Add(node.build(nn.Relu(x), within(suffix, "relu")), tail), suffix)
+    return node.build(nn.Add(rectified, tail), suffix)
 
 
 def softsign(node: Node, x: Value, suffix: str | None) -> Value:

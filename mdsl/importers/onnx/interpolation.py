@@ -23,11 +23,10 @@ Array = np.ndarray
 @dataclass(frozen=True)
 class Taps:
     """For each new element, (new size, taps): which old elements, possibly beyond the edge (which then stands for
-    them), and with what weights. `outside`: new elements that are the extrapolation value instead."""
+    them), and with what weights."""
 
     places: Array
     weights: Array
-    outside: Array | None = None
 
 
 # Where a new element lies ---------------------------------------------------------------------------------

@@ -114,7 +114,7 @@ def _compare(kind: str, a: Element, b: Element) -> bool | Dim:
 def _numbers(
     function: Callable[[int, int], int], neutral: int | None = None
 ) -> Callable[[Element, Element], Element]:
-    """`function` on numbers; a Dim stays itself beside the neutral element on the right (or left, if commutative)."""
+    """`function` on numbers; a Dim stays itself with the neutral element on its right."""
 
     def apply(a: Element, b: Element) -> Element:
         if isinstance(a, int) and isinstance(b, int):

@@ -65,11 +65,9 @@ def _as_row(node: Node, c: Value, columns: int) -> Value | None:
 
 @converts("BatchNormalization")
 def batch_normalization(node: Node) -> list[Value | None]:
-    """Opsets before 14 train where the node has outputs for the statistics, before 7 unless `is_test`."""
+    """Opsets before 14 train where the node has outputs for the statistics."""
     if node.version < 9 and not node.attr("spatial", 1):
         return [_per_activation(node)]
-    if node.version < 7 and not node.attr("is_test", 0) and node.wanted(1):
-        raise node.unsupported("training mode")
     if node.version >= 14 and node.attr("training_mode", 0):
         return _training(node)
     if node.version < 14 and any(node.wanted(i) for i in range(1, 5)):

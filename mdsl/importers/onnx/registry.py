@@ -22,7 +22,8 @@ that must be known. `raise node.unsupported(reason)` refuses what mdsl cannot do
 what breaks ONNX's own rules; both become one line of `mdsl import --check`, or the error of an import.
 
 Inputs and attributes were checked against the operator's schema before the rule runs: as many inputs as it
-takes, attributes of the right type. A VerifyError of a built op counts as `unsupported` with its message.
+takes, attributes of the right type. A VerifyError of a built op counts as `unsupported` with its message; another
+exception is reported as an internal failure.
 """
 
 from __future__ import annotations

@@ -58,6 +58,8 @@ def outcome(name: str) -> str:
         try:
             _run(case, frozen)
         except mdsl.MdslError as error:  # something may have to be known at import
+            if "internal failure" in str(error):
+                return f"fail: {_reason(error)}"
             reason = reason or _reason(error)
             continue
         except (Exception, RecursionError) as error:  # whatever it is, it is the case's outcome
@@ -155,13 +157,14 @@ def _compare(results: Sequence[np.ndarray], wanted: Sequence[np.ndarray], rtol: 
 
 
 def _reason(error: BaseException) -> str:
-    """The first line of the message, without what names the model or depends on the machine."""
+    """The first line of the message, without what names the model and without the node's attributes."""
     lines = str(error).strip().splitlines() or [""]
     text = re.sub(r"^.*?error: ", "", lines[0])
     text = re.sub(r"^node '[^']*' ", "", text)
+    text = re.sub(r"^\((\S+) with .*?\): ", r"(\1): ", text)
     if not isinstance(error, mdsl.MdslError | AssertionError):
         text = f"{type(error).__name__}: {text}"
-    return text[:160]
+    return text[:160].strip()
 
 
 def read_table() -> dict[str, str]:

@@ -28,10 +28,12 @@ def within(suffix: str | None, name: str) -> str:
 
 
 def plus(node: Node, x: Value, number: float, suffix: str | None) -> Value:
+    """x + number."""
     return node.build(nn.Add(x, node.const(number, within(suffix, "offset"), x.type)), suffix)
 
 
 def times(node: Node, x: Value, number: float, suffix: str | None) -> Value:
+    """x * number."""
     return node.build(nn.Mul(x, node.const(number, within(suffix, "factor"), x.type)), suffix)
 
 
@@ -55,6 +57,7 @@ def exponential(node: Node, x: Value, suffix: str, alpha: float) -> Value:
 
 
 def elu(node: Node, x: Value, suffix: str | None, alpha: float) -> Value:
+    """x where that is positive, else alpha * (exp(x) - 1)."""
     return by_sign(node, x, exponential(node, x, within(suffix, "negative"), alpha), suffix)
 
 
@@ -76,6 +79,7 @@ def softsign(node: Node, x: Value, suffix: str | None) -> Value:
 
 
 def leaky_relu(node: Node, x: Value, suffix: str | None, alpha: float) -> Value:
+    """x where that is positive, else alpha * x."""
     return node.build(nn.LeakyRelu(x, alpha=alpha), suffix)
 
 

@@ -27,7 +27,7 @@ def replacing(path: Path) -> Generator[BinaryIO, None, None]:
 def _opened(path: Path) -> Generator[BinaryIO, None, None]:
     import tempfile
 
-    if _is_stream(path):
+    if is_stream(path):
         with open(path, "wb") as file:
             yield file
         return
@@ -44,7 +44,8 @@ def _opened(path: Path) -> Generator[BinaryIO, None, None]:
         raise
 
 
-def _is_stream(path: Path) -> bool:
+def is_stream(path: Path) -> bool:
+    """True for a pipe or a device: what is written to it goes on, and nothing can lie beside it."""
     try:
         mode = path.stat().st_mode
     except OSError:

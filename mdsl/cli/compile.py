@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mdsl.cli.files import read_bound, write_program, write_text
+from mdsl.cli.files import check_output, read_bound, write_program, write_text
 from mdsl.cli.load import default_output, lower_program
 from mdsl.cli.settings import takes_settings
 from mdsl.settings import DEFAULT, Settings
@@ -40,7 +40,9 @@ def compile_(
     output: Annotated[
         Path | None,
         typer.Option(
-            "-o", "--output", help="Write to this file (FILE's name with .mbc; text goes to stdout)."
+            "-o",
+            "--output",
+            help="Write to this file (FILE's name with .mbc, in the current folder; text goes to stdout).",
         ),
     ] = None,
     emit: Annotated[
@@ -60,6 +62,7 @@ def compile_(
     machine = settings.machine()
     module, sizes = read_bound(program, settings.bind)
     place = default_output(program, ".mbc") if emit is Emit.mbc and output is None else output
+    check_output(place, program, text=emit is Emit.mir)
     bytecode = lower_program(module, replace(settings, bind=sizes), keep=emit is Emit.mbc)
     if emit is Emit.mir:
         write_program(module, place, program)

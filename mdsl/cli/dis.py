@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mdsl.cli.files import write_text
+from mdsl.cli.files import check_output, write_text
 
 
 def dis(
@@ -19,4 +19,5 @@ def dis(
     from mdsl.bytecode.disassemble import disassemble
     from mdsl.loading import read_bytecode
 
+    check_output(output, str(program))
     write_text(disassemble(read_bytecode(program), kernels), output)

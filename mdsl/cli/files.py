@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mdsl.files import replacing
+from mdsl.files import is_stream, replacing
 
 if TYPE_CHECKING:
     from mdsl.dialects.builtin import ModuleOp
@@ -36,6 +36,23 @@ def read_bound(path: str, sizes: Mapping[str, int]) -> tuple[ModuleOp, Mapping[s
     return parse(text, "<stdin>"), sizes
 
 
+def check_output(output: Path | None, source: str, *, text: bool = False) -> None:
+    """To be called before the work starts. Raises MdslError for an output that would destroy what programs are made
+    of: the file `source` that is read, unless both it and the output are a program's `text`, or weights; also for a
+    folder."""
+    from mdsl.syntax.errors import MdslError
+
+    if output is None or str(output) == "-":
+        return
+    rewritten = text and not source.lower().endswith((".onnx", ".mbc"))
+    if source != "-" and not rewritten and _same(output, Path(source)):
+        raise MdslError(f"{output}: error: the output is the input file, which would be lost")
+    if output.is_dir():
+        raise MdslError(f"{output}: error: cannot write: it is a folder")
+    if output.suffix.lower() == ".safetensors":
+        raise MdslError(f"{output}: error: a .safetensors file holds weights: give the output another name")
+
+
 def write_text(text: str, output: Path | None) -> None:
     """Writes to the file, or to stdout."""
     if output is None or str(output) == "-":
@@ -45,14 +62,15 @@ def write_text(text: str, output: Path | None) -> None:
         file.write(text.encode())
 
 
-def write_program(module: ModuleOp, output: Path | None, source: str, *, generic: bool = False) -> None:
-    """Writes the module's text to `output` or stdout, and its weights so that the text finds them.
+def write_program(module: ModuleOp, output: Path | None, source: str, *, generic: bool = False) -> list[Path]:
+    """Writes the module's text to `output` or stdout, and its weights so that the text finds them. Returns the files
+    that were written. Raises OSError.
 
-    A file gets a `.safetensors` beside it, unless it lies beside the one that it was read from. On stdout,
-    data that lies in no file follows the text as a resource section; a terminal is spared it.
+    A file gets a `.safetensors` beside it, unless it lies beside the one that it was read from. On stdout, or
+    in a pipe, data that lies in no file follows the text as a resource section; a terminal is spared it.
     """
     from mdsl.syntax.printer import print_module
-    from mdsl.syntax.resources import used
+    from mdsl.syntax.resources import used, weights_path
 
     resources = used(module)
     inline = [name for name, resource in resources.items() if not resource.external]
@@ -61,15 +79,17 @@ def write_program(module: ModuleOp, output: Path | None, source: str, *, generic
         if inline and terminal:
             note(f"the data of {len(inline)} resources is not shown; -o writes it")
         sys.stdout.write(print_module(module, generic=generic, data=not terminal))
-        return
-    weights, old = _beside(output), _beside(Path(source))
+        return []
+    if is_stream(output):
+        write_text(print_module(module, generic=generic, data=True), output)
+        return []
+    weights, old = weights_path(output), weights_path(Path(source))
+    written = [output]
     if resources and (inline or not _same(weights, old)):
         _write_weights(weights, resources, keep=old if _same(weights, old) else None)
+        written.append(weights)
     write_text(print_module(module, generic=generic), output)
-
-
-def _beside(path: Path) -> Path:
-    return path.parent / f"{path.stem}.safetensors"
+    return written
 
 
 def _same(a: Path, b: Path) -> bool:

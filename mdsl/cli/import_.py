@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mdsl.cli.files import write_program
+from mdsl.cli.files import check_output, note, write_program
 from mdsl.cli.load import default_output
 from mdsl.cli.settings import BindOption, bindings
+from mdsl.cli.tables import megabytes
+from mdsl.syntax.errors import MdslError
 
 if TYPE_CHECKING:
     from mdsl.importers.onnx import Report
@@ -19,7 +21,11 @@ def import_(
     model: Annotated[str, typer.Argument(help="An .onnx file.", metavar="FILE")],
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="Write to this file (FILE's name with .mir); - for stdout."),
+        typer.Option(
+            "-o",
+            "--output",
+            help="Write to this file (FILE's name with .mir, in the current folder); - for stdout.",
+        ),
     ] = None,
     bind: BindOption = None,
     check: Annotated[
@@ -31,11 +37,17 @@ def import_(
     from mdsl.importers.onnx import import_onnx
 
     if check:
+        if output is not None:
+            raise MdslError("error: --check writes nothing: leave out -o")
         report = check_model(model, bindings(bind))
         _print(report)
         raise typer.Exit(1 if report.problems else 0)
-    module = import_onnx(model, bindings(bind))
-    write_program(module, output or default_output(model, ".mir"), model)
+    place = output or default_output(model, ".mir")
+    check_output(place, model, text=True)
+    written = write_program(import_onnx(model, bindings(bind)), place, model)
+    if written:
+        size = sum(path.stat().st_size for path in written)
+        note(f"wrote {' and '.join(map(str, written))} ({megabytes(size)})")
 
 
 def _print(report: Report) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from mdsl.cli.files import note
+from mdsl.cli.files import check_output, note
 from mdsl.cli.passes import pass_help, pass_names
 from mdsl.syntax.errors import MdslError, nearest
 
@@ -71,7 +71,10 @@ def opt(
     ] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Write to this file.")] = None,
     diff: Annotated[
-        bool, typer.Option("--diff", help="Print the IR diff of each pass instead of the program.")
+        bool,
+        typer.Option(
+            "--diff", help="Print (or, with -o, write) the IR diff of each pass instead of the program."
+        ),
     ] = False,
     print_ir_after_all: Annotated[
         bool, typer.Option("--print-ir-after-all", help="Print the IR after every pass, on stderr.")
@@ -93,7 +96,7 @@ def opt(
 
     A pass that needs a lower level than the program's gets it: the standard passes run first, and a note says so.
     """
-    from mdsl.cli.files import read_program, write_program
+    from mdsl.cli.files import read_program, write_program, write_text
     from mdsl.codegen.target import Target
     from mdsl.passes.pipeline import parse_flag, parse_pipeline
     from mdsl.report.diff import Diffs, Dump
@@ -102,6 +105,7 @@ def opt(
     steps = [parse_flag(flag) for flag in ctx.meta["mdsl.passes"]]
     steps += parse_pipeline(pass_pipeline) if pass_pipeline else []
     machine = Target.parse(target)
+    check_output(output, program, text=not diff)
     module = read_program(program)
     times = Timing()
     every: list[Hook] = [times]
@@ -111,12 +115,17 @@ def opt(
         from mdsl.report.check import Check
 
         every.append(Check())
-    shown = _Diffs(coloured=diff and sys.stdout.isatty())
-    asked = Diffs(shown.show if diff else None, lambda step: note(_unchanged(step, module)))
+    diffs: list[str] = []
+    show = _print_diff if output is None or str(output) == "-" else diffs.append
+    asked = Diffs(show if diff else None, lambda step: note(_unchanged(step, module)))
     run_asked(module, steps, machine, every, asked, verify_each)
+    if not steps and (diff or pass_pipeline is not None):
+        note("no passes were given")
     if timing:
         sys.stderr.write(str(times))
-    if not diff or output is not None:
+    if diff:
+        write_text("".join(diffs), output)
+    else:
         write_program(module, output, program, generic=generic)
 
 
@@ -149,13 +158,8 @@ def run_asked(
         run_passes(module, [step], machine, hooks=[*every, watch], verify_each=verify_each)
 
 
-class _Diffs:
-    """Prints diffs on stdout, in colours on a terminal."""
+def _print_diff(text: str) -> None:
+    """On stdout, in colours on a terminal."""
+    from mdsl.report.diff import coloured
 
-    def __init__(self, coloured: bool) -> None:
-        self.coloured = coloured
-
-    def show(self, text: str) -> None:
-        from mdsl.report.diff import coloured
-
-        sys.stdout.write(coloured(text) if self.coloured else text)
+    sys.stdout.write(coloured(text) if sys.stdout.isatty() else text)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mdsl.cli.files import note
+from mdsl.cli.files import check_output, note
 from mdsl.cli.load import Engine, ProgramFile, Threads, for_inputs, load_program
 from mdsl.cli.progress import stoppable
 from mdsl.cli.settings import takes_settings
@@ -42,6 +42,7 @@ def run(
     from mdsl.cli.inputs import read_inputs
     from mdsl.signature import arrange, closed, describe
 
+    check_output(output, program)
     executable = load_program(program, engine, threads, settings)
     specs = executable.inputs if input else closed(executable.inputs)
     texts = input or [f"{spec.name}={describe(spec)}=random" for spec in specs]

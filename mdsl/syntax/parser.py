@@ -34,7 +34,7 @@ def parse(text: str, name: str = "<text>", folder: Path | None = None) -> Module
     """The module that `text` describes; a text without `module` is one module's content.
 
     `name` stands in messages and locations. `dense_resource` data is looked for in the text's own
-    resource section, then in `<stem of name>.safetensors` in `folder`. Raises MdslError.
+    resource section, then in the file of weights in `folder` that belongs to `name` (`weights_path`). Raises MdslError.
     """
     source = Source(name, text)
     parser = Parser(source, resources.Resources(source, folder))

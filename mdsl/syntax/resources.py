@@ -17,12 +17,19 @@ from mdsl.syntax.errors import MdslError, Source, SyntaxError_, nearest
 _ALIGNMENT = b"\x40\x00\x00\x00"  # MLIR's blobs start with their alignment, 64, as a little-endian i32
 
 
+def weights_path(program: Path) -> Path:
+    """Where the weights of a program's text lie: `net.safetensors` for `net.mir`; a name that does not end in
+    `.mir` is kept whole, so that programs of different names have weights of different names."""
+    name = program.stem if program.suffix.lower() == ".mir" else program.name
+    return program.parent / f"{name}.safetensors"
+
+
 class Resources:
     """What one text can refer to. `folder` is where its weights file would lie (None: nowhere)."""
 
     def __init__(self, source: Source, folder: Path | None) -> None:
         self.source = source
-        self.path = None if folder is None else folder / f"{Path(source.name).stem}.safetensors"
+        self.path = None if folder is None else weights_path(folder / Path(source.name).name)
         self.section: dict[str, bytes] = {}
         self.cache: dict[str, Resource] = {}
 

@@ -65,7 +65,7 @@ def build(program: Program, settings: Settings, engine: str = "vm", threads: int
     """As `compile` says. Raises MdslError."""
     check_engine(engine, threads)
     path = None if isinstance(program, ModuleOp) else _path(program)
-    if path is not None and path.suffix == ".mbc":
+    if path is not None and path.suffix.lower() == ".mbc":
         settings.check_compiled(path)
         return load(path, engine=engine, threads=threads)
     module, sizes = _parse_bound(program, settings.bind)
@@ -167,7 +167,7 @@ def lowering(module: ModuleOp, settings: Settings) -> list[Pass]:
 def _path(program: str | os.PathLike[str]) -> Path | None:
     """The path that a program's source is, None for a text."""
     if isinstance(program, str) and (
-        "\n" in program or not program.endswith((".mir", ".mbc", *importers.SUFFIXES))
+        "\n" in program or not program.lower().endswith((".mir", ".mbc", *importers.SUFFIXES))
     ):
         return None
     return Path(program)

@@ -7,6 +7,7 @@ import os
 from mdsl.bytecode.decode import load as load_bytecode
 from mdsl.bytecode.module import BytecodeError, Module
 from mdsl.executable import Executable, VmExecutable
+from mdsl.formats import MBC, advice
 from mdsl.syntax.errors import MdslError, nearest
 
 ENGINES = ("vm", "jit", "reference")
@@ -31,7 +32,8 @@ def read_bytecode(path: str | os.PathLike[str]) -> Module:
     try:
         return load_bytecode(path)
     except BytecodeError as error:
-        raise MdslError(f"{os.fspath(path)}: error: {error}") from None
+        hint = f"{why}; 'mdsl compile' makes one" if (why := advice(path, MBC)) else ""
+        raise MdslError(f"{os.fspath(path)}: error: {error}{hint}") from None
 
 
 def check_engine(engine: str, threads: int) -> None:

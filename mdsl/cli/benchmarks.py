@@ -113,7 +113,7 @@ def ablation_of(request: Request) -> None:
     from mdsl.report.ablation import ablation
     from mdsl.syntax.errors import MdslError
 
-    if request.program.endswith(".mbc"):
+    if request.program.lower().endswith(".mbc"):
         raise MdslError(
             f"{request.program}: error: the ablation compiles the program several times: it needs the .mir file"
         )
@@ -146,7 +146,7 @@ def layers_of(request: Request) -> None:
     from mdsl.executable import VmExecutable
     from mdsl.report.dispatches import profile_layers
 
-    if request.program.endswith(".mbc"):
+    if request.program.lower().endswith(".mbc"):
         source, executable = None, load_program(request.program, "vm", request.threads, request.settings)
         arrays = request.arrays(executable.inputs)
     else:
@@ -207,7 +207,7 @@ def versus(request: Request, peers: str, rounds: int) -> None:
     from mdsl.syntax.errors import MdslError
 
     names = check_names(peers)
-    if not request.program.endswith(".onnx"):
+    if not request.program.lower().endswith(".onnx"):
         raise MdslError(f"{request.program}: error: --vs: other runtimes need the model as an .onnx file")
     arrays = request.bound()[1]
     settings = {**vars(request.settings), "engine": request.engine}

@@ -37,7 +37,7 @@ def load_program(file: str | ModuleOp, engine: str, threads: int, settings: Sett
     import mdsl
 
     with progress(f"compiling {file}" if isinstance(file, str) else "compiling"):
-        if isinstance(file, str) and file.endswith(".mbc"):
+        if isinstance(file, str) and file.lower().endswith(".mbc"):
             settings.check_compiled(file)
             return mdsl.load(file, engine=engine, threads=threads)  # imports nothing that compiles
         from mdsl.api import build

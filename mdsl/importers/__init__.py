@@ -20,9 +20,13 @@ def read(path: Path, sizes: Mapping[str, int]) -> tuple[ModuleOp, Mapping[str, i
     """The verified module of a program's file, `.mir` text or another format, and those of the `sizes` of its
     dimensions that are yet to be bound: a model of another format takes them when it is imported, where they tell
     most. Raises MdslError, OSError."""
-    importer = IMPORTERS.get(path.suffix)
+    importer = IMPORTERS.get(path.suffix.lower())
     if importer is not None:
         return resolve_name(importer)(path, sizes), {}
+    from mdsl.formats import TEXT, advice
+    from mdsl.syntax.errors import MdslError
     from mdsl.syntax.parser import parse_file
 
+    if why := advice(path, TEXT):
+        raise MdslError(f"{path}: error: not a text file{why}")
     return parse_file(path), sizes

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
+import mdsl as api
 from bench import onnx_mlp
 from mdsl.cli import app, command
 
@@ -143,3 +145,54 @@ def test_a_diff_goes_where_the_output_goes() -> None:
 @pytest.mark.parametrize("arguments", [["--diff"], ["--pass-pipeline", ""]])
 def test_no_passes(arguments: list[str]) -> None:
     assert mdsl("opt", "mlp.onnx", *arguments).stderr == "note: no passes were given\n"
+
+
+def test_capitals_in_the_name_of_a_file() -> None:
+    Path("mlp.onnx").rename("MLP.ONNX")
+    mdsl("import", "MLP.ONNX", "-o", "NET.MIR")
+    mdsl("compile", "MLP.ONNX", "-o", "NET.MBC")
+    assert names() == ["MLP.ONNX", "NET.MBC", "NET.MIR", "NET.safetensors"]
+    results = {mdsl("run", name, *SAME).stdout for name in ("MLP.ONNX", "NET.MBC", "NET.MIR")}
+    assert len(results) == 1
+    image = np.full((1, 784), 0.25, np.float32)
+    np.testing.assert_array_equal(api.compile("NET.MBC")(image), api.compile("MLP.ONNX")(image))
+
+
+WHAT = {
+    ".mbc": "it is compiled bytecode, which 'mdsl run', 'bench' and 'dis' take",
+    ".safetensors": "it holds weights (.safetensors); the program is the .mir file beside it",
+    ".npz": "it is a zip archive",
+    ".onnx": "it looks like an ONNX model, which 'mdsl run' and others take by a name that ends in .onnx",
+    ".mir": "it is text; 'mdsl run' and others take a program by a name that ends in .mir",
+}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        (["run", "file.mir"], ".mir"),
+        (["opt", "file"], ".mir"),
+        (["compile", "file.mir"], ".mir"),
+        (["import", "file"], ".onnx"),
+        (["run", "file.onnx"], ".onnx"),
+        (["dis", "file"], ".mbc"),
+        (["run", "file.mbc"], ".mbc"),
+    ],
+    ids=str,
+)
+def test_a_message_says_what_a_file_is(
+    arguments: list[str], wanted: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mdsl("import", "mlp.onnx", "-o", "net.mir")
+    mdsl("compile", "net.mir")
+    mdsl("run", "net.mir", "-o", "net.npz")
+    Path("mlp.onnx").rename("net.onnx")
+    name = {".mir": "text file", ".onnx": "ONNX model", ".mbc": ".mbc file"}[wanted]
+    for suffix, what in WHAT.items():
+        if suffix != wanted:
+            Path(arguments[1]).write_bytes(Path(f"net{suffix}").read_bytes())
+            message = refused(capsys, *arguments)
+            assert f"{arguments[1]}: error: not a" in message and name in message and what in message
+    for damaged in (b"\x08", b"\x00\xff\xfe"):
+        Path(arguments[1]).write_bytes(damaged)
+        assert "it is text" not in refused(capsys, *arguments)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mdsl.formats import ONNX, advice
 from mdsl.importers.onnx.tensors import TensorReader
 from mdsl.importers.onnx.wire import without_weights
 from mdsl.syntax.errors import MdslError
@@ -58,7 +59,8 @@ def load(path: str | os.PathLike[str]) -> Model:
     try:
         proto.ParseFromString(bytes(data) if spared is None else spared)
     except (DecodeError, ValueError):
-        raise MdslError(f"{file}: error: not an ONNX model: it is damaged or no protobuf message") from None
+        why = advice(file, ONNX) or ": it is damaged or no protobuf message"
+        raise MdslError(f"{file}: error: not an ONNX model{why}") from None
     return model_of(proto, str(file), file.parent, None if spared is None else whole)
 
 

@@ -100,7 +100,7 @@ IMAGE = [("x", F32, [1, 1, 8, 8])]
 MODELS: dict[str, tuple[ModelProto | bytes, str]] = {
     "empty": (b"", "the file is empty"),
     "noise": (bytes(range(256)) * 9, "damaged or no protobuf message"),
-    "text": (b"hello world\n" * 99, "damaged or no protobuf message"),
+    "text": (b"hello world\n" * 99, "not an ONNX model: it is text"),
     "truncated": (GOOD[: len(GOOD) // 2], "damaged or no protobuf message"),
     "no graph": (ModelProto(ir_version=8), "it has no graph"),
     "no opset": (ModelProto(ir_version=8, graph=model([node("Relu", "x")]).graph), "it has no opset"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -52,22 +53,30 @@ def import_(
 
 def _print(report: Report) -> None:
     """What is missing, operator by operator, and whether that is all."""
-    total = report.supported + len(report.problems) + report.unjudged
+    subjects = Counter(problem.subject for problem in report.problems)
+    total = report.supported + subjects["node"] + report.unjudged
     if not report.problems:
-        typer.echo(f"{report.model}: all {total} nodes are supported")
+        every = "the only node is" if total == 1 else f"all {total} nodes are"
+        typer.echo(f"{report.model}: {every} supported")
         return
-    nodes = len(report.problems)
-    typer.echo(f"{report.model}: {nodes} of {total} nodes {'is' if nodes == 1 else 'are'} not supported")
+    missing = [f"{subjects['node']} of {_number(total, 'node')}"] if subjects["node"] else []
+    missing += [_number(subjects[name], name) for name in ("input", "initializer") if subjects[name]]
+    verb = "is" if len(report.problems) == 1 else "are"
+    typer.echo(f"{report.model}: {', '.join(missing)} {verb} not supported")
     for group in report.groups():
         first = group[0]
-        typer.echo(f"  {first.kind}: {first.reason} ({len(group)} node{'s' if len(group) > 1 else ''})")
+        typer.echo(f"  {first.kind}: {first.reason} ({_number(len(group), first.subject)})")
         for problem in group:
             attributes = ", ".join(f"{k} = {v}" for k, v in problem.attributes.items())
             typer.echo(f"    '{problem.node}'{': ' if attributes else ''}{attributes}")
     if report.unjudged:
         typer.echo(
-            f"the operators of all others are supported; {report.unjudged} of them could not be checked further, "
-            "for they work on what the nodes above should give"
+            f"the operators of all other nodes are supported; {report.unjudged} of them could not be checked further, "
+            "for they work on what those above should give"
         )
-    else:
-        typer.echo("all others are supported")
+    elif report.supported:
+        typer.echo("all other nodes are supported")
+
+
+def _number(n: int, noun: str) -> str:
+    return f"{n} {noun}{'' if n == 1 else 's'}"

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+pytest.importorskip("onnx")
+
 from typer.testing import CliRunner, Result
 
 import mdsl as api

@@ -48,6 +48,11 @@ class Problem:
         """The operator, with its domain if that is not ONNX's own."""
         return f"{self.domain}.{self.op_type}" if self.domain else self.op_type
 
+    @property
+    def subject(self) -> str:
+        """What cannot be converted: "node", or the "input" or "initializer" of the graph that stands as one."""
+        return self.op_type if self.op_type in ("input", "initializer") else "node"
+
     def __str__(self) -> str:
         attributes = ", ".join(f"{k} = {v}" for k, v in self.attributes.items())
         return f"node '{self.node}' ({self.kind}{' with ' if attributes else ''}{attributes}): {self.reason}"

@@ -31,7 +31,7 @@ from mdsl.importers.onnx import (
 )
 from mdsl.importers.onnx.graph import Graph, Missing, Problem, Scope
 from mdsl.importers.onnx.model import Model, check_text, load, model_of
-from mdsl.importers.onnx.registry import Unsupported
+from mdsl.importers.onnx.registry import Unsupported, rule_for
 from mdsl.importers.onnx.tensors import element_type, open_names, tensor_type
 from mdsl.ir.attributes import ArrayAttr, Attribute, StringAttr
 from mdsl.ir.core import Block, Op, Region, Value, VerifyError
@@ -106,7 +106,7 @@ def _module(model: Model, bind: Mapping[str, int]) -> ModuleOp:
     if graph.problems:
         first, more = graph.problems[0], len(graph.problems) - 1
         rest = f"\n{more} more; 'mdsl import --check {model.name}' lists all" if more else ""
-        raise MdslError(f"{model.name}: error: {first}{_open_hint(model, bind)}{rest}") from first.cause
+        raise MdslError(f"{model.name}: error: {first}{_open_hint(model, bind, first)}{rest}") from first.cause
     module = ModuleOp(results=[], regions=[Region()])
     module.body.append(function)
     try:
@@ -117,8 +117,10 @@ def _module(model: Model, bind: Mapping[str, int]) -> ModuleOp:
     return module
 
 
-def _open_hint(model: Model, bind: Mapping[str, int]) -> str:
-    """What may help a node that cannot do without a size."""
+def _open_hint(model: Model, bind: Mapping[str, int], problem: Problem) -> str:
+    """What may help a node that cannot do without a size; nothing if no size helps, for its operator has no rule."""
+    if rule_for(problem.domain, problem.op_type, model.opsets.get(problem.domain, 0)) is None:
+        return ""
     inputs = _inputs(model.proto)
     names = {p[1]: None for i in inputs for p in open_names(i.type, i.name) if p[1] and not {*p} & {*bind}}
     return f"; sizes that are open: {', '.join(names)} (give them with --bind)" if names else ""

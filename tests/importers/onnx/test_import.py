@@ -385,7 +385,7 @@ def test_check_lists_every_problem(tmp_path: Path, capsys: pytest.CaptureFixture
     assert f"{path}: 3 of 5 nodes are not supported" in out
     assert "local.Magic:" in out and "(2 nodes)" in out and "'second': strength = 4" in out
     assert "StringNormalizer:" in out
-    assert "the operators of all others are supported; 1 of them could not be checked further" in out
+    assert "the operators of all other nodes are supported; 1 of them could not be checked further" in out
     assert not (tmp_path / "net.mir").exists()
 
 
@@ -399,7 +399,33 @@ def test_check_goes_on_behind_a_node_whose_type_is_stated(tmp_path: Path) -> Non
 def test_check_of_a_supported_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = saved(tmp_path, model([node("Relu", "x")]))
     assert command(["import", "--check", str(path)]) == 0
-    assert capsys.readouterr().out == f"{path}: all 1 nodes are supported\n"
+    assert capsys.readouterr().out == f"{path}: the only node is supported\n"
+    path = saved(tmp_path, model([node("Relu", "x", "z"), node("Exp", "z")]))
+    assert command(["import", "--check", str(path)]) == 0
+    assert capsys.readouterr().out == f"{path}: all 2 nodes are supported\n"
+
+
+def test_check_counts_inputs_and_weights_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    weights = {"scale": np.float32(1), "zero": np.zeros((), np.uint8)}
+    inputs = [("x", F32, [2, 3]), ("unsigned", onnx.TensorProto.UINT8, [2])]
+    nodes = [node("Relu", "x"), node("QuantizeLinear", "x scale zero", "q")]
+    proto = model(nodes, inputs=inputs, weights=weights)
+    path = saved(tmp_path, proto)
+    assert command(["import", "--check", str(path)]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"{path}: 1 of 2 nodes, 1 input, 1 initializer are not supported"
+    assert sum(line.endswith(("(1 input)", "(1 initializer)")) for line in lines) == 2
+    assert lines[-1] == "all other nodes are supported"
+    path = saved(tmp_path, model([node("Magic", "x")]))
+    assert command(["import", "--check", str(path)]) == 1
+    first, *_, last = capsys.readouterr().out.splitlines()
+    assert first == f"{path}: 1 of 1 node is not supported" and last == "    'y'"
+
+
+def test_sizes_are_asked_for_only_where_they_may_help(tmp_path: Path) -> None:
+    proto = model([node("Magic", "x")], inputs=[("x", F32, ["n", 3])])
+    with pytest.raises(mdsl.MdslError, match=r"no operator of this name that is known here$"):
+        import_onnx(saved(tmp_path, proto))
 
 
 def test_a_rule_that_fails_is_not_blamed_on_the_model(monkeypatch: pytest.MonkeyPatch) -> None:

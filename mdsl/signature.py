@@ -130,7 +130,7 @@ def check_compilable(module: ModuleOp) -> None:
         for value in values:
             if not isinstance(value.type, TensorType | MemRefType):
                 at = function.location
-                place = f"{at.place}: " if at else ""
+                place = at.beginning if at else ""
                 raise MdslError(
                     f"{place}error: {kind} %{value.name} is of type {value.type}: a compiled program takes and gives "
                     f"tensors (tensor<{value.type}> for one number)"

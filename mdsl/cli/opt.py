@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -32,16 +33,28 @@ class OptCommand(TyperCommand):
         args = _joined(args)
         end = args.index("--") if "--" in args else len(args)
         flags = [a for a in args[:end] if _name(a) in passes]
-        for arg in args[:end]:
+        for arg, following in pairwise([*args[:end], ""]):
             if arg.startswith("--") and _name(arg) not in (*own, *passes):
-                hint = nearest(_name(arg), own + passes) or "; 'mdsl opt --help' lists them"
-                raise MdslError(f"error: no option or pass '{_name(arg)}'{hint}")
+                raise MdslError(f"error: no option or pass '{_name(arg)}'{_hint(_name(arg), own, passes)}")
+            if arg in passes and _VALUE.fullmatch(following) and not Path(following).exists():
+                raise MdslError(f"error: a pass takes its value after '=': {arg}={following}")
         ctx.meta["mdsl.passes"] = flags
         return super().parse_args(ctx, [a for i, a in enumerate(args) if i >= end or a not in flags])
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         with formatter.section("Passes, run in the order given"):
             formatter.write_dl(pass_help())
+
+
+_VALUE = re.compile(r"\d+([x,.]\d+)*|[\[{].*|true|false")
+"""What would be a pass's value and hardly the name of a program's file."""
+
+
+def _hint(flag: str, own: list[str], passes: list[str]) -> str:
+    """What may have been meant by a flag that there is not."""
+    if flag.startswith("--no-") and f"--{flag.removeprefix('--no-')}" in passes:
+        return ": only the passes that are given run, and the standard ones before them"
+    return nearest(flag, own + passes) or "; 'mdsl opt --help' lists them"
 
 
 def _joined(args: list[str]) -> list[str]:

@@ -253,8 +253,13 @@ class Location(Attribute):
 
     @property
     def place(self) -> str:
-        """`file:line:column`, or the name: how a message begins."""
+        """`file:line:column`, or the name."""
         return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+
+    @property
+    def beginning(self) -> str:
+        """How a message about the place begins: `file:line:column: `, or `node 'name': `."""
+        return f"{self.place}: " if self.line else f"node '{self.file}': "
 
 
 def format_float(value: float, type: Type) -> str:

@@ -6,6 +6,7 @@ A standard pipeline is a list of stages. A stage works on one of `LEVELS` and le
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import takewhile
 
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.linalg import LinalgOp
@@ -93,7 +94,7 @@ def passes_before(step: Pass, start: str, settings: Settings = DEFAULT) -> list[
     stages = loop_stages() if isinstance(step, LowerLinalgToLoops) else ukernel_stages(settings)
     missing = passes_from(stages, start, step.level)
     place = PASSES.index(type(step))
-    return missing + [p for p in stages.get(step.level, []) if PASSES.index(type(p)) < place]
+    return [*missing, *takewhile(lambda p: PASSES.index(type(p)) < place, stages.get(step.level, []))]
 
 
 def level_after(step: Pass, level: str) -> str:

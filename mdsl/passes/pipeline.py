@@ -229,7 +229,7 @@ class PassFailure(MdslError):
     def __init__(self, step: Pass, error: VerifyError, invalid: bool) -> None:
         located = next((o for o in (error.op, *error.op.ancestors()) if o.location is not None), None)
         at = located.location if located else None
-        place = f"{at.place}: " if at else ""
+        place = at.beginning if at else ""
         what = f"pass '{step.name}' made an invalid program" if invalid else f"pass '{step.name}'"
         super().__init__(f"{place}error: {what}: {error}\n  {_first_line(print_op(error.op))}")
         self.step = step

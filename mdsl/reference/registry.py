@@ -73,7 +73,7 @@ class EvaluationError(MdslError):
 def failure(op: Op, message: str) -> EvaluationError:
     """An error at `op`, to be raised by the caller: `file:line:col: error: 'memref.load': message`."""
     at = op.location
-    place = f"{at.place}: " if at is not None else ""
+    place = at.beginning if at is not None else ""
     return EvaluationError(f"{place}error: '{op.name}': {message}")
 
 

@@ -114,6 +114,9 @@ def test_text(name: str) -> None:
         (["dis", "none.mbc"], r"none\.mbc: error: No such file"),
         (["dis", "good.mir"], r"good\.mir: error: .*\(at byte 0\)"),
         (["opt", "good.mir", "--tyle=4"], r"error: no option or pass '--tyle'; did you mean '--tile'\?"),
+        (["opt", "good.mir", "--no-winograd"], r"error: no option or pass '--no-winograd': only the passes that are given run"),
+        (["opt", "good.mir", "--tile", "4x16"], r"^error: a pass takes its value after '=': --tile=4x16$"),
+        (["opt", "--unroll-dispatch", "4", "good.mir"], r"^error: a pass takes its value after '=': --unroll-dispatch=4$"),
         (["opt", "good.mir", "--tile=4xq"], r"command line:1:8: error: option 'sizes' of pass 'tile' takes integers .*, got '4xq'"),
         (["opt", "good.mir", "--inline=4"], r"command line:1:10: error: pass 'inline' takes no options"),
         (["opt", "good.mir", "--pass-pipeline=tile{size=4}"], r"--pass-pipeline:1:6: error: pass 'tile' has no option 'size'; did you mean 'sizes'\?"),
@@ -216,6 +219,13 @@ def test_bytecode() -> None:
         for verb in ("run", "dis"):
             err = refused(verb, "bad.mbc", message=rf"bad\.mbc: error: .*{message}")
             assert err.count("\n") == 1, (name, err)
+
+
+def test_a_place_that_is_a_node() -> None:
+    """Where there is no line, a message begins with the name of the node."""
+    act = 'loc("layer/act")'
+    Path("net.mir").write_text(GOOD.replace("4x8", "?x8").replace("\n  return", f" {act}\n  return"))
+    refused("opt", "net.mir", "--lower-nn", message=r"^node 'layer/act': error: pass 'lower-nn': ")
 
 
 def test_nesting() -> None:

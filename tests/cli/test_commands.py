@@ -74,6 +74,11 @@ def test_opt_lowers_as_far_as_a_pass_needs(net: Path) -> None:
     assert "--- before tile" not in result.stdout
 
 
+def test_opt_runs_no_pass_twice_in_a_row_to_lower(net: Path) -> None:
+    note = mdsl("opt", "--fold-shapes", net).stderr
+    assert "inline, canonicalize, fold-batchnorm, canonicalize, lower-nn, canonicalize\n" in note
+
+
 def test_opt_watches(net: Path) -> None:
     result = mdsl(
         "opt", "--canonicalize", "--lower-nn", "--check-each", "--timing", "--print-ir-after-all", net

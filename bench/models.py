@@ -8,13 +8,22 @@ they get random ones with which activations neither vanish nor grow (He et al.: 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from math import sqrt
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import onnx
 import typer
+
+from mdsl.cli.errors import shown
+from mdsl.files import replacing
+from mdsl.importers.onnx.model import require_onnx
+
+with shown() if __name__ == "__main__" else nullcontext():
+    require_onnx()
+
+import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 LIGHT = {
@@ -356,17 +365,18 @@ def main(
     name: Annotated[str, typer.Argument(help=f"One of {', '.join(NAMES)}.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The file to write.")],
     size: Annotated[
-        int | None, typer.Option(help="Pixels of an image's side; the encoder's sequence.")
+        int | None, typer.Option(help="Pixels of an image's side; the encoder's sequence.", min=1)
     ] = None,
-    channels: Annotated[int, typer.Option(help="Channels of an image.")] = 3,
-    batch: Annotated[int, typer.Option(help="Images at once.")] = 1,
-    seed: Annotated[int, typer.Option(help="Of the random weights.")] = 0,
+    channels: Annotated[int, typer.Option(help="Channels of an image.", min=1)] = 3,
+    batch: Annotated[int, typer.Option(help="Images at once.", min=1)] = 1,
+    seed: Annotated[int, typer.Option(help="Of the random weights.", min=0)] = 0,
 ) -> None:
     """Write a network with random weights as an ONNX file."""
     if name not in NAMES:
         raise typer.BadParameter(f"no model '{name}': {', '.join(NAMES)}")
     model = build(name, size, seed, channels=channels, batch=batch)
-    output.write_bytes(model.SerializeToString())
+    with shown(), replacing(output) as file:
+        file.write(model.SerializeToString())
 
 
 if __name__ == "__main__":

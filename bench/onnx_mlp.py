@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+import typer
+
+from mdsl.cli.errors import shown
+from mdsl.files import replacing
+from mdsl.importers.onnx.model import require_onnx
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "mnist" / "mlp.mir"
 
@@ -38,5 +43,13 @@ def model() -> bytes:
     return model.SerializeToString()
 
 
+def main(output: Annotated[Path, typer.Argument(help="The .onnx file to write.")]) -> None:
+    """Write the MNIST MLP of examples/ as an ONNX model."""
+    with shown():
+        require_onnx()
+        with replacing(output) as file:
+            file.write(model())
+
+
 if __name__ == "__main__":
-    Path(sys.argv[1]).write_bytes(model())
+    typer.run(main)

@@ -5,11 +5,16 @@ from __future__ import annotations
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 import mdsl
+from mdsl.codegen.target import Target
+from mdsl.executable import VmExecutable
 from mdsl.report.diff import unified
+from mdsl.report.dispatches import count
 from mdsl.syntax.printer import print_module
 
 ROOT = Path(__file__).parents[2]
@@ -34,6 +39,34 @@ def test_the_diff_is_the_one_that_is_printed() -> None:
     printed = unified(print_module(before), print_module(after), "tile")
     (shown,) = blocks("diff")
     assert set(shown.splitlines()) <= set(printed.splitlines())
+
+
+# Variant, engine, settings of `mdsl.compile`.
+VARIANTS = [
+    ("interpreted", "vm", {"ukernels": False}),
+    ("+ micro-kernels", "vm", {}),
+    ("+ unroll-dispatch=4", "vm", {"unroll_dispatch": 4}),
+    ("jit", "jit", {"unroll_dispatch": 4}),
+]
+
+
+@pytest.mark.parametrize(("variant", "engine", "settings"), VARIANTS, ids=[v[0] for v in VARIANTS])
+def test_the_table_counts_what_is_executed(variant: str, engine: str, settings: dict[str, Any]) -> None:
+    host = Target.host()
+    if variant != "interpreted" and (host.vector_bytes, host.l1_bytes, host.l2_bytes) != (
+        64,
+        48 << 10,
+        1 << 20,
+    ):
+        pytest.skip("this processor has other tiles than the table's")
+    executable = mdsl.compile(ROOT / "examples" / "mnist" / "cnn.mir", engine=engine, **settings)
+    assert isinstance(executable, VmExecutable)
+    counted = count(executable, [np.zeros((1, 1, 28, 28), np.float32)])
+    interpreted = [counted.instructions, counted.dispatches] if engine == "vm" else [None, None]
+    shown = next(line for line in README.splitlines() if line.startswith(f"| {variant} |"))
+    cells = [cell.strip() for cell in shown.strip("|").split("|")][-3:]
+    wanted = ["-" if n is None else f"{n:,}" for n in (*interpreted, counted.kernel_calls)]
+    assert cells == wanted, "README.md: `mdsl bench examples/mnist/cnn.mir --ablation` prints other counts"
 
 
 def test_no_placeholder_is_left() -> None:

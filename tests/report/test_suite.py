@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,3 +56,28 @@ def test_names_of_networks_are_those_that_there_are() -> None:
     from bench.networks import NETWORKS
 
     assert tuple(NETWORKS) == suite.NETWORKS
+
+
+WITHOUT_ONNX = """
+import importlib.util as util, runpy, sys
+find = util.find_spec
+util.find_spec = lambda name, package=None: None if name == "onnx" else find(name, package)
+runpy.run_module(sys.argv.pop(1), run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["-m", "bench.onnx_mlp", "none/x.onnx"], "none/x.onnx: error: cannot write: No such file or directory\n"),
+        (["-m", "bench.models", "squeezenet", "-o", "none/x.onnx"], "none/x.onnx: error: cannot write: No such file or directory\n"),
+        (["-c", WITHOUT_ONNX, "bench.onnx_mlp", "x.onnx"], "error: .onnx files need the package onnx: pip install 'mdsl[onnx]'\n"),
+        (["-c", WITHOUT_ONNX, "bench.models", "--help"], "error: .onnx files need the package onnx: pip install 'mdsl[onnx]'\n"),
+    ],
+)  # fmt: skip
+def test_scripts_that_write_models_fail_with_one_line(
+    command: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    done = subprocess.run([sys.executable, *command], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, message)

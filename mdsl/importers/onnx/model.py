@@ -42,7 +42,7 @@ class Model:
 def require_onnx() -> None:
     """Raises MdslError if the `onnx` package is not installed."""
     if find_spec("onnx") is None:
-        raise MdslError("error: reading .onnx files needs the package onnx: pip install 'mdsl[onnx]'")
+        raise MdslError("error: .onnx files need the package onnx: pip install 'mdsl[onnx]'")
 
 
 def load(path: str | os.PathLike[str]) -> Model:

@@ -44,7 +44,7 @@ def import_(
         _print(report)
         raise typer.Exit(1 if report.problems else 0)
     place = output or default_output(model, ".mir")
-    check_output(place, model, text=True)
+    check_output(place, model)
     written = write_program(import_onnx(model, bindings(bind)), place, model)
     if written:
         size = sum(path.stat().st_size for path in written)

@@ -60,6 +60,13 @@ def test_an_output_is_not_the_model_that_is_read(
     assert message == f"{output}: error: the output is the input file, which would be lost\n"
 
 
+def test_a_model_of_any_name_is_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("mlp.onnx").rename("mlp.model")
+    assert "the output is the input file" in refused(capsys, "import", "mlp.model", "-o", "mlp.model")
+    mdsl("import", "mlp.model")
+    assert names() == ["mlp.mir", "mlp.model", "mlp.safetensors"]
+
+
 def test_text_may_take_the_place_of_text_only(capsys: pytest.CaptureFixture[str]) -> None:
     mdsl("import", "mlp.onnx", "-o", "net.mir")
     text = Path("net.mir").read_text()

@@ -13,7 +13,7 @@ from mdsl.dialects.arith import Constant
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.ir.attributes import Attribute, DenseArrayAttr, SymbolRefAttr
 from mdsl.ir.core import BlockArgument, Builder, Op, Value
-from mdsl.ir.types import DYNAMIC, ShapedType, TensorType, i64, index
+from mdsl.ir.types import DYNAMIC, FloatType, ShapedType, TensorType, i64, index
 from mdsl.passes.base import Pass, functions
 from mdsl.passes.canonicalize import drop_unused
 from mdsl.passes.regions import captured, shaped
@@ -58,7 +58,7 @@ class OutlineUkernels(Pass):
 
 
 def _outline(region: ukernel.RegionOp, module: ModuleOp, known: dict[str, str]) -> None:
-    _sink_constants(region)
+    _sink_numbers(region)
     destinations = [_destination(region, value) for value in region.body.terminator.operands]
     values = captured(region)
     arguments = [*(v for v in values if v not in destinations), *destinations]
@@ -105,13 +105,17 @@ def _range_of(value: Value) -> dict[str, Attribute]:
     return {RANGE: DenseArrayAttr(i64, (lower, last))}
 
 
-def _sink_constants(region: ukernel.RegionOp) -> None:
-    """Scalar constants, and small splats, are cheaper inside than as arguments."""
+def _sink_numbers(region: ukernel.RegionOp) -> None:
+    """Scalar constants are cheaper inside than as arguments; and a float that is read from a tensor can be no
+    argument, for those are memory and integers."""
     first = region.body.first
     assert first is not None
     for value in captured(region):
-        if isinstance(value.owner, Constant) and not isinstance(value.type, TensorType):
-            copy = Builder(region.body, first).value(value.owner.clone(), value.name)
+        owner = value.owner
+        if (isinstance(owner, Constant) and not isinstance(value.type, TensorType)) or (
+            isinstance(owner, tensor.Extract) and isinstance(value.type, FloatType)
+        ):
+            copy = Builder(region.body, first).value(owner.clone(), value.name)
             for op in region.walk():
                 if op is not region:
                     op.operands = [copy if v is value else v for v in op.operands]

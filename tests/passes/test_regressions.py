@@ -75,6 +75,19 @@ def test_kernels_know_the_range_of_the_counters_they_compute_places_with(
         )
 
 
+@pytest.mark.parametrize("ukernels", [True, False])
+def test_a_number_given_at_the_call_fills_a_tensor(ukernels: bool) -> None:
+    program = """
+    func.func @main(%x: tensor<4x8xf32>, %v: f32) -> tensor<4x8xf32> {
+      %e = tensor.empty() : tensor<4x8xf32>
+      %f = linalg.fill ins(%v : f32) outs(%e : tensor<4x8xf32>) -> tensor<4x8xf32>
+      %y = nn.add %x, %f : (tensor<4x8xf32>, tensor<4x8xf32>) -> tensor<4x8xf32>
+      return %y : tensor<4x8xf32>
+    }"""
+    x = np.arange(32, dtype=np.float32).reshape(4, 8)
+    assert np.array_equal(mdsl.compile(program, ukernels=ukernels)(x, np.float32(2.5)), x + 2.5)
+
+
 def test_a_value_added_to_itself_again_and_again_compiles() -> None:
     """Each sum reads its operand twice: a search backwards that visits both ways would take 2^40 steps."""
     lines = [

@@ -106,7 +106,9 @@ def _module(model: Model, bind: Mapping[str, int]) -> ModuleOp:
     if graph.problems:
         first, more = graph.problems[0], len(graph.problems) - 1
         rest = f"\n{more} more; 'mdsl import --check {model.name}' lists all" if more else ""
-        raise MdslError(f"{model.name}: error: {first}{_open_hint(model, bind, first)}{rest}") from first.cause
+        raise MdslError(
+            f"{model.name}: error: {first}{_open_hint(model, bind, first)}{rest}"
+        ) from first.cause
     module = ModuleOp(results=[], regions=[Region()])
     module.body.append(function)
     try:

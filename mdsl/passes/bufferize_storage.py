@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
 
 from mdsl.dialects import memref, scf, tensor
 from mdsl.ir.core import Builder, Op, Value
@@ -101,13 +103,14 @@ class StorageMap:
         if any(self.storage.get(v) is storage and not disjoint(self.memory[v], target) for v in others):
             return False
         now = self.order[op]
-        for member in storage.members:
-            later = [u for u in member.users if self.order.get(u, -1) > now]
-            if not later or disjoint(self.memory[member], target):
-                continue
-            if not all(self._overwrites(u, member, target) for u in later):
-                return False
-        return True
+        later = {m: [u for u in m.users if self.order.get(u, -1) > now] for m in storage.members}
+        # Ops are asked about in program order: what nobody reads after this one stays so.
+        storage.members = [member for member in storage.members if later[member]]
+        return all(
+            disjoint(self.memory[member], target)
+            or all(self._overwrites(u, member, target) for u in later[member])
+            for member in storage.members
+        )
 
     def _overwrites(self, user: Op, member: Value, target: Value) -> bool:
         """True if `user` replaces the part of `member` in which `target` lies: it does not read that part."""
@@ -127,24 +130,39 @@ class StorageMap:
 
 def copy_all(pairs: Sequence[tuple[Value, Value]], storage: StorageMap, builder: Builder) -> None:
     """Copies each source to its target as if all at once: a source is read before it is overwritten."""
-    pending = [(source, target) for source, target in pairs if source is not target]
+    pending = dict(enumerate(p for p in pairs if p[0] is not p[1]))
+    readers: defaultdict[Value, list[int]] = defaultdict(list)
+    writers: defaultdict[Value, list[int]] = defaultdict(list)
+    for number, (source, target) in pending.items():
+        readers[root(source)].append(number)
+        writers[root(target)].append(number)
+
+    def is_free(number: int) -> bool:
+        """True if no other copy is still to read what this one overwrites."""
+        own, target = pending[number]
+        others = (pending[other][0] for other in readers[root(target)] if other in pending)
+        return not any(source is not own and _overlap(source, target) for source in others)
+
+    free = [number for number in pending if is_free(number)]
     while pending:
-        free = [
-            p
-            for p in pending
-            if not any(_overlap(source, p[1]) for source, _ in pending if source is not p[0])
-        ]
-        source, target = free[0] if free else pending[0]
-        pending.remove((source, target))
-        if not free or _overlap(source, target):
+        is_next = bool(free)
+        number = heappop(free) if free else next(iter(pending))
+        source, target = pending.pop(number)
+        memory = root(source)
+        if not is_next or _overlap(source, target):
             kept = memref.memref_type(source)
             aside = storage.allocate(MemRefType(kept.shape, kept.element), builder, f"{source.name}_kept")
             builder.add(memref.Copy(source, aside))
             source = aside
-        if free:
+        if is_next:
             builder.add(memref.Copy(source, target))
         else:
-            pending.append((source, target))
+            number += len(pairs)
+            pending[number] = source, target
+            writers[root(target)].append(number)
+        for other in writers[memory]:
+            if other in pending and other not in free and is_free(other):
+                heappush(free, other)
 
 
 def _overlap(left: Value, right: Value) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from mdsl.bytecode.isa import MAX_ARGUMENTS
 from mdsl.codegen.target import Target
 from mdsl.dialects import linalg, tensor, ukernel
 from mdsl.dialects.arith import Constant
@@ -16,6 +17,14 @@ from mdsl.ir.core import Builder, Op, Value
 from mdsl.passes.base import Pass, functions, option
 from mdsl.passes.canonicalize import drop_unused
 from mdsl.passes.regions import inline_body, sequences, writes_old_content
+
+MOST_SCALARS = 256
+"""Ops of one body that merging makes, at most: to read and write a tensor once more is little beside so many, and
+each merge clones the body."""
+
+MOST_INPUTS = MAX_ARGUMENTS // 2
+"""Tensors that a merged op or a region of rows reads, at most: a kernel also takes destinations, indices and what an
+epilogue adds."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +109,9 @@ def _can_merge(producer: linalg.LinalgOp, consumer: linalg.LinalgOp, index: int)
     if not producer.is_elementwise or len(producer.results) != 1 or producer.block is not consumer.block:
         return False
     if len(producer.result.users) != 1 or consumer.operands.count(producer.result) != 1:
+        return False
+    inputs = {*producer.inputs, *consumer.inputs} - {producer.result}
+    if len(producer.body.ops) + len(consumer.body.ops) > MOST_SCALARS or len(inputs) > MOST_INPUTS:
         return False
     map = consumer.maps[index]
     # A broadcast or a window would compute the producer's elements again and again.

@@ -15,7 +15,7 @@ from mdsl.passes.base import Pass, functions, option
 from mdsl.passes.canonicalize import drop_unused
 from mdsl.passes.fold import constant_data
 from mdsl.passes.fold_transposes import transpose
-from mdsl.passes.fuse_rows import follows, group, grow
+from mdsl.passes.fuse_rows import follows, group, grow, widest_region
 from mdsl.passes.regions import empty_like, permuted_map, take_place, with_maps
 from mdsl.passes.rows import Rows, row_bytes, shared_dims
 
@@ -66,6 +66,8 @@ class FuseAttention(Pass):
             drop_unused(func)
 
     def _visit(self, second: linalg.LinalgOp, target: Target) -> None:
+        if not _is_attention(widest_region(_root(second), _belongs)):
+            return
         if not _is_attention(_members(second, target)):
             return
         if self.late_division:
@@ -92,8 +94,8 @@ def _is_attention(members: Sequence[linalg.LinalgOp]) -> bool:
     return len(products) > 1 and any(op.reduction_dims and not op.is_contraction for op in members)
 
 
-def _members(second: linalg.LinalgOp, target: Target) -> list[linalg.LinalgOp]:
-    """What can be one region with the product `second`: the elementwise ops that follow it, and what comes before."""
+def _root(second: linalg.LinalgOp) -> linalg.LinalgOp:
+    """The last of the elementwise ops that follow the product `second`, or itself."""
     root = second
     while len(root.result.users) == 1:
         (user,) = root.result.users
@@ -102,13 +104,18 @@ def _members(second: linalg.LinalgOp, target: Target) -> list[linalg.LinalgOp]:
         if not user.maps[user.operands.index(root.result)].is_permutation or len(user.results) != 1:
             break
         root = user
+    return root
+
+
+def _members(second: linalg.LinalgOp, target: Target) -> list[linalg.LinalgOp]:
+    """What can be one region with the product `second`: the elementwise ops that follow it, and what comes before."""
 
     def fits(members: Sequence[linalg.LinalgOp], rows: Rows) -> bool:
         # Some rows must be left that keys and values lack, so that several rows share what is loaded of them.
         cut = rows.dims - shared_dims(members, rows)
         return bool(cut) and row_bytes(members, rows) <= target.l2_bytes // 2
 
-    return grow(root, _belongs, fits)
+    return grow(_root(second), _belongs, fits)
 
 
 def _belongs(op: linalg.LinalgOp) -> bool:

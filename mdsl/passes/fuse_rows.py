@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from heapq import heappop, heappush
 from math import prod
 from typing import ClassVar
 
 from mdsl.codegen.target import Target
 from mdsl.dialects import linalg
 from mdsl.dialects.builtin import ModuleOp
-from mdsl.ir.core import Op
+from mdsl.ir.core import Op, Value
 from mdsl.passes.base import Pass, functions
 from mdsl.passes.canonicalize import drop_unused
-from mdsl.passes.fuse import fuse_producers, wrap
+from mdsl.passes.fuse import MOST_INPUTS, fuse_producers, wrap
 from mdsl.passes.regions import shaped
 from mdsl.passes.rows import Rows, find_rows, is_row_region, row_bytes
 from mdsl.passes.tile_sizes import ELEMENTS
+
+MOST_OPS = 64
+"""Ops of one region, at most: the longest normalisations and attentions have some twenty. To read and write a
+tensor once more is little beside so many, and the time to compile a region grows with the square of its ops."""
 
 
 @dataclass(frozen=True)
@@ -51,26 +58,44 @@ class FuseRows(Pass):
 
     def run(self, module: ModuleOp, target: Target) -> None:
         for func in functions(module):
+            # Regions are made from the end of the program on: what belongs to one above stays as it is.
+            belongs = cache(_belongs)
+            hopeless: set[linalg.LinalgOp] = set()
             for op in reversed(func.body.ops):
-                if op.block is func.body and isinstance(op, linalg.LinalgOp) and op.results:
-                    _group(op, target)
+                if op.block is not func.body or op in hopeless:
+                    continue
+                if isinstance(op, linalg.LinalgOp) and op.results:
+                    hopeless |= _group(op, belongs, target)
             drop_unused(func)
 
 
-def _group(root: linalg.LinalgOp, target: Target) -> None:
-    """Puts `root`, and the chain of reductions and elementwise ops that it ends, into one region."""
+def _group(
+    root: linalg.LinalgOp, belongs: Callable[[linalg.LinalgOp], bool], target: Target
+) -> set[linalg.LinalgOp]:
+    """Puts `root`, and the chain of reductions and elementwise ops that it ends, into one region.
+
+    Returns the ops that need not be tried as roots any more: those of a chain that is no normalisation. A chain
+    that one of them ends is a part of it (or begins where the bounds of a region have cut it)."""
     if isinstance(root, linalg.Fill) or root.is_contraction or not root.is_elementwise:
-        return
+        return set()
 
     def fits(members: Sequence[linalg.LinalgOp], rows: Rows) -> bool:
         return _is_cheap(members, rows, target)
 
-    members = grow(root, _belongs, fits)
-    if any(_returns_to_rows(op, members) for op in members):
+    if not _normalises(widest := widest_region(root, belongs)):
+        return set(widest)
+    members = grow(root, belongs, fits)
+    if _normalises(members):
         group(members)
+    return set()
 
 
-def _returns_to_rows(op: linalg.LinalgOp, members: Sequence[linalg.LinalgOp]) -> bool:
+def _normalises(members: Sequence[linalg.LinalgOp]) -> bool:
+    inside = set(members)
+    return any(_returns_to_rows(op, inside) for op in members)
+
+
+def _returns_to_rows(op: linalg.LinalgOp, members: Collection[linalg.LinalgOp]) -> bool:
     """True if the op reads what a reduction led to again for each element of the row. An epilogue that works on
     the result alone, like the division of a mean, is left to `fuse`: until then `pack` may block the reduction."""
     return any(
@@ -79,39 +104,81 @@ def _returns_to_rows(op: linalg.LinalgOp, members: Sequence[linalg.LinalgOp]) ->
     )
 
 
+def widest_region(root: linalg.LinalgOp, belongs: Callable[[linalg.LinalgOp], bool]) -> list[linalg.LinalgOp]:
+    """What `grow` finds if all of it fits."""
+    place = _places(root)
+    return _region(root, _feeding(root, belongs, (), place), place)
+
+
 def grow(
     root: linalg.LinalgOp,
     belongs: Callable[[linalg.LinalgOp], bool],
     fits: Callable[[Sequence[linalg.LinalgOp], Rows], bool],
 ) -> list[linalg.LinalgOp]:
     """`root` and the producers that share rows with it, in program order: those that belong, that nothing else
-    reads, and with which the region still fits."""
-    members = [root]
+    reads, and with which the region still fits. Of a region that fits, every part fits: so the first producer
+    that does not is found by bisection."""
+    place = _places(root)
+
+    def fails(count: int) -> bool:
+        members = _region(root, joined[:count], place)
+        rows = find_rows(members)
+        return rows is None or not fits(members, rows)
+
+    rejected: set[linalg.LinalgOp] = set()
+    joined = _feeding(root, belongs, rejected, place)
+    while joined and fails(len(joined)):
+        first = bisect_left(range(1, len(joined)), True, key=fails)
+        rejected.add(joined[first])
+        joined = _feeding(root, belongs, rejected, place)
+    return _region(root, joined, place)
+
+
+def _places(root: linalg.LinalgOp) -> dict[Op, int]:
+    """Where each op of the block around `root` stands in it."""
     assert root.block is not None
-    place = {op: i for i, op in enumerate(root.block.ops)}
-    rejected: set[Op] = set()
-    changed = True
-    while changed:
-        changed = False
-        for producer in _producers(members):
-            if producer in rejected or producer.block is not root.block or not belongs(producer):
-                continue
-            if any(user not in members for r in producer.results for user in r.users):
-                continue
-            fills = [v.owner for v in producer.outputs if isinstance(v.owner, linalg.Fill)]
-            wider = sorted({*members, producer, *fills}, key=lambda op: place[op])
-            rows = find_rows(wider)
-            if rows is None or not fits(wider, rows):
-                rejected.add(producer)
-                continue
-            members, changed = wider, True
-            break
-    return members
+    return {op: i for i, op in enumerate(root.block.ops)}
 
 
-def _producers(members: Sequence[linalg.LinalgOp]) -> list[linalg.LinalgOp]:
-    found = [v.owner for op in reversed(members) for v in op.inputs]
-    return [o for o in found if isinstance(o, linalg.LinalgOp) and o not in members]
+def _region(
+    root: linalg.LinalgOp, joined: Sequence[linalg.LinalgOp], place: Mapping[Op, int]
+) -> list[linalg.LinalgOp]:
+    """The members in program order, and the fills that those which joined the root accumulate in."""
+    fills = [v.owner for op in joined for v in op.outputs if isinstance(v.owner, linalg.Fill)]
+    return sorted({root, *joined, *fills}, key=lambda op: place[op])
+
+
+def _feeding(
+    root: linalg.LinalgOp,
+    belongs: Callable[[linalg.LinalgOp], bool],
+    rejected: Collection[linalg.LinalgOp],
+    place: Mapping[Op, int],
+) -> list[linalg.LinalgOp]:
+    """The producers that belong and whose results only `root` and others of them read, but for the rejected ones
+    and those beyond the bounds of a region. What the last op in the program reads comes first."""
+    members: dict[linalg.LinalgOp, None] = {}
+    read: set[Value] = set()
+    waiting: list[tuple[int, int, linalg.LinalgOp]] = []
+    joining = root
+    while True:
+        read = read.difference(joining.results).union(joining.inputs)
+        if members and len(read) > MOST_INPUTS:
+            return list(members)[1:]
+        members[joining] = None
+        for value in joining.inputs:
+            producer = value.owner
+            if not isinstance(producer, linalg.LinalgOp) or producer.block is not root.block:
+                continue
+            users = [user for r in producer.results for user in r.users]
+            if any(user not in members for user in users) or producer in rejected or not belongs(producer):
+                continue
+            last = max(users, key=lambda user: place[user])
+            entry = (-place[last], last.operands.index(value), producer)
+            if entry not in waiting:
+                heappush(waiting, entry)
+        if not waiting or len(members) >= MOST_OPS:
+            return list(members)[1:]
+        joining = heappop(waiting)[2]
 
 
 def group(members: Sequence[linalg.LinalgOp]) -> None:
@@ -134,9 +201,10 @@ def _belongs(op: linalg.LinalgOp) -> bool:
 
 
 def follows(op: linalg.LinalgOp, kind: Callable[[linalg.LinalgOp], bool]) -> bool:
-    """True if an elementwise op works on what a contraction of that kind made: better in its registers."""
+    """True if an elementwise op works on what a contraction of that kind made, not too many ops before: better in
+    its registers."""
     waiting, seen = [op], {op}
-    while waiting:
+    while waiting and len(seen) < MOST_OPS:
         for value in waiting.pop().inputs:
             owner = value.owner
             if not isinstance(owner, linalg.LinalgOp) or owner in seen or len(value.users) > 1:

@@ -108,9 +108,10 @@ def _asinh(op: Op, s: Scalars, x: Value) -> Value:
 
 
 def _acosh(op: Op, s: Scalars, x: Value) -> Value:
-    """log1p(t + sqrt(t (t + 2))) with t = x - 1; ln x + ln 2 where the product could overflow."""
+    """log1p(t + sqrt(t) sqrt(t + 2)) with t = x - 1; ln x + ln 2 from where that is the same. Of two roots the first
+    is NaN below the domain; the product of both signs would not be."""
     t = _subtract(s, x, _number(s, x, 1, "one"))
-    root = _root(s, s.multiply(t, s.add(t, _number(s, x, 2, "two"))))
+    root = s.multiply(_root(s, t), _root(s, s.add(t, _number(s, x, 2, "two"))))
     near = s(functions.Log1p(s.add(t, root)), "near")
     far = s.add(s(functions.Log(x), "log"), _number(s, x, _LN2, "ln2"), "far")
     return _chosen(s, x, "ult", _LARGE, near, far)

@@ -501,3 +501,13 @@ def test_functions_keep_their_precision(name: str) -> None:
         wanted = known.get(name, getattr(np, name, None))(x.astype(np.float64)).astype(np.float32)
         (found,) = run(lowered(program(f"nn.{name}", "13xf32", "13xf32")), [x])
     np.testing.assert_allclose(found, wanted, rtol=2e-6)
+
+
+@pytest.mark.parametrize("element, dtype", [("f32", np.float32), ("f64", np.float64), ("f16", np.float16)])
+def test_acosh_is_nan_below_its_domain(element: str, dtype: type) -> None:
+    largest = np.finfo(dtype).max
+    x = np.array([-largest, -6e4, -300, -1, 0, 0.5, 1, largest], dtype)
+    (found,) = run(lowered(program("nn.acosh", f"8x{element}", f"8x{element}")), [x])
+    with np.errstate(invalid="ignore"):
+        wanted = np.arccosh(x.astype(np.float64)).astype(dtype)
+    np.testing.assert_allclose(found, wanted, rtol=1e-3)

@@ -41,6 +41,10 @@ COMPUTED = 1 << 20
 HEAVY = 1 << 16
 """Elements that one folded op may have: of ops that move data, that compute element by element, of others."""
 
+MADE = 1 << 30
+"""Bytes of a constant that a model has no data for, an identity matrix or one number everywhere: a program holds
+all of it."""
+
 BUDGET = 1 << 26
 """Elements that all folding of one import may make; past it only small tensors fold."""
 
@@ -132,6 +136,9 @@ class Folder:
             or value.op.block is not None
         ):
             return
+        data = self._data[value]
+        if not any(stride for stride, size in zip(data.strides, data.shape, strict=True) if size > 1):
+            self.check_made(value.type)
         value.op.attributes["value"] = self._attribute(value)
         self.block.append(value.op)
 
@@ -141,6 +148,11 @@ class Folder:
             nbytes = prod(d for d in type.shape if d != DYNAMIC) * dtype_of(type.element).itemsize
             if nbytes > MAX_BYTES:
                 raise Unsupported(f"a tensor of {type} has {nbytes} bytes: more than {MAX_BYTES >> 30} GiB")
+
+    def check_made(self, type: object) -> None:
+        """Raises Unsupported for a tensor larger than a constant that the importer makes."""
+        if isinstance(type, TensorType) and type.is_static and type.nbytes > MADE:
+            raise Unsupported(f"a constant of {type} has {type.nbytes} bytes: more than {MADE >> 30} GiB")
 
     # Folding ----------------------------------------------------------------------------------------------
 

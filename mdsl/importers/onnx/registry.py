@@ -161,6 +161,10 @@ class Node:
             if DYNAMIC in tensor(value).shape:
                 raise self.unsupported(f"needs known sizes, got {tensor(value)}")
 
+    def check_made(self, shape: Sequence[int], element: Type) -> None:
+        """Raises Unsupported for a constant that is too large to be made: before a rule makes it."""
+        self.graph.folder.check_made(TensorType(tuple(shape), element))
+
     # What is known at import ----------------------------------------------------------------------------------
 
     def constant(self, which: int | Value) -> np.ndarray | None:

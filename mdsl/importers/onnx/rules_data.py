@@ -182,6 +182,7 @@ def one_hot(node: Node) -> Value:
     size = int(depth.reshape(-1)[0])
     shape = tensor(indices).shape
     node.check_size([*shape, size], tensor(values).element)
+    node.check_made([size], i64)
     axis = node.axis(node.attr("axis", -1), len(shape) + 1)
     places = node.reshape(wrapped(node, indices, size), (*shape[:axis], 1, *shape[axis:]), "column")
     counter = node.const(np.arange(size).reshape([-1, *[1] * (len(shape) - axis)]), "counter")
@@ -200,4 +201,5 @@ def eye_like(node: Node) -> Value:
         raise node.unsupported(f"its input must be a matrix of known sizes, got {type}")
     wanted = node.attr("dtype")
     element = type.element if wanted is None else element_type(wanted)
+    node.check_made(type.shape, element)
     return node.const(np.eye(*type.shape, k=node.attr("k", 0), dtype=dtype_of(element)), "eye")

@@ -143,6 +143,7 @@ def lrn(node: Node) -> Value:
         raise node.malformed(f"needs channels and a size of at least 1, got {type} and size = {size}")
     node.static(x)
     n, c, *rest = type.shape
+    node.check_size([n, c + size - 1, *rest], type.element)
     squares = node.build(nn.Mul(x, x), "squares")
     columns = 1
     for s in rest:

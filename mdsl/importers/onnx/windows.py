@@ -20,6 +20,9 @@ from mdsl.importers.onnx.registry import Node
 from mdsl.ir.core import Value
 from mdsl.ir.types import DYNAMIC
 
+_LARGEST = 2**31 - 1
+"""Of the numbers that describe a window: products of some of them are 64-bit offsets."""
+
 
 @dataclass(frozen=True)
 class Windows:
@@ -85,6 +88,8 @@ def windows_of(node: Node, kernel: Sequence[int], sizes: Sequence[int]) -> Windo
     strides, dilations, pads = numbers("strides", 1), numbers("dilations", 1), numbers("pads", 0, 2 * rank)
     if min([*kernel, *strides, *dilations], default=1) < 1:
         raise node.malformed("kernel_shape, strides and dilations must be at least 1")
+    if max([*kernel, *strides, *dilations], default=1) > _LARGEST:
+        raise node.unsupported(f"kernel_shape, strides and dilations beyond {_LARGEST}")
     mode = node.attr("auto_pad", "NOTSET")
     if mode == "VALID":
         pads = [0] * 2 * rank
@@ -92,6 +97,11 @@ def windows_of(node: Node, kernel: Sequence[int], sizes: Sequence[int]) -> Windo
         pads = _same(node, mode, kernel, strides, dilations, sizes)
     elif mode != "NOTSET":
         raise node.malformed(f"auto_pad = {mode} is unknown")
+    padded = [
+        size if size == DYNAMIC else max(size + low + high, 0)
+        for size, low, high in zip(sizes, pads[:rank], pads[rank:], strict=True)
+    ]
+    node.check_size([*node.type().shape[:-rank], *padded], node.type().element)
     ceil = bool(node.attr("ceil_mode", 0))
     return Windows(list(kernel), strides, dilations, pads[:rank], pads[rank:], ceil)
 

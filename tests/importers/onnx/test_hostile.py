@@ -134,6 +134,30 @@ MODELS: dict[str, tuple[ModelProto | bytes, str]] = {
     "vast resize": (
         model([node("Resize", "x _ s")], inputs=IMAGE, weights={"s": np.float32([1, 1, 1e9, 1e9])}), "more than 16 GiB",
     ),
+    "constant of nothing": (
+        model([node("ConstantOfShape", "s", "a"), node("ReduceSum", "a", "b", keepdims=0), node("Add", "x b")],
+              weights={"s": [3 * 2**28]}),
+        r"node 'b' \(ReduceSum.*more than 1 GiB",
+    ),
+    "vast identity": (model([node("EyeLike", "x")], inputs=[("x", F32, [2**28, 4])]), "more than 1 GiB"),
+    "one-hot among many": (
+        model([node("OneHot", "x n v")], inputs=[("x", I64, [2])], weights={"n": [2**30], "v": np.float32([0, 1])}),
+        "more than 1 GiB",
+    ),
+    "vast strides": (
+        model([node("MaxPool", "x", kernel_shape=[1, 1], strides=[2**63 - 1] * 2, pads=[2**62] * 4)], inputs=IMAGE),
+        "node 'y' .*beyond 2147483647",
+    ),
+    "vast pads": (
+        model([node("AveragePool", "x", kernel_shape=[10**5] * 2, pads=[99999] * 4, strides=[10**5] * 2)], inputs=IMAGE),
+        "node 'y' .*more than 16 GiB",
+    ),
+    "vast dilations": (
+        model([node("Conv", "x w", dilations=[10**8] * 2, pads=[10**8] * 4)], inputs=IMAGE,
+              weights={"w": np.ones((1, 1, 3, 3), np.float32)}),
+        "node 'y' .*more than 16 GiB",
+    ),
+    "vast LRN": (model([node("LRN", "x", size=2**40 + 1)], inputs=IMAGE), "node 'y' .*more than 16 GiB"),
     "vast one-hot": (
         model([node("OneHot", "x n v")], inputs=[("x", I64, [2])], weights={"n": [2**50], "v": np.float32([0, 1])}),
         "more than 16 GiB",

@@ -35,22 +35,12 @@ def sum_of(count: int) -> str:
     return "\n".join([f"func.func @main({arguments}) -> {T} {{", *lines, f"return %s{count - 1} : {T}", "}"])
 
 
-def concatenation(count: int) -> str:
-    result = f"tensor<{8 * count}x8xf32>"
-    operands, types = ", ".join(["%x"] * count), ", ".join([T] * count)
-    return f"""func.func @main(%x: {T}) -> {result} {{
-      %y = nn.concat {operands} {{axis = 0}} : ({types}) -> {result}
-      return %y : {result}
-    }}"""
-
-
 PROGRAMS = {
     "product": lambda n: chain(f"nn.mul %a, %x : ({T}, {T}) -> {T}", n),
     "softmax": lambda n: chain(f"nn.softmax %a {{axis = 1}} : ({T}) -> {T}", n),
     "matmul": lambda n: chain(f"nn.matmul %a, %x : ({T}, {T}) -> {T}", n),
     "sum": sum_of,
     "results": lambda n: chain(f"nn.tanh %a : ({T}) -> {T}", n, every=True),
-    "concat": concatenation,
 }
 
 

@@ -9,16 +9,19 @@ import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
+from mdsl.telling import listening
+
 
 @contextmanager
 def progress(start: str) -> Generator[Callable[[str], None], None, None]:
-    """Shows a line that moves while the block runs; the function that it yields changes the text."""
+    """Shows a line that moves while the block runs; the function that it yields changes the text, and so does what the
+    block tells (`mdsl.telling`)."""
     if not sys.stderr.isatty():
         yield lambda text: None
         return
     from rich.console import Console
 
-    with Console(stderr=True).status(start) as status:
+    with Console(stderr=True).status(start) as status, listening(status.update):
         yield status.update
 
 

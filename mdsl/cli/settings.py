@@ -58,7 +58,7 @@ def _settings(
         bool,
         typer.Option(
             "--tune",
-            help="Measure how each contraction is best tiled, and remember it: some seconds a shape.",
+            help="Measure how each contraction is best tiled, and remember it: a minute or more for a network, the first time.",
         ),
     ] = False,
     pass_pipeline: Annotated[

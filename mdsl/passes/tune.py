@@ -25,6 +25,7 @@ from mdsl.settings import Settings
 from mdsl.sources import made_by
 from mdsl.syntax.errors import MdslError
 from mdsl.syntax.printer import print_module
+from mdsl.telling import tell
 
 _SECONDS = 0.02
 """What the calls of one candidate may take in a round."""
@@ -49,7 +50,8 @@ class Tune(Pass):
     `tile` takes the noted sizes instead of its own choice. Every candidate is compiled as a program of its
     own, on random numbers, and the candidates are timed in turn; the machine that it compiles for must be able to
     run here. What was found is kept in the cache, by the region's text, the machine and the compiler, so that a second
-    compilation measures nothing. It takes some seconds for each new shape; nothing else should run meanwhile.
+    compilation measures nothing. It takes some seconds for each new shape, a minute or more for a network; nothing else
+    should run meanwhile.
     """
 
     name: ClassVar[str] = "tune"
@@ -63,13 +65,12 @@ class Tune(Pass):
             raise MdslError(
                 f"error: tune: code for target '{target.name}' cannot be timed on this machine ({Target.host().cpu})"
             )
-        for function in module.body.ops:
-            if not isinstance(function, func.FuncOp):
-                continue
-            for op in function.body.ops:
-                main = _contraction(op)
-                if main is not None:
-                    op.attributes[TILE] = DenseArrayAttr(i64, tuple(self._choose(op, main, target)))
+        functions = [op for op in module.body.ops if isinstance(op, func.FuncOp)]
+        regions = [(op, _contraction(op)) for function in functions for op in function.body.ops]
+        found = [(op, main) for op, main in regions if main is not None]
+        for number, (op, main) in enumerate(found, 1):
+            tell(f"tuning region {number} of {len(found)}: {op.results[0].name or main.name}")
+            op.attributes[TILE] = DenseArrayAttr(i64, tuple(self._choose(op, main, target)))
 
     def _choose(self, op: Op, main: linalg.LinalgOp, target: Target) -> list[int]:
         """The fastest tile of `op`, known or measured."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -16,7 +17,9 @@ from typer.testing import CliRunner, Result
 
 from mdsl.cli import app
 from mdsl.cli.passes import pass_help, pass_names
+from mdsl.cli.progress import progress
 from mdsl.passes import PASSES
+from mdsl.telling import tell
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -235,3 +238,16 @@ def test_a_closed_pipe_is_no_error(net: Path) -> None:
     process.stdout.close()
     assert process.stderr.read() == ""
     assert process.wait() == -signal.SIGPIPE
+
+
+def test_a_terminal_is_told_what_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with progress("compiling"):
+        tell("tuning region 1 of 2: y")
+    tell("to nobody")
+    assert "tuning region 1 of 2: y" in terminal.getvalue() and "nobody" not in terminal.getvalue()

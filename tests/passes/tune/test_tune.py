@@ -15,6 +15,7 @@ from mdsl.dialects.builtin import ModuleOp
 from mdsl.ir.attributes import DenseArrayAttr
 from mdsl.passes import tune
 from mdsl.passes.tile_sizes import TILE
+from mdsl.telling import listening
 
 PROGRAM = """
 func.func @main(%a: tensor<24x32xf32>, %b: tensor<32x48xf32>) -> tensor<24x48xf32> {
@@ -115,3 +116,16 @@ def test_other_element_types(element: str) -> None:
     dtype = {"f64": np.float64, "i32": np.int32}[element]
     a, b = np.ones((24, 32), dtype), np.full((32, 48), 2, dtype)
     np.testing.assert_array_equal(executable(a, b), np.full((24, 48), 64, dtype))
+
+
+def test_it_tells_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tune, "_fastest", lambda *_: 0)
+    twice = PROGRAM.replace(
+        "  return %y : tensor<24x48xf32>",
+        "  %d = nn.matmul %y, %w : (tensor<24x48xf32>, tensor<48x48xf32>) -> tensor<24x48xf32>\n"
+        "  return %d : tensor<24x48xf32>",
+    ).replace("%b: tensor<32x48xf32>", "%b: tensor<32x48xf32>, %w: tensor<48x48xf32>")
+    told: list[str] = []
+    with listening(told.append):
+        mdsl.compile(twice, tune=True)
+    assert told == ["tuning region 1 of 2: y_packed", "tuning region 2 of 2: d_packed"]

@@ -225,6 +225,9 @@ def _contender_cells(found: Contender) -> list[str]:
     remarks = [found.how] if found.how else []
     if not found.agrees:
         remarks.append("its outputs DISAGREE with mdsl's")
+    if found.unsteady and found.ratios is not None:
+        lower, upper = found.ratios
+        remarks.append(f"ratio UNSTEADY, {lower:.2f} to {upper:.2f} over rounds: the machine was busy")
     return [
         found.name,
         found.version,

@@ -28,6 +28,9 @@ from mdsl.syntax.errors import MdslError, nearest
 TOLERANCE = 1e-4
 """Of the output's scale (its largest absolute value): beyond it, a peer is said to disagree with mdsl."""
 
+UNSTEADY = 1.3
+"""How far apart the quartiles of the rounds' ratios may be, as a factor, on a machine that has nothing else to do."""
+
 PATIENCE = 900.0
 """Seconds that a runtime may take to load the model, or to time some calls."""
 
@@ -41,7 +44,7 @@ _TURN = Turn(seconds=0.05, warm=0.02)
 class Contender:
     """A runtime's part in the comparison. Times are seconds: of a call (median, and the deciles that hold four
     fifths of the calls), of loading the model and of the first call. `ratio` is the median over rounds of its time
-    divided by mdsl's; `error` is how far its outputs are from mdsl's, relative to their scale.
+    divided by mdsl's, `ratios` are the quartiles that hold half of the rounds' ratios; `error` is how far its outputs are from mdsl's, relative to their scale.
     """
 
     name: str
@@ -56,6 +59,12 @@ class Contender:
     error: float | None = None
     load: float = 0.0
     first_call: float = 0.0
+    ratios: tuple[float, float] | None = None
+
+    @property
+    def unsteady(self) -> bool:
+        """True if the rounds disagree about the ratio: something else ran on the machine."""
+        return self.ratios is not None and self.ratios[1] > UNSTEADY * self.ratios[0]
 
     @property
     def agrees(self) -> bool:
@@ -193,14 +202,16 @@ class _Runtime:
             return Contender(self.task.name, failed=self.failed)
         seconds = [s for turn in self.rounds for s in turn]
         low, high = (float(x) for x in np.percentile(seconds, [10, 90]))
-        ratio = error = None
+        ratio = ratios = error = None
         if mdsl.ready and not mdsl.failed and mdsl is not self:
             turns = zip(self.rounds, mdsl.rounds, strict=True)
-            ratio = statistics.median(statistics.median(a) / statistics.median(b) for a, b in turns)
+            each = [statistics.median(a) / statistics.median(b) for a, b in turns]
+            lower, ratio, upper = map(float, np.percentile(each, [25, 50, 75]))
+            ratios = (lower, upper)
             error = difference(self.ready.outputs, mdsl.ready.outputs)
         return Contender(
             self.task.name, self.ready.version, self.ready.how, "", len(seconds), statistics.median(seconds),
-            low, high, ratio, error, self.ready.prepare, self.ready.call,
+            low, high, ratio, error, self.ready.prepare, self.ready.call, ratios,
         )  # fmt: skip
 
 

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from mdsl.cli import app
+from mdsl.cli import app, benchmarks
 from mdsl.report import peers, versus
 from mdsl.report.peers import Peer
 from mdsl.report.peers import mdsl as own_peer
+from mdsl.report.peers.worker import Ready, Task
 from mdsl.report.versus import Contender, compare, difference, modules
 from mdsl.syntax.errors import MdslError
 
@@ -265,3 +266,18 @@ def test_difference_is_relative_to_the_scale() -> None:
 def test_a_contender_that_was_not_compared_does_not_disagree() -> None:
     assert Contender("mdsl").agrees
     assert not Contender("other", error=1e-3).agrees
+
+
+def test_rounds_that_disagree_are_told() -> None:
+    """The ratios of a busy machine: half of the rounds are between the quartiles."""
+    ready = Ready("1", "", [np.zeros(1)], 0, 0)
+    own, steady, wild = (
+        versus._Runtime(Task(n, "", "", {}, 1, "", None)) for n in ("mdsl", "steady", "wild")
+    )
+    for runtime, rounds in ((own, [1, 1, 1, 1, 1]), (steady, [2, 2.1, 2, 2.2, 9]), (wild, [1, 2, 3, 4, 5])):
+        runtime.ready, runtime.rounds = ready, [[seconds] * 3 for seconds in rounds]
+    found = steady.result(own)
+    assert (found.ratio, found.ratios, found.unsteady) == (2.1, (2.0, 2.2), False)
+    found = wild.result(own)
+    assert (found.ratio, found.ratios, found.unsteady) == (3, (2, 4), True)
+    assert benchmarks._contender_cells(found)[-1].startswith("ratio UNSTEADY, 2.00 to 4.00 over rounds")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Union
 
 from mdsl import __version__, importers
 from mdsl.bytecode.assemble import assemble
@@ -26,12 +28,15 @@ from mdsl.passes.pipeline import Hook, parse_pipeline, run_passes
 from mdsl.programs import executable_of
 from mdsl.settings import DEFAULT, Settings
 from mdsl.signature import check_compilable, entry, open_dims, open_signature, signature
-from mdsl.syntax.errors import MdslError
+from mdsl.syntax.errors import MdslError, SyntaxError_
 from mdsl.syntax.parser import parse as parse_text
 from mdsl.syntax.printer import print_module
 
-Program = str | os.PathLike[str] | ModuleOp
-"""A path (a string that ends in `.mir`, `.onnx` or `.mbc`), a text, or a module."""
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+Program = Union[str, os.PathLike[str], ModuleOp, "ModelProto"]
+"""A path (a string that ends in `.mir`, `.onnx` or `.mbc`), a text, a module, or an `onnx.ModelProto`."""
 
 
 def compile(
@@ -64,7 +69,7 @@ def compile(
 def build(program: Program, settings: Settings, engine: str = "vm", threads: int = 1) -> Executable:
     """As `compile` says. Raises MdslError."""
     check_engine(engine, threads)
-    path = None if isinstance(program, ModuleOp) else _path(program)
+    path = _path(program)
     if path is not None and path.suffix.lower() == ".mbc":
         settings.check_compiled(path)
         return load(path, engine=engine, threads=threads)
@@ -79,17 +84,30 @@ def build(program: Program, settings: Settings, engine: str = "vm", threads: int
 
 
 def parse(program: Program, name: str = "<text>") -> ModuleOp:
-    """The verified module of a text, a `.mir` or an `.onnx` file; of a module, a copy. Raises MdslError."""
-    if isinstance(program, ModuleOp):
-        return program.clone()
-    path = _path(program)
-    return parse_text(str(program), name) if path is None else importers.read(path, {})[0]
+    """The verified module of a text, a `.mir` or an `.onnx` file or model; of a module, a copy. Raises MdslError."""
+    return _parse_bound(program, {}, name)[0]
 
 
-def _parse_bound(program: Program, sizes: Mapping[str, int]) -> tuple[ModuleOp, Mapping[str, int]]:
+def _parse_bound(
+    program: Program, sizes: Mapping[str, int], name: str = "<text>"
+) -> tuple[ModuleOp, Mapping[str, int]]:
     """As `parse`, and those of the `sizes` that are yet to be bound."""
-    path = None if isinstance(program, ModuleOp) else _path(program)
-    return (parse(program), sizes) if path is None else importers.read(path, sizes)
+    if isinstance(program, ModuleOp):
+        return program.clone(), sizes
+    path = _path(program)
+    if path is not None:
+        return importers.read(path, sizes)
+    if not isinstance(program, str):
+        return importers.of_model(program, sizes), {}
+    try:
+        return parse_text(program, name), sizes
+    except SyntaxError_:
+        if program and not re.search(r"\s", program):  # no text of a program is a single word
+            raise MdslError(
+                f"{program}: error: neither a program's text nor the name of a program's file, which ends in "
+                f"{', '.join(_SUFFIXES)}"
+            ) from None
+        raise
 
 
 def opt(program: Program, pipeline: str, *, target: str | Target | None = None) -> ModuleOp:
@@ -164,10 +182,11 @@ def lowering(module: ModuleOp, settings: Settings) -> list[Pass]:
     return [*(p for before, step in planned for p in (*before, step)), *passes_from(stages, level)]
 
 
-def _path(program: str | os.PathLike[str]) -> Path | None:
-    """The path that a program's source is, None for a text."""
-    if isinstance(program, str) and (
-        "\n" in program or not program.lower().endswith((".mir", ".mbc", *importers.SUFFIXES))
-    ):
-        return None
-    return Path(program)
+_SUFFIXES = (".mir", ".mbc", *importers.SUFFIXES)
+
+
+def _path(program: Program) -> Path | None:
+    """The path that a program's source is, None for anything else."""
+    if isinstance(program, str):
+        return Path(program) if "\n" not in program and program.lower().endswith(_SUFFIXES) else None
+    return Path(program) if isinstance(program, os.PathLike) else None

@@ -164,14 +164,22 @@ def fits(spec: Spec, shape: Sequence[int]) -> bool:
     )
 
 
-def checked(array: object, spec: Spec) -> np.ndarray:
-    """`array`, contiguous and aligned, if it fits `spec`. Raises MdslError naming the input.
+def checked(array: object, spec: Spec, takes: str) -> np.ndarray:
+    """`array`, contiguous and aligned, if it fits `spec`. Raises MdslError naming the input, and telling what the program
+    `takes` where something else than numbers is given.
 
     Nothing is converted that could lose precision or hide a mistake: the dtype must be the spec's.
     """
     wanted = DTYPES[spec.dtype]
     exact = isinstance(array, int) or (isinstance(array, float) and wanted.kind not in "iub")
-    found = np.asarray(array, wanted if exact and not spec.shape else None)
+    try:
+        found = np.asarray(array, wanted if exact and not spec.shape else None)
+    except ValueError:  # lists of different lengths
+        found = np.empty(0, np.object_)
+    if found.dtype.kind in "OUS":
+        raise MdslError(
+            f"error: input '{spec.name}' must be {describe(spec)}, got a {type(array).__name__}; {takes}"
+        )
     if found.dtype != wanted:
         hint = f"; convert it with .astype('{wanted}')"
         raise MdslError(
@@ -201,7 +209,7 @@ def arrange(
     missing = [name for name in names if name not in given]
     if missing:
         raise MdslError(f"error: input '{missing[0]}' is missing; {takes}")
-    return [checked(given[spec.name], spec) for spec in specs]
+    return [checked(given[spec.name], spec, takes) for spec in specs]
 
 
 def random_array(spec: TensorSpec, generator: np.random.Generator) -> np.ndarray:

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 IMPORTERS = {".onnx": "mdsl.importers.onnx:import_onnx"}
 """The function that imports a format, by what the names of its files end in."""
 
+MODELS = {"onnx.ModelProto": "mdsl.importers.onnx:import_model"}
+"""The function that imports a model in memory, by the name of its protobuf message."""
+
 SUFFIXES = tuple(IMPORTERS)
 
 
@@ -30,3 +33,16 @@ def read(path: Path, sizes: Mapping[str, int]) -> tuple[ModuleOp, Mapping[str, i
     if why := advice(path, TEXT):
         raise MdslError(f"{path}: error: not a text file{why}")
     return parse_file(path), sizes
+
+
+def of_model(model: object, sizes: Mapping[str, int]) -> ModuleOp:
+    """The module of a model in memory, an `onnx.ModelProto`, with these sizes of its dimensions. Raises MdslError, also
+    for anything else."""
+    importer = MODELS.get(getattr(getattr(model, "DESCRIPTOR", None), "full_name", ""))
+    if importer is None:
+        from mdsl.syntax.errors import MdslError
+
+        raise MdslError(
+            f"error: a program is a path, a text, a module or an onnx.ModelProto, not of type {type(model).__name__}"
+        )
+    return resolve_name(importer)(model, sizes)

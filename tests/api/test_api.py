@@ -74,6 +74,38 @@ def test_sources(tmp_path: Path) -> None:
     assert str(module) == before, "compiling altered the module"
 
 
+def test_a_model_in_memory() -> None:
+    helper = pytest.importorskip("onnx").helper
+    graph = helper.make_graph(
+        [helper.make_node("Relu", ["x"], ["y"])],
+        "net",
+        [helper.make_tensor_value_info("x", 1, ["batch", 8])],
+        [helper.make_tensor_value_info("y", 1, ["batch", 8])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    assert mdsl.compile(model, bind={"batch": np.int64(4)}).inputs[0].shape == (4, 8)
+    np.testing.assert_array_equal(mdsl.compile(model)(X), np.maximum(X, 0))
+    assert "nn.relu" in str(mdsl.parse(model))
+
+
+@pytest.mark.parametrize(
+    ("program", "message"),
+    [
+        ("examples", "examples: error: neither a program's text nor the name of a program's file, which ends in .mir, .mbc, .onnx"),
+        ("no/such/net", "no/such/net: error: neither a program's text nor the name of"),
+        ("none.mir", "none.mir: error: cannot read the file: No such file"),
+        ("func.func @main", "<text>:1:"),
+        (b"func.func", "error: a program is a path, a text, a module or an onnx.ModelProto, not of type bytes"),
+        (None, "error: a program is a path, a text, a module or an onnx.ModelProto, not of type NoneType"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_is_no_program(program: object, message: str) -> None:
+    for take in (mdsl.compile, mdsl.parse):
+        with pytest.raises(mdsl.MdslError, match=f"^{re.escape(message)}"):
+            take(program)  # type: ignore[arg-type, operator]
+
+
 @pytest.mark.parametrize("engine", ["vm", "reference"])
 def test_save_and_load(tmp_path: Path, engine: str) -> None:
     mdsl.compile(TEXT, engine=engine).save(tmp_path / "net.mbc")
@@ -126,6 +158,18 @@ def test_opt_returns_a_new_module() -> None:
         (
             lambda p: p(X.astype(np.float64), W),
             r"input 'x' must be 4x8xf32, got an array of dtype float64; .*astype\('float32'\)",
+        ),
+        (
+            lambda p: p("x.npy", W),
+            r"input 'x' must be 4x8xf32, got a str; the program takes x: 4x8xf32, w: 8x16xf32",
+        ),
+        (
+            lambda p: p({"x": X}, W),
+            r"input 'x' must be 4x8xf32, got a dict; the program takes x: 4x8xf32",
+        ),
+        (
+            lambda p: p([[1, 2], [3]], W),
+            r"input 'x' must be 4x8xf32, got a list; the program takes",
         ),
         (lambda p: p(X.T, W), r"input 'x' must be 4x8xf32, got an array of shape 8x4"),
     ],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import numpy as np
@@ -47,9 +46,12 @@ def test_where_arguments_are_memrefs(engine: str) -> None:
 
 
 @pytest.mark.parametrize("engine", ["vm", "reference"])
-@pytest.mark.parametrize(("number", "got"), [(2.5, "float64"), (np.float32(2), "float32"), ("2", "<U1")])
+@pytest.mark.parametrize(
+    ("number", "got"),
+    [(2.5, "an array of dtype float64"), (np.float32(2), "an array of dtype float32"), ("2", "a str")],
+)
 def test_numbers_are_not_converted_silently(engine: str, number: object, got: str) -> None:
-    with pytest.raises(mdsl.MdslError, match=re.escape(f"got an array of dtype {got}")):
+    with pytest.raises(mdsl.MdslError, match=f"got {got}; "):
         mdsl.compile(COUNTED, engine=engine)(number, X)
 
 

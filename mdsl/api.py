@@ -23,10 +23,10 @@ from mdsl.loading import check_engine, load
 from mdsl.passes.base import Pass
 from mdsl.passes.bind import Bind, is_open
 from mdsl.passes.box_scalars import BoxScalars, has_scalars
-from mdsl.passes.levels import level_of, loop_stages, passes_from, plan, ukernel_stages
+from mdsl.passes.levels import level_of, plan, standard_passes, without_effect
 from mdsl.passes.pipeline import Hook, parse_pipeline, run_passes
 from mdsl.programs import executable_of
-from mdsl.settings import DEFAULT, Settings
+from mdsl.settings import DEFAULT, Settings, SettingsError
 from mdsl.signature import check_compilable, entry, open_dims, open_signature, signature
 from mdsl.syntax.errors import MdslError, SyntaxError_
 from mdsl.syntax.parser import parse as parse_text
@@ -176,10 +176,14 @@ def boxing(module: ModuleOp) -> list[Pass]:
 def lowering(module: ModuleOp, settings: Settings) -> list[Pass]:
     """The passes that take `module` to the VM's level. Raises MdslError."""
     signature(module)  # tells of what cannot be compiled before any pass does
+    late = without_effect(settings, module)
+    if late:
+        raise SettingsError(
+            late, f"cannot be chosen any more: the program is on the {level_of(module)} level"
+        )
     asked = parse_pipeline(settings.pipeline, "pipeline") if settings.pipeline else []
     planned, level = plan(asked, level_of(module), settings)
-    stages = ukernel_stages(settings) if settings.ukernels else loop_stages()
-    return [*(p for before, step in planned for p in (*before, step)), *passes_from(stages, level)]
+    return [*(p for before, step in planned for p in (*before, step)), *standard_passes(settings, level)]
 
 
 _SUFFIXES = (".mir", ".mbc", *importers.SUFFIXES)

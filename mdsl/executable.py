@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mdsl.bytecode.module import BytecodeError, Module, TensorSpec
+from mdsl.settings import OpenDimsError
 from mdsl.signature import (
     Spec,
     arrange,
@@ -19,7 +20,6 @@ from mdsl.signature import (
     open_dims,
     open_signature,
     signature,
-    sizes_missing,
     sizes_of,
 )
 from mdsl.syntax.errors import MdslError
@@ -214,7 +214,7 @@ class OpenExecutable(Executable):
         """The program for these sizes of all its `dims`. Raises MdslError."""
         missing = [name for name in self.dims if name not in sizes]
         if missing:
-            raise MdslError(f"error: {sizes_missing(missing)}")
+            raise OpenDimsError(missing)
         key = tuple(sizes[name] for name in self.dims)
         found = self._known(key)
         if found is None:
@@ -246,7 +246,7 @@ class OpenExecutable(Executable):
         return build(self.module, settings, self.engine, self.threads)
 
     def bytecode(self) -> Module:
-        raise MdslError(f"error: only a program of known shapes can be saved: {sizes_missing(self.dims)}")
+        raise OpenDimsError(self.dims, "only a program of known shapes can be saved: ")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _open_from_text, (_as_text(self.module), self.engine, self.threads, self.settings)

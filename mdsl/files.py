@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Generator
@@ -16,9 +17,29 @@ def replacing(path: Path) -> Generator[BinaryIO, None, None]:
 
     A link stays and what it leads to is replaced; a pipe or a device is written to as it is.
     """
+    with _named(path), _opened(path) as file:
+        yield file
+
+
+def check_writable(path: Path) -> None:
+    """To be called before the work starts, whose result will go to `path`. Raises OSError as `replacing` would, as
+    far as can be told now."""
+    import tempfile
+
+    if is_stream(path):
+        return
+    with _named(path):
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        with tempfile.TemporaryFile(dir=Path(os.path.realpath(path)).parent):
+            pass
+
+
+@contextmanager
+def _named(path: Path) -> Generator[None, None, None]:
+    """Puts the file's name into an OSError."""
     try:
-        with _opened(path) as file:
-            yield file
+        yield
     except OSError as error:
         raise OSError(error.errno, f"cannot write: {error.strerror}", str(path)) from None
 

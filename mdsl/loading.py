@@ -16,11 +16,15 @@ ENGINES = ("vm", "jit", "reference")
 def load(path: str | os.PathLike[str], *, engine: str = "vm", threads: int = 1) -> Executable:
     """The program in an `.mbc` file, verified. Raises MdslError, OSError."""
     check_engine(engine, threads)
+    return ready(read_bytecode(path), path, engine, threads)
+
+
+def ready(module: Module, path: str | os.PathLike[str], engine: str, threads: int) -> Executable:
+    """The module that was read from the file `path`, ready to be called. Raises MdslError."""
     if engine == "reference":
         raise MdslError(
             f"{os.fspath(path)}: error: the reference runs .mir programs; this is bytecode (engines: vm, jit)"
         )
-    module = read_bytecode(path)
     try:
         return VmExecutable(module, engine, threads)
     except MdslError as error:

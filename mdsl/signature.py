@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mdsl.bytecode.module import DTYPES, TensorSpec
+from mdsl.settings import OpenDimsError
 from mdsl.syntax.errors import MdslError, nearest
 
 if TYPE_CHECKING:  # a compiled program is loaded without the IR, which takes longer to import than to run
@@ -75,10 +76,10 @@ def open_signature(module: ModuleOp) -> tuple[tuple[Spec, ...], tuple[Spec, ...]
 
 
 def closed(specs: Sequence[Spec]) -> tuple[TensorSpec, ...]:
-    """The specs, none of which has an open dimension. Raises MdslError that names those that there are."""
+    """The specs, none of which has an open dimension. Raises OpenDimsError with those that there are, MdslError."""
     missing = open_dims(specs)
     if missing:
-        raise MdslError(f"error: {sizes_missing(missing)}")
+        raise OpenDimsError(missing, example=next(example(s) for s in specs if isinstance(s, OpenSpec)))
     found = tuple(s for s in specs if isinstance(s, TensorSpec))
     if len(found) < len(specs):
         name = next(s.name for s in specs if isinstance(s, OpenSpec))
@@ -89,14 +90,6 @@ def closed(specs: Sequence[Spec]) -> tuple[TensorSpec, ...]:
 def open_dims(specs: Iterable[Spec]) -> list[str]:
     """The names of the dimensions that have no size yet, each once."""
     return list(dict.fromkeys(d for spec in specs for d in spec.shape if isinstance(d, str)))
-
-
-def sizes_missing(names: Sequence[str]) -> str:
-    """What to tell a user who must give sizes."""
-    listed = ", ".join(f"'{n}'" for n in names)
-    what = f"dimensions {listed} have no size" if len(names) > 1 else f"dimension {listed} has no size"
-    given = ", ".join(f"{n!r}: ..." for n in names)
-    return f"{what}; give it with {' '.join(f'--bind {n}=...' for n in names)} (in Python: bind={{{given}}})"
 
 
 def sizes_of(specs: Sequence[Spec], arrays: Sequence[np.ndarray]) -> dict[str, int]:
@@ -155,6 +148,11 @@ def _spec(name: str, value: Value, dims: Sequence[str] | None) -> Spec:
 def describe(spec: Spec) -> str:
     """`1x784xf32`; `?x784xf32` where a size is open."""
     return "x".join([*("?" if not isinstance(s, int) else str(s) for s in spec.shape), spec.dtype])
+
+
+def example(spec: Spec) -> str:
+    """An array for the input, as `--input` takes it: `image=2x784xf32=random`."""
+    return f"{spec.name}={describe(spec).replace('?', '2')}=random"
 
 
 def fits(spec: Spec, shape: Sequence[int]) -> bool:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from mdsl.cli.benchmarks import Request, ablation_of, layers_of, times_of, versus
-from mdsl.cli.load import Engine, ProgramFile, Threads
+from mdsl.cli.files import check_output
+from mdsl.cli.load import Engine, Inputs, ProgramFile, Threads
 from mdsl.cli.settings import takes_settings
 from mdsl.settings import DEFAULT, Settings
 from mdsl.syntax.errors import MdslError
@@ -27,9 +29,7 @@ are those of the interpreter."""
 @takes_settings
 def bench(
     program: ProgramFile,
-    input: Annotated[
-        list[str] | None, typer.Option("--input", help="As for 'mdsl run'; random numbers without it.")
-    ] = None,
+    input: Inputs = None,
     runs: Annotated[
         int, typer.Option(help="Calls to time (fewer if they take more than two seconds).", min=1)
     ] = RUNS,
@@ -58,7 +58,7 @@ def bench(
         typer.Option("--json", help="Write the figures to this file as well; - is stdout.", metavar="FILE"),
     ] = None,
 ) -> None:
-    """Time a program: median and spread over many calls, and where the time goes."""
+    """Time a program: median and spread over many calls, and where the time goes. Inputs are random without --input."""
     modes = {"--ablation": ablation, "--profile": profile, "--vs": vs is not None}
     differ = {
         "--engine": engine != "vm",
@@ -69,6 +69,7 @@ def bench(
     _check(
         [mode for mode, asked in modes.items() if asked], [name for name, found in differ.items() if found]
     )
+    check_output(None if json is None else Path(json), program)
     request = Request(program, input or [], runs, engine, threads, settings, json)
     if ablation:
         ablation_of(request)

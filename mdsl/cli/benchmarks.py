@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from mdsl.cli.files import note, read_bound
-from mdsl.cli.load import for_inputs, load_program
+from mdsl.cli.files import note
+from mdsl.cli.load import Program
 from mdsl.cli.progress import progress, stoppable
 from mdsl.cli.tables import count, megabytes, percent, table, us, write_json
+from mdsl.syntax.errors import MdslError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import numpy as np
 
-    from mdsl.dialects.builtin import ModuleOp
     from mdsl.report.ablation import Row
     from mdsl.report.dispatches import Layer, LayerProfile
     from mdsl.report.measure import Timing
     from mdsl.report.versus import Contender
     from mdsl.settings import Settings
-    from mdsl.signature import Spec
     from mdsl.vm.executable import Profile
 
 
@@ -39,33 +36,26 @@ class Request:
     settings: Settings
     json: str | None
 
-    def arrays(self, specs: Sequence[Spec]) -> list[np.ndarray]:
-        """The arrays of `--input`, else random ones. Raises MdslError where a dimension has no size."""
+    def read(self) -> tuple[Program, list[np.ndarray]]:
+        """The program with all sizes, and the arrays of `--input`, else random ones. Raises MdslError, OSError."""
         from mdsl.cli.inputs import read_inputs
         from mdsl.signature import arrange, closed, random_arrays
 
-        texts = self.inputs
-        return arrange(specs, [], read_inputs(texts, specs)) if texts else random_arrays(closed(specs))
+        found = Program(self.program, self.engine, self.threads, self.settings)
+        texts, specs = self.inputs, found.inputs
+        arrays = arrange(specs, [], read_inputs(texts, specs)) if texts else random_arrays(closed(specs))
+        found.take_sizes(arrays)
+        return found, arrays
 
-    def bound(self) -> tuple[ModuleOp, list[np.ndarray]]:
-        """The program in a `.mir` or `.onnx` file and its inputs, whose shapes give the sizes that are open."""
-        from mdsl.api import bind_dims
-        from mdsl.signature import open_signature, sizes_of
+    @property
+    def shown(self) -> bool:
+        """True if stdout is free for people."""
+        return self.json != "-"
 
-        module = bind_dims(*read_bound(self.program, self.settings.bind))
-        specs = open_signature(module)[0]
-        arrays = self.arrays(specs)
-        return bind_dims(module, sizes_of(specs, arrays)), arrays
-
-    def unbound(self) -> Settings:
-        """The settings for a program that has its sizes."""
-        return replace(self.settings, bind={})
-
-    def write(self, **figures: Any) -> bool:
-        """Writes the JSON that was asked for; True if stdout is free for people."""
+    def write(self, **figures: Any) -> None:
+        """Writes the JSON that was asked for: last, for what was measured should not be lost. Raises OSError."""
         if self.json is not None:
             write_json({"program": self.program, "threads": self.threads, **figures}, self.json)
-        return self.json != "-"
 
 
 # A program's time -----------------------------------------------------------------------------------------
@@ -75,18 +65,17 @@ def times_of(request: Request) -> None:
     from mdsl.executable import VmExecutable
     from mdsl.report.measure import measure, profile
 
-    executable = load_program(request.program, request.engine, request.threads, request.settings)
-    arrays = request.arrays(executable.inputs)
-    executable = for_inputs(executable, arrays)
+    program, arrays = request.read()
+    executable = program.executable()
     with progress("measuring"), stoppable():
         timing = measure(executable, arrays, request.runs)
         counts = profile(executable, arrays) if isinstance(executable, VmExecutable) else None
-    if not request.write(engine=request.engine, timing=timing, profile=counts):
-        return
-    calls = f"median of {timing.runs} calls ({_spread(timing)})"
-    typer.echo(f"{us(timing.median)} {calls}, engine {request.engine}, threads {request.threads}")
-    if counts is not None:
-        _print_kernels(counts)
+    if request.shown:
+        calls = f"median of {timing.runs} calls ({_spread(timing)})"
+        typer.echo(f"{us(timing.median)} {calls}, engine {request.engine}, threads {request.threads}")
+        if counts is not None:
+            _print_kernels(counts)
+    request.write(engine=request.engine, timing=timing, profile=counts)
 
 
 def _spread(timing: Timing) -> str:
@@ -110,28 +99,29 @@ def _print_kernels(counts: Profile) -> None:
 
 
 def ablation_of(request: Request) -> None:
-    from mdsl.report.ablation import ablation
-    from mdsl.syntax.errors import MdslError
+    from mdsl.report.ablation import ablation, can_ablate
 
-    if request.program.lower().endswith(".mbc"):
+    program, arrays = request.read()
+    module = program.module
+    if module is None or not can_ablate(module):
         raise MdslError(
-            f"{request.program}: error: the ablation compiles the program several times: it needs the .mir file"
+            f"{request.program}: error: the ablation compiles the program in several ways: it needs it as it was before "
+            "it was lowered"
         )
-    module, arrays = request.bound()
     rows: list[Row] = []
     with progress("measuring") as show, stoppable():
-        for row in ablation(module, arrays, request.runs, request.threads, request.unbound()):
+        for row in ablation(module, arrays, request.runs, request.threads, program.settings):
             rows.append(row)
             show(f"measured {row.name}: {us(row.timing.median)}")
-    if not request.write(rows=rows):
-        return
-    table(
-        ["variant", "time", "spread", "speed-up", "instructions", "dispatches", "kernel calls"],
-        [_row_cells(row) for row in rows],
-    )
-    few = [row.name for row in rows if row.timing.runs < 3]
-    if few:
-        note(f"{', '.join(few)}: a single call, for it is slow")
+    if request.shown:
+        table(
+            ["variant", "time", "spread", "speed-up", "instructions", "dispatches", "kernel calls"],
+            [_row_cells(row) for row in rows],
+        )
+        few = [row.name for row in rows if row.timing.runs < 3]
+        if few:
+            note(f"{', '.join(few)}: a single call, for it is slow")
+    request.write(rows=rows)
 
 
 def _row_cells(row: Row) -> list[str]:
@@ -146,17 +136,14 @@ def layers_of(request: Request) -> None:
     from mdsl.executable import VmExecutable
     from mdsl.report.dispatches import profile_layers
 
-    if request.program.lower().endswith(".mbc"):
-        source, executable = None, load_program(request.program, "vm", request.threads, request.settings)
-        arrays = request.arrays(executable.inputs)
-    else:
-        source, arrays = request.bound()
-        executable = load_program(source, "vm", request.threads, request.unbound())
+    program, arrays = request.read()
+    executable = program.executable()
     assert isinstance(executable, VmExecutable)
     with progress("measuring"), stoppable():
-        found = profile_layers(executable, arrays, source, request.runs)
-    if request.write(profile=found, limit=found.limit):
+        found = profile_layers(executable, arrays, program.module, request.runs)
+    if request.shown:
         _print_layers(found, request.threads)
+    request.write(profile=found, limit=found.limit)
 
 
 def _print_layers(found: LayerProfile, threads: int) -> None:
@@ -204,19 +191,18 @@ def _layer_cells(layer: Layer, found: LayerProfile) -> list[str]:
 
 def versus(request: Request, peers: str, rounds: int) -> None:
     from mdsl.report.versus import check_names, compare, modules
-    from mdsl.syntax.errors import MdslError
 
     names = check_names(peers)
     if not request.program.lower().endswith(".onnx"):
         raise MdslError(f"{request.program}: error: --vs: other runtimes need the model as an .onnx file")
-    arrays = request.bound()[1]
+    arrays = request.read()[1]
     settings = {**vars(request.settings), "engine": request.engine}
     with progress("comparing") as show:
         found = compare(request.program, arrays, modules(names), request.threads, rounds, settings, show)
-    if not request.write(rounds=rounds, runtimes=found):
-        return
-    header = ["runtime", "version", "median", "10 to 90 %", "ratio", "error", "load", "remarks"]
-    table(header, [_contender_cells(runtime) for runtime in found], words=(0, 1, 7))
+    if request.shown:
+        header = ["runtime", "version", "median", "10 to 90 %", "ratio", "error", "load", "remarks"]
+        table(header, [_contender_cells(runtime) for runtime in found], words=(0, 1, 7))
+    request.write(rounds=rounds, runtimes=found)
 
 
 def _contender_cells(found: Contender) -> list[str]:

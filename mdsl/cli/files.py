@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mdsl.files import is_stream, replacing
+from mdsl.files import check_writable, is_stream, replacing
 
 if TYPE_CHECKING:
     from mdsl.dialects.builtin import ModuleOp
@@ -39,7 +39,7 @@ def read_bound(path: str, sizes: Mapping[str, int]) -> tuple[ModuleOp, Mapping[s
 def check_output(output: Path | None, source: str, *, text: bool = False) -> None:
     """To be called before the work starts. Raises MdslError for an output that would destroy what programs are made
     of: the file `source` that is read, unless both it and the output are a program's `text`, or weights; also for a
-    folder."""
+    folder. Raises OSError for what cannot be written."""
     from mdsl.importers import SUFFIXES
     from mdsl.syntax.errors import MdslError
 
@@ -52,6 +52,7 @@ def check_output(output: Path | None, source: str, *, text: bool = False) -> Non
         raise MdslError(f"{output}: error: cannot write: it is a folder")
     if output.suffix.lower() == ".safetensors":
         raise MdslError(f"{output}: error: a .safetensors file holds weights: give the output another name")
+    check_writable(output)
 
 
 def write_text(text: str, output: Path | None) -> None:

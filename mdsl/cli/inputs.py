@@ -1,4 +1,4 @@
-"""Inputs as the command line names them: `image=x.npy`, `x.npz`, `1x784xf32=0.5`, `image=1x784xf32=random`."""
+"""Inputs as the command line names them: `image=x.npy`, `x.npz`, `1x784xf32=0.5`, `image=1x784xf32=random`, `image=0.5`."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from mdsl.bytecode.module import DTYPES, TensorSpec
-from mdsl.signature import Spec, describe, fits, random_array
+from mdsl.signature import Spec, describe, example, fits, random_array
 from mdsl.syntax.errors import MdslError, nearest
-
-HELP = "An input: NAME=x.npy, x.npz, 1x784xf32=0.5 or 1x784xf32=random; the name may be left out if there is one input."
 
 _LITERAL = re.compile(r"(?:([^=]+)=)?((?:\d+x)*(?:f16|bf16|f32|f64|i1|i8|i16|i32|i64|index))=(.*)")
 _FILE = re.compile(r"(?:([^=]+)=)?(.*\.np[yz])")
+_PLAIN = re.compile(r"(?:([^=]+)=)?(random|true|false|[-+]?(?:(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?|inf|nan))")
+_SEVERAL = re.compile(r",[^,=]+=")
 
 
 def read_inputs(texts: Sequence[str], specs: Sequence[Spec], seed: int = 0) -> dict[str, np.ndarray]:
@@ -30,7 +30,7 @@ def read_inputs(texts: Sequence[str], specs: Sequence[Spec], seed: int = 0) -> d
 
 
 def _read(text: str, specs: Sequence[Spec], generator: np.random.Generator) -> dict[str, np.ndarray]:
-    literal, file = _LITERAL.fullmatch(text), _FILE.fullmatch(text)
+    literal, file, plain = _LITERAL.fullmatch(text), _FILE.fullmatch(text), _PLAIN.fullmatch(text)
     if literal:
         spec = _spec(text, literal[1], specs)
         sizes = re.findall(r"\d+(?=x)", literal[2])
@@ -41,9 +41,17 @@ def _read(text: str, specs: Sequence[Spec], generator: np.random.Generator) -> d
                 f"error: --input {text}: input '{spec.name}' is {describe(spec)}, not {literal[2]}"
             )
         return {spec.name: _filled(text, filled, literal[3], generator)}
+    if plain:
+        spec = _spec(text, plain[1], specs)
+        if not isinstance(spec, TensorSpec):
+            raise MdslError(
+                f"error: --input {text}: input '{spec.name}' is {describe(spec)}, whose shape is yet to be given, as in "
+                f"{example(spec)}"
+            )
+        return {spec.name: _filled(text, spec, plain[2], generator)}
     if file is None:
         raise MdslError(
-            f"error: --input {text}: expected NAME=x.npy, x.npz, 1x784xf32=0.5 or 1x784xf32=random"
+            f"error: --input {text}: expected NAME=x.npy, x.npz, 1x784xf32=0.5, 1x784xf32=random, 0.5 or random{_again(text)}"
         )
     arrays = _load(text, file[2])
     if file[1] is None and isinstance(arrays, dict) and len(arrays) > 1:
@@ -85,14 +93,23 @@ def _filled(text: str, spec: TensorSpec, value: str, generator: np.random.Genera
         return np.full(spec.shape, number, DTYPES[spec.dtype])
     except (ValueError, OverflowError):
         raise MdslError(
-            f"error: --input {text}: '{value}' is neither 'random' nor a number of type {spec.dtype}"
+            f"error: --input {text}: '{value}' is neither 'random' nor a number of type {spec.dtype}{_again(text)}"
         ) from None
+
+
+def _again(text: str) -> str:
+    """What to say of a text that seems to hold several inputs."""
+    return "; for several inputs write --input several times" if _SEVERAL.search(text) else ""
 
 
 def _load(text: str, path: str) -> np.ndarray | dict[str, np.ndarray]:
     try:
         loaded = np.load(path, allow_pickle=False)
         return dict(loaded) if isinstance(loaded, np.lib.npyio.NpzFile) else loaded
+    except FileNotFoundError:
+        if _SEVERAL.search(text):
+            raise MdslError(f"error: --input {text}: there is no file '{path}'{_again(text)}") from None
+        raise
     except OSError:
         raise
     except Exception as error:  # NumPy lets through what its unpackers and its parser of headers raise

@@ -1,8 +1,8 @@
-"""From a file that a command was given to something that can be called, with progress."""
+"""From a file that a command was given to something that can be called, with progress; the options for that."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mdsl.dialects.builtin import ModuleOp
     from mdsl.executable import Executable
     from mdsl.settings import Settings
+    from mdsl.signature import Spec
 
 ProgramFile = Annotated[
     str,
@@ -29,34 +30,74 @@ ProgramFile = Annotated[
 Engine = Annotated[
     str, typer.Option(help="vm: the interpreter; jit: the whole program as native code; reference: NumPy.")
 ]
+Inputs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input",
+        help="Once for each input: NAME=x.npy, NAME=1x784xf32=0.5, NAME=1x784xf32=random or, where its shape is known, "
+        "NAME=0.5 or NAME=random. NAME= may be left out if there is one input, and before x.npz, which has several by name.",
+        metavar="INPUT",
+    ),
+]
 Threads = Annotated[int, typer.Option(help="Threads that share the loops.")]
 
 
-def load_program(file: str | ModuleOp, engine: str, threads: int, settings: Settings) -> Executable:
-    """The program in `file`, or the module that was read from it, ready to be called. Raises MdslError, OSError."""
-    import mdsl
+class Program:
+    """The program in `file`, read but not yet compiled: what it takes and gives is known before the work starts.
 
-    with progress(f"compiling {file}" if isinstance(file, str) else "compiling"):
-        if isinstance(file, str) and file.lower().endswith(".mbc"):
+    Sizes that `settings` leave open come from the inputs (`take_sizes`). Raises MdslError, OSError.
+    """
+
+    inputs: Sequence[Spec]
+    outputs: Sequence[Spec]
+
+    def __init__(self, file: str, engine: str, threads: int, settings: Settings) -> None:
+        from mdsl.loading import check_engine, read_bytecode
+
+        check_engine(engine, threads)
+        self.file, self.engine, self.threads, self.settings = file, engine, threads, settings
+        self.module: ModuleOp | None = None
+        self.bytecode: Module | None = None
+        if file.lower().endswith(".mbc"):
             settings.check_compiled(file)
-            return mdsl.load(file, engine=engine, threads=threads)  # imports nothing that compiles
-        from mdsl.api import build
+            self.bytecode = read_bytecode(file)  # imports nothing that compiles
+            function = self.bytecode.function()
+            self.inputs, self.outputs = function.inputs, function.outputs
+        else:
+            with progress(f"reading {file}"):
+                module, sizes = read_bound(file, settings.bind)
+                self.settings = replace(settings, bind={})
+                self._bind(module, sizes)
 
-        if isinstance(file, str):
-            file, sizes = read_bound(file, settings.bind)
-            settings = replace(settings, bind=sizes)
-        return build(file, settings, engine, threads)
+    def _bind(self, module: ModuleOp, sizes: Mapping[str, int]) -> None:
+        from mdsl.api import bind_dims
+        from mdsl.bytecode.module import DTYPES
+        from mdsl.signature import check_compilable, open_signature
 
+        self.module = bind_dims(module, sizes)
+        self.inputs, self.outputs = open_signature(module)
+        if any(spec.dtype not in DTYPES for spec in self.inputs):
+            check_compilable(module)
 
-def for_inputs(executable: Executable, inputs: Sequence[np.ndarray]) -> Executable:
-    """The program for inputs of these shapes, compiled now if its dimensions were open. Raises MdslError."""
-    from mdsl.executable import OpenExecutable
-    from mdsl.signature import sizes_of
+    def take_sizes(self, arrays: Sequence[np.ndarray]) -> None:
+        """Gives dimensions that are open the sizes that the inputs `arrays` have. Raises MdslError."""
+        from mdsl.signature import sizes_of
 
-    if not isinstance(executable, OpenExecutable):
-        return executable
-    with progress("compiling"):
-        return executable.bound(sizes_of(executable.inputs, inputs))
+        sizes = sizes_of(self.inputs, arrays)
+        if self.module is not None and sizes:
+            self._bind(self.module, sizes)
+
+    def executable(self) -> Executable:
+        """The program, compiled. Raises MdslError."""
+        with progress(f"compiling {self.file}"):
+            if self.bytecode is not None:
+                from mdsl.loading import ready
+
+                return ready(self.bytecode, self.file, self.engine, self.threads)
+            from mdsl.api import build
+
+            assert self.module is not None
+            return build(self.module, self.settings, self.engine, self.threads)
 
 
 def lower_program(module: ModuleOp, settings: Settings, keep: bool = False) -> Module:

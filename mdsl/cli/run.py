@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mdsl.cli.files import check_output, note
-from mdsl.cli.load import Engine, ProgramFile, Threads, for_inputs, load_program
+from mdsl.cli.load import Engine, Inputs, Program, ProgramFile, Threads
 from mdsl.cli.progress import stoppable
 from mdsl.cli.settings import takes_settings
-from mdsl.files import replacing
+from mdsl.files import is_stream, replacing
 from mdsl.settings import DEFAULT, Settings
+from mdsl.syntax.errors import MdslError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,15 +24,14 @@ if TYPE_CHECKING:
 @takes_settings
 def run(
     program: ProgramFile,
-    input: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--input",
-            help="NAME=x.npy, x.npz, 1x784xf32=0.5 or 1x784xf32=random; the name may be left out if there is one input.",
-        ),
-    ] = None,
+    input: Inputs = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Write the outputs to this .npz file.")
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            help="Write the outputs to this file: .npz, by name, or .npy if there is one. They are not printed then.",
+        ),
     ] = None,
     engine: Engine = "vm",
     threads: Threads = 1,
@@ -43,13 +43,15 @@ def run(
     from mdsl.signature import arrange, closed, describe
 
     check_output(output, program)
-    executable = load_program(program, engine, threads, settings)
-    specs = executable.inputs if input else closed(executable.inputs)
-    texts = input or [f"{spec.name}={describe(spec)}=random" for spec in specs]
+    found = Program(program, engine, threads, settings)
+    if output is not None:
+        _check_form(output, len(found.outputs))
+    texts = input or [f"{spec.name}={describe(spec)}=random" for spec in closed(found.inputs)]
+    inputs = arrange(found.inputs, [], read_inputs(texts, found.inputs, seed))
+    found.take_sizes(inputs)
+    executable = found.executable()
     if texts and not input:
-        note(f"no --input: random numbers of seed {seed} for {', '.join(s.name for s in specs)}")
-    inputs = arrange(specs, [], read_inputs(texts, specs, seed))
-    executable = for_inputs(executable, inputs)
+        note(f"no --input: random numbers of seed {seed} for {', '.join(s.name for s in found.inputs)}")
     with stoppable():
         results = executable(*inputs)
     arrays = list(results) if isinstance(results, tuple) else [results]
@@ -57,6 +59,17 @@ def run(
         _save(output, executable, arrays)
     else:
         _print(executable, arrays)
+
+
+def _check_form(path: Path, outputs: int) -> None:
+    """Raises MdslError for a name that does not say in which form so many outputs can be written."""
+    suffix = path.suffix.lower()
+    if suffix == ".npy" and outputs != 1:
+        raise MdslError(
+            f"{path}: error: a .npy file holds one array, and there are {outputs} outputs: use .npz"
+        )
+    if suffix not in (".npy", ".npz") and not is_stream(path):
+        raise MdslError(f"{path}: error: outputs are written as .npz or, if there is one, as .npy")
 
 
 def _print(executable: Executable, arrays: list[np.ndarray]) -> None:
@@ -72,12 +85,16 @@ def _print(executable: Executable, arrays: list[np.ndarray]) -> None:
 
 
 def _save(path: Path, executable: Executable, arrays: list[np.ndarray]) -> None:
-    """As `np.savez` does, which has names of its own that no array may bear."""
+    """An .npy or, as `np.savez` does, which has names of its own that no array may bear, an .npz."""
     import zipfile
 
     import numpy as np
 
-    with replacing(path) as file, zipfile.ZipFile(file, "w") as archive:
-        for spec, array in zip(executable.outputs, arrays, strict=True):
-            with archive.open(f"{spec.name}.npy", "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, array, allow_pickle=False)
+    with replacing(path) as file:
+        if path.suffix.lower() == ".npy":
+            np.lib.format.write_array(file, arrays[0], allow_pickle=False)
+            return
+        with zipfile.ZipFile(file, "w") as archive:
+            for spec, array in zip(executable.outputs, arrays, strict=True):
+                with archive.open(f"{spec.name}.npy", "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, array, allow_pickle=False)

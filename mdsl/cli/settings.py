@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from functools import wraps
 from typing import Annotated, Any
 
 import typer
 
-from mdsl.settings import Settings
+from mdsl.settings import DEFAULT, OpenDimsError, Settings, SettingsError
+from mdsl.syntax.errors import MdslError
 
 BindOption = Annotated[
     list[str] | None,
@@ -22,14 +24,18 @@ BindOption = Annotated[
 
 
 def takes_settings(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with an option for each setting in place of its parameter `settings`."""
+    """The command with an option for each setting in place of its parameter `settings`, whose errors name options
+    and the file in its parameter `program`."""
     own = inspect.signature(command, eval_str=True).parameters.values()
     options = inspect.signature(_settings, eval_str=True).parameters
 
     @wraps(command)
     def called(**given: Any) -> None:
-        settings = _settings(**{name: given.pop(name) for name in options})
-        command(settings=settings, **given)
+        with _as_options():
+            settings = _settings(**{name: given.pop(name) for name in options})
+        file = "<stdin>" if given["program"] == "-" else given["program"]
+        with _as_options(f"{file}: ", takes_inputs="input" in given):
+            command(settings=settings, **given)
 
     found = [
         p for parameter in own for p in (options.values() if parameter.name == "settings" else [parameter])
@@ -37,6 +43,26 @@ def takes_settings(command: Callable[..., None]) -> Callable[..., None]:
     called.__signature__ = inspect.Signature(found)  # type: ignore[attr-defined]
     called.__annotations__ = {p.name: p.annotation for p in found}
     return called
+
+
+@contextmanager
+def _as_options(place: str = "", takes_inputs: bool = False) -> Generator[None, None, None]:
+    """Errors about settings as a user of options understands them."""
+    try:
+        yield
+    except SettingsError as error:
+        raise MdslError(f"{place}error: {', '.join(map(option_of, error.names))} {error.why}") from None
+    except OpenDimsError as error:
+        by_input = takes_inputs and error.example
+        inputs = f", or with an input that has it: --input {error.example}" if by_input else ""
+        raise MdslError(f"{place}error: {error.what}{error.missing(error.dims)}{inputs}") from None
+
+
+def option_of(setting: str) -> str:
+    """The option that takes a setting from its default."""
+    if setting == "pipeline":
+        return "--pass-pipeline"
+    return f"--{'no-' if getattr(DEFAULT, setting) is True else ''}{setting.replace('_', '-')}"
 
 
 def _settings(
@@ -67,6 +93,10 @@ def _settings(
     bind: BindOption = None,
 ) -> Settings:
     """The settings that the options give. Raises MdslError."""
+    if pass_pipeline is not None:
+        from mdsl.passes.pipeline import parse_pipeline
+
+        parse_pipeline(pass_pipeline)  # an error shows the option's text
     return Settings(ukernels, unroll_dispatch, winograd, tune, pipeline=pass_pipeline, bind=bindings(bind))
 
 
@@ -75,16 +105,15 @@ def bindings(texts: Sequence[str] | None) -> dict[str, int]:
     if not texts:
         return {}
     from mdsl.passes.pipeline import read_sizes
-    from mdsl.syntax.errors import MdslError
 
     found: dict[str, int] = {}
     for text in texts:
-        try:
-            sizes = dict(read_sizes(text))
-        except ValueError:
-            raise MdslError(f"error: --bind {text}: expected NAME=SIZE, such as batch=8") from None
-        twice = [name for name in sizes if name in found]
-        if twice:
-            raise MdslError(f"error: --bind {text}: dimension '{twice[0]}' was given twice")
-        found.update(sizes)
+        for item in text.split(","):
+            try:
+                ((name, size),) = read_sizes(item)
+            except ValueError:
+                raise MdslError(f"error: --bind {text}: expected NAME=SIZE, such as batch=8") from None
+            if name in found:
+                raise MdslError(f"error: --bind {text}: dimension '{name}' was given twice")
+            found[name] = size
     return found

@@ -6,10 +6,12 @@ A standard pipeline is a list of stages. A stage works on one of `LEVELS` and le
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import takewhile
 
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.linalg import LinalgOp
+from mdsl.dialects.ukernel import UkernelFunc
 from mdsl.ir.core import Op
 from mdsl.ir.types import MemRefType, TensorType
 from mdsl.passes import PASSES
@@ -95,6 +97,38 @@ def passes_before(step: Pass, start: str, settings: Settings = DEFAULT) -> list[
     missing = passes_from(stages, start, step.level)
     place = PASSES.index(type(step))
     return [*missing, *takewhile(lambda p: PASSES.index(type(p)) < place, stages.get(step.level, []))]
+
+
+CHOSEN = ("ukernels", "unroll_dispatch", "winograd", "tune")
+"""The settings that the standard passes follow."""
+
+
+def without_effect(settings: Settings, module: ModuleOp) -> list[str]:
+    """Those of `CHOSEN` that differ from their defaults and come too late for `module`: it has micro-kernels, or the
+    passes that it still lacks are the same with the default."""
+    level = level_of(module)
+    found: list[str] = []
+    for name in settings.chosen():
+        alone = replace(DEFAULT, **{name: getattr(settings, name)})
+        if name == "ukernels":
+            late = has_micro_kernels(module)
+        else:
+            late = name in CHOSEN and standard_passes(alone, level) == standard_passes(DEFAULT, level)
+        if late:
+            found.append(name)
+    return found
+
+
+def has_micro_kernels(module: ModuleOp) -> bool:
+    """True if the heavy work of `module` is micro-kernels already; not above the level on which they are made, where
+    only hand-written ones are."""
+    made = LEVELS.index(level_of(module)) >= LEVELS.index("dispatch")
+    return made and any(isinstance(op, UkernelFunc) for op in module.body.ops)
+
+
+def standard_passes(settings: Settings, level: str) -> list[Pass]:
+    """The passes that bring a program from `level` to bytecode."""
+    return passes_from(ukernel_stages(settings) if settings.ukernels else loop_stages(), level)
 
 
 def level_after(step: Pass, level: str) -> str:

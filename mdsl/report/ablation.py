@@ -10,9 +10,10 @@ import numpy as np
 from mdsl import api
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.executable import VmExecutable
+from mdsl.passes.levels import has_micro_kernels, level_of, standard_passes
 from mdsl.report.dispatches import count
 from mdsl.report.measure import Timing, measure
-from mdsl.settings import Settings
+from mdsl.settings import DEFAULT, Settings
 
 FACTORS = (2, 4, 8)
 
@@ -30,11 +31,19 @@ class Row:
     speedup: float
 
 
+def can_ablate(module: ModuleOp) -> bool:
+    """False for a program that is lowered so far that it has micro-kernels already, or cannot get any."""
+    level = level_of(module)
+    loops = standard_passes(Settings(ukernels=False), level)
+    return not has_micro_kernels(module) and loops != standard_passes(DEFAULT, level)
+
+
 def ablation(
     module: ModuleOp, arrays: Sequence[np.ndarray], runs: int, threads: int, settings: Settings
 ) -> Iterator[Row]:
     """The rows, as they are measured: interpreted without micro-kernels, with them singly, several in an
-    instruction, and native code, which has as many in one as the settings say, else 4."""
+    instruction, and native code, which has as many in one as the settings say, else 4. Raises MdslError, for a
+    module that `can_ablate` refuses too."""
     single = replace(settings, unroll_dispatch=None)
     variants = [
         ("interpreted", "vm", replace(single, ukernels=False)),

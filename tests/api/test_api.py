@@ -185,7 +185,11 @@ def test_wrong_calls(engine: str, call: object, message: str) -> None:
     [
         ({"engine": "referense"}, "unknown engine 'referense'; did you mean 'reference'?"),
         ({"threads": 0}, "threads must be from 1"),
-        ({"unroll_dispatch": 0}, "unroll_dispatch must be at least 1"),
+        ({"unroll_dispatch": 0}, "unroll_dispatch must be an integer, at least 1, got 0"),
+        ({"unroll_dispatch": "4"}, "unroll_dispatch must be an integer, at least 1, got '4'"),
+        ({"bind": "batch=2"}, "bind must be sizes by name, such as {'batch': 8}, got 'batch=2'"),
+        ({"bind": {0: 2}}, "bind must be sizes by name, such as {'batch': 8}, got {0: 2}"),
+        ({"bind": {"batch": "2"}}, "the size of dimension 'batch' must be an integer, got '2'"),
         ({"target": "z80"}, "unknown target 'z80'"),
         ({"pipeline": "tile{size=[4]}"}, "pass 'tile' has no option 'size'; did you mean 'sizes'?"),
     ],
@@ -222,6 +226,33 @@ def test_a_compiled_program_has_its_settings(tmp_path: Path, settings: dict[str,
     mdsl.compile(TEXT).save(path)
     with pytest.raises(mdsl.MdslError, match=f"^{re.escape(str(path))}: error: {names} cannot be chosen"):
         mdsl.compile(path, **settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("passes", "settings", "names"),
+    [
+        ("lower-nn", {"ukernels": False}, ""),
+        ("lower-nn", {"winograd": False, "tune": True, "unroll_dispatch": 2}, ""),
+        ("tile{sizes=[2,16]}", {"ukernels": False}, ""),
+        ("tile{sizes=[2,16]}", {"winograd": False}, "winograd"),
+        ("tile{sizes=[2,16]}", {"tune": True, "unroll_dispatch": 2}, "tune"),
+        ("outline-ukernels", {"ukernels": False, "unroll_dispatch": 2}, "ukernels"),
+        ("vectorize", {"unroll_dispatch": 2}, ""),
+        ("vectorize", {"ukernels": False}, "ukernels"),
+        ("lower-vm", {"unroll_dispatch": 2, "tune": True}, "unroll_dispatch, tune"),
+    ],
+    ids=str,
+)
+def test_settings_that_come_too_late(passes: str, settings: dict[str, object], names: str) -> None:
+    module = mdsl.opt(TEXT, passes)
+    if names:
+        with pytest.raises(
+            mdsl.MdslError, match=f"^error: {names} cannot be chosen any more: the program is on the "
+        ):
+            mdsl.compile(module, **settings)  # type: ignore[arg-type]
+    else:
+        usual = mdsl.compile(module).bytecode().provenance["pipeline"]
+        assert mdsl.compile(module, **settings).bytecode().provenance["pipeline"] != usual  # type: ignore[arg-type]
 
 
 def test_settings_hold_before_the_passes_of_a_pipeline() -> None:

@@ -191,9 +191,11 @@ def test_compile_and_opt(net: Path, capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run"], "error: dimensions 'batch', 'bias.1' have no size; give it with --bind batch=... --bind bias.1=..."),
-        (["bench"], "error: dimensions 'batch', 'bias.1' have no size"),
-        (["compile"], "error: dimensions 'batch', 'bias.1' have no size"),
+        (["run"], "net.mir: error: dimensions 'batch', 'bias.1' have no size; give it with --bind batch=... --bind bias.1=..., or with an input that has it: --input x=2x8xf32=random"),
+        (["bench"], "net.mir: error: dimensions 'batch', 'bias.1' have no size; give it with --bind batch=... --bind bias.1=..., or with an input"),
+        (["compile"], "net.mir: error: dimensions 'batch', 'bias.1' have no size; give it with --bind batch=... --bind bias.1=...\n"),
+        (["run", "--input", "x=random"], "error: --input x=random: input 'x' is ?x8xf32, whose shape is yet to be given, as in x=2x8xf32=random"),
+        (["run", "--bind", "batch=2,batch=3"], "--bind batch=2,batch=3: dimension 'batch' was given twice"),
         (["run", "--bind", "batch"], "error: --bind batch: expected NAME=SIZE, such as batch=8"),
         (["run", "--bind", "batch=2", "--bind", "batch=3"], "--bind batch=3: dimension 'batch' was given twice"),
         (["run", "--bind", "batch=-1"], "at least 1"),

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mdsl import api
 from mdsl.cli import command
 
 HEAD = "func.func @main(%x: tensor<4x8xf32>) -> tensor<4x8xf32> {\n"
@@ -132,7 +133,7 @@ def test_text(name: str) -> None:
         (["run", "good.mir", "--seed=-1"], r"Invalid value for '--seed'"),
         (["opt", "good.mir", "-o", "."], r"error: cannot write: "),
         (["run", "good.mir", "--threads=0"], r"error: threads must be from 1"),
-        (["run", "good.mir", "--unroll-dispatch=0"], r"error: unroll_dispatch must be at least 1"),
+        (["run", "good.mir", "--unroll-dispatch=0"], r"^error: --unroll-dispatch must be an integer, at least 1, got 0"),
         (["run", "good.mir", "--input", "y=4x8xf32=1"], r"error: --input y=4x8xf32=1: no input 'y'.* \(inputs: x\)"),
         (["run", "good.mir", "--input", "4x9xf32=1"], r"error: --input 4x9xf32=1: input 'x' is 4x8xf32, not 4x9xf32"),
         (["run", "good.mir", "--input", "4x8xf64=1"], r"error: --input 4x8xf64=1: input 'x' is 4x8xf32, not 4x8xf64"),
@@ -146,9 +147,30 @@ def test_text(name: str) -> None:
         (["run", "good.mir", "--input", "x=two.npz"], r"error: --input x=two\.npz: no array 'x' in the file \(it has a, b\)"),
         (["run", "good.mir", "--input", "4x8xf32=1", "--input", "4x8xf32=2"], r"error: --input 4x8xf32=2: input 'x' was given twice"),
         (["compile", "-"], r"error: "),
-        (["run", "good.mbc", "--tune"], r"^good\.mbc: error: tune cannot be chosen any more: the program is compiled"),
-        (["run", "good.mbc", "--no-winograd", "--bind=n=4"], r"^good\.mbc: error: winograd, bind cannot be chosen"),
-        (["bench", "good.mbc", "--profile", "--no-winograd"], r"^good\.mbc: error: winograd cannot be chosen"),
+        (["run", "good.mbc", "--tune"], r"^good\.mbc: error: --tune cannot be chosen any more: the program is compiled"),
+        (["run", "good.mbc", "--no-winograd", "--bind=n=4"], r"^good\.mbc: error: --no-winograd, --bind cannot be chosen"),
+        (["bench", "good.mbc", "--profile", "--no-winograd"], r"^good\.mbc: error: --no-winograd cannot be chosen"),
+        (["run", "good.mbc", "--pass-pipeline=fuse"], r"^good\.mbc: error: --pass-pipeline cannot be chosen"),
+        (["run", "good.mir", "--pass-pipeline=fusee"], r"^--pass-pipeline:1:1: error: unknown pass 'fusee'"),
+        (["run", "vm.mir", "--unroll-dispatch=4", "--no-ukernels"], r"^vm\.mir: error: --no-ukernels, --unroll-dispatch cannot be chosen any more: the program is on the vm level\n$"),
+        (["run", "kernels.mir", "--no-ukernels"], r"^kernels\.mir: error: --no-ukernels cannot be chosen any more: the program is on the kernels level"),
+        (["run", "dispatch.mir", "--tune", "--no-winograd"], r"^dispatch\.mir: error: --no-winograd, --tune cannot be chosen any more: the program is on the dispatch level"),
+        (["bench", "buffers.mir", "--no-ukernels"], r"^buffers\.mir: error: --no-ukernels cannot be chosen any more"),
+        (["compile", "vm.mir", "--tune", "--emit=asm"], r"^vm\.mir: error: --tune cannot be chosen any more"),
+        (["bench", "vm.mir", "--ablation"], r"^vm\.mir: error: the ablation compiles the program in several ways"),
+        (["bench", "kernels.mir", "--ablation"], r"^kernels\.mir: error: the ablation compiles"),
+        (["bench", "buffers.mir", "--ablation"], r"^buffers\.mir: error: the ablation compiles"),
+        (["bench", "dispatch.mir", "--ablation", "--tune"], r"^dispatch\.mir: error: the ablation compiles"),
+        (["bench", "good.mir", "--json", "none/figures.json"], r"^none/figures\.json: error: cannot write: No such file"),
+        (["run", "good.mir", "-o", "out"], r"^out: error: outputs are written as \.npz or, if there is one, as \.npy"),
+        (["run", "good.mir", "-o", "out.txt"], r"^out\.txt: error: outputs are written as \.npz"),
+        (["run", "two.mir", "-o", "out.npy"], r"^out\.npy: error: a \.npy file holds one array, and there are 2 outputs"),
+        (["run", "vector.mir"], r"vector\.mir:1:1: error: input %x is of type vector<4xf32>"),
+        (["run", "vector.mir", "--input=1"], r"vector\.mir:1:1: error: input %x is of type vector<4xf32>"),
+        (["run", "two.mir", "--input", "random"], r"error: --input random: say which input it is \(NAME=\.\.\.\): x, v"),
+        (["run", "two.mir", "--input", "x=4x8xf32=1,v=4x8xf32=2"], r"'1,v=4x8xf32=2' is neither .*; for several inputs write --input several times"),
+        (["run", "two.mir", "--input", "x=1,v=2"], r"expected NAME=x.npy, .*; for several inputs write --input several times"),
+        (["run", "two.mir", "--input", "x=a.npy,v=b.npy"], r"there is no file 'a\.npy,v=b\.npy'; for several inputs write --input several times"),
         (["bench", "good.mbc", "--ablation"], r"good\.mbc: error: "),
         (["bench", "good.mir", "--profile", "--engine=jit"], r"error: --engine means nothing with --profile"),
         (["bench", "good.mir", "--ablation", "--no-ukernels", "--rounds=2"], r"error: --no-ukernels, --rounds means nothing with --ablation"),
@@ -166,8 +188,54 @@ def test_command_line(args: list[str], message: str) -> None:
     np.save("wide.npy", np.zeros((4, 9), np.float32))
     np.savez("two.npz", a=np.zeros(1), b=np.zeros(1))
     Path("broken.npz").write_bytes(b"PK\x03\x04 not really")
+    if any(name.endswith(".mir") and name != "good.mir" for name in args):
+        _more_programs()
     Path("header.npy").write_bytes(b"\x93NUMPY\x01\x00\x06\x00{(((((")
     refused(*args, message=message, input=b"func.func")
+
+
+def _more_programs() -> None:
+    """Lowered ones, named by their levels, one of two inputs and outputs, and one of no tensors."""
+    for level, step in (
+        ("dispatch", "outline-ukernels"),
+        ("buffers", "bufferize"),
+        ("kernels", "vectorize"),
+        ("vm", "lower-vm"),
+    ):
+        assert mdsl("opt", f"--{step}", "good.mir", "-o", f"{level}.mir")[0] == 0
+    Path("two.mir").write_text(
+        GOOD.replace(
+            ") -> tensor<4x8xf32> {", ", %v: tensor<4x8xf32>) -> (tensor<4x8xf32>, tensor<4x8xf32>) {"
+        ).replace("return %y : tensor<4x8xf32>", "return %y, %v : tensor<4x8xf32>, tensor<4x8xf32>")
+    )
+    Path("vector.mir").write_text(
+        "func.func @main(%x: vector<4xf32>) -> vector<4xf32> {\n  return %x : vector<4xf32>\n}\n"
+    )
+
+
+# What must be known before the program is compiled: each of these is refused without compiling it.
+EARLY = [
+    ["run", "good.mir", "-o", "none/out.npz"],
+    ["run", "good.mir", "-o", "."],
+    ["run", "good.mir", "-o", "out.txt"],
+    ["run", "good.mir", "--input", "none.npy"],
+    ["run", "good.mir", "--input", "y=4x8xf32=1"],
+    ["run", "good.mir", "--input", "4x9xf32=1"],
+    ["run", "good.mir", "--engine=vn"],
+    ["bench", "good.mir", "--input", "y=random"],
+    ["bench", "good.mir", "--json", "none/figures.json"],
+    ["bench", "good.mir", "--json", "."],
+    ["compile", "good.mir", "-o", "none/out.mbc"],
+]
+
+
+@pytest.mark.parametrize("args", EARLY, ids=" ".join)
+def test_refused_before_compiling(args: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def compiled(*_: object, **__: object) -> None:
+        raise AssertionError("it was compiled")
+
+    monkeypatch.setattr(api, "to_bytecode", compiled)
+    refused(*args, message="error: ")
 
 
 def test_weights() -> None:
@@ -235,7 +303,7 @@ def test_nesting() -> None:
 
 def test_memory() -> None:
     Path("net.mir").write_text(GOOD.replace("4x8", "1000000000x1000"))
-    refused("run", "net.mir", "--engine=reference", message=r"^note: .*\nerror: not enough memory: ")
+    refused("run", "net.mir", "--engine=reference", message=r"^error: not enough memory: ")
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with names")

@@ -163,6 +163,19 @@ def test_json_goes_to_a_file_beside_the_table(tmp_path: Path) -> None:
     assert json.loads(path.read_text())["timing"]["runs"] == 5
 
 
+def test_the_table_is_printed_though_the_json_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(benchmarks, "write_json", failing)
+    result = CliRunner().invoke(
+        app, ["bench", str(CNN), "--runs=5", "--json", str(tmp_path / "figures.json")]
+    )
+    assert "median of" in result.stdout and isinstance(result.exception, OSError)
+
+
 # Other runtimes -------------------------------------------------------------------------------------------
 # The adapters below stand for runtimes: mdsl itself under other names, with faults.
 

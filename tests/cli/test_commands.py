@@ -168,6 +168,16 @@ def test_run(net: Path, options: list[str]) -> None:
             np.testing.assert_allclose(out["y"], x @ np.full((8, 16), 0.5, np.float32))
 
 
+@pytest.mark.parametrize("text", ["x=1", "1", "1.0", "4x8xf32=1", "x=1e0"])
+def test_run_knows_the_shape_of_an_input(net: Path, text: str) -> None:
+    assert mdsl("run", net, "--input", text).stdout.startswith("y: 4x16xf32\n[[4. 4. 4.")
+
+
+def test_run_writes_one_output_as_npy(net: Path) -> None:
+    assert mdsl("run", net, "--input", "1", "-o", "out.npy").exit_code == 0
+    np.testing.assert_array_equal(np.load("out.npy"), np.full((4, 16), 4, np.float32))
+
+
 def test_run_takes_any_level(net: Path) -> None:
     expected = mdsl("run", net, "--input", "x=4x8xf32=1").stdout
     for step in (
@@ -189,7 +199,8 @@ def test_run_takes_any_level(net: Path) -> None:
 def test_run_with_random_numbers(net: Path) -> None:
     result = mdsl("run", net)
     assert "note: no --input: random numbers of seed 0 for x" in result.stderr
-    assert result.stdout == mdsl("run", net, "--input", "4x8xf32=random").stdout
+    for text in ("4x8xf32=random", "x=random", "random"):
+        assert result.stdout == mdsl("run", net, "--input", text).stdout
     assert result.stdout != mdsl("run", net, "--seed=1").stdout
 
 

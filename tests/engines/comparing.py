@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
@@ -13,8 +13,10 @@ import numpy as np
 import mdsl
 from mdsl.api import to_bytecode
 from mdsl.bytecode.module import TensorSpec
+from mdsl.dialects.builtin import ModuleOp
 from mdsl.executable import VmExecutable
-from mdsl.settings import Settings
+from mdsl.passes.levels import without_effect
+from mdsl.settings import DEFAULT, Settings
 from mdsl.signature import random_arrays
 
 TOLERANCE = {"f64": 1e-9, "f32": 2e-4, "f16": 4e-2, "bf16": 3e-1}
@@ -66,6 +68,12 @@ def exceptional_arrays(specs: Sequence[TensorSpec], seed: int = 0) -> list[np.nd
     return arrays
 
 
+def settings_for(module: ModuleOp, ukernels: bool, unroll: int | None) -> Settings:
+    """The settings, but for those that come too late for the module."""
+    asked = Settings(ukernels, unroll)
+    return replace(asked, **{name: getattr(DEFAULT, name) for name in without_effect(asked, module)})
+
+
 Inputs = Callable[[Sequence[TensorSpec]], list[np.ndarray]]
 
 
@@ -80,7 +88,7 @@ def compare(program: str | Path, settings: Iterable[Setting], make_inputs: Input
     for setting in settings:
         key = (setting.ukernels, setting.unroll_dispatch)
         if key not in compiled:
-            compiled[key] = to_bytecode(module.clone(), Settings(*key))
+            compiled[key] = to_bytecode(module.clone(), settings_for(module, *key))
         program = VmExecutable(compiled[key], setting.engine, setting.threads)  # type: ignore[arg-type]
         assert_same_signature(program, reference, setting)
         for _ in range(2):  # the second call finds the arena as the first has left it

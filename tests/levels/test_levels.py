@@ -12,7 +12,7 @@ from random import Random
 
 import numpy as np
 import pytest
-from comparing import as_list, assert_close, tolerance_of
+from comparing import as_list, assert_close, settings_for, tolerance_of
 from graphs import graph
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -20,12 +20,11 @@ from loops import loops
 from structured import structured
 
 import mdsl
-from mdsl.api import lowering
+from mdsl.api import build, lowering
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.ir.verifier import verify
 from mdsl.passes.pipeline import run_passes
 from mdsl.reference import run
-from mdsl.settings import Settings
 from mdsl.signature import random_arrays, signature
 from mdsl.syntax.parser import parse
 from mdsl.syntax.printer import print_module
@@ -45,7 +44,7 @@ pipelines = pytest.mark.parametrize(("ukernels", "unroll"), PIPELINES)
 def stages(module: ModuleOp, ukernels: bool, unroll: int | None) -> Iterator[tuple[str, ModuleOp]]:
     """The module as it is, then after each pass of its pipeline."""
     yield "as written", module
-    for step in lowering(module, Settings(ukernels, unroll)):
+    for step in lowering(module, settings_for(module, ukernels, unroll)):
         run_passes(module, [step])
         yield f"after {step}", module
 
@@ -68,7 +67,7 @@ def check_levels(module: ModuleOp, ukernels: bool, unroll: int | None, every: in
         assert signature(current) == specs, name
         assert_close(run(again, inputs), wanted, tolerance, name)
         if number % every == 0:
-            program = mdsl.compile(text, ukernels=ukernels, unroll_dispatch=unroll)
+            program = build(text, settings_for(current, ukernels, unroll))
             assert (program.inputs, program.outputs) == specs, name
             assert_close(as_list(program(*inputs)), wanted, tolerance, f"run {name}")
 

@@ -254,7 +254,7 @@ class Gather(NnOp):
 
 
 class Broadcast(NnOp):
-    """x stretched to the shape of the result type, with NumPy's rules."""
+    """x stretched to the shape of the result type, with NumPy's rules; where that has `?`, x keeps its size."""
 
     name = "nn.broadcast"
     x = operand(TENSOR)
@@ -263,7 +263,9 @@ class Broadcast(NnOp):
     def infer(self) -> Sequence[Type]:
         assert self.results, "nn.broadcast needs its result type"
         source, target = tensor(self.operands[0]), tensor(self.result)
-        shape = broadcast_shapes(self, source.shape, target.shape)
+        added = target.rank - source.rank
+        kept = [1 if s == DYNAMIC and d >= added else s for d, s in enumerate(target.shape)]
+        shape = broadcast_shapes(self, source.shape, kept)
         if len(shape) != target.rank or not all(map(sizes_agree, shape, target.shape)):
             raise self.error(f"{source} does not broadcast to {target}")
         return [TensorType(shape, source.element)]

@@ -43,23 +43,6 @@ def stretched_type(node: Node, index: int, x: Value) -> TensorType:
     return TensorType(tuple(sizes), tensor(x).element)
 
 
-def with_dims(node: Node, x: Value, shape: Sequence[int]) -> Value:
-    """`x` in a `shape` that adds or drops dimensions of 1: the others keep their sizes."""
-    if list(shape).count(DYNAMIC) <= 1:
-        return node.reshape(x, shape)
-    sizes = node.build(nn.Shape(x), "shape")
-    known = tensor(x).shape
-    positions = iter(d for d, s in enumerate(known) if s == DYNAMIC)
-    parts = [
-        node.build(nn.Slice(sizes, starts=[d := next(positions)], ends=[d + 1]), f"size{i}")
-        if s == DYNAMIC
-        else node.const(np.array([s], np.int64), f"size{i}")
-        for i, s in enumerate(shape)
-    ]
-    wanted = node.build(nn.Concat(parts, axis=0), "new_shape")
-    return node.build(nn.DynamicReshape(x, wanted, results=[TensorType(tuple(shape), tensor(x).element)]))
-
-
 # Elements -------------------------------------------------------------------------------------------------
 
 

@@ -17,7 +17,8 @@ node (or just the value if there is one output; None for an output that nobody a
 
 One rule serves all opset versions of its operator; where they differ it looks at `node.version`. What is
 known at import is computed there and then: `build` folds an op whose operands are constants, so a rule need
-not care. `node.constant(i)` gives the data of a constant operand, `node.ints(i, "axes")` a list of integers
+not care. Sizes may be open (`DYNAMIC` in a type's shape): `node.sizes(x)` gives them as numbers and values with which
+`node.reshape` builds a shape. `node.constant(i)` gives the data of a constant operand, `node.ints(i, "axes")` a list of integers
 that must be known. `raise node.unsupported(reason)` refuses what mdsl cannot do, `raise node.malformed(reason)`
 what breaks ONNX's own rules; both become one line of `mdsl import --check`, or the error of an import.
 
@@ -44,6 +45,9 @@ if TYPE_CHECKING:
 Outputs = Value | Sequence[Value | None]
 Rule = Callable[["Node"], Outputs]
 RuleT = TypeVar("RuleT", bound=Rule)
+
+Size = int | Value
+"""The size of a dimension: a number, or where it is open an i64 tensor of one element, tensor<1xi64>, that holds it."""
 
 RULES: dict[tuple[str, str], list[tuple[int, Rule]]] = {}
 """(domain, operator) -> (first version, rule), newest first. The default domain is ""."""
@@ -231,16 +235,42 @@ class Node:
         data = np.asarray(array) if like is None else np.asarray(array, dtype_of(element_of(like)))
         return self.graph.folder.constant_value(data, self._named(0, suffix), self.location)
 
-    def reshape(self, x: Value, shape: Sequence[int], suffix: str | None = None) -> Value:
-        """`x` in the static (or once `DYNAMIC`) `shape`; `x` itself if it has it."""
+    def sizes(self, x: Value) -> list[Size]:
+        """The sizes of x's dimensions; an open one is computed when the program is called."""
         from mdsl.dialects import nn
 
-        if tensor(x).shape == tuple(shape) and DYNAMIC not in shape:
+        if tensor(x).is_static:
+            return list(tensor(x).shape)
+        shape = self.build(nn.Shape(x), "shape")
+        return [
+            self.build(nn.Slice(shape, starts=[d], ends=[d + 1]), f"size{d}") if s == DYNAMIC else s
+            for d, s in enumerate(tensor(x).shape)
+        ]
+
+    def vector(self, size: Size) -> Value:
+        """A size as tensor<1xi64>."""
+        return self.const([size], "size") if isinstance(size, int) else size
+
+    def reshape(self, x: Value, sizes: Sequence[Size], suffix: str | None = None) -> Value:
+        """`x` in the shape of these sizes, of which one may be `DYNAMIC`: what remains; `x` itself if it has
+        this shape and all is known. Raises Unsupported for several that are `DYNAMIC`."""
+        from mdsl.dialects import nn
+
+        shape = tuple(s if isinstance(s, int) else DYNAMIC for s in sizes)
+        result = TensorType(shape, tensor(x).element)
+        if tensor(x) == result and result.is_static:
             return x
-        return self.build(nn.Reshape(x, results=[TensorType(tuple(shape), tensor(x).element)]), suffix)
+        if shape.count(DYNAMIC) <= 1:
+            return self.build(nn.Reshape(x, results=[result]), suffix)
+        if list(sizes).count(DYNAMIC) > 1:
+            raise self.unsupported(f"needs known sizes, got {tensor(x)}")
+        wanted = self.build(
+            nn.Concat([self.vector(-1 if s == DYNAMIC else s) for s in sizes], axis=0), "new_shape"
+        )
+        return self.build(nn.DynamicReshape(x, wanted, results=[result]), suffix)
 
     def broadcast(self, x: Value, shape: Sequence[int], suffix: str | None = None) -> Value:
-        """`x` stretched to the static `shape`; `x` itself if it has it."""
+        """`x` stretched to `shape`, where `DYNAMIC` keeps x's size; `x` itself if it has this shape."""
         from mdsl.dialects import nn
 
         if tensor(x).shape == tuple(shape):

@@ -108,7 +108,7 @@ def _kept(node: Node, running: bool | Value, new: Value, old: Value) -> Value:
 def _stacked(node: Node, index: int, pieces: Sequence[Value], carried: int) -> Value:
     """The results of the iterations along a new first dimension."""
     if pieces:
-        rows = [node.reshape(p, [1, *tensor(p).shape], f"row{i}") for i, p in enumerate(pieces)]
+        rows = [node.reshape(p, [1, *node.sizes(p)], f"row{i}") for i, p in enumerate(pieces)]
         return rows[0] if len(rows) == 1 else node.build(nn.Concat(rows, axis=0), output=carried + index)
     info = node.attr("body").output[1 + carried + index]
     type = tensor_type(info.type, {})
@@ -163,15 +163,15 @@ def _settings(node: Node, name: str, count: int) -> list[int]:
 
 
 def _element(node: Node, x: Value, axis: int, position: int, suffix: str) -> Value:
-    shape = tensor(x).shape
+    sizes = node.sizes(x)
     piece = node.build(nn.Slice(x, starts=[position], ends=[position + 1], axes=[axis]), f"{suffix}_piece")
-    return node.reshape(piece, [*shape[:axis], *shape[axis + 1 :]], suffix)
+    return node.reshape(piece, [*sizes[:axis], *sizes[axis + 1 :]], suffix)
 
 
 def _joined(node: Node, pieces: Sequence[Value], axis: int, output: int) -> Value:
     """The pieces along a new dimension `axis`."""
-    shape = tensor(pieces[0]).shape
+    sizes = node.sizes(pieces[0])
     rows = [
-        node.reshape(p, [*shape[:axis], 1, *shape[axis:]], f"row{output}_{i}") for i, p in enumerate(pieces)
+        node.reshape(p, [*sizes[:axis], 1, *sizes[axis:]], f"row{output}_{i}") for i, p in enumerate(pieces)
     ]
     return rows[0] if len(rows) == 1 else node.build(nn.Concat(rows, axis=axis), output=output)

@@ -184,7 +184,8 @@ def one_hot(node: Node) -> Value:
     node.check_size([*shape, size], tensor(values).element)
     node.check_made([size], i64)
     axis = node.axis(node.attr("axis", -1), len(shape) + 1)
-    places = node.reshape(wrapped(node, indices, size), (*shape[:axis], 1, *shape[axis:]), "column")
+    sizes = node.sizes(indices)
+    places = node.reshape(wrapped(node, indices, size), (*sizes[:axis], 1, *sizes[axis:]), "column")
     counter = node.const(np.arange(size).reshape([-1, *[1] * (len(shape) - axis)]), "counter")
     flags = node.build(nn.Compare(places, counter, kind="eq"), "is_hot")
     off, on = (

@@ -9,7 +9,7 @@ import numpy as np
 
 from mdsl.dialects import nn
 from mdsl.dialects.nn_base import tensor
-from mdsl.importers.onnx.building import gather_along, with_dims, wrapped
+from mdsl.importers.onnx.building import gather_along, wrapped
 from mdsl.importers.onnx.registry import Node, converts
 from mdsl.ir.core import Op, Value
 from mdsl.ir.types import DYNAMIC, i64
@@ -31,7 +31,8 @@ def gather(node: Node) -> Value:
             raise node.malformed(f"index {at} is outside dimension {axis} of {x}")
         at %= size
         piece = node.build(nn.Slice(node.operand(0), starts=[at], ends=[at + 1], axes=[axis]), "piece")
-        return with_dims(node, piece, (*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]))
+        sizes = node.sizes(piece)
+        return node.reshape(piece, (*sizes[:axis], *indices.shape, *sizes[axis + 1 :]))
     return node.build(nn.Gather(node.operand(0), node.operand(1), axis=axis))
 
 

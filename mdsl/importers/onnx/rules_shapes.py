@@ -8,7 +8,7 @@ import numpy as np
 
 from mdsl.dialects import nn
 from mdsl.dialects.nn_base import tensor
-from mdsl.importers.onnx.building import stretched_type, wanted_shape, with_dims
+from mdsl.importers.onnx.building import stretched_type, wanted_shape
 from mdsl.importers.onnx.registry import Node, converts
 from mdsl.ir.core import Value
 from mdsl.ir.types import DYNAMIC, TensorType
@@ -117,7 +117,8 @@ def squeeze(node: Node) -> Value:
     axes = node.axes(axes, x.rank)
     if any(x.shape[a] not in (1, DYNAMIC) for a in axes):
         raise node.malformed(f"cannot squeeze dimensions {axes} of {x}")
-    return with_dims(node, node.operand(0), [s for d, s in enumerate(x.shape) if d not in axes])
+    sizes = node.sizes(node.operand(0))
+    return node.reshape(node.operand(0), [s for d, s in enumerate(sizes) if d not in axes])
 
 
 @converts("Unsqueeze")
@@ -128,8 +129,8 @@ def unsqueeze(node: Node) -> Value:
         raise node.malformed("attribute 'axes' is missing")
     rank = x.rank + len(axes)
     axes = node.axes(axes, rank)
-    rest = iter(x.shape)
-    return with_dims(node, node.operand(0), [1 if d in axes else next(rest) for d in range(rank)])
+    rest = iter(node.sizes(node.operand(0)))
+    return node.reshape(node.operand(0), [1 if d in axes else next(rest) for d in range(rank)])
 
 
 @converts("Transpose")

@@ -133,12 +133,12 @@ def convolve(
 ) -> Value:
     """The convolution of x (N, C, sizes..) with weight (O, C / groups, kernel..), of 1 to 3 spatial dimensions."""
     if windows.rank == 1:
-        n, c, length = tensor(x).shape
+        n, c, length = node.sizes(x)
         image = node.reshape(x, (n, c, 1, length), "image")
         o, per_group, k = tensor(weight).shape
         filters = node.reshape(weight, (o, per_group, 1, k), "filters")
         y = convolve(node, image, filters, bias, windows.with_ones(1, 0), groups, "features")
-        return node.reshape(y, (n, o, tensor(y).shape[3]), suffix)
+        return node.reshape(y, (n, o, node.sizes(y)[3]), suffix)
     if windows.rank == 3:
         return _convolve_volume(node, x, weight, bias, windows, groups, suffix)
     op = nn.Conv2d(
@@ -221,11 +221,12 @@ def _pool(
     if windows.rank == 2:
         extra = {**extra, "strides": windows.strides, "pads": windows.pads, "dilations": windows.dilations}
         return node.build(kind(x, kernel=windows.kernel, ceil_mode=windows.ceil, **extra), suffix)
-    n, c, *sizes = tensor(x).shape
     if windows.rank == 1:
-        image = node.reshape(x, (n, c, 1, *sizes), "image")
+        n, c, length = node.sizes(x)
+        image = node.reshape(x, (n, c, 1, length), "image")
         y = _pool(node, image, windows.with_ones(1, 0), "pooled", kind, extra)
-        return node.reshape(y, (n, c, tensor(y).shape[3]), suffix)
+        return node.reshape(y, (n, c, node.sizes(y)[3]), suffix)
+    n, c, *sizes = tensor(x).shape
     if DYNAMIC in (c, *sizes):
         raise node.unsupported(f"a pooling of volumes needs known sizes, got {node.type()}")
     images = node.reshape(x, (n, c * sizes[0], *sizes[1:]), "images")

@@ -1,0 +1,99 @@
+"""Operators with open sizes: a program that gets them at the first call gives what one does that was imported with
+these sizes bound."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from models_of_nodes import F32, model, node
+from onnx import NodeProto
+
+import mdsl
+from mdsl.importers.onnx import import_model
+
+RANDOM = np.random.default_rng(5)
+Shape = Sequence[int | str]
+Sizes = dict[str, int]
+BATCHES: list[Sizes] = [{"b": 3}, {"b": 1}, {"b": 2}]
+
+
+def normal(*shape: int) -> np.ndarray:
+    return RANDOM.standard_normal(shape).astype(np.float32)
+
+
+def check(
+    nodes: NodeProto | list[NodeProto],
+    inputs: Shape | dict[str, Shape],
+    weights: dict[str, Any] | None = None,
+    sizes: Sequence[Sizes] = BATCHES,
+    outputs: Sequence[Any] = ("y",),
+    opset: int = 18,
+) -> None:
+    """Calls one program with each of `sizes`."""
+    nodes = nodes if isinstance(nodes, list) else [nodes]
+    shapes = inputs if isinstance(inputs, dict) else {"x": inputs}
+    proto = model(nodes, [(n, F32, s) for n, s in shapes.items()], outputs, weights, opset)
+    network = mdsl.compile(import_model(proto), engine="reference")
+    for given in sizes:
+        x = [normal(*(s if isinstance(s, int) else given[s] for s in shape)) for shape in shapes.values()]
+        wanted = mdsl.compile(import_model(proto, given), engine="reference")(*x)
+        found = network(*x)
+        for a, b in zip(*(r if isinstance(r, (list, tuple)) else [r] for r in (found, wanted)), strict=True):
+            assert a.shape == b.shape
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+# Windows --------------------------------------------------------------------------------------------------
+
+LENGTHS: list[Sizes] = [{"b": 2, "t": 30}, {"b": 1, "t": 30}, {"b": 3, "t": 7}]
+
+
+@pytest.mark.parametrize("op", ["MaxPool", "AveragePool"])
+def test_pooling_along_an_open_length(op: str) -> None:
+    check(node(op, "x", kernel_shape=[2], strides=[2]), ["b", 5, "t"], sizes=LENGTHS)
+
+
+def test_convolution_along_an_open_length() -> None:
+    op = node("Conv", "x w", pads=[1, 1], strides=[2])
+    check(op, ["b", 4, "t"], {"w": normal(6, 4, 3)}, LENGTHS)
+    check(op, [1, 4, "t"], {"w": normal(6, 4, 3)}, [{"t": 30}, {"t": 7}])
+
+
+# Resizing -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["nearest", "linear", "cubic"])
+def test_resize_of_a_batch(mode: str) -> None:
+    scales = {"scales": np.array([1, 1, 2, 1.5], np.float32)}
+    check(node("Resize", "x _ scales", mode=mode), ["b", 2, 4, 6], scales)
+
+
+# Shapes ---------------------------------------------------------------------------------------------------
+
+
+def test_dimensions_of_one_come_and_go_between_open_sizes() -> None:
+    unsqueezed = node("Unsqueeze", "x middle", "wide")
+    kept = ["a", 1, "b", "c"]
+    sizes: list[Sizes] = [{"a": 2, "b": 3, "c": 4}, {"a": 1, "b": 1, "c": 5}, {"a": 4, "b": 1, "c": 1}]
+    check([unsqueezed, node("Squeeze", "wide one")], kept, {"middle": [3], "one": [1]}, sizes)
+    ones: list[Sizes] = [{"a": 1, "b": 3, "c": 4}, {"a": 1, "b": 4, "c": 1}]
+    check(node("Squeeze", "x first"), ["a", "b", "c"], {"first": [0]}, ones)
+    check(node("Gather", "x i", axis=1), ["a", 2, "b"], {"i": 1}, [{"a": 2, "b": 3}, {"a": 1, "b": 1}])
+
+
+def test_scan_over_elements_with_open_sizes() -> None:
+    from onnx import helper
+
+    info = helper.make_tensor_value_info
+    body = helper.make_graph(
+        [node("Add", "state piece", "sum"), node("Identity", "sum", "row")],
+        "body",
+        [info(n, F32, ["b", "c"]) for n in ("state", "piece")],
+        [info(n, F32, ["b", "c"]) for n in ("sum", "row")],
+    )
+    sizes: list[Sizes] = [{"b": 2, "c": 3}, {"b": 1, "c": 4}]
+    op = node("Scan", "start x", "last rows", body=body, num_scan_inputs=1)
+    check(op, {"start": ["b", "c"], "x": [4, "b", "c"]}, sizes=sizes, outputs=("last", "rows"))

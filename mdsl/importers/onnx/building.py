@@ -8,8 +8,8 @@ from math import prod
 import numpy as np
 
 from mdsl.dialects import nn
-from mdsl.dialects.nn_base import tensor
-from mdsl.importers.onnx.registry import Node
+from mdsl.dialects.nn_base import product, tensor
+from mdsl.importers.onnx.registry import Node, Size
 from mdsl.ir.core import Value
 from mdsl.ir.types import DYNAMIC, TensorType, i64
 
@@ -43,6 +43,30 @@ def stretched_type(node: Node, index: int, x: Value) -> TensorType:
     return TensorType(tuple(sizes), tensor(x).element)
 
 
+def times(node: Node, sizes: Sequence[Size]) -> Size:
+    """The product of sizes."""
+    known = prod(s for s in sizes if isinstance(s, int))
+    factors = [s for s in sizes if isinstance(s, Value)]
+    if not factors:
+        return known
+    total, *rest = factors if known == 1 else [*factors, node.vector([known])]
+    for factor in rest:
+        total = node.build(nn.Mul(total, factor), "size")
+    return total
+
+
+def counter(node: Node, size: Size, behind: int = 0) -> Value:
+    """0, 1, ..., size - 1, with dimensions of 1 behind."""
+    if isinstance(size, int):
+        numbers = node.const(np.arange(size), "counter")
+    else:
+        start, step = (node.const(np.int64(n), f"c{n}") for n in (0, 1))
+        result = TensorType((DYNAMIC,), i64)
+        limit = node.reshape(size, [], "limit")
+        numbers = node.build(nn.Range(start, limit, step, results=[result]), "counter")
+    return node.reshape(numbers, (size, *[1] * behind), "column")
+
+
 # Elements -------------------------------------------------------------------------------------------------
 
 
@@ -54,38 +78,39 @@ def reversed_along(node: Node, x: Value, axes: Sequence[int], suffix: str | None
     return node.build(op, suffix)
 
 
-def wrapped(node: Node, indices: Value, sizes: int | Sequence[int]) -> Value:
+def wrapped(node: Node, indices: Value, sizes: int | Sequence[Size]) -> Value:
     """Indices as i64, negative ones counted from the end of dimensions of `sizes` (one for each in the last axis)."""
     indices = node.cast(indices, i64, "wide_indices")
-    found = node.constant(indices)
-    if found is not None:
-        return node.const(np.where(found < 0, found + np.asarray(sizes, np.int64), found), "places")
+    ends = node.const(np.int64(sizes), "size") if isinstance(sizes, int) else node.vector(sizes)
+    found, known = node.constant(indices), node.constant(ends)
+    if found is not None and known is not None:
+        return node.const(np.where(found < 0, found + known, found), "places")
     is_negative = node.build(nn.Compare(indices, node.const(np.int64(0), "zero"), kind="lt"), "is_negative")
-    from_end = node.build(nn.Add(indices, node.const(np.asarray(sizes, np.int64), "sizes")), "from_the_end")
+    from_end = node.build(nn.Add(indices, ends), "from_the_end")
     return node.build(nn.Select(is_negative, from_end, indices), "places")
 
 
 def gather_flat(node: Node, x: Value, places: Value, suffix: str | None = None) -> Value:
     """The elements of `x` at row-major positions, in the shape of `places`."""
-    flat = node.reshape(x, (tensor(x).size,), "flat")
+    flat = node.reshape(x, (product(tensor(x).shape),), "flat")
     return node.build(nn.Gather(flat, places, axis=0), suffix)
 
 
 def gather_along(node: Node, x: Value, indices: Value, axis: int, suffix: str | None = None) -> Value:
     """y[i, j, k] = x[i, indices[i, j, k], k] with j along `axis`."""
-    node.static(x, indices)
-    shape = tensor(x).shape
-    steps = [prod(shape[d + 1 :]) for d in range(len(shape))]
-    own = tensor(indices).shape
-    offsets = np.zeros([1] * len(own), np.int64)
-    for d, size in enumerate(own):
-        if d != axis:
-            offsets = offsets + (np.arange(size) * steps[d]).reshape(
-                [-1 if i == d else 1 for i in range(len(own))]
-            )
-    along = wrapped(node, indices, shape[axis])
-    if steps[axis] != 1:
-        along = node.build(nn.Mul(along, node.const(np.int64(steps[axis]), "step")), "distances")
-    return gather_flat(
-        node, x, node.build(nn.Add(along, node.const(offsets, "offsets")), "positions"), suffix
-    )
+    sizes, own = node.sizes(x), node.sizes(indices)
+    rank = len(sizes)
+    steps = [times(node, sizes[d + 1 :]) for d in range(rank)]
+
+    def distances(places: Value, d: int) -> Value:
+        """From the first element to the places along a dimension."""
+        return places if steps[d] == 1 else node.build(nn.Mul(places, node.vector([steps[d]])), "distances")
+
+    along = distances(wrapped(node, indices, [sizes[axis]]), axis)
+    others = [distances(counter(node, own[d], rank - 1 - d), d) for d in range(rank) if d != axis]
+    if not others:
+        return gather_flat(node, x, along, suffix)
+    offsets, *rest = others
+    for offset in rest:
+        offsets = node.build(nn.Add(offsets, offset), "offsets")
+    return gather_flat(node, x, node.build(nn.Add(along, offsets), "positions"), suffix)

@@ -247,9 +247,12 @@ class Node:
             for d, s in enumerate(tensor(x).shape)
         ]
 
-    def vector(self, size: Size) -> Value:
-        """A size as tensor<1xi64>."""
-        return self.const([size], "size") if isinstance(size, int) else size
+    def vector(self, sizes: Sequence[Size]) -> Value:
+        """Sizes as one list, tensor<Nxi64>."""
+        from mdsl.dialects import nn
+
+        parts = [self.const([s], "size") if isinstance(s, int) else s for s in sizes]
+        return parts[0] if len(parts) == 1 else self.build(nn.Concat(parts, axis=0), "sizes")
 
     def reshape(self, x: Value, sizes: Sequence[Size], suffix: str | None = None) -> Value:
         """`x` in the shape of these sizes, of which one may be `DYNAMIC`: what remains; `x` itself if it has
@@ -264,9 +267,7 @@ class Node:
             return self.build(nn.Reshape(x, results=[result]), suffix)
         if list(sizes).count(DYNAMIC) > 1:
             raise self.unsupported(f"needs known sizes, got {tensor(x)}")
-        wanted = self.build(
-            nn.Concat([self.vector(-1 if s == DYNAMIC else s) for s in sizes], axis=0), "new_shape"
-        )
+        wanted = self.vector([-1 if s == DYNAMIC else s for s in sizes])
         return self.build(nn.DynamicReshape(x, wanted, results=[result]), suffix)
 
     def broadcast(self, x: Value, shape: Sequence[int], suffix: str | None = None) -> Value:

@@ -6,7 +6,7 @@ import numpy as np
 
 from mdsl.dialects import nn
 from mdsl.dialects.nn_base import tensor
-from mdsl.importers.onnx.building import reversed_along, wrapped
+from mdsl.importers.onnx.building import counter, reversed_along, times, wrapped
 from mdsl.importers.onnx.registry import Node, converts
 from mdsl.importers.onnx.tensors import element_type
 from mdsl.ir.core import Value
@@ -103,18 +103,26 @@ def _continued(node: Node, x: Value, axis: int, low: int, high: int, mode: str, 
 @converts("DepthToSpace")
 def depth_to_space(node: Node) -> Value:
     x, block = node.operand(0), node.attr("blocksize")
-    n, c, h, w = _image(node, block * block)
-    split, order = (n, block, block, c // block**2, h, w), [0, 3, 4, 1, 5, 2]
+    _, channels, _, _ = node.type().shape if node.type().rank == 4 else [DYNAMIC] * 4
+    if channels == DYNAMIC:
+        raise node.unsupported(f"its input must be images of a known number of channels, got {node.type()}")
+    if not block or channels % block**2:
+        raise node.malformed(f"{block**2} does not divide {channels} channels")
+    n, _, h, w = node.sizes(x)
+    split, order = (n, block, block, channels // block**2, h, w), [0, 3, 4, 1, 5, 2]
     if node.attr("mode", "DCR") == "CRD":
-        split, order = (n, c // block**2, block, block, h, w), [0, 1, 4, 2, 5, 3]
+        split, order = (n, channels // block**2, block, block, h, w), [0, 1, 4, 2, 5, 3]
     turned = node.build(nn.Transpose(node.reshape(x, split, "blocks"), perm=order), "interleaved")
-    return node.reshape(turned, (n, c // block**2, h * block, w * block))
+    return node.reshape(turned, (n, channels // block**2, times(node, [h, block]), times(node, [w, block])))
 
 
 @converts("SpaceToDepth")
 def space_to_depth(node: Node) -> Value:
     x, block = node.operand(0), node.attr("blocksize")
-    n, c, h, w = _image(node, 1)
+    type = node.type()
+    if type.rank != 4 or DYNAMIC in type.shape[1:]:
+        raise node.unsupported(f"its input must have 4 dimensions of known sizes, got {type}")
+    n, c, h, w = type.shape
     if block < 1 or h % block or w % block:
         raise node.malformed(f"blocksize = {block} does not divide {h} x {w}")
     split = node.reshape(x, (n, c, h // block, block, w // block, block), "blocks")
@@ -123,15 +131,6 @@ def space_to_depth(node: Node) -> Value:
         order = [0, 1, 3, 5, 2, 4]
     turned = node.build(nn.Transpose(split, perm=order), "taken_apart")
     return node.reshape(turned, (n, c * block**2, h // block, w // block))
-
-
-def _image(node: Node, divisor: int) -> tuple[int, ...]:
-    type = node.type()
-    if type.rank != 4 or DYNAMIC in type.shape[1:]:
-        raise node.unsupported(f"its input must have 4 dimensions of known sizes, got {type}")
-    if not divisor or type.shape[1] % divisor:
-        raise node.malformed(f"{divisor} does not divide {type.shape[1]} channels")
-    return type.shape
 
 
 @converts("ReverseSequence")
@@ -163,13 +162,12 @@ def reverse_sequence(node: Node) -> Value:
 def trilu(node: Node) -> Value:
     """The upper or lower triangle, zeros elsewhere."""
     x = node.operand(0)
-    rows, columns = tensor(x).shape[-2:]
-    if DYNAMIC in (rows, columns):
-        raise node.unsupported(f"needs a matrix of known sizes, got {tensor(x)}")
+    rows, columns = node.sizes(x)[-2:]
     k = 0 if node.input(1) is None else node.ints(1, "k")[0]
-    distance = np.arange(columns) - np.arange(rows)[:, None]
-    kept = distance >= k if node.attr("upper", 1) else distance <= k
-    return node.build(nn.Select(node.const(kept, "kept"), x, node.const(0, "zero", x.type)))
+    distance = node.build(nn.Sub(counter(node, columns), counter(node, rows, 1)), "distance")
+    kind = "ge" if node.attr("upper", 1) else "le"
+    kept = node.build(nn.Compare(distance, node.const(np.int64(k), "k"), kind=kind), "kept")
+    return node.build(nn.Select(kept, x, node.const(0, "zero", x.type)))
 
 
 @converts("OneHot")

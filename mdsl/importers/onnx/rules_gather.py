@@ -9,8 +9,8 @@ import numpy as np
 
 from mdsl.dialects import nn
 from mdsl.dialects.nn_base import tensor
-from mdsl.importers.onnx.building import gather_along, wrapped
-from mdsl.importers.onnx.registry import Node, converts
+from mdsl.importers.onnx.building import counter, gather_along, times, wrapped
+from mdsl.importers.onnx.registry import Node, Size, converts
 from mdsl.ir.core import Op, Value
 from mdsl.ir.types import DYNAMIC, i64
 
@@ -42,28 +42,29 @@ def gather_elements(node: Node) -> Value:
     return gather_along(node, x, indices, node.axis(node.attr("axis", 0), tensor(x).rank))
 
 
-def _flat_rows(node: Node, indices: Value, sizes: Sequence[int]) -> Value:
+def _flat_rows(node: Node, indices: Value, sizes: Sequence[Size]) -> Value:
     """Index tuples (.., k) into dimensions of `sizes` as row-major positions (..)."""
-    steps = np.array([prod(sizes[d + 1 :]) for d in range(len(sizes))], np.int64)
-    places = wrapped(node, indices, sizes)
-    distances = node.build(nn.Mul(places, node.const(steps, "steps")), "distances")
+    steps = node.vector([times(node, sizes[d + 1 :]) for d in range(len(sizes))])
+    distances = node.build(nn.Mul(wrapped(node, indices, sizes), steps), "distances")
     return node.build(nn.Reduce(distances, kind="sum", axes=[-1], keepdims=False), "rows")
 
 
 @converts("GatherND")
 def gather_nd(node: Node) -> Value:
     x, indices, batch = node.operand(0), node.operand(1), node.attr("batch_dims", 0)
-    node.static(x, indices)
-    shape, own = tensor(x).shape, tensor(indices).shape
-    if not own or not 0 <= batch < len(own) or batch + own[-1] > len(shape):
+    sizes, own = node.sizes(x), tensor(indices).shape
+    if not own or not 0 <= batch < len(own) or batch + own[-1] > len(sizes):
         raise node.malformed(f"indices {tensor(indices)} do not fit {tensor(x)} with batch_dims = {batch}")
-    picked = shape[batch : batch + own[-1]]
+    if own[-1] == DYNAMIC:
+        raise node.unsupported(f"how many dimensions {tensor(indices)} index is not known")
+    outer, picked, rest = sizes[:batch], sizes[batch : batch + own[-1]], sizes[batch + own[-1] :]
     rows = _flat_rows(node, indices, picked)
     if batch:
-        first = np.arange(prod(shape[:batch])).reshape(*shape[:batch], *[1] * (len(own) - 1 - batch))
-        rows = node.build(nn.Add(rows, node.const(first * prod(picked), "first")), "all_rows")
-    rest = shape[batch + own[-1] :]
-    table = node.reshape(x, (prod(shape[:batch]) * prod(picked), *rest), "table")
+        number = counter(node, times(node, outer))
+        number = node.reshape(number, (*outer, *[1] * (len(own) - 1 - batch)), "number")
+        first = node.build(nn.Mul(number, node.vector([times(node, picked)])), "first")
+        rows = node.build(nn.Add(rows, first), "all_rows")
+    table = node.reshape(x, (times(node, [*outer, *picked]), *rest), "table")
     return node.build(nn.Gather(table, rows, axis=0))
 
 

@@ -140,8 +140,6 @@ def hardmax(node: Node) -> Value:
 def top_k(node: Node) -> list[Value | None]:
     x, type = node.operand(0), node.type()
     axis = node.axis(node.attr("axis", -1), type.rank)
-    if type.shape[axis] == DYNAMIC:
-        raise node.unsupported(f"needs a known size along its axis, got {type}")
     count = node.attr("k") if node.version < 10 else node.ints(1, "K")[0]
     descending = bool(node.attr("largest", 1))
     indices = node.build(nn.ArgSort(x, axis=axis, descending=descending, count=count), output=1)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from models_of_nodes import F32, model, node
+from models_of_nodes import F32, I64, model, node
 from onnx import NodeProto
 
 import mdsl
@@ -97,3 +97,46 @@ def test_scan_over_elements_with_open_sizes() -> None:
     sizes: list[Sizes] = [{"b": 2, "c": 3}, {"b": 1, "c": 4}]
     op = node("Scan", "start x", "last rows", body=body, num_scan_inputs=1)
     check(op, {"start": ["b", "c"], "x": [4, "b", "c"]}, sizes=sizes, outputs=("last", "rows"))
+
+
+@pytest.mark.parametrize("mode", ["DCR", "CRD"])
+def test_depth_to_space_of_images_of_any_size(mode: str) -> None:
+    sizes: list[Sizes] = [{"b": 2, "h": 3, "w": 4}, {"b": 1, "h": 1, "w": 5}]
+    check(node("DepthToSpace", "x", blocksize=2, mode=mode), ["b", 8, "h", "w"], sizes=sizes)
+
+
+# Places ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_top_k_and_elements_along_any_axis(axis: int) -> None:
+    shape: list[int | str] = ["a", "b", 5]
+    shape[axis] = 6
+    sizes: list[Sizes] = [{"a": 3, "b": 4}, {"a": 1, "b": 2}, {"a": 2, "b": 1}]
+    if axis < 2:
+        sizes = [{k: v for k, v in s.items() if k in shape} for s in sizes]
+    check(node("TopK", "x k", "y places", axis=axis), shape, {"k": [2]}, sizes, ["y", ("places", I64, None)])
+    chain = [node("ArgMax", "x", "i", axis=axis), node("GatherElements", "x i", axis=axis)]
+    check(chain, shape, sizes=sizes)
+
+
+def test_top_k_along_an_open_axis() -> None:
+    check(node("TopK", "x k", "y places", axis=1), ["b", "n"], {"k": [2]}, [{"b": 2, "n": 5}, {"b": 1, "n": 9}],
+          ["y", ("places", I64, None)])  # fmt: skip
+
+
+def test_elements_at_indices_of_a_batch() -> None:
+    places = {"i": [[0, 1], [2, -1]]}
+    check(node("GatherND", "x i"), [4, 5, "b"], places)
+    check(node("GatherND", "x i"), ["n", "b", 3], places, [{"n": 3, "b": 2}, {"n": 7, "b": 4}])
+    indices = [node("ArgMax", "x", "i", axis=2), node("GatherND", "x i", batch_dims=2)]
+    check(indices, ["b", "n", 5], sizes=[{"b": 3, "n": 2}, {"b": 1, "n": 4}])
+
+
+# Patterns -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("upper", [0, 1])
+def test_triangles_of_matrices_of_any_size(upper: int) -> None:
+    sizes: list[Sizes] = [{"n": 4, "m": 6}, {"n": 1, "m": 1}, {"n": 7, "m": 3}]
+    check(node("Trilu", "x k", upper=upper), [2, "n", "m"], {"k": np.array(1)}, sizes)

@@ -67,6 +67,16 @@ def counter(node: Node, size: Size, behind: int = 0) -> Value:
     return node.reshape(numbers, (size, *[1] * behind), "column")
 
 
+def trimmed(
+    node: Node, x: Value, axes: Sequence[int], low: Sequence[int], high: Sequence[int], suffix: str | None
+) -> Value:
+    """`x` without its first `low` and last `high` elements along each of `axes`, which may be open."""
+    sizes = [tensor(x).shape[a] for a in axes]
+    to_the_end = 2**62
+    ends = [s - h if s != DYNAMIC else -h if h else to_the_end for s, h in zip(sizes, high, strict=True)]
+    return node.build(nn.Slice(x, starts=list(low), ends=ends, axes=list(axes)), suffix)
+
+
 # Elements -------------------------------------------------------------------------------------------------
 
 

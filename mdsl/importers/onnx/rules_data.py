@@ -6,7 +6,7 @@ import numpy as np
 
 from mdsl.dialects import nn
 from mdsl.dialects.nn_base import tensor
-from mdsl.importers.onnx.building import counter, reversed_along, times, wrapped
+from mdsl.importers.onnx.building import counter, reversed_along, times, trimmed, wrapped
 from mdsl.importers.onnx.registry import Node, converts
 from mdsl.importers.onnx.tensors import element_type
 from mdsl.ir.core import Value
@@ -53,11 +53,9 @@ def _trimmed(node: Node, x: Value, pads: list[int]) -> tuple[Value, list[int]]:
     axes = [d for d in range(rank) if pads[d] < 0 or pads[rank + d] < 0]
     if not axes:
         return x, pads
-    node.static(x)
-    starts = [max(0, -pads[d]) for d in axes]
-    ends = [tensor(x).shape[d] - max(0, -pads[rank + d]) for d in axes]
+    low, high = ([max(0, -pads[side + d]) for d in axes] for side in (0, rank))
     left = [max(0, p) for p in pads]
-    return node.build(nn.Slice(x, starts=starts, ends=ends, axes=axes), "part" if any(left) else None), left
+    return trimmed(node, x, axes, low, high, "part" if any(left) else None), left
 
 
 def _continued(node: Node, x: Value, axis: int, low: int, high: int, mode: str, suffix: str | None) -> Value:
@@ -78,7 +76,6 @@ def _continued(node: Node, x: Value, axis: int, low: int, high: int, mode: str, 
     before = after = None
     if mode == "edge":
         shape = tensor(x).shape
-        node.static(x)
         if low:
             before = node.broadcast(part(0, 1, "start"), (*shape[:axis], low, *shape[axis + 1 :]), "before")
         if high:

@@ -10,7 +10,7 @@ import numpy as np
 
 from mdsl.dialects import nn
 from mdsl.dialects.nn_base import tensor
-from mdsl.importers.onnx.building import reversed_along
+from mdsl.importers.onnx.building import reversed_along, times, trimmed
 from mdsl.importers.onnx.registry import Node, converts
 from mdsl.importers.onnx.windows import (
     Windows,
@@ -58,26 +58,25 @@ def conv_transpose(node: Node) -> Value:
     With k = phase + stride * m: y[stride * q + phase - low] = sum over m of x[q - m] w[phase + stride * m].
     """
     x, sizes, groups = node.operand(0), image_sizes(node), node.attr("group", 1)
-    node.static(x)
     weight = node.operand(1)
     c, per_group, *kernel = tensor(weight).shape
-    if len(kernel) != len(sizes) or c != node.type().shape[1] or groups < 1 or c % groups:
+    if len(kernel) != len(sizes) or node.type().shape[1] not in (c, DYNAMIC) or groups < 1 or c % groups:
         raise node.malformed(f"weights {tensor(weight)} and group = {groups} do not fit {node.type()}")
     windows = windows_of(node, node.attr("kernel_shape", kernel), sizes)
-    low, out = _transposed_sizes(node, windows, sizes)
+    node.static(weight)
+    low, high = _cut(node, windows, sizes)
+    reach = [e - h for e, h in zip(windows.extents, high, strict=True)]
     weight, kernel = _spread_kernel(node, weight, windows)
     strides = windows.strides
     taps = [-(-k // s) for k, s in zip(kernel, strides, strict=True)]
     filters = _phases(node, weight, groups, taps, strides)
-    # Which q are needed: those of the result's first and last element.
-    first = [p // s for p, s in zip(low, strides, strict=True)]
-    last = [(p + o - 1) // s for p, o, s in zip(low, out, strides, strict=True)]
-    before = [t - 1 - q for t, q in zip(taps, first, strict=True)]
-    behind = [q + 1 - s for q, s in zip(last, sizes, strict=True)]
-    for d, size in enumerate(sizes):  # negative: elements that contribute to nothing
+    # Which q are needed: those of the result's first and last element. The last element is reach - 1 behind the
+    # place that x's last one starts at.
+    before = [t - 1 - p // s for t, p, s in zip(taps, low, strides, strict=True)]
+    behind = [(r - 1) // s for r, s in zip(reach, strides, strict=True)]
+    for d in range(len(sizes)):  # negative: elements that contribute to nothing
         if before[d] < 0 or behind[d] < 0:
-            start = max(0, -before[d])
-            x = strided(node, x, 2 + d, start, size - start - max(0, -behind[d]), 1, f"part{d}")
+            x = trimmed(node, x, [2 + d], [max(0, -before[d])], [max(0, -behind[d])], f"part{d}")
     ones = [1] * len(sizes)
     slide = Windows(taps, ones, ones, [max(0, b) for b in before], [max(0, b) for b in behind])
     bias = node.input(2)
@@ -89,28 +88,33 @@ def conv_transpose(node: Node) -> Value:
     if phases == 1:
         return convolve(node, x, filters, bias, slide, groups, None)
     y = convolve(node, x, filters, bias, slide, groups, "phases")
-    return _interleave(
-        node, y, groups * per_group, strides, [p % s for p, s in zip(low, strides, strict=True)], out
-    )
+    first = [p % s for p, s in zip(low, strides, strict=True)]
+    rest = [-r % s for r, s in zip(reach, strides, strict=True)]
+    return _interleave(node, y, groups * per_group, strides, first, rest)
 
 
-def _transposed_sizes(node: Node, windows: Windows, sizes: Sequence[int]) -> tuple[list[int], list[int]]:
-    """What is cut off at the start of the full result, and the result's sizes."""
+def _cut(node: Node, windows: Windows, sizes: Sequence[int]) -> tuple[list[int], list[int]]:
+    """What is cut off at the start and at the end of the full result; negative at the end: what is added."""
     extra = list(node.attr("output_padding", [0] * len(sizes)))
     mode, wanted = node.attr("auto_pad", "NOTSET"), node.attr("output_shape")
     full = [(n - 1) * s + e for n, s, e in zip(sizes, windows.strides, windows.extents, strict=True)]
-    if wanted is None and mode in ("SAME_UPPER", "SAME_LOWER"):
-        wanted = [n * s for n, s in zip(sizes, windows.strides, strict=True)]
-    if wanted is None:
-        cut = zip(full, extra, windows.low, windows.high, strict=True)
-        found = windows.low, [f + e - low - high for f, e, low, high in cut]
+    if wanted is not None:
+        if DYNAMIC in sizes:
+            raise node.unsupported(f"output_shape needs known sizes, got {node.type()}")
+        more = [f - o for f, o in zip(full, list(wanted)[-len(sizes) :], strict=True)]
+    elif mode in ("SAME_UPPER", "SAME_LOWER"):  # the result is stride times as large as x
+        more = [e - s for e, s in zip(windows.extents, windows.strides, strict=True)]
     else:
-        out = list(wanted)[-len(sizes) :]
-        total = [max(0, f + e - o) for f, e, o in zip(full, extra, out, strict=True)]
-        found = [t // 2 if mode == "SAME_UPPER" else t - t // 2 for t in total], out
-    if min(found[1]) < 1 or min(found[0]) < 0:
-        raise node.unsupported(f"its result would have the sizes {found[1]}")
-    return found
+        more = []
+    low, high = windows.low, [h - e for h, e in zip(windows.high, extra, strict=True)]
+    if more:
+        total = [max(0, m + e) for m, e in zip(more, extra, strict=True)]
+        low = [t // 2 if mode == "SAME_UPPER" else t - t // 2 for t in total]
+        high = [m - p for m, p in zip(more, low, strict=True)]
+    out = [f - p - h for n, f, p, h in zip(sizes, full, low, high, strict=True) if n != DYNAMIC]
+    if min(out, default=1) < 1 or min(low) < 0:
+        raise node.unsupported(f"its result would have the sizes {out}")
+    return low, high
 
 
 def _spread_kernel(node: Node, weight: Value, windows: Windows) -> tuple[Value, list[int]]:
@@ -143,20 +147,20 @@ def _phases(node: Node, weight: Value, groups: int, taps: Sequence[int], strides
 
 
 def _interleave(
-    node: Node, y: Value, channels: int, strides: Sequence[int], start: Sequence[int], out: Sequence[int]
+    node: Node, y: Value, channels: int, strides: Sequence[int], low: Sequence[int], high: Sequence[int]
 ) -> Value:
-    """(N, channels * phases, sizes..) as (N, channels, sizes * strides..), and of that the part from `start` on."""
-    n, _, *sizes = tensor(y).shape
+    """(N, channels * phases, sizes..) as (N, channels, sizes * strides..), without the first `low` and the last
+    `high` elements."""
+    n, _, *sizes = node.sizes(y)
     rank = len(sizes)
     split = node.reshape(y, (n, channels, *strides, *sizes), "phase_images")
     order = [0, 1, *(d for i in range(rank) for d in (2 + rank + i, 2 + i))]
     turned = node.build(nn.Transpose(split, perm=order), "interleaved")
-    full = [size * s for size, s in zip(sizes, strides, strict=True)]
-    if full == list(out) and not any(start):
+    full = [times(node, [size, s]) for size, s in zip(sizes, strides, strict=True)]
+    if not any(low) and not any(high):
         return node.reshape(turned, (n, channels, *full))
     whole = node.reshape(turned, (n, channels, *full), "full")
-    ends = [s + o for s, o in zip(start, out, strict=True)]
-    return node.build(nn.Slice(whole, starts=list(start), ends=ends, axes=list(range(2, 2 + rank))))
+    return trimmed(node, whole, range(2, 2 + rank), low, high, None)
 
 
 # Pooling --------------------------------------------------------------------------------------------------

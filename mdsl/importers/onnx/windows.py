@@ -16,6 +16,7 @@ import numpy as np
 
 from mdsl.dialects import nn
 from mdsl.dialects.nn_base import product, tensor
+from mdsl.importers.onnx.building import times
 from mdsl.importers.onnx.registry import Node
 from mdsl.ir.core import Value
 from mdsl.ir.types import DYNAMIC
@@ -157,10 +158,11 @@ def _convolve_volume(
     node: Node, x: Value, weight: Value, bias: Value | None, windows: Windows, groups: int, suffix: str | None
 ) -> Value:
     """(N, C, D, H, W) as N * OD images, whose channels are (C, KD): what the window sees along the depth."""
-    n, c, depth, h, w = tensor(x).shape
+    n, _, _, h, w = node.sizes(x)
+    _, c, depth, _, _ = tensor(x).shape
     o, per_group, kd, kh, kw = tensor(weight).shape
-    if DYNAMIC in (n, c, depth, h, w):
-        raise node.unsupported(f"a convolution of volumes needs known sizes, got {node.type()}")
+    if DYNAMIC in (c, depth):
+        raise node.unsupported(f"a convolution of volumes needs a known depth, got {node.type()}")
     (od,) = windows.part([0]).slide([depth])
     padded = pad_axis(node, x, 2, windows.low[0], windows.high[0], "deeper")
     layers = [
@@ -170,10 +172,10 @@ def _convolve_volume(
     ]  # fmt: skip
     stacked = layers[0] if kd == 1 else node.build(nn.Concat(*layers, axis=2), "layers")
     turned = node.build(nn.Transpose(stacked, perm=[0, 3, 1, 2, 4, 5]), "slices")
-    images = node.reshape(turned, (n * od, c * kd, h, w), "images")
+    images = node.reshape(turned, (times(node, [n, od]), c * kd, h, w), "images")
     filters = node.reshape(weight, (o, per_group * kd, kh, kw), "filters")
     y = convolve(node, images, filters, bias, windows.part([1, 2]), groups, "features")
-    oh, ow = tensor(y).shape[2:]
+    oh, ow = node.sizes(y)[2:]
     return node.build(
         nn.Transpose(node.reshape(y, (n, od, o, oh, ow), "slabs"), perm=[0, 2, 1, 3, 4]), suffix
     )

@@ -62,6 +62,48 @@ def test_convolution_along_an_open_length() -> None:
     check(op, [1, 4, "t"], {"w": normal(6, 4, 3)}, [{"t": 30}, {"t": 7}])
 
 
+@pytest.mark.parametrize(
+    ("kernel", "attributes"),
+    [
+        ([4], {"strides": [2], "pads": [1, 1]}),
+        ([3], {"strides": [3], "pads": [2, 0], "output_padding": [1]}),
+        ([4], {"auto_pad": "SAME_LOWER", "group": 2}),
+        ([1], {"pads": [1, 1]}),
+        ([7], {"strides": [3], "pads": [1, 4], "dilations": [2]}),
+    ],
+)
+def test_transposed_convolution_along_an_open_length(kernel: list[int], attributes: dict[str, Any]) -> None:
+    weights = {"w": normal(4, 3, *kernel), "b": normal(3 * attributes.get("group", 1))}
+    check(node("ConvTranspose", "x w b", **attributes), ["b", 4, "t"], weights, LENGTHS)
+
+
+def test_transposed_convolution_of_a_batch_of_images() -> None:
+    for attributes in ({"output_shape": [9, 11]}, {"auto_pad": "SAME_UPPER"}, {"auto_pad": "SAME_LOWER"}):
+        op = node("ConvTranspose", "x w", strides=[2, 3], **attributes)
+        check(op, ["b", 2, 4, 4], {"w": normal(2, 3, 3, 2)})
+
+
+def test_convolution_of_a_batch_of_volumes() -> None:
+    op = node("Conv", "x w", strides=[2, 1, 1], pads=[1, 0, 1, 1, 0, 1])
+    check(op, ["b", 2, 5, 4, 4], {"w": normal(3, 2, 3, 1, 3)})
+    sizes: list[Sizes] = [{"b": 2, "h": 4}, {"b": 1, "h": 7}]
+    check(op, ["b", 2, 5, "h", 4], {"w": normal(3, 2, 3, 1, 3)}, sizes)
+
+
+# Padding --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["constant", "edge", "reflect", "wrap"])
+@pytest.mark.parametrize("pads", [[0, 1, 2, 0, 2, 0], [0, -1, 1, 0, 2, -1]])
+def test_padding_of_a_batch(mode: str, pads: list[int]) -> None:
+    check(node("Pad", "x pads", mode=mode), ["b", 4, 5], {"pads": pads}, opset=19)
+
+
+def test_what_padding_removes_along_open_axes() -> None:
+    sizes: list[Sizes] = [{"b": 4, "t": 6}, {"b": 5, "t": 4}]
+    check(node("Pad", "x pads"), ["b", "t"], {"pads": [-1, 0, 0, -2]}, sizes)
+
+
 # Resizing -------------------------------------------------------------------------------------------------
 
 

@@ -10,9 +10,10 @@ import numpy as np
 
 from mdsl.dialects import nn
 from mdsl.dialects.nn_base import tensor
-from mdsl.importers.onnx.building import gather_flat
-from mdsl.importers.onnx.registry import Node, converts
+from mdsl.importers.onnx.building import gather_flat, times
+from mdsl.importers.onnx.registry import Node, Size, converts
 from mdsl.ir.core import Value
+from mdsl.ir.types import DYNAMIC
 
 Labels = tuple[str, ...]
 
@@ -20,7 +21,6 @@ Labels = tuple[str, ...]
 @converts("Einsum")
 def einsum(node: Node) -> Value:
     operands = [node.operand(i) for i in range(len(node.inputs))]
-    node.static(*operands)
     terms, wanted = _parse(node, [tensor(v).rank for v in operands])
     pairs = [_single(node, v, t, i) for i, (v, t) in enumerate(zip(operands, terms, strict=True))]
     total, labels = pairs[0]
@@ -68,6 +68,7 @@ def _single(node: Node, x: Value, labels: Labels, number: int) -> tuple[Value, L
     if len(set(labels)) == len(labels):
         return x, labels
     unique = tuple(dict.fromkeys(labels))
+    node.static(x)
     shape = tensor(x).shape
     sizes = dict(zip(labels, shape, strict=True))
     if any(sizes[label] != size for label, size in zip(labels, shape, strict=True)):
@@ -99,10 +100,9 @@ def _contract(
     a, left = _summed(node, a, left, {*kept, *right}, f"{suffix}_left_sum")
     b, right = _summed(node, b, right, {*kept, *left}, f"{suffix}_right_sum")
     sizes = _sizes(node, a, left, b, right)
-    a = node.broadcast(a, [sizes[label] if label in right else s for label, s in zip(left, tensor(a).shape, strict=True)],
-                       f"{suffix}_left_wide")  # fmt: skip
-    b = node.broadcast(b, [sizes[label] if label in left else s for label, s in zip(right, tensor(b).shape, strict=True)],
-                       f"{suffix}_right_wide")  # fmt: skip
+    known = {label: size if isinstance(size, int) else DYNAMIC for label, size in sizes.items()}
+    a = node.broadcast(a, [known[label] for label in left], f"{suffix}_left_wide")
+    b = node.broadcast(b, [known[label] for label in right], f"{suffix}_right_wide")
     batch = tuple(d for d in left if d in right and d in kept)
     inner = tuple(d for d in left if d in right and d not in kept)
     rows, columns = tuple(d for d in left if d not in right), tuple(d for d in right if d not in left)
@@ -111,7 +111,7 @@ def _contract(
         order = [labels.index(d) for group in groups for d in group]
         if order != sorted(order):
             x = node.build(nn.Transpose(x, perm=order), f"{suffix}_{name}_turned")
-        shape = [prod(sizes[d] for d in group) for group in groups]
+        shape = [times(node, [sizes[d] for d in group]) for group in groups]
         return node.reshape(x, shape if batch else shape[1:], f"{suffix}_{name}")
 
     one = matrix(a, left, (batch, rows, inner), "left")
@@ -121,12 +121,17 @@ def _contract(
     return node.reshape(product, [sizes[d] for d in labels], suffix), labels
 
 
-def _sizes(node: Node, a: Value, left: Labels, b: Value, right: Labels) -> dict[str, int]:
-    """The size of each label; a 1 stretches."""
-    found: dict[str, int] = {}
-    for label, size in (*zip(left, tensor(a).shape, strict=True), *zip(right, tensor(b).shape, strict=True)):
-        known = found.get(label, 1)
-        if known != size and 1 not in (known, size):
-            raise node.malformed(f"dimension '{label}' is {known} and {size}")
-        found[label] = max(known, size) if 0 not in (known, size) else 0
+def _sizes(node: Node, a: Value, left: Labels, b: Value, right: Labels) -> dict[str, Size]:
+    """The size of each label; a 1 stretches, and what is open is what it meets."""
+    found: dict[str, Size] = dict(zip(left, node.sizes(a), strict=True))
+    for label, size in zip(right, node.sizes(b), strict=True):
+        known = found.setdefault(label, size)
+        if isinstance(known, int) and isinstance(size, int):
+            if known != size and 1 not in (known, size):
+                raise node.malformed(f"dimension '{label}' is {known} and {size}")
+            found[label] = size if known == 1 else known
+        elif 1 in (known, size):
+            raise node.unsupported(f"dimension '{label}' is 1 and open, in {tensor(a)} and {tensor(b)}")
+        elif isinstance(size, int):
+            found[label] = size
     return found

@@ -44,11 +44,25 @@ def resize(node: Node) -> Value:
             wide = _extrapolated(node, wide, axis, (where < 0) | (where > size - 1))
     if tensor(wide).element != type.element:
         wide = node.cast(wide, type.element)
-    return wide
+    return _with_open_sizes(node, wide, axes, sizes)
+
+
+def _with_open_sizes(node: Node, y: Value, axes: list[int], sizes: list[int]) -> Value:
+    """`y` with the computed sizes that it kept: should they be others when the program is called, that is an error."""
+    kept = {a: i for i, a in enumerate(axes) if sizes[i] == DYNAMIC}
+    if not kept or node.version < 11 or node.input(3) is None:
+        return y
+    shape = [
+        node.build(nn.Slice(node.operand(3), starts=[kept[d]], ends=[kept[d] + 1]), f"size{d}")
+        if d in kept
+        else s
+        for d, s in enumerate(node.sizes(y))
+    ]
+    return node.build(nn.DynamicReshape(y, node.vector(shape), results=[y.type]))
 
 
 def _targets(node: Node, axes: list[int]) -> tuple[list[float], list[int]]:
-    """For each axis the scale and the new size."""
+    """For each axis the scale and the new size; `DYNAMIC` where an open size stays."""
     old = [node.type().shape[a] for a in axes]
     legacy = node.op_type == "Upsample" or node.version < 11
     scales = node.attr("scales") if node.version < 9 else node.constant(1 if legacy else 2)
@@ -61,13 +75,18 @@ def _targets(node: Node, axes: list[int]) -> tuple[list[float], list[int]]:
         ]
     if node.input(3) is None:
         raise node.unsupported("scales is not a constant")
-    sizes = node.ints(3, "sizes")
-    if len(sizes) != len(axes):
-        raise node.malformed(f"sizes must hold {len(axes)} integers, got {sizes}")
-    if DYNAMIC in old:
-        raise node.unsupported(f"needs known sizes, got {node.type()}")
-    ratios = [new / size if size else 1.0 for new, size in zip(sizes, old, strict=True)]
+    wanted = node.known(3)
+    if wanted is None:
+        raise node.unsupported("sizes is not a constant")
+    if len(wanted) != len(axes):
+        raise node.malformed(f"sizes must hold {len(axes)} integers, got {wanted}")
     policy = node.attr("keep_aspect_ratio_policy", "stretch")
+    if policy != "stretch" and (DYNAMIC in old or None in wanted):
+        raise node.unsupported(f"keep_aspect_ratio_policy = {policy} needs known sizes, got {node.type()}")
+    if any((size == DYNAMIC) != (new is None) for size, new in zip(old, wanted, strict=True)):
+        raise node.unsupported(f"needs known sizes, got {node.type()}")
+    sizes = [DYNAMIC if new is None else new for new in wanted]
+    ratios = [new / size if size else 1.0 for new, size in zip(sizes, old, strict=True)]
     if policy == "stretch":
         return ratios, sizes
     ratio = min(ratios) if policy == "not_larger" else max(ratios)

@@ -113,6 +113,21 @@ def test_resize_of_a_batch(mode: str) -> None:
     check(node("Resize", "x _ scales", mode=mode), ["b", 2, 4, 6], scales)
 
 
+def test_resize_to_sizes_of_which_the_batch_is_computed() -> None:
+    sizes = [node("Shape", "x", "batch", end=1), node("Concat", "batch rest", "sizes", axis=0)]
+    rest = {"rest": [2, 9, 8]}
+    check([*sizes, node("Resize", "x _ _ sizes", mode="linear")], ["b", 2, 4, 6], rest)
+    sizes = [node("Shape", "z", "batch", end=1), node("Concat", "batch rest", "sizes", axis=0)]
+    resize = node("Resize", "x _ _ sizes", axes=[0, 3])
+    proto = model(
+        [*sizes, resize], [("x", F32, ["b", 2, 4, 6]), ("z", F32, ["c"])], weights={"rest": [12]}, opset=18
+    )
+    network, x = mdsl.compile(import_model(proto), engine="reference"), normal(3, 2, 4, 6)
+    np.testing.assert_array_equal(network(x, normal(3)), x.repeat(2, axis=3))
+    with pytest.raises(mdsl.MdslError, match="reshape"):
+        network(x, normal(4))
+
+
 # Shapes ---------------------------------------------------------------------------------------------------
 
 
@@ -182,3 +197,23 @@ def test_elements_at_indices_of_a_batch() -> None:
 def test_triangles_of_matrices_of_any_size(upper: int) -> None:
     sizes: list[Sizes] = [{"n": 4, "m": 6}, {"n": 1, "m": 1}, {"n": 7, "m": 3}]
     check(node("Trilu", "x k", upper=upper), [2, "n", "m"], {"k": np.array(1)}, sizes)
+
+
+# Sums -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("equation", "left", "right"),
+    [
+        ("bld,dn->bldn", ["b", "n", 5], [5, 3]),
+        ("bhqd,bhkd->bhqk", ["b", 3, "n", 4], ["b", 3, "n", 4]),
+        ("bhqk,bhkd->bqhd", ["b", 3, 5, "n"], ["b", 3, "n", 4]),
+        ("...ij,jk->...ki", ["b", "n", 4], [4, 5]),
+        ("bi,bj->b", ["b", "n"], ["b", 6]),
+        ("bi,ij->bj", ["b", "n"], [4, 3]),
+    ],
+)
+def test_einsum_over_open_sizes(equation: str, left: Shape, right: Shape) -> None:
+    lengths = [4, 4, 4] if equation.startswith("bi,ij") else [2, 7, 1]
+    sizes: list[Sizes] = [{"b": b, "n": n} for b, n in zip((3, 1, 2), lengths, strict=True)]
+    check(node("Einsum", "x z", equation=equation), {"x": left, "z": right}, sizes=sizes)

@@ -129,13 +129,14 @@ class ExtractSlice(SliceLike):
     def of(
         source: Value,
         offsets: Sequence[Index],
-        sizes: Sequence[int],
+        sizes: Sequence[Index],
         strides: Sequence[Index] | None = None,
         shape: Sequence[int] | None = None,
     ) -> ExtractSlice:
         """The slice as a tensor of `shape` (default: `sizes`)."""
         groups, attributes = slice_operands(offsets, sizes, strides)
-        type = TensorType(tuple(sizes if shape is None else shape), source.type.element)  # type: ignore[attr-defined]
+        own = [s if isinstance(s, int) else DYNAMIC for s in sizes]
+        type = TensorType(tuple(own if shape is None else shape), source.type.element)  # type: ignore[attr-defined]
         return ExtractSlice(source, *groups, results=[type], attributes=attributes)
 
     def verify_op(self) -> None:
@@ -163,7 +164,7 @@ class InsertSlice(SliceLike):
         source: Value,
         dest: Value,
         offsets: Sequence[Index],
-        sizes: Sequence[int],
+        sizes: Sequence[Index],
         strides: Sequence[Index] | None = None,
     ) -> InsertSlice:
         groups, attributes = slice_operands(offsets, sizes, strides)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -15,9 +15,11 @@ from mdsl.dialects.func import DIMS, Call, FuncOp
 from mdsl.dialects.nn import Range, Shape
 from mdsl.dialects.nn_base import NnOp, shapes_agree, tensor
 from mdsl.dialects.nn_dynamic import Dynamic
+from mdsl.dialects.scf import For
+from mdsl.dialects.tensor import DimOp, Empty, ExtractSlice, InsertSlice
 from mdsl.ir.attributes import ArrayAttr, StringAttr, tensor_attribute
 from mdsl.ir.core import Builder, Op, Value
-from mdsl.ir.types import DYNAMIC, MAX_ELEMENTS, ShapedType, TensorType, Type, element_of, is_integer
+from mdsl.ir.types import DYNAMIC, MAX_ELEMENTS, ShapedType, TensorType, Type, element_of, index, is_integer
 from mdsl.passes.base import Pass, functions, option
 from mdsl.passes.bind_rules import RULES
 from mdsl.passes.fold import constant_data, fresh_resource
@@ -144,7 +146,13 @@ class _Binder:
         in its place."""
         if isinstance(op, Constant) or not op.results:
             return
-        if any(v in self.changed for v in op.operands) or not all(map(_is_known, op.results)):
+        if isinstance(op, For):
+            self._carry(op)
+        elif isinstance(op, DimOp):
+            self._measure(op)
+        elif isinstance(op, ExtractSlice | InsertSlice | Empty) and _sizes_of(op):
+            self._size(op)
+        elif any(v in self.changed for v in op.operands) or not all(map(_is_known, op.results)):
             self._infer(op)
         if op.name in RULES and isinstance(op, Dynamic):
             self._make_static(op)
@@ -159,6 +167,46 @@ class _Binder:
                 result.type = _merged(op, result.type, found)
                 _check_size(op, result.type)
                 self.changed.add(result)
+
+    def _carry(self, op: For) -> None:
+        """What a loop carries keeps its first type."""
+        for init, inside, after in zip(op.operands[3:], op.carried, op.results, strict=True):
+            for value in (inside, after):
+                value.type = init.type
+                self.changed.add(value)
+
+    def _measure(self, op: DimOp) -> None:
+        """Replaces a dimension's size that is known now."""
+        dimension = constant_data(op.operands[1])
+        size = DYNAMIC if dimension is None else tensor(op.operands[0]).shape[int(dimension)]
+        if size != DYNAMIC:
+            op.replace_by(Builder.before(op).value(Constant.of(size, index), op.result.name))
+
+    def _size(self, op: ExtractSlice | InsertSlice | Empty) -> None:
+        """Writes the sizes of a part, or of an empty tensor, as numbers once they are known."""
+        found = [constant_data(v) for v in _sizes_of(op)]
+        known = [int(n) for n in found if n is not None]
+        if len(known) != len(found):
+            return
+
+        def filled(sizes: Sequence[int]) -> list[int]:
+            numbers = iter(known)
+            return [next(numbers) if s == DYNAMIC else s for s in sizes]
+
+        if isinstance(op, Empty):
+            shape = tuple(filled(tensor(op.result).shape))
+            new: Op = Empty([], results=[TensorType(shape, element_of(op.result.type))])
+        else:
+            sizes = filled(op.attr("static_sizes"))
+            offsets, strides = op.mixed("offsets"), op.mixed("strides")
+            if isinstance(op, InsertSlice):
+                new = InsertSlice.of(op.operands[0], op.operands[1], offsets, sizes, strides)
+            else:
+                shape = filled(tensor(op.result).shape)
+                new = ExtractSlice.of(op.operands[0], offsets, sizes, strides, shape)
+        value = Builder.before(op).value(new, op.result.name)
+        self.changed.add(value)
+        op.replace_by(value)
 
     def _make_static(self, op: Dynamic) -> None:
         """Puts static ops in the place of `op` if the numbers that it depends on are known."""
@@ -221,6 +269,11 @@ class _Binder:
                 raise op.error(
                     f"the shape of its result {types} does not follow from the inputs' shapes{why}"
                 )
+
+
+def _sizes_of(op: ExtractSlice | InsertSlice | Empty) -> Sequence[Value]:
+    """The operands that are sizes."""
+    return op.operands if isinstance(op, Empty) else op.sizes
 
 
 def _is_known(value: Value) -> bool:

@@ -9,7 +9,7 @@ from mdsl.dialects.nn_base import tensor as type_of
 from mdsl.importers.onnx.registry import Node
 from mdsl.ir.affine import AffineMap, Dim
 from mdsl.ir.core import Op, Value
-from mdsl.ir.types import TensorType, index
+from mdsl.ir.types import DYNAMIC, TensorType, index
 
 Body = Callable[[Value, list[Value]], Sequence[Value]]
 """`f(counter, carried)` builds one iteration and returns the carried values for the next."""
@@ -54,16 +54,28 @@ def backwards(node: Node, counter: Value, count: int) -> Value:
     return _insert(node, affine.Apply(counter, map=map), "back")
 
 
-def uninitialised(node: Node, type: TensorType, suffix: str) -> Value:
-    """A tensor that a loop will fill."""
-    return _insert(node, tensor.Empty([], results=[type]), node.name_of(suffix))
+def uninitialised(node: Node, type: TensorType, like: Value, suffix: str) -> Value:
+    """A tensor that a loop will fill; where its size is open it is that of `like`."""
+    open_sizes = [_open_size(node, like, d) for d, s in enumerate(type.shape) if s == DYNAMIC]
+    return _insert(node, tensor.Empty(open_sizes, results=[type]), node.name_of(suffix))
+
+
+def _size(node: Node, x: Value, d: int) -> Value | int:
+    """The size of dimension `d` of `x`, an index where it is open."""
+    size = type_of(x).shape[d]
+    return _open_size(node, x, d) if size == DYNAMIC else size
+
+
+def _open_size(node: Node, x: Value, d: int) -> Value:
+    return _insert(node, tensor.DimOp(x, _insert(node, arith.Constant.of(d, index), f"c{d}")), f"size{d}")
 
 
 def entry(node: Node, x: Value, at: Value, suffix: str) -> Value:
     """`x[at]`, the slice at a counter along the first dimension."""
     shape = type_of(x).shape
     offsets = [at, *[0] * (len(shape) - 1)]
-    op = tensor.ExtractSlice.of(x, offsets, [1, *shape[1:]], shape=shape[1:])
+    sizes = [1, *(_size(node, x, d) for d in range(1, len(shape)))]
+    op = tensor.ExtractSlice.of(x, offsets, sizes, shape=shape[1:])
     return _insert(node, op, node.name_of(suffix))
 
 
@@ -71,5 +83,6 @@ def with_entry(node: Node, whole: Value, at: Value, part: Value, suffix: str) ->
     """`whole` with `part` as its slice at a counter along the first dimension."""
     node.graph.folder.materialise(part)
     shape = type_of(whole).shape
-    op = tensor.InsertSlice.of(part, whole, [at, *[0] * (len(shape) - 1)], [1, *shape[1:]])
+    sizes = [1, *(_size(node, whole, d) for d in range(1, len(shape)))]
+    op = tensor.InsertSlice.of(part, whole, [at, *[0] * (len(shape) - 1)], sizes)
     return _insert(node, op, node.name_of(suffix))

@@ -270,13 +270,18 @@ class Node:
         wanted = self.vector([-1 if s == DYNAMIC else s for s in sizes])
         return self.build(nn.DynamicReshape(x, wanted, results=[result]), suffix)
 
-    def broadcast(self, x: Value, shape: Sequence[int], suffix: str | None = None) -> Value:
-        """`x` stretched to `shape`, where `DYNAMIC` keeps x's size; `x` itself if it has this shape."""
+    def broadcast(self, x: Value, sizes: Sequence[Size], suffix: str | None = None) -> Value:
+        """`x` stretched to these sizes, where `DYNAMIC` keeps x's; `x` itself if it has this shape."""
         from mdsl.dialects import nn
 
-        if tensor(x).shape == tuple(shape):
+        shape = tuple(s if isinstance(s, int) else DYNAMIC for s in sizes)
+        result = TensorType(shape, tensor(x).element)
+        if tensor(x) == result:
             return x
-        return self.build(nn.Broadcast(x, results=[TensorType(tuple(shape), tensor(x).element)]), suffix)
+        if all(isinstance(s, int) for s in sizes):
+            return self.build(nn.Broadcast(x, results=[result]), suffix)
+        wanted = self.vector([1 if s == DYNAMIC else s for s in sizes])
+        return self.build(nn.DynamicBroadcast(x, wanted, results=[result]), suffix)
 
     def cast(self, x: Value, element: Type, suffix: str | None = None) -> Value:
         """`x` with other elements; `x` itself if it has them."""

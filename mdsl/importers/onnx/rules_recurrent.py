@@ -12,12 +12,12 @@ from functools import partial
 import numpy as np
 
 from mdsl.dialects import nn
-from mdsl.dialects.nn_base import tensor
+from mdsl.dialects.nn_base import product, tensor
 from mdsl.importers.onnx.activations import ACTIVATIONS
 from mdsl.importers.onnx.loops import backwards, entry, repeat, uninitialised, with_entry
-from mdsl.importers.onnx.registry import Node, converts
+from mdsl.importers.onnx.registry import Node, Size, converts
 from mdsl.ir.core import Value
-from mdsl.ir.types import TensorType, i64
+from mdsl.ir.types import DYNAMIC, TensorType, i64
 
 Apply = Callable[[Value, str], Value]
 """`f(x, suffix)` builds the activation of x."""
@@ -55,12 +55,14 @@ class Direction:
 @converts("RNN", "GRU", "LSTM")
 def recurrent(node: Node) -> list[Value | None]:
     x, batch_first = node.operand(0), bool(node.attr("layout", 0))
-    node.static(x)
-    if batch_first:
-        x = node.build(nn.Transpose(x, perm=[1, 0, 2]), "by_time")
     if tensor(x).rank != 3:
         raise node.malformed(f"X must have 3 dimensions, got {tensor(x)}")
-    steps, batch, _ = tensor(x).shape
+    if batch_first:
+        x = node.build(nn.Transpose(x, perm=[1, 0, 2]), "by_time")
+    steps = tensor(x).shape[0]
+    if steps == DYNAMIC:
+        raise node.unsupported(f"needs a known number of time steps, got {node.type()}")
+    batch = node.sizes(x)[1]
     directions = _directions(node)
     units = directions[0].units
     mask = _mask(node, steps, batch)
@@ -155,7 +157,7 @@ def _rows(node: Node, vector: Value, start: int, count: int, suffix: str) -> Val
     return node.build(nn.Slice(vector, starts=[start], ends=[start + count], axes=[0]), suffix)
 
 
-def _initial(node: Node, which: int, d: int, shape: tuple[int, int], x: Value, batch_first: bool) -> Value:
+def _initial(node: Node, which: int, d: int, shape: tuple[Size, int], x: Value, batch_first: bool) -> Value:
     given = node.input(which)
     name = f"start{which - 5}"
     if given is None:
@@ -165,7 +167,7 @@ def _initial(node: Node, which: int, d: int, shape: tuple[int, int], x: Value, b
     return _picked(node, given, d, name)
 
 
-def _mask(node: Node, steps: int, batch: int) -> Value | None:
+def _mask(node: Node, steps: int, batch: Size) -> Value | None:
     """(T, B, 1): true where a sequence has not ended; None if all are as long as T."""
     lengths = node.input(4)
     known = None if lengths is None else node.constant(lengths)
@@ -211,11 +213,12 @@ def _run(
 ) -> tuple[Value, list[Value]]:
     """The states of all time steps (T, B, H), and the last ones."""
     node = direction.node
-    steps, batch, features = tensor(x).shape
+    steps, batch, _ = tensor(x).shape
+    features = tensor(direction.weight).shape[1]
     size = direction.gates * direction.units
-    rows = node.reshape(x, (steps * batch, features), f"rows{tag}")
-    product = node.build(nn.Linear(rows, direction.weight, direction.bias), f"gates{tag}")
-    gates = node.reshape(product, (steps, batch, size), f"gates_by_time{tag}")
+    rows = node.reshape(x, (product((steps, batch)), features), f"rows{tag}")
+    gates = node.build(nn.Linear(rows, direction.weight, direction.bias), f"gates{tag}")
+    gates = node.reshape(gates, (steps, batch, size), f"gates_by_time{tag}")
 
     def step(here: Value, flags: Value | None, states: list[Value]) -> tuple[Value, list[Value]]:
         new = _CELLS[node.op_type](direction, here, states)
@@ -241,7 +244,7 @@ def _run(
         return [with_entry(node, carried[0], at, y, f"states_so_far{tag}"), *new]
 
     type = TensorType((steps, batch, direction.units), tensor(x).element)
-    all_states = uninitialised(node, type, f"states{tag}")
+    all_states = uninitialised(node, type, gates, f"states{tag}")
     y, *last = repeat(node, steps, [all_states, *start], [gates, mask, *direction.captured()], body)
     return y, last
 

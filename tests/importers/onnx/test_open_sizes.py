@@ -217,3 +217,22 @@ def test_einsum_over_open_sizes(equation: str, left: Shape, right: Shape) -> Non
     lengths = [4, 4, 4] if equation.startswith("bi,ij") else [2, 7, 1]
     sizes: list[Sizes] = [{"b": b, "n": n} for b, n in zip((3, 1, 2), lengths, strict=True)]
     check(node("Einsum", "x z", equation=equation), {"x": left, "z": right}, sizes=sizes)
+
+
+# Recurrent networks ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
+@pytest.mark.parametrize(("op", "gates"), [("RNN", 1), ("GRU", 3), ("LSTM", 4)])
+def test_recurrent_networks_on_a_batch(op: str, gates: int, direction: str) -> None:
+    directions = 2 if direction == "bidirectional" else 1
+    weights = {"w": normal(directions, gates * 4, 3), "r": normal(directions, gates * 4, 4)}
+    attributes: dict[str, Any] = {"hidden_size": 4, "direction": direction}
+    check(node(op, "x w r", "y state", **attributes), [5, "b", 3], weights, outputs=("y", "state"))
+    check(node(op, "x w r _ _ h", **attributes), {"x": [5, "b", 3], "h": [directions, "b", 4]}, weights)
+
+
+def test_recurrent_network_whose_inputs_are_what_remains() -> None:
+    nodes = [node("Reshape", "x shape", "rows"), node("LSTM", "rows w r", hidden_size=4)]
+    weights = {"shape": [0, 0, -1], "w": normal(1, 16, 6), "r": normal(1, 16, 4)}
+    check(nodes, [5, "b", 2, 3], weights)

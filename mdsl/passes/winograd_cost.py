@@ -5,9 +5,9 @@ For N images, T tiles an image, C input and K output channels, in cycles of one 
     direct       9 N OH OW C K / F + stream(9 C K)
     F(m, 3)      a^2 N T C K / F + stream(a^2 C K) + 4 a^2 N T (C + K) / L     with a = m + 2
 
-F is the multiply-adds a cycle (two vectors of L elements). A weight larger than the second-level cache comes
-from memory, whatever its use: stream(n) is its bytes at 16 a cycle, else 0 (measured: 10 to 27, of which the
-multiplications hide a part). A transform takes about 4 cycles for each vector that it moves to or from the
+F is the multiply-adds a cycle (two vectors of L elements). Weights come from memory, for those of a whole network
+do not stay in the caches from call to call: stream(n) is their bytes at 16 a cycle (measured: 10 to 27, of which
+the multiplications hide a part). A transform takes about 4 cycles for each vector that it moves to or from the
 products, its arithmetic included (measured: 3 to 5).
 
 So a transformed weight, 16/9 to 4 times as large, costs more than it saves where the image is small (7 x 7
@@ -61,8 +61,7 @@ def cycles(conv: Conv, m: int | None, target: Target) -> float:
 
 
 def _product(multiplications: float, weight: float, target: Target) -> float:
-    streamed = 4 * weight if 4 * weight > target.l2_bytes else 0.0
-    return multiplications / (2 * target.lanes("f32")) + streamed / _STREAM
+    return multiplications / (2 * target.lanes("f32")) + 4 * weight / _STREAM
 
 
 def _images(conv: Conv) -> list[tuple[tuple[int, ...], int]]:

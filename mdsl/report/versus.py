@@ -7,11 +7,13 @@ runs at a time; between turns there is a pause in which the threads of the last 
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import statistics
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -129,6 +131,7 @@ def compare(
     """mdsl first, then each of `peers`, whose adapters' modules are given by name, on `arrays`, mdsl's inputs.
     `settings` are for `mdsl.compile`. Raises MdslError."""
     with ExitStack() as stack:
+        stack.enter_context(_broken_pipes_raise())
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         fixed, inputs = for_peers(model, arrays, folder)
         running: list[_Runtime] = []
@@ -145,6 +148,18 @@ def compare(
                     time.sleep(_PAUSE)
                     runtime.take(_TURN)
         return [runtime.result(running[0]) for runtime in running]
+
+
+@contextmanager
+def _broken_pipes_raise() -> Generator[None, None, None]:
+    """A message to a process that has died raises BrokenPipeError; the commands let SIGPIPE end them otherwise."""
+    ours = hasattr(signal, "SIGPIPE") and threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGPIPE, signal.SIG_IGN) if ours else None
+    try:
+        yield
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGPIPE, before)
 
 
 class _Runtime:

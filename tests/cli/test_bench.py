@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+from collections.abc import Iterator
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -212,7 +214,16 @@ def fakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     return {name: f"fake_{name.replace(' ', '_')}" for name in faults}
 
 
+@pytest.fixture
+def fatal_pipes() -> Iterator[None]:
+    """SIGPIPE as the commands set it: a write to a broken pipe ends the process."""
+    before = signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGPIPE, before)
+
+
 @needs_onnx
+@pytest.mark.usefixtures("fatal_pipes")
 def test_compare_tells_what_each_runtime_did(model: str, fakes: dict[str, str]) -> None:
     x = np.random.default_rng(1).standard_normal((2, 8), np.float32)
     own, *others = compare(model, [x], fakes, threads=1, rounds=2, settings={})

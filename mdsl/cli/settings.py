@@ -77,7 +77,7 @@ def _settings(
         bool,
         typer.Option(
             "--winograd/--no-winograd",
-            help="3x3 convolutions with fewer multiplications, rounded differently.",
+            help="3x3 convolutions with fewer multiplications, rounded differently; NaN, infinity and inputs above 1e36 spread over a tile.",
         ),
     ] = True,
     tune: Annotated[

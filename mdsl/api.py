@@ -20,7 +20,7 @@ from mdsl.dialects.func import FuncOp
 from mdsl.executable import Executable, OpenExecutable, ReferenceExecutable
 from mdsl.ir.core import VerifyError
 from mdsl.loading import check_engine, load
-from mdsl.passes.base import Pass
+from mdsl.passes.base import Pass, functions
 from mdsl.passes.bind import Bind, is_open
 from mdsl.passes.box_scalars import BoxScalars, has_scalars
 from mdsl.passes.levels import level_of, plan, standard_passes, without_effect
@@ -158,8 +158,7 @@ def bind_dims(module: ModuleOp, sizes: Mapping[str, int]) -> ModuleOp:
 
 def binding(module: ModuleOp, sizes: Mapping[str, int]) -> list[Pass]:
     """The pass that gives dimensions their sizes and computes shapes, if there is something for it to do."""
-    functions = [op for op in module.body.ops if isinstance(op, FuncOp)]
-    if not sizes and not any(map(is_open, functions)):
+    if not sizes and not any(map(is_open, functions(module))):
         return []
     try:
         return [Bind.of(sizes)]

@@ -33,9 +33,8 @@ def format_of(path: str | os.PathLike[str]) -> str | None:
         return SAFETENSORS
     if start.startswith(b"PK\x03\x04"):
         return ZIP
-    if (
-        start[:1] == b"\x08" and b"\0" < start[1:2] < b" "
-    ):  # field 1 of a protobuf message, the version of the format
+    # Field 1 of the protobuf message is the version of the format.
+    if start[:1] == b"\x08" and b"\0" < start[1:2] < b" ":
         return ONNX
     return TEXT if start and all(byte >= 32 or byte in b"\t\n\r\f" for byte in start) else None
 

@@ -40,11 +40,11 @@ def check_output(output: Path | None, source: str, *, text: bool = False) -> Non
     """To be called before the work starts. Raises MdslError for an output that would destroy what programs are made
     of: the file `source` that is read, unless both it and the output are a program's `text`, or weights; also for a
     folder. Raises OSError for what cannot be written."""
+    if output is None or str(output) == "-":
+        return
     from mdsl.importers import SUFFIXES
     from mdsl.syntax.errors import MdslError
 
-    if output is None or str(output) == "-":
-        return
     rewritten = text and not source.lower().endswith((".mbc", *SUFFIXES))
     if source != "-" and not rewritten and _same(output, Path(source)):
         raise MdslError(f"{output}: error: the output is the input file, which would be lost")

@@ -18,7 +18,7 @@ from mdsl.dialects.builtin import ModuleOp
 from mdsl.ir.attributes import DenseArrayAttr, DenseResourceAttr, Resource
 from mdsl.ir.core import Builder, Op, Region, Value
 from mdsl.ir.types import TensorType, dtype_of, i64
-from mdsl.passes.base import Pass, option
+from mdsl.passes.base import Pass, functions, option
 from mdsl.passes.regions import captured
 from mdsl.passes.tile_sizes import TILE, contraction_tiles
 from mdsl.settings import Settings
@@ -65,8 +65,7 @@ class Tune(Pass):
             raise MdslError(
                 f"error: tune: code for target '{target.name}' cannot be timed on this machine ({Target.host().cpu})"
             )
-        functions = [op for op in module.body.ops if isinstance(op, func.FuncOp)]
-        regions = [(op, _contraction(op)) for function in functions for op in function.body.ops]
+        regions = [(op, _contraction(op)) for function in functions(module) for op in function.body.ops]
         found = [(op, main) for op, main in regions if main is not None]
         for number, (op, main) in enumerate(found, 1):
             tell(f"tuning region {number} of {len(found)}: {op.results[0].name or main.name}")

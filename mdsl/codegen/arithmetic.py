@@ -230,8 +230,8 @@ _FLOAT_BINARY: dict[str, Callable[..., Lanes]] = {
     "arith.remf": lambda left, right: Lanes(left.builder, left.builder.frem(left.value, right.value)),
     "arith.maximumf": _intrinsic("maximum"),
     "arith.minimumf": _intrinsic("minimum"),
-    "arith.maxnumf": _intrinsic("maxnum"),
-    "arith.minnumf": _intrinsic("minnum"),
+    "arith.maxnumf": _intrinsic("maximumnum"),
+    "arith.minnumf": _intrinsic("minimumnum"),
     "math.copysign": _intrinsic("copysign"),
     "math.powf": _in_f32(elementary.pow, "pow"),
 }

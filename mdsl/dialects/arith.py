@@ -190,28 +190,28 @@ class RemF(FloatBinary):
 
 
 class MaximumF(FloatBinary):
-    """The larger; NaN if either is NaN."""
+    """The larger, +0.0 being larger than -0.0; NaN if either is NaN."""
 
     name = "arith.maximumf"
     traits = FloatBinary.traits | COMMUTATIVE
 
 
 class MinimumF(FloatBinary):
-    """The smaller; NaN if either is NaN."""
+    """The smaller, -0.0 being smaller than +0.0; NaN if either is NaN."""
 
     name = "arith.minimumf"
     traits = FloatBinary.traits | COMMUTATIVE
 
 
 class MaxNumF(FloatBinary):
-    """The larger; a number if either is one."""
+    """The larger, +0.0 being larger than -0.0; a number if either is one."""
 
     name = "arith.maxnumf"
     traits = FloatBinary.traits | COMMUTATIVE
 
 
 class MinNumF(FloatBinary):
-    """The smaller; a number if either is one."""
+    """The smaller, -0.0 being smaller than +0.0; a number if either is one."""
 
     name = "arith.minnumf"
     traits = FloatBinary.traits | COMMUTATIVE

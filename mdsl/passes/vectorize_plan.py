@@ -137,7 +137,7 @@ def combining_op(nest: Nest, output: int) -> Op | None:
 def neutral(kind: str, type: Type) -> float:
     """The element that changes nothing when it is combined with another."""
     if isinstance(type, FloatType):
-        return {"add": 0.0, "mul": 1.0, "minimumf": np.inf, "maximumf": -np.inf}.get(kind, np.nan)
+        return {"add": -0.0, "mul": 1.0, "minimumf": np.inf, "maximumf": -np.inf}.get(kind, np.nan)
     boolean = isinstance(type, IntegerType) and type.width == 1
     limits = np.iinfo(np.int8 if boolean else dtype_of(type))
     low, high = (-1, 0) if boolean else (int(limits.min), int(limits.max))

@@ -10,6 +10,7 @@ import numpy as np
 from mdsl.dialects.arith import CMPF, CMPI
 from mdsl.ir.core import Op
 from mdsl.ir.types import dtype_of, element_of
+from mdsl.reference.extrema import maximum, maximum_number, minimum, minimum_number
 from mdsl.reference.numbers import constant_value, ignoring_op
 from mdsl.reference.registry import SEMANTICS, semantics
 
@@ -29,10 +30,10 @@ FLOAT_BINARY: dict[str, Binary] = {
     "arith.mulf": lambda a, b: a * b,
     "arith.divf": lambda a, b: a / b,
     "arith.remf": np.fmod,
-    "arith.maximumf": np.maximum,
-    "arith.minimumf": np.minimum,
-    "arith.maxnumf": np.fmax,
-    "arith.minnumf": np.fmin,
+    "arith.maximumf": maximum,
+    "arith.minimumf": minimum,
+    "arith.maxnumf": maximum_number,
+    "arith.minnumf": minimum_number,
 }
 
 

@@ -24,6 +24,7 @@ from mdsl.ir.core import BlockArgument, Op, OpResult, Value
 from mdsl.ir.registry import operations
 from mdsl.ir.types import TensorType, i1, is_float
 from mdsl.reference.evaluator import Scope, Step
+from mdsl.reference.extrema import Extremum, maximum, maximum_number, minimum, minimum_number
 from mdsl.reference.loops import loop_sizes, spread, widen
 from mdsl.reference.memref import writable
 from mdsl.reference.registry import STRUCTURED, failure, semantics
@@ -31,13 +32,13 @@ from mdsl.reference.registry import STRUCTURED, failure, semantics
 CHUNK = 1 << 22
 """Elements of the largest intermediate array that a vectorised reduction may make."""
 
-COMBINERS: dict[str, np.ufunc] = {
+COMBINERS: dict[str, np.ufunc | Extremum] = {
     "arith.addf": np.add,
     "arith.mulf": np.multiply,
-    "arith.maximumf": np.maximum,
-    "arith.minimumf": np.minimum,
-    "arith.maxnumf": np.fmax,
-    "arith.minnumf": np.fmin,
+    "arith.maximumf": maximum,
+    "arith.minimumf": minimum,
+    "arith.maxnumf": maximum_number,
+    "arith.minnumf": minimum_number,
     "arith.addi": np.add,
     "arith.muli": np.multiply,
     "arith.maxsi": np.maximum,
@@ -68,7 +69,7 @@ class Combination:
     """A body that is `yield combine(out, value)`."""
 
     op: Op
-    ufunc: np.ufunc
+    ufunc: np.ufunc | Extremum
     value: Value
 
     @staticmethod
@@ -206,7 +207,10 @@ class Nest:
             value = self._body(point, (), [combination.value], combination.op)[0]
             if axes and 0 not in full:
                 value = np.broadcast_to(value, full)
-                value = combination.ufunc.reduce(value, axis=axes, dtype=value.dtype)
+                start = (
+                    {"initial": -0.0} if combination.op.name == "arith.addf" else {}
+                )  # NumPy's own is +0.0
+                value = combination.ufunc.reduce(value, axis=axes, dtype=value.dtype, **start)
             total = combination.ufunc(total, value) if 0 not in full else total
         return total
 

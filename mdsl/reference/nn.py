@@ -16,6 +16,7 @@ from mdsl.dialects import nn
 from mdsl.dialects.nn_base import tensor
 from mdsl.ir.core import Op
 from mdsl.ir.types import DYNAMIC, TensorType, dtype_of
+from mdsl.reference.extrema import maximum, minimum
 from mdsl.reference.nn_numbers import narrow, wide
 from mdsl.reference.numbers import erf, is_float_dtype
 from mdsl.reference.registry import SEMANTICS, semantics
@@ -37,12 +38,12 @@ def _gelu(op: Op, x: Array) -> Array:
 
 def _clip(op: Op, x: Array) -> Array:
     low, high = op.attr("min"), op.attr("max")
-    x = x if low is None else np.maximum(x, x.dtype.type(low))
-    return x if high is None else np.minimum(x, x.dtype.type(high))
+    x = x if low is None else maximum(x, x.dtype.type(low))
+    return x if high is None else minimum(x, x.dtype.type(high))
 
 
 UNARY: dict[str, Callable[[Op, Array], Array]] = {
-    "nn.relu": lambda op, x: np.maximum(x, x.dtype.type(0)),
+    "nn.relu": lambda op, x: maximum(x, x.dtype.type(0)),
     "nn.leaky_relu": lambda op, x: np.where(x >= 0, x, op.attr("alpha") * x),
     "nn.clip": _clip,
     "nn.sigmoid": lambda op, x: 1 / (1 + np.exp(-x)),
@@ -70,7 +71,7 @@ UNARY: dict[str, Callable[[Op, Array], Array]] = {
     "nn.floor": lambda op, x: np.floor(x),
     "nn.ceil": lambda op, x: np.ceil(x),
     "nn.round": lambda op, x: np.rint(x),
-    "nn.sign": lambda op, x: np.sign(x),
+    "nn.sign": lambda op, x: np.where(x == 0, x, np.sign(x)),  # the sign of a zero stays
 }
 
 
@@ -100,8 +101,8 @@ BINARY: dict[str, Callable[[Array, Array], Array]] = {
     "nn.mul": np.multiply,
     "nn.div": _divide,
     "nn.pow": np.power,
-    "nn.maximum": np.maximum,
-    "nn.minimum": np.minimum,
+    "nn.maximum": maximum,
+    "nn.minimum": minimum,
 }
 SEMANTICS.update({name: _on_wide(lambda op, a, b, f=f: f(a, b)) for name, f in BINARY.items()})
 
@@ -193,8 +194,8 @@ REDUCE: dict[str, Callable[..., Array]] = {
     "sum": np.sum,
     "mean": np.mean,
     "prod": np.prod,
-    "max": np.max,
-    "min": np.min,
+    "max": maximum.reduce,
+    "min": minimum.reduce,
 }
 
 

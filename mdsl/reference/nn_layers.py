@@ -7,8 +7,8 @@ import numpy as np
 from mdsl.dialects import nn
 from mdsl.dialects.nn_base import Windowed
 from mdsl.ir.core import Op
+from mdsl.reference.extrema import maximum
 from mdsl.reference.nn_numbers import narrow, wide
-from mdsl.reference.numbers import is_float_dtype
 from mdsl.reference.registry import semantics
 
 Array = np.ndarray
@@ -55,11 +55,9 @@ def conv2d(op: nn.Conv2d, x: Array, weight: Array, bias: Array | None = None) ->
 
 @semantics("nn.max_pool2d")
 def max_pool2d(op: nn.MaxPool2d, x: Array) -> Array:
-    lowest = -np.inf if is_float_dtype(x.dtype) else np.iinfo(x.dtype).min
-    windows = _windows(
-        op, _channels_first(op, wide(x)), tuple(op.attr("kernel")), lowest, op.attr("ceil_mode")
-    )
-    return narrow(op, _in_layout(op, windows.max(axis=(4, 5))))
+    image, kernel = _channels_first(op, wide(x)), tuple(op.attr("kernel"))
+    windows = _windows(op, image, kernel, maximum.neutral(image.dtype), op.attr("ceil_mode"))
+    return narrow(op, _in_layout(op, maximum.reduce(windows, axis=(4, 5))))
 
 
 @semantics("nn.avg_pool2d")

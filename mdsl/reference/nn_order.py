@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from mdsl.dialects import nn
+from mdsl.reference.extrema import maximum, minimum
 from mdsl.reference.nn_numbers import wide
 from mdsl.reference.registry import semantics
 
@@ -24,7 +25,7 @@ def argsort(op: nn.ArgSort, x: Array) -> Array:
     return np.take(order, range(x.shape[axis] if count is None else count), axis).astype(np.int64)
 
 
-SCATTER = {"add": np.add, "mul": np.multiply, "max": np.maximum, "min": np.minimum}
+SCATTER = {"add": np.add, "mul": np.multiply, "max": maximum, "min": minimum}
 
 
 @semantics("nn.scatter")

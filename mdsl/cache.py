@@ -1,26 +1,33 @@
 """A cache of files on disk: bounded in size, safe under concurrent processes, never trusted.
 
-It lies in the user's cache folder; `MDSL_CACHE_DIR` moves it, `MDSL_CACHE_DIR=off` disables it. Each entry is a
-file of its own, written under a temporary name and renamed into place. `put` and `get` keep bytes, behind a checksum;
-`store` and `load` keep what is a file anyway and can tell damage itself. A damaged entry is deleted and reported as
+It lies in the user's cache folder; `MDSL_CACHE_DIR` moves it, `MDSL_CACHE_DIR=off` disables it. An entry is a file of
+its own, written under a temporary name and renamed into place: a header, then its payload. The header's checksum covers
+the key too, so that an entry under another's name is a damaged one. Only plain files are read that this user owns and
+nobody else may write, and nothing in them is unpickled. An entry that is damaged or not sound is deleted and reported as
 absent.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
+import mmap
 import os
+import re
+import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 MAX_BYTES = 1 << 30
 """The cache's size above which the entries not used for longest are deleted."""
 
-_MAGIC = b"mdsl-cache-1\n"
-_HEADER = len(_MAGIC) + hashlib.sha256().digest_size
+_MAGIC = b"mdsl-cache-2\n"
+_HEADER = 64
+"""Bytes of an entry before its payload, which is as aligned as an `.mbc` file must be to be mapped."""
+
 _SECONDS_A_TOUCH = 3600
 
 _SWEEP_AFTER = MAX_BYTES // 32
@@ -29,7 +36,11 @@ _SWEEP_AFTER = MAX_BYTES // 32
 _unswept = _SWEEP_AFTER
 """Bytes of new entries since the last look; it begins so that a process looks after its first."""
 
+_ENTRY = re.compile(r"[0-9a-f]{62}|\.new-.*")
+"""The name of an entry's file, or of a temporary one, in a folder named by the first two digits of its key."""
+
 T = TypeVar("T")
+Piece = bytes | memoryview
 
 
 def key(*parts: str | bytes) -> str:
@@ -56,45 +67,52 @@ def directory() -> Path | None:
 
 def get(name: str) -> bytes | None:
     """The bytes stored under key `name`, or None when absent, damaged or unreadable."""
-    return load(name, _payload)
+    return _read(name, lambda file: _payload(name, file))
 
 
 def put(name: str, payload: bytes) -> None:
     """Store `payload` under key `name`. A folder that cannot be written only costs the reuse."""
-    store(name, lambda path: path.write_bytes(_header(payload) + payload))
+    store(name, [payload], len(payload))
 
 
-def load(name: str, read: Callable[[Path], T | None]) -> T | None:
-    """What `read` makes of the file stored under key `name`, or None when that is absent or unreadable. `read` says
-    None, too, where the file is damaged: it is deleted then."""
-    path = _place(name)
-    if path is None:
-        return None
-    try:
-        _touch(path)
-        found = read(path)
-    except OSError:
-        return None
-    if found is None:
-        discard(name)
-    return found
+def get_json(name: str) -> Any:
+    """What `put_json` stored under key `name`, or None when absent, damaged or unreadable."""
+    with suppress(ValueError):
+        return json.loads(get(name) or b"null")
 
 
-def store(name: str, write: Callable[[Path], object]) -> None:
-    """Store the file that `write` makes at the path that it is given under key `name`. A folder that cannot be
-    written only costs the reuse."""
+def put_json(name: str, value: Any) -> None:
+    """Store what JSON can write under key `name`."""
+    put(name, json.dumps(value, separators=(",", ":")).encode())
+
+
+def load(name: str, read: Callable[[memoryview], T | None], checked: int) -> T | None:
+    """What `read` makes of the payload stored under key `name`, which is mapped, or None when that is absent or
+    unreadable. `read` says None, too, where it is damaged beyond its first `checked` bytes (see `store`)."""
+
+    def mapped(file: BinaryIO) -> T | None:
+        data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        payload = data[_HEADER:]
+        return read(payload) if data[:_HEADER] == _header(name, [payload], checked) else None
+
+    return _read(name, mapped)
+
+
+def store(name: str, payload: Iterable[Piece], checked: int) -> None:
+    """Store the payload, in pieces, under key `name`. The entry's checksum covers its first `checked` bytes, in which
+    a large one has a checksum of the rest. A folder that cannot be written only costs the reuse."""
     import tempfile  # takes long to import, and a warm start writes nothing
 
-    path = _place(name)
+    path, pieces = _place(name), list(payload)
     if path is None:
         return
     with suppress(OSError):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
-        os.close(handle)
         try:
-            write(Path(temporary))
-            size = os.stat(temporary).st_size
+            with os.fdopen(handle, "wb") as file:
+                file.writelines([_header(name, pieces, checked), *pieces])
+                size = file.tell()
             os.replace(temporary, path)
         except BaseException:
             os.unlink(temporary)
@@ -116,8 +134,9 @@ def sweep(folder: Path, max_bytes: int = MAX_BYTES) -> None:
     entries: list[tuple[float, int, Path]] = []
     for path in folder.glob("[0-9a-f][0-9a-f]/*"):
         with suppress(OSError):
-            status = path.stat()
-            entries.append((status.st_mtime, status.st_size, path))
+            status = path.lstat()
+            if _ENTRY.fullmatch(path.name) and not path.parent.is_symlink():
+                entries.append((status.st_mtime, status.st_size, path))
     excess = sum(size for _, size, _ in entries)
     if excess <= max_bytes:
         return
@@ -130,15 +149,48 @@ def sweep(folder: Path, max_bytes: int = MAX_BYTES) -> None:
         excess -= size
 
 
-def _header(payload: bytes) -> bytes:
-    return _MAGIC + hashlib.sha256(payload).digest()
+def _header(name: str, payload: Iterable[Piece], checked: int) -> bytes:
+    digest = hashlib.sha256(name.encode())
+    for piece in payload:
+        digest.update(piece[:checked])
+        checked = max(checked - len(piece), 0)
+    return (_MAGIC + digest.digest()).ljust(_HEADER, b"\0")
 
 
-def _payload(path: Path) -> bytes | None:
+def _payload(name: str, file: BinaryIO) -> bytes | None:
     """The bytes that `put` wrote, None if they are damaged."""
-    data = path.read_bytes()
-    payload = data[_HEADER:]
-    return payload if data[:_HEADER] == _header(payload) else None
+    header, payload = file.read(_HEADER), file.read()
+    return payload if header == _header(name, [payload], len(payload)) else None
+
+
+def _read(name: str, read: Callable[[BinaryIO], T | None]) -> T | None:
+    """What `read` makes of an entry's file, which is deleted where that is None or the file is not sound."""
+    path = _place(name)
+    if path is None:
+        return None
+    try:
+        with open(path, "rb", opener=_open) as file:
+            status = os.fstat(file.fileno())
+            found = read(file) if _is_sound(status) else None
+            if found is not None:
+                _touch(path, status)
+    except OSError:
+        return None
+    if found is None:
+        discard(name)
+    return found
+
+
+def _open(path: str, flags: int) -> int:
+    """Opens without following a link, or waiting for the writer of a pipe."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+
+
+def _is_sound(status: os.stat_result) -> bool:
+    """True for a plain file that has no other name and that only this user can have written."""
+    if not stat.S_ISREG(status.st_mode) or not _HEADER <= status.st_size <= MAX_BYTES or status.st_nlink > 1:
+        return False
+    return os.name != "posix" or (status.st_uid == os.geteuid() and not status.st_mode & 0o022)
 
 
 def _place(name: str) -> Path | None:
@@ -147,11 +199,11 @@ def _place(name: str) -> Path | None:
     return folder and folder / name[:2] / name[2:]
 
 
-def _touch(path: Path) -> None:
+def _touch(path: Path, status: os.stat_result) -> None:
     """Mark an entry as used, at most once an hour: the time is only there to order evictions."""
     now = time.time()
-    if now - path.stat().st_mtime > _SECONDS_A_TOUCH:
-        os.utime(path, (now, now))
+    if now - status.st_mtime > _SECONDS_A_TOUCH:
+        os.utime(path, (now, now), follow_symlinks=os.utime not in os.supports_follow_symlinks)
 
 
 def _make_room(folder: Path, size: int) -> None:

@@ -1,7 +1,7 @@
 """Compiled programs that the cache keeps: a program that takes long to compile is compiled once.
 
 The key of an entry is everything that the bytecode follows from: the program's text and source locations, the
-data of its weights, the settings, the target, and the compiler. An entry is an `.mbc` file like any other: it is
+data of its weights, the settings, the target, and the compiler. An entry holds an `.mbc` file like any other: it is
 mapped, and verified before it runs; a damaged one is compiled anew.
 """
 
@@ -11,13 +11,12 @@ import hashlib
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
 
 import numpy as np
 
 from mdsl import cache
-from mdsl.bytecode.decode import load as load_bytecode
-from mdsl.bytecode.encode import save
+from mdsl.bytecode.decode import decode
+from mdsl.bytecode.encode import HEADER, pieces
 from mdsl.bytecode.module import BytecodeError, Module
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.executable import VmExecutable
@@ -71,7 +70,7 @@ class _Kept:
         )
 
     def found(self) -> Module | None:
-        return None if self.key is None else cache.load(self.key, _read)
+        return None if self.key is None else cache.load(self.key, _read, HEADER.size)
 
     def discard(self) -> None:
         if self.key is not None:
@@ -83,14 +82,14 @@ class _Kept:
         start = time.perf_counter()
         bytecode = to_bytecode(self.module, self.settings, hooks, self.text)
         if self.key is not None and time.perf_counter() - start > _WORTH_KEEPING:
-            cache.store(self.key, lambda path: save(bytecode, path))
+            cache.store(self.key, pieces(bytecode), HEADER.size)
         return bytecode
 
 
-def _read(path: Path) -> Module | None:
+def _read(data: memoryview) -> Module | None:
     """The module in an entry, None if it is damaged."""
     try:
-        return load_bytecode(path)
+        return decode(data)
     except BytecodeError:
         return None
 

@@ -59,18 +59,18 @@ REGISTER_ARGUMENT, FIXED_ARGUMENT, INDEXED_ARGUMENT = range(3)
 
 def encode(module: Module) -> bytes:
     """The module as bytes. Raises BytecodeError for an instruction that the table does not have."""
-    return b"".join(_pieces(module))
+    return b"".join(pieces(module))
 
 
 def save(module: Module, path: str | os.PathLike[str]) -> None:
     """Write the module to a file, which appears there whole or not at all. Raises OSError."""
-    pieces = _pieces(module)
+    parts = pieces(module)
     with replacing(Path(path)) as file:
-        file.writelines(pieces)
+        file.writelines(parts)
 
 
-def _pieces(module: Module) -> list[bytes | memoryview]:
-    """The file in pieces, so that constants are not copied."""
+def pieces(module: Module) -> list[bytes | memoryview]:
+    """The file in pieces, so that constants are not copied. Its header is in the first."""
     places = _places(module)
     sections: list[list[bytes | memoryview]] = [
         [_provenance(module)],
@@ -84,11 +84,11 @@ def _pieces(module: Module) -> list[bytes | memoryview]:
     ]
     table, body = b"", []
     position = HEADER.size + SECTION.size * len(sections)
-    for kind, pieces in zip(SECTIONS, sections, strict=True):
+    for kind, section in zip(SECTIONS, sections, strict=True):
         padding = -position % ALIGNMENT
-        size = sum(map(len, pieces))
+        size = sum(map(len, section))
         table += SECTION.pack(kind, 0, position + padding, size)
-        body += [bytes(padding), *pieces]
+        body += [bytes(padding), *section]
         position += padding + size
     header = HEADER.pack(MAGIC, FORMAT_VERSION, len(sections), position, bytes(32))
     data = sections[-1]

@@ -6,7 +6,6 @@ calls are serialised by llvmlite's lock, so that kernels are compiled one after 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache as memoize
@@ -105,13 +104,13 @@ def _object(func: UkernelFunc, target: Target) -> bytes:
 def _signature(key: str, make: Callable[[], UkernelFunc]) -> tuple[KernelArgument, ...]:
     """The result of the proof, which the cache keeps beside the object."""
     name = cache.key("signature", key)
-    known = cache.get(name)
+    known = cache.get_json(name)
     if known is not None:
-        return tuple(_from_json(*row) for row in json.loads(known))
+        return tuple(_from_json(*row) for row in known)
     from mdsl.codegen.bounds import prove
 
     signature = prove(make())
-    cache.put(name, json.dumps(signature).encode())
+    cache.put_json(name, signature)
     return signature
 
 

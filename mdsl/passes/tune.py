@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -78,11 +77,11 @@ class Tune(Pass):
             return tiles[0]
         program = _alone(op)
         key = cache.key("tile", print_module(program), str(tiles), *made_by(target))
-        known = cache.get(key)
+        known = cache.get_json(key)
         if known is not None:
-            return list(json.loads(known))
+            return known
         best = tiles[_fastest(program, tiles, target, self.rounds)]
-        cache.put(key, json.dumps(best).encode())
+        cache.put_json(key, best)
         return best
 
 

@@ -6,12 +6,13 @@ import re
 import sys
 from functools import cache
 from importlib.resources import files
-from io import BytesIO
 from typing import Any
 
 from lark import Lark, Token, Tree
 from lark import __version__ as lark_version
 from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedToken
+from lark.grammar import Rule
+from lark.lexer import TerminalDef
 
 from mdsl import cache as disk
 from mdsl.syntax.errors import Source, SyntaxError_
@@ -44,13 +45,13 @@ _READABLE = {
 def lark() -> Lark:
     """The LALR(1) parser with the start rules `file`, `shaped_type` and `affine_map`.
 
-    Its tables take longer to make than most programs to parse, so that they are kept on disk.
+    Its tables take longer to make than most programs to parse, so that they are kept on disk, as JSON.
     """
     text = files("mdsl").joinpath("grammar.lark").read_text(encoding="utf-8")
     key = disk.key("grammar", text, lark_version, sys.version)
-    tables = disk.get(key)
+    tables = disk.get_json(key)
     if tables is not None:
-        return Lark.load(BytesIO(tables))
+        return Lark.load(_numbered(tables))
     parser = Lark(
         text,
         parser="lalr",
@@ -58,10 +59,18 @@ def lark() -> Lark:
         start=["file", "shaped_type", "affine_map"],
         maybe_placeholders=True,
     )
-    buffer = BytesIO()
-    parser.save(buffer)
-    disk.put(key, buffer.getvalue())
+    data, memo = parser.memo_serialize([TerminalDef, Rule])
+    disk.put_json(key, {"data": data, "memo": memo})
     return parser
+
+
+def _numbered(tables: Any) -> Any:
+    """Lark's tables with the numbers as keys that JSON made strings of."""
+    numbers = lambda found: {int(key): value for key, value in found.items()}  # noqa: E731
+    table = tables["data"]["parser"]["parser"]
+    table["tokens"] = numbers(table["tokens"])
+    table["states"] = {int(state): numbers(actions) for state, actions in table["states"].items()}
+    return {**tables, "memo": numbers(tables["memo"])}
 
 
 def first_token(node: Node) -> Token | None:

@@ -113,12 +113,16 @@ class VmExecutable(Executable):
             try:  # the program's own check is the cheap one; what it refuses may yet be convertible
                 results = self.program(*arrays)
                 return results[0] if len(results) == 1 else tuple(results)
-            except CallError:
+            except (CallError, MemoryError):
                 pass
         return super().__call__(*arrays, **named)
 
     def _run(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
-        return self.program(*arrays)
+        try:
+            return self.program(*arrays)
+        except MemoryError:
+            nbytes = self.program.function.arena + sum(spec.nbytes for spec in self.outputs)
+            raise MdslError(f"error: no memory for the {nbytes} bytes of the arena and the outputs") from None
 
     def bytecode(self) -> Module:
         return self.module

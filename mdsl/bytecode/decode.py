@@ -39,6 +39,7 @@ from mdsl.bytecode.machine import FLOAT_TYPES, TYPES
 from mdsl.bytecode.module import (
     DTYPES,
     FORMAT_VERSION,
+    MAX_DIMENSIONS,
     Argument,
     BufferArgument,
     BytecodeError,
@@ -54,7 +55,6 @@ from mdsl.bytecode.module import (
 
 MAX_REGISTERS = 1 << 20
 """Registers of all functions together: runs of them are short in the file."""
-MAX_DIMENSIONS = 32
 
 Bytes = bytes | mmap.mmap | memoryview
 
@@ -153,7 +153,10 @@ class Reader:
         if dtype not in DTYPES:
             raise self.fail(f"unknown element type '{dtype}'", start)
         dimensions = self.uint(MAX_DIMENSIONS + 1, "number of dimensions")
-        return TensorSpec(name, dtype, tuple(self.uint(1 << 48, "size") for _ in range(dimensions)))
+        spec = TensorSpec(name, dtype, tuple(self.uint(1 << 48, "size") for _ in range(dimensions)))
+        if not spec.is_possible:
+            raise self.fail(f"'{name}' has shape {list(spec.shape)}", start)
+        return spec
 
     def finish(self, what: str) -> None:
         if self.position != self.end:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from textwrap import indent, wrap
 
 from mdsl.bytecode.isa import Operand
-from mdsl.bytecode.module import Argument, Buffer, BufferArgument, Function, Module
+from mdsl.bytecode.module import Argument, BufferArgument, Buffers, Function, Module
 from mdsl.bytecode.structure import Step, resolve
 
 
@@ -60,7 +60,7 @@ def _targets(steps: list[Step]) -> set[int]:
     }
 
 
-def _instruction(module: Module, buffers: list[Buffer], step: Step) -> str:
+def _instruction(module: Module, buffers: Buffers, step: Step) -> str:
     """The operands that are in the file; of the implied ones only where a jump goes."""
     parts = [
         _operand(module, buffers, step, operand)
@@ -70,7 +70,7 @@ def _instruction(module: Module, buffers: list[Buffer], step: Step) -> str:
     return f"{step.opcode.mnemonic} {', '.join(parts)}".rstrip()
 
 
-def _operand(module: Module, buffers: list[Buffer], step: Step, operand: Operand) -> str:
+def _operand(module: Module, buffers: Buffers, step: Step, operand: Operand) -> str:
     name = operand.name
     match operand.kind:
         case "calls":
@@ -91,7 +91,7 @@ def _operand(module: Module, buffers: list[Buffer], step: Step, operand: Operand
             return str(step.number(name))
 
 
-def _argument(buffers: list[Buffer], argument: Argument) -> str:
+def _argument(buffers: Buffers, argument: Argument) -> str:
     if not isinstance(argument, BufferArgument):
         return f"r{argument.register}"
     text = _buffer(buffers, argument.buffer)
@@ -100,5 +100,5 @@ def _argument(buffers: list[Buffer], argument: Argument) -> str:
     return text + (f" + {argument.offset}" if argument.offset else "")
 
 
-def _buffer(buffers: list[Buffer], index: int) -> str:
+def _buffer(buffers: Buffers, index: int) -> str:
     return f"[{buffers[index].name}]" if index < len(buffers) else f"[buffer {index}]"

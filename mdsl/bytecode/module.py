@@ -7,6 +7,7 @@ Registers are 64-bit slots, each with one element type for its whole life.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import TYPE_CHECKING
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from mdsl.dialects.ukernel import UkernelFunc
 
 FORMAT_VERSION = 2
+
+MAX_BYTES = 1 << 46
+"""The size of a buffer; offsets within it never overflow."""
+MAX_DIMENSIONS = 32
 
 DTYPES: dict[str, np.dtype] = {
     "f32": np.dtype(np.float32),
@@ -63,6 +68,14 @@ class TensorSpec:
     def nbytes(self) -> int:
         return prod(self.shape) * DTYPES[self.dtype].itemsize
 
+    @property
+    def is_possible(self) -> bool:
+        """Whether there may be such an array. NumPy limits the sizes of an empty one as those of any other."""
+        sizes = [max(size, 1) for size in self.shape]
+        return (
+            len(sizes) <= MAX_DIMENSIONS and min(self.shape, default=0) >= 0 and prod(sizes) * 8 <= MAX_BYTES
+        )
+
     def __str__(self) -> str:
         return f"{self.name}: tensor<{'x'.join([*map(str, self.shape), self.dtype])}>"
 
@@ -73,6 +86,10 @@ class Constant:
 
     name: str
     array: np.ndarray
+
+    @property
+    def nbytes(self) -> int:
+        return self.array.nbytes
 
     @property
     def spec(self) -> TensorSpec:
@@ -156,14 +173,9 @@ class Module:
             return self.functions[0]
         raise BytecodeError(f"the module has no function '{name or 'main'}'")
 
-    def buffers(self, function: Function) -> list[Buffer]:
+    def buffers(self, function: Function) -> Buffers:
         """The buffers of a function, in the order of their numbers."""
-        return [
-            *(Buffer(spec.name, spec.nbytes, "input") for spec in function.inputs),
-            *(Buffer(spec.name, spec.nbytes, "output") for spec in function.outputs),
-            *(Buffer(constant.name, constant.array.nbytes, "constant") for constant in self.constants),
-            Buffer("arena", function.arena, "arena"),
-        ]
+        return Buffers(function, self.constants)
 
 
 @dataclass(frozen=True)
@@ -177,3 +189,26 @@ class Buffer:
     @property
     def writable(self) -> bool:
         return self.kind in ("output", "arena")
+
+
+@dataclass(frozen=True)
+class Buffers(Sequence[Buffer]):
+    """The buffers of a function by number, made when they are asked for: a module may have many functions and many
+    constants."""
+
+    function: Function
+    constants: Sequence[Constant]
+
+    def __len__(self) -> int:
+        return len(self.function.inputs) + len(self.function.outputs) + len(self.constants) + 1
+
+    def __getitem__(self, number: int) -> Buffer:  # pyright: ignore[reportIncompatibleMethodOverride]
+        for kind, parts in (
+            ("input", self.function.inputs), ("output", self.function.outputs), ("constant", self.constants)
+        ):  # fmt: skip
+            if number < len(parts):
+                return Buffer(parts[number].name, parts[number].nbytes, kind)
+            number -= len(parts)
+        if number:
+            raise IndexError(number)
+        return Buffer("arena", self.function.arena, "arena")

@@ -1,6 +1,8 @@
 """The semantics of the opcodes, each written once as an emitter of LLVM IR.
 
-The interpreter's handlers and the JIT are both made from these; see `machine` for what they may use.
+The interpreter's handlers and the JIT are both made from these; see `machine` for what they may use. An
+instruction reads all of its registers before it writes to one, for they may be the same
+(tests see to it).
 """
 
 from __future__ import annotations
@@ -100,15 +102,15 @@ def dispatch(m: Machine) -> None:
 
 
 def loop_begin(m: Machine) -> None:
-    lower = m.read("lower")
+    lower, upper = m.read("lower"), m.read("upper")
     m.write("counter", lower)
-    m.jump_if(m.builder.icmp_signed(">=", lower, m.read("upper")), "exit")
+    m.jump_if(m.builder.icmp_signed(">=", lower, upper), "exit")
 
 
 def loop_end(m: Machine) -> None:
-    following = m.builder.add(m.read("counter"), m.immediate("step"))
+    following, upper = m.builder.add(m.read("counter"), m.immediate("step")), m.read("upper")
     m.write("counter", following)
-    m.jump_if(m.builder.icmp_signed("<", following, m.read("upper")), "body")
+    m.jump_if(m.builder.icmp_signed("<", following, upper), "body")
 
 
 def parallel_begin(m: Machine) -> None:
@@ -129,9 +131,9 @@ def parallel_begin(m: Machine) -> None:
 
 
 def parallel_end(m: Machine) -> None:
-    following = m.builder.add(m.read("counter"), m.immediate("step"))
+    following, stop = m.builder.add(m.read("counter"), m.immediate("step")), m.read("stop")
     m.write("counter", following)
-    m.jump_if(m.builder.icmp_signed("<", following, m.read("stop")), "body")
+    m.jump_if(m.builder.icmp_signed("<", following, stop), "body")
 
 
 def single_begin(m: Machine) -> None:

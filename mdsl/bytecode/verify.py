@@ -9,7 +9,6 @@ proved of an access is proved of every trip and of every worker.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from math import prod
 from typing import Literal, NamedTuple
 
 from mdsl.bytecode.intervals import Interval, affine, clip, constant, whole
@@ -17,6 +16,7 @@ from mdsl.bytecode.isa import MAX_ARGUMENTS, Operand
 from mdsl.bytecode.machine import BYTES, INTEGER_BITS, TYPES
 from mdsl.bytecode.module import (
     DTYPES,
+    MAX_BYTES,
     Argument,
     Buffer,
     BufferArgument,
@@ -28,10 +28,7 @@ from mdsl.bytecode.module import (
 )
 from mdsl.bytecode.module import Operand as Value
 from mdsl.bytecode.structure import Step, error, resolve
-from mdsl.bytecode.verify_state import Block, State, registers_written
-
-MAX_BYTES = 1 << 46
-"""The size of a buffer; offsets within it never overflow."""
+from mdsl.bytecode.verify_state import Block, Fact, State, registers_written
 
 
 class KernelArgument(NamedTuple):
@@ -75,9 +72,11 @@ def verify(
 
 
 def _check_names(kind: str, names: list[str]) -> None:
-    if len(set(names)) != len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise BytecodeError(f"two {kind}s are called '{twice}'")
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise BytecodeError(f"two {kind}s are called '{name}'")
+        seen.add(name)
 
 
 def _check_signature(module: Module, function: Function) -> None:
@@ -94,7 +93,7 @@ def _check_signature(module: Module, function: Function) -> None:
 def _check_spec(where: str, spec: TensorSpec) -> None:
     if spec.dtype not in DTYPES:
         raise BytecodeError(f"{where}: '{spec.name}' has unknown element type '{spec.dtype}'")
-    if any(size < 0 for size in spec.shape) or prod(spec.shape) * 8 > MAX_BYTES:
+    if not spec.is_possible:
         raise BytecodeError(f"{where}: '{spec.name}' has shape {list(spec.shape)}")
 
 
@@ -112,9 +111,8 @@ class _Verifier:
         self.function = function
         self.signatures = signatures
         self.observe = observe
-        self.buffers: list[Buffer] = module.buffers(function)
+        self.buffers = module.buffers(function)
         self.state = State()
-        self.blocks: list[Block] = []
         self.reached: dict[int, Interval] = {}
         """The bytes of each buffer from the first to the last that may be written."""
         self.index = 0
@@ -132,7 +130,10 @@ class _Verifier:
         if not steps or steps[-1].opcode.mnemonic != "ret":
             raise BytecodeError(f"function '{self.function.name}' does not end in 'ret'")
         self.last = len(steps) - 1
-        self.written = registers_written(steps)
+        written = registers_written(steps)
+        if written is None:
+            raise BytecodeError(f"function '{self.function.name}': its blocks write to too many registers")
+        self.written = written
         for self.index, step in enumerate(steps):
             for operand, value in step.operands.values():
                 self._check_operand(operand, value)
@@ -185,23 +186,25 @@ class _Verifier:
         actual = self.function.registers[register]
         if actual != element:
             raise self._fail(f"register {register} is {actual}, not {element}")
-        if read and register not in self.state.known:
+        if read and register not in self.state.facts:
             raise self._fail(f"register {register} may be read before it is written")
 
     def _interval(self, step: Step, name: str) -> Interval:
-        return self.state.known[step.number(name)]
+        return self.state.facts[step.number(name)].interval
+
+    def _is_uniform(self, step: Step, *names: str) -> bool:
+        """Whether every worker has the same values in these registers."""
+        return all(self.state.facts[step.number(name)].uniform for name in names)
 
     def _set(self, step: Step, interval: Interval | None, uniform: bool) -> None:
         """Write the instruction's result."""
         register = step.number("result")
         element = self.function.registers[register]
-        self.state.known[register] = clip(interval, element) if element in INTEGER_BITS else _NOTHING
-        (self.state.uniform.add if uniform else self.state.uniform.discard)(register)
+        known = clip(interval, element) if element in INTEGER_BITS else _NOTHING
+        self.state.set(register, Fact(known, uniform))
 
     def _reads_uniform(self, step: Step) -> bool:
-        return all(
-            value in self.state.uniform for operand, value in step.operands.values() if operand.kind == "read"
-        )
+        return self._is_uniform(step, *(o.name for o, _ in step.operands.values() if o.kind == "read"))
 
     # -- values ---------------------------------------------------------------------------------------
 
@@ -245,7 +248,7 @@ class _Verifier:
     def _dot(self, step: Step) -> None:
         for side in ("left", "right"):
             self._access(step, side, self._elements(step, side + "_"), _element(step))
-        self.state.uniform.discard(step.number("sum"))
+        self.state.set(step.number("sum"), Fact(_NOTHING, uniform=False))
 
     def _elements(self, step: Step, prefix: str = "") -> Interval:
         """The element offsets that an instruction with an index, or a base, index and stride, may use."""
@@ -294,8 +297,7 @@ class _Verifier:
             self._check_register(argument.register, "i64", read=True)
         if isinstance(argument, BufferArgument):
             self._pointer(argument, wanted, what)
-        elif self.state.known[argument.register] not in Interval(*wanted.interval):
-            found = self.state.known[argument.register]
+        elif (found := self.state.facts[argument.register].interval) not in Interval(*wanted.interval):
             raise self._fail(f"{what} may be in {found}, beyond {Interval(*wanted.interval)}")
 
     def _pointer(self, argument: BufferArgument, wanted: KernelArgument, what: str) -> None:
@@ -304,7 +306,7 @@ class _Verifier:
         if argument.stride not in _I64 or argument.offset not in _I64:
             raise self._fail(f"{what} has no 64-bit stride or offset")
         buffer = self.buffers[argument.buffer]
-        index = _NOTHING if argument.register is None else self.state.known[argument.register]
+        index = _NOTHING if argument.register is None else self.state.facts[argument.register].interval
         start = affine(_NOTHING, index, argument.stride, argument.offset)
         if wanted.kind == "write" and not buffer.writable:
             raise self._fail(f"{what} writes to '{buffer.name}', which is read-only")
@@ -333,47 +335,36 @@ class _Verifier:
         parallel = step.opcode.block == "parallel"
         if parallel:
             self._need_all_workers("a parallel loop")
-        together = not parallel and {step.number("lower"), step.number("upper")} <= self.state.uniform
+        together = not parallel and self._is_uniform(step, "lower", "upper")
         block = self._open(step, together, certain=not parallel and lower.hi < upper.lo)
-        if not block.written.isdisjoint({counter, step.number("upper")}):
-            raise self._fail("the loop's body writes to its counter or its bound")
-        for register in block.written & self.state.known.keys():
+        if counter in block.written or step.number("upper") in block.written | {counter}:
+            raise self._fail("the loop writes to its counter or its bound")
+        for register in block.written & self.state.facts.keys():
             element = self.function.registers[register]
-            self.state.known[register] = whole(element) if element in INTEGER_BITS else _NOTHING
-        self.state.uniform -= block.written
+            known = whole(element) if element in INTEGER_BITS else _NOTHING
+            self.state.set(register, Fact(known, uniform=False))
         highest = max(lower.lo, upper.hi - 1)
         if lower.lo == lower.hi:
             highest -= (highest - lower.lo) % stride
-        self.state.known[counter] = Interval(lower.lo, highest)
-        (self.state.uniform.add if together else self.state.uniform.discard)(counter)
+        self.state.set(counter, Fact(Interval(lower.lo, highest), together))
 
     def _loop_end(self, step: Step) -> None:
         """The counter has no value after its loop."""
-        block = self._close()
-        if not block.certain:
-            self.state = self.state.join(block.before)
-        if not block.together:
-            self.state.uniform -= block.written
-        counter = block.step.number("counter")
-        self.state.known.pop(counter, None)
-        self.state.uniform.discard(counter)
+        self.state.close()
+        self.state.set(step.number("counter"), None)
 
     def _if_begin(self, step: Step) -> None:
-        self._open(step, together=step.number("condition") in self.state.uniform)
+        self._open(step, together=self._is_uniform(step, "condition"))
 
     def _single_begin(self, step: Step) -> None:
         self._need_all_workers("a single block")
         self._open(step, together=False)
 
     def _else(self, step: Step) -> None:
-        block = self.blocks[-1]
-        block.then, self.state = self.state, block.before.copy()
+        self.state.divide()
 
     def _branch_end(self, step: Step) -> None:
-        block = self._close()
-        self.state = self.state.join(block.then or block.before)
-        if not block.together:
-            self.state.uniform -= block.written
+        self.state.close()
 
     def _barrier(self, step: Step) -> None:
         self._need_all_workers("a barrier")
@@ -383,15 +374,12 @@ class _Verifier:
             raise self._fail("'ret' before the end")
 
     def _open(self, step: Step, together: bool, certain: bool = False) -> Block:
-        block = Block(step, self.written[self.index], self.state.copy(), together, certain)
-        self.blocks.append(block)
+        block = Block(step, self.written[self.index], together, certain)
+        self.state.open(block)
         return block
 
-    def _close(self) -> Block:
-        return self.blocks.pop()
-
     def _need_all_workers(self, what: str) -> None:
-        if not all(block.together for block in self.blocks):
+        if not all(block.together for block in self.state.blocks):
             raise self._fail(f"{what} where not all workers may come")
 
 

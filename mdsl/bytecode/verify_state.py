@@ -1,58 +1,114 @@
-"""What the verifier knows at a point of the code, and of the blocks that are open there."""
+"""What the verifier knows at a point of the code, and of the blocks that are open there.
+
+A block keeps what was known before it of the registers that it writes to, and of no others: entering and leaving
+it takes time for what it writes, however many registers there are.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from mdsl.bytecode.intervals import Interval
 from mdsl.bytecode.structure import Step
 
+MAX_BLOCK_WRITES = 1 << 16
+"""The registers that blocks write to, counted in each block, are at most so many and `_DEPTH` an instruction: the
+time of the proof does not grow faster than the code."""
+_DEPTH = 16
 
-@dataclass
-class State:
-    """What is known of the registers at a point of the code.
 
-    `known` has an interval for each initialised register (of a float one, that says nothing). `uniform` are
-    the initialised registers that hold the same value in every worker.
-    """
+class Fact(NamedTuple):
+    """What is known of a register that was written: an interval, which says nothing of a float, and whether every
+    worker has the same value in it."""
 
-    known: dict[int, Interval] = field(default_factory=dict)
-    uniform: set[int] = field(default_factory=set)
+    interval: Interval
+    uniform: bool
 
-    def copy(self) -> State:
-        return State(dict(self.known), set(self.uniform))
-
-    def join(self, other: State) -> State:
+    def join(self, other: Fact) -> Fact:
         """What holds on both ways."""
-        known = {
-            register: interval.join(other.known[register])
-            for register, interval in self.known.items()
-            if register in other.known
-        }
-        return State(known, self.uniform & other.uniform)
+        return Fact(self.interval.join(other.interval), self.uniform and other.uniform)
 
 
 @dataclass
 class Block:
-    """An open block: what was known before it, and whether the workers enter it together."""
+    """An open block: what its body writes to, whether the workers enter it together, whether it surely runs.
+
+    `before` is what was known of each register that has been written since the block began, None if nothing was;
+    `then`, once the block has been divided, what is known of these at the end of its first branch.
+    """
 
     step: Step
     written: frozenset[int]
-    before: State
     together: bool
     certain: bool = False
-    """Whether the body surely runs."""
-    then: State | None = None
-    """What is known at the end of the first branch of an `if` that has two."""
+    before: dict[int, Fact | None] = field(default_factory=dict)
+    then: dict[int, Fact | None] = field(default_factory=dict)
 
 
-def registers_written(steps: list[Step]) -> dict[int, frozenset[int]]:
-    """For each instruction that opens a block, the registers that its body writes to."""
+class State:
+    """What is known of each register at one point of the code, and the blocks that are open there."""
+
+    def __init__(self) -> None:
+        self._facts: dict[int, Fact] = {}
+        self.blocks: list[Block] = []
+
+    @property
+    def facts(self) -> Mapping[int, Fact]:
+        """Of the registers that have surely been written; they change by `set` alone."""
+        return self._facts
+
+    def set(self, register: int, fact: Fact | None) -> None:
+        """The register holds something else from here on; with None, nothing that may be read."""
+        if self.blocks:
+            self.blocks[-1].before.setdefault(register, self._facts.get(register))
+        self._put(register, fact)
+
+    def open(self, block: Block) -> None:
+        self.blocks.append(block)
+
+    def divide(self) -> None:
+        """From the end of the innermost block's first branch to the start of its second."""
+        block = self.blocks[-1]
+        block.then = {register: self._facts.get(register) for register in block.before}
+        for register, fact in block.before.items():
+            self._put(register, fact)
+
+    def close(self) -> Block:
+        """Leave the innermost block: what is known holds on every way through it, or around it."""
+        block = self.blocks.pop()
+        for register, before in block.before.items():
+            if self.blocks:
+                self.blocks[-1].before.setdefault(register, before)
+            fact = self._facts.get(register)
+            if not block.certain:
+                other = block.then.get(register, before)
+                fact = fact.join(other) if fact and other else None
+            if fact and not block.together:
+                fact = fact._replace(uniform=False)
+            self._put(register, fact)
+        return block
+
+    def _put(self, register: int, fact: Fact | None) -> None:
+        if fact is None:
+            self._facts.pop(register, None)
+        else:
+            self._facts[register] = fact
+
+
+def registers_written(steps: list[Step]) -> dict[int, frozenset[int]] | None:
+    """For each instruction that opens a block, the registers that its body writes to; None if these are too
+    many."""
     written: dict[int, frozenset[int]] = {}
     bodies: list[tuple[int, set[int]]] = [(-1, set())]
+    left = MAX_BLOCK_WRITES + _DEPTH * len(steps)
     for index, step in enumerate(steps):
         if step.opcode.role == "close":
             start, registers = bodies.pop()
+            left -= len(registers)
+            if left < 0:
+                return None
             written[start] = frozenset(registers)
             bodies[-1][1].update(registers)
         elif step.opcode.role == "":

@@ -215,6 +215,16 @@ def test_huge_counts_make_no_huge_memory() -> None:
                 decode(forge(altered))
 
 
+@pytest.mark.parametrize("shape", [(0, 2**47, 2**47), (2**30, 2**30), (0,) * 33], ids=str)
+def test_shapes_that_no_array_has(shape: tuple[int, ...]) -> None:
+    """NumPy refuses the huge sizes of an empty array too."""
+    spec = TensorSpec("z", "f32", shape)
+    for inputs, outputs in (((spec,), ()), ((), (spec,))):
+        with pytest.raises(BytecodeError) as caught:
+            decode(encode(Module([Function("main", inputs, outputs, (), 0, [Instruction("ret")])])))
+        assert caught.value.offset is not None
+
+
 def test_disassembly() -> None:
     text = disassemble(decode(encode(example())))
     assert text == disassemble(decode(encode(example())))

@@ -1,5 +1,7 @@
 """What the verifier accepts and refuses, one table of programs each."""
 
+import time
+
 import numpy as np
 import pytest
 
@@ -146,6 +148,24 @@ REFUSED = {
     "counter after the loop": ((*LOOP, ("loop_end",), ("load.f32", F0, X, 2)), "register 2"),
     "written counter": ((*LOOP, const(2, 0), ("loop_end",)), "writes to its counter or its bound"),
     "written bound": ((*LOOP, const(1, 99), ("loop_end",)), "writes to its counter or its bound"),
+    "counter that is the bound": ((const(0, 0), const(1, 16), ("loop_begin", 1, 0, 1, 1), ("loop_end",)),
+                                  "writes to its counter or its bound"),
+    "counter that is the bound of shared trips": ((const(0, 0), const(1, 16), ("parallel_begin", 1, 0, 1, 1),
+                                                   ("parallel_end",)), "writes to its counter or its bound"),
+    "counter that is both bounds": ((const(0, 0), ("loop_begin", 0, 0, 0, 1), ("loop_end",)),
+                                    "writes to its counter or its bound"),
+    "start of a loop whose counter it is": ((const(0, 0), const(1, 16), ("loop_begin", 0, 0, 1, 1), ("loop_end",),
+                                             ("load.f32", F0, X, 0)), "register 0 may be read"),
+    "overwritten by its own sum": ((const(0, 8), ("addi.i64", 0, 0, 0), ("load.f32", F0, X, 0)), "[16, 16]"),
+    "written in both branches, once too large": (
+        (const(0, 0), const(3, 0), ("load.i1", BIT, X, 0), ("if_begin", BIT), const(3, 16), ("else",), const(3, 1),
+         ("if_end",), ("load.f32", F0, X, 3)), "[1, 16]"),
+    "written before a branch that is not taken": (
+        (const(0, 0), const(3, 16), ("load.i1", BIT, X, 0), ("if_begin", BIT), ("else",), const(3, 1), ("if_end",),
+         ("load.f32", F0, X, 3)), "[1, 16]"),
+    "written in a block in a branch": (
+        (const(0, 0), const(3, 0), ("load.i1", BIT, X, 0), ("if_begin", BIT), ("if_begin", BIT), const(3, 16),
+         ("if_end",), ("else",), ("load.f32", F0, X, 3), ("if_end",), ("load.f32", F0, X, 3)), "[0, 16]"),
     "inner counter": ((*LOOP, ("loop_begin", 2, 0, 1, 1), ("loop_end",), ("loop_end",)), "its counter"),
     "step of zero": ((const(0, 0), ("loop_begin", 2, 0, 0, 0), ("loop_end",)), "a step of 0"),
     "step back": ((const(0, 0), ("loop_begin", 2, 0, 0, -1), ("loop_end",)), "a step of -1"),
@@ -222,11 +242,55 @@ def test_missing_return() -> None:
             Function("f", (TensorSpec("x", "f32", (2**40, 2**40)),), (), (), 0, [Instruction("ret")]),
             "has shape",
         ),
+        (
+            Function("f", (), (TensorSpec("y", "f32", (0, 2**47, 2**47)),), (), 0, [Instruction("ret")]),
+            "has shape",
+        ),
+        (Function("f", (), (TensorSpec("y", "f32", (1,) * 33),), (), 0, [Instruction("ret")]), "has shape"),
     ],
 )
 def test_signature(function: Function, message: str) -> None:
     with pytest.raises(BytecodeError, match=message):
         verify(Module([function]))
+
+
+def nest(depth: int, registers: int) -> Module:
+    """So many registers, written before a nest of loops and in its innermost body."""
+    zero = registers + depth
+    writes = [Instruction("const.i64", (register, 0)) for register in range(registers)]
+    code = [Instruction("const.i64", (zero, 0)), *writes]
+    code += [Instruction("loop_begin", (registers + level, zero, zero, 1)) for level in range(depth)]
+    code += [*writes, *[Instruction("loop_end")] * depth, Instruction("ret")]
+    return Module([Function("main", (), (), ("i64",) * (zero + 1), 0, code)])
+
+
+def test_registers_times_blocks_have_a_budget() -> None:
+    verify(nest(8, 2000))
+    with pytest.raises(BytecodeError, match="its blocks write to too many registers"):
+        verify(nest(64, 4000))
+
+
+def test_time_grows_with_the_code_not_with_registers_times_blocks() -> None:
+    """A branch takes time for what it writes: 10,000 of them beside 10,000 registers took half a minute."""
+    count = 10_000
+    code = [Instruction("const.i64", (register, 0)) for register in range(count)]
+    code += [Instruction("const.i1", (count, 0))]
+    code += [Instruction("if_begin", (count,)), Instruction("if_end")] * count
+    function = Function("main", (), (), ("i64",) * count + ("i1",), 0, [*code, Instruction("ret")])
+    start = time.process_time()
+    verify(Module([function]))
+    assert time.process_time() - start < 5
+
+
+def test_time_does_not_grow_with_functions_times_constants_or_names() -> None:
+    count = 5_000
+    functions = [Function(str(number), (), (), (), 0, [Instruction("ret")]) for number in range(count)]
+    constants = [Constant(str(number), np.zeros(0, np.float32)) for number in range(count)]
+    start = time.process_time()
+    verify(Module(functions, constants=constants))
+    with pytest.raises(BytecodeError, match=f"two functions are called '{count - 1}'"):
+        verify(Module([*functions, functions[-1]]))
+    assert time.process_time() - start < 2
 
 
 def test_names_are_unique() -> None:

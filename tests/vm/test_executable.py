@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from mdsl.bytecode.module import (
+    MAX_BYTES,
     BufferArgument,
     BytecodeError,
     Function,
@@ -22,6 +23,8 @@ from mdsl.bytecode.module import (
 )
 from mdsl.bytecode.verify import KernelArgument
 from mdsl.codegen import native
+from mdsl.executable import VmExecutable
+from mdsl.syntax.errors import MdslError
 from mdsl.vm import workers
 from mdsl.vm.executable import CallError, Program
 from mdsl.vm.memory import address, processors
@@ -254,6 +257,14 @@ def test_wrong_settings() -> None:
         Program(module, threads=0)
     with pytest.raises(BytecodeError, match="no function 'other'"):
         Program(module, function="other")
+
+
+def test_memory_that_there_is_not() -> None:
+    arena = Function("main", (), (), (), MAX_BYTES, [Instruction("ret")])
+    output = Function("main", (), (TensorSpec("y", "f64", (MAX_BYTES // 8,)),), (), 0, [Instruction("ret")])
+    for function in (arena, output):
+        with pytest.raises(MdslError, match=f"no memory for the {MAX_BYTES} bytes of the arena"):
+            VmExecutable(Module([function]))()
 
 
 def test_unverified_code_never_runs() -> None:

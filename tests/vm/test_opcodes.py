@@ -2,17 +2,20 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import ml_dtypes
 import numpy as np
 import pytest
+from llvmlite import ir
 
 from mdsl.bytecode.decode import decode
 from mdsl.bytecode.encode import encode
 from mdsl.bytecode.isa import OPCODES, Opcode
 from mdsl.bytecode.machine import BYTES, FLOAT_TYPES, INTEGER_BITS, TYPES
-from mdsl.bytecode.module import DTYPES, Function, Instruction, Module, TensorSpec
+from mdsl.bytecode.module import DTYPES, Constant, Function, Instruction, Module, TensorSpec
 from mdsl.vm.executable import Program
+from mdsl.vm.interpreter import HANDLER, HandlerMachine
 
 COUNT = 64
 ULP = {"f64": 2.0**-52, "f32": 2.0**-23, "f16": 2.0**-10, "bf16": 2.0**-7}
@@ -311,6 +314,86 @@ def test_float_constants(element: str, engine: str) -> None:
     (y,) = Program(decode(encode(Module([function]))), engine=engine)()
     with np.errstate(over="ignore"):
         assert y.tobytes() == np.array(values).astype(DTYPES[element]).tobytes()
+
+
+class OrderedMachine(HandlerMachine):
+    """Notes the order in which an instruction reads and writes its registers."""
+
+    def __init__(self, opcode: Opcode) -> None:
+        module = ir.Module(context=ir.Context())
+        super().__init__(ir.Function(module, HANDLER, "handler"), opcode, 1, profiled=False)
+        self.order: list[str] = []
+
+    def read(self, name: str) -> ir.Value:
+        self.order.append("read")
+        return super().read(name)
+
+    def write(self, name: str, value: ir.Value) -> None:
+        self.order.append("write")
+        super().write(name, value)
+
+
+@pytest.mark.parametrize("opcode", OPCODES.values(), ids=OPCODES)
+def test_registers_are_read_before_any_is_written(opcode: Opcode) -> None:
+    machine = OrderedMachine(opcode)
+    opcode.emit(machine)
+    assert machine.order == sorted(machine.order)
+    wanted = sum(operand.is_register for operand in opcode.operands) - (opcode.role == "close")
+    assert len(machine.order) >= wanted
+
+
+def test_every_opcode_with_its_registers_equal() -> None:
+    """It computes what it computes from copies of the register, on both engines."""
+    opcodes = [
+        opcode
+        for element in TYPES
+        for opcode in arithmetic_opcodes(element)
+        if {operand.type for operand in opcode.operands} == {element}
+    ]
+    for element in TYPES:
+        chosen = [opcode for opcode in opcodes if opcode.operands[0].type == element]
+        module, a = program_over(element, chosen), inputs_of(element)[0]
+        aliased = aliasing(module, element)
+        for engine in ("vm", "jit"):
+            wanted, found = Program(module, engine=engine)(a, a, a), Program(aliased, engine=engine)(a, a, a)
+            for opcode, one, other in zip(chosen, wanted, found, strict=True):
+                assert one.tobytes() == other.tobytes(), (opcode.mnemonic, engine)
+
+
+def aliasing(module: Module, element: str) -> Module:
+    """The program of `program_over` whose every operation reads and writes one register."""
+    (function,) = module.functions
+    code = []
+    for instruction in function.code:
+        operands = OPCODES[instruction.opcode].operands
+        if operands and operands[0].name == "result" and not instruction.opcode.startswith(("const", "load")):
+            register = instruction.operands[0]
+            code.append(Instruction(f"mov.{element}", (register, 3)))
+            instruction = Instruction(instruction.opcode, (register,) * len(operands))
+        code.append(instruction)
+    return Module([replace(function, code=code)])
+
+
+@pytest.mark.parametrize("engine", ["vm", "jit"])
+def test_moves_and_addresses_with_their_registers_equal(engine: str) -> None:
+    """y = [7 + 7 * 3 + 2, table[1] by an index that is overwritten, base + index * stride, the trips of a loop]."""
+    code = [
+        Instruction("const.i64", (0, 7)), Instruction("lea", (0, 0, 0, 3, 2)), Instruction("const.i64", (1, 0)),
+        Instruction("mov.i64", (0, 0)), Instruction("store.i64", (0, 1, 1)),
+        Instruction("const.i64", (2, 1)), Instruction("load.i64", (2, 2, 2)), Instruction("const.i64", (1, 1)),
+        Instruction("store.i64", (2, 1, 1)),
+        Instruction("const.i64", (2, 1)), Instruction("loadx.i64", (2, 0, 2, 2, 2)), Instruction("const.i64", (1, 2)),
+        Instruction("storex.i64", (2, 1, 1, 1, 0)),
+        # The counter takes the place of the start.
+        Instruction("const.i64", (0, 1)), Instruction("const.i64", (3, 6)), Instruction("const.i64", (4, 0)),
+        Instruction("loop_begin", (0, 0, 3, 2)), Instruction("lea", (4, 4, 0, 10, 0)), Instruction("loop_end"),
+        Instruction("const.i64", (1, 3)), Instruction("store.i64", (4, 1, 1)), Instruction("ret"),
+    ]  # fmt: skip
+    x, y = TensorSpec("x", "i64", (4,)), TensorSpec("y", "i64", (4,))
+    module = Module([Function("main", (x,), (y,), ("i64",) * 5, 0, code)])
+    module.constants.append(Constant("table", np.array([5, 6], np.int64)))
+    (found,) = Program(module, engine=engine)(np.array([10, 11, 12, 13]))
+    assert found.tolist() == [30, 6, 13, 10 * (1 + 3 + 5)]
 
 
 def test_special_floats_agree() -> None:

@@ -32,25 +32,31 @@ class Taps:
 # Where a new element lies ---------------------------------------------------------------------------------
 
 
-def coordinates(mode: str, size: int, new: int, scale: float, roi: tuple[float, float]) -> Array | None:
-    """The new elements' places among the old ones, as ONNX's coordinate_transformation_mode has them."""
-    y = np.arange(new, dtype=np.float64)
-    exact = scale * size
+def coordinates(
+    mode: str, size: int, new: int, scale: float, roi: tuple[float, float], precise: bool
+) -> Array | None:
+    """The new elements' places among the old ones, as ONNX's coordinate_transformation_mode has them: `precise`, or in f32,
+    as runtimes compute them, where rounding decides which element is read."""
+    number = np.float64 if precise else np.float32
+    y, half = np.arange(new, dtype=number), number(0.5)
     if mode == "asymmetric":
-        return y / scale
-    if mode == "align_corners":
-        return y * (size - 1) / (exact - 1) if exact != 1 else np.zeros(new)
+        return y / number(scale)
+    if mode == "align_corners":  # of a scale the size before it is made whole, as ONNX's tests have it
+        exact = number(scale) * number(size)
+        return y * number(size - 1) / (exact - 1) if exact != 1 else np.zeros(new)
     if mode == "tf_crop_and_resize":
-        start, end = roi
-        if exact == 1:
-            return np.full(new, (end - start) * (size - 1) / 2 + start * (size - 1))
-        return y * (end - start) * (size - 1) / (exact - 1) + start * (size - 1)
-    if mode == "pytorch_half_pixel" and exact == 1:
-        return np.full(new, -0.5)
+        start, end = map(number, roi)
+        if new == 1:
+            return np.full(1, half * (start + end) * number(size - 1))
+        return start * number(size - 1) + y * (end - start) * number(size - 1) / number(new - 1)
+    if mode == "pytorch_half_pixel" and new == 1:
+        return np.zeros(1)
+    centre = (y + half) / number(scale) - half
     if mode in ("half_pixel", "pytorch_half_pixel"):
-        return (y + 0.5) / scale - 0.5
+        return centre
     if mode == "half_pixel_symmetric":
-        return size / 2 * (1 - new / exact) + (y + 0.5) / scale - 0.5
+        adjustment = number(new) / (number(scale) * number(size))
+        return number(size) / 2 * (1 - adjustment) + centre
     return None
 
 

@@ -31,14 +31,17 @@ def resize(node: Node) -> Value:
         size, scale, new = type.shape[axis], scales[i], sizes[i]
         if size == new and np.isclose(scale, 1) and not crops:
             continue
-        if size in (0, DYNAMIC) or new < 1:
+        if DYNAMIC in (size, new):
             raise node.unsupported(f"needs known sizes, got {type}")
+        if new < 1 or size < 1:
+            wide = _empty(node, wide, axis, new)
+            continue
         node.check_size([*type.shape[:axis], new, *type.shape[axis + 1 :]], type.element)
         window = (float(roi.flat[i]), float(roi.flat[len(axes) + i])) if crops else (0.0, 1.0)
-        where = coordinates(transform, size, new, scale, window)
+        where = coordinates(transform, size, new, scale, window, mode != "nearest" and not crops)
         if where is None:
             raise node.malformed(f"coordinate_transformation_mode = {transform} is unknown")
-        taps = _taps(node, mode, where, scale, size, "floor" if legacy else "round_prefer_floor")
+        taps = _taps(node, mode, where, scale, size)
         wide = resized(node, wide, axis, taps, f"axis{axis}")
         if crops:
             wide = _extrapolated(node, wide, axis, (where < 0) | (where > size - 1))
@@ -71,7 +74,8 @@ def _targets(node: Node, axes: list[int]) -> tuple[list[float], list[int]]:
         if len(given) != len(axes) or min(given) <= 0:
             raise node.malformed(f"scales must hold {len(axes)} positive numbers, got {given}")
         return given, [
-            s if s == DYNAMIC and f == 1 else int(np.floor(s * f)) for s, f in zip(old, given, strict=True)
+            s if s == DYNAMIC and f == 1 else int(np.float32(s) * np.float32(f))
+            for s, f in zip(old, given, strict=True)
         ]
     if node.input(3) is None:
         raise node.unsupported("scales is not a constant")
@@ -86,16 +90,21 @@ def _targets(node: Node, axes: list[int]) -> tuple[list[float], list[int]]:
     if any((size == DYNAMIC) != (new is None) for size, new in zip(old, wanted, strict=True)):
         raise node.unsupported(f"needs known sizes, got {node.type()}")
     sizes = [DYNAMIC if new is None else new for new in wanted]
-    ratios = [new / size if size else 1.0 for new, size in zip(sizes, old, strict=True)]
+    ratios = [
+        float(np.float32(new) / np.float32(size)) if size else 1.0
+        for new, size in zip(sizes, old, strict=True)
+    ]
     if policy == "stretch":
         return ratios, sizes
     ratio = min(ratios) if policy == "not_larger" else max(ratios)
     return [ratio] * len(axes), [int(ratio * size + 0.5) for size in old]
 
 
-def _taps(node: Node, mode: str, where: np.ndarray, scale: float, size: int, rounding: str) -> Taps:
+def _taps(node: Node, mode: str, where: np.ndarray, scale: float, size: int) -> Taps:
     if mode == "nearest":
-        rounding = node.attr("nearest_mode", rounding)
+        # Opset 10 does not say how a place is rounded: as onnxruntime does.
+        legacy = "ceil" if node.version == 10 and scale < 1 else "floor"
+        rounding = node.attr("nearest_mode", "round_prefer_floor") if node.version > 10 else legacy
         if rounding not in _NEAREST:
             raise node.malformed(f"nearest_mode = {rounding} is unknown")
         return nearest(where, rounding)
@@ -104,6 +113,13 @@ def _taps(node: Node, mode: str, where: np.ndarray, scale: float, size: int, rou
     stretch = min(scale, 1.0) if node.attr("antialias", 0) else 1.0
     cubic = node.attr("cubic_coeff_a", -0.75) if mode == "cubic" else None
     return weighted(where, cubic, stretch, bool(node.attr("exclude_outside", 0)), size)
+
+
+def _empty(node: Node, x: Value, axis: int, new: int) -> Value:
+    """`x` with nothing left along an axis."""
+    if new:
+        raise node.malformed(f"cannot make {new} elements along an axis of none: {tensor(x)}")
+    return node.build(nn.Slice(x, starts=[0], ends=[0], axes=[axis]), f"axis{axis}")
 
 
 def _extrapolated(node: Node, x: Value, axis: int, outside: np.ndarray) -> Value:

@@ -97,7 +97,8 @@ def grid_sample(node: Node) -> Value:
         part = node.build(nn.Slice(rows, starts=[at], ends=[at + 1], axes=[2]), f"axis{d}_part")
         place = _place(node, m, node.reshape(part, (n, count), f"axis{d}"), size)
         place = node.build(nn.Round(place), m.name("rounded")) if mode == "nearest" else place
-        places.append(_bounded(node, m, place, size))
+        # A cubic's weights are those of the place itself: its taps alone are moved, by `_tap`.
+        places.append(place if mode == "cubic" else _bounded(node, m, place, size))
     total: Value | None = None
     for taps in points(*(_taps(node, m, p, mode) for p in places)):
         value = _tap(node, m, x, [t for t, _ in taps], sizes)

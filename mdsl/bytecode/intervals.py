@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from mdsl.bytecode.machine import INTEGER_BITS
+from mdsl.ir.affine import interval_of
 
 
 class Interval(NamedTuple):
@@ -53,28 +54,22 @@ def affine(base: Interval, index: Interval, stride: int, offset: int = 0) -> Int
     return Interval(base.lo + min(scaled) + offset, base.hi + max(scaled) + offset)
 
 
-def _products(a: Interval, b: Interval) -> Interval:
-    corners = [x * y for x in a for y in b]
-    return Interval(min(corners), max(corners))
+def _affine(kind: str) -> Transfer:
+    """That of an operation of affine expressions."""
+
+    def transfer(a: Interval, b: Interval) -> Interval | None:
+        found = interval_of(kind, a, b)
+        return found and Interval(*found)
+
+    return transfer
 
 
-def _floor_division(a: Interval, b: Interval) -> Interval | None:
-    if b.lo <= 0:
-        return None
-    corners = [x // y for x in a for y in b]
-    return Interval(min(corners), max(corners))
-
-
-def _ceil_division(a: Interval, b: Interval) -> Interval | None:
-    if b.lo <= 0:
-        return None
-    corners = [-(-x // y) for x in a for y in b]
-    return Interval(min(corners), max(corners))
+_floor_division, _ceil_division = _affine("floordiv"), _affine("ceildiv")
 
 
 def _division(a: Interval, b: Interval) -> Interval | None:
     """Towards zero, which is the floor when nothing is negative."""
-    return _floor_division(a, b) if a.lo >= 0 else None
+    return _floor_division(a, b) if a.lo >= 0 and b.lo >= 0 else None
 
 
 def _remainder(a: Interval, b: Interval) -> Interval | None:
@@ -103,9 +98,9 @@ def _maximum(a: Interval, b: Interval) -> Interval:
 
 
 TRANSFERS: dict[str, Transfer] = {
-    "arith.addi": lambda a, b: Interval(a.lo + b.lo, a.hi + b.hi),
+    "arith.addi": _affine("+"),
     "arith.subi": lambda a, b: Interval(a.lo - b.hi, a.hi - b.lo),
-    "arith.muli": _products,
+    "arith.muli": _affine("*"),
     "arith.divsi": _division,
     "arith.divui": _natural(_floor_division),
     "arith.floordivsi": _floor_division,

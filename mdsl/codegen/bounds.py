@@ -13,11 +13,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mdsl.bytecode.intervals import TRANSFERS, Interval, clip, constant, transfer_of, whole
+from mdsl.bytecode.intervals import Interval, clip, constant, transfer_of, whole
 from mdsl.bytecode.verify import MAX_BYTES, KernelArgument
 from mdsl.codegen.kernel import handlers
 from mdsl.codegen.target import ELEMENT_BYTES
 from mdsl.dialects.memref import SubView
+from mdsl.ir.affine import Arithmetic, Binary, interval_of
 from mdsl.ir.attributes import DenseArrayAttr, DenseResourceAttr, IntegerAttr
 from mdsl.ir.core import Block, Op, Value
 from mdsl.ir.types import DYNAMIC, IndexType, IntegerType, MemRefType, Type, VectorType, element_of
@@ -243,10 +244,7 @@ class _Prover:
                 value = op.attributes["value"]
                 return constant(value.value) if isinstance(value, IntegerAttr) else None
             case "affine.apply":
-                applied = op.attr("map")
-                ranges = [_Range(self._range(value)) for value in op.operands]
-                (result,) = applied.evaluate(ranges[: applied.num_dims], ranges[applied.num_dims :])
-                return constant(result) if isinstance(result, int) else result.interval
+                return op.attr("map").apply([self._range(value) for value in op.operands], _RANGES)[0]
             case "arith.select":
                 return operands[1].join(operands[2]) if operands[1] and operands[2] else None
             case "arith.index_cast" if _element(op.operands[0]) != "i1":  # true is -1 to it
@@ -266,36 +264,13 @@ _VIEWS = (
 )
 
 
-class _Range:
-    """An interval with the operators of affine expressions, on 64-bit integers."""
+def _combined(part: Binary, left: Interval, right: Interval) -> Interval:
+    """The range of an affine operation on 64-bit integers."""
+    found = interval_of(part.kind, left, right)
+    return clip(found and Interval(*found), "i64")
 
-    def __init__(self, interval: Interval) -> None:
-        self.interval = interval
 
-    def _combine(self, op_name: str, other: _Range | int) -> _Range:
-        right = constant(other) if isinstance(other, int) else other.interval
-        return _Range(clip(TRANSFERS[op_name](self.interval, right), "i64"))
-
-    def __add__(self, other: _Range | int) -> _Range:
-        return self._combine("arith.addi", other)
-
-    def __mul__(self, other: _Range | int) -> _Range:
-        return self._combine("arith.muli", other)
-
-    __radd__, __rmul__ = __add__, __mul__
-
-    def __neg__(self) -> _Range:
-        return self * -1
-
-    def __floordiv__(self, other: _Range | int) -> _Range:
-        return self._combine("arith.floordivsi", other)
-
-    def __mod__(self, other: _Range | int) -> _Range:
-        if isinstance(other, int) and other > 0:
-            low, high = self.interval
-            inside = low >= 0 and high < other
-            return self if inside else _Range(Interval(0, other - 1))
-        return _Range(whole("i64"))
+_RANGES = Arithmetic(lambda value: clip(constant(value), "i64"), _combined)
 
 
 def _memref(value: Value) -> MemRefType:

@@ -17,6 +17,7 @@ from llvmlite import ir
 from mdsl.codegen import arithmetic
 from mdsl.codegen.lanes import I64, LLVMType, LLVMValue, Splat
 from mdsl.dialects.arith import Compare
+from mdsl.ir.affine import Arithmetic
 from mdsl.ir.attributes import Attribute, DenseAttr, DenseResourceAttr, FloatAttr, IntegerAttr
 from mdsl.ir.core import Block, Op, Value
 from mdsl.ir.types import MemRefType, Type, VectorType, element_of
@@ -260,38 +261,9 @@ def _merge(emitter: KernelEmitter, op: Op, ways: list[tuple[list[LLVMValue], LLV
 
 def _affine_apply(emitter: KernelEmitter, op: Op) -> LLVMValue:
     map = op.attr("map")
-    operands = [_Index(emitter, emitter[value]) for value in op.operands]
-    (result,) = map.evaluate(operands[: map.num_dims], operands[map.num_dims :])
-    return I64(result) if isinstance(result, int) else result.value
-
-
-class _Index:
-    """An index in an affine expression: Python's operators, which round divisions down, as LLVM IR."""
-
-    def __init__(self, emitter: KernelEmitter, value: LLVMValue) -> None:
-        self.emitter = emitter
-        self.value = value
-
-    def _combine(self, op_name: str, other: _Index | int) -> _Index:
-        right = I64(other) if isinstance(other, int) else other.value
-        return _Index(self.emitter, self.emitter.combine(op_name, "index", self.value, right))
-
-    def __add__(self, other: _Index | int) -> _Index:
-        return self._combine("arith.addi", other)
-
-    def __mul__(self, other: _Index | int) -> _Index:
-        return self._combine("arith.muli", other)
-
-    __radd__, __rmul__ = __add__, __mul__
-
-    def __neg__(self) -> _Index:
-        return self * -1
-
-    def __floordiv__(self, other: _Index | int) -> _Index:
-        return self._combine("arith.floordivsi", other)
-
-    def __mod__(self, other: _Index | int) -> _Index:
-        return self + (self // other) * other * -1
+    index = Arithmetic.of_ops(I64, lambda name, a, b: emitter.combine(name, "index", a, b))
+    (result,) = map.apply([emitter[value] for value in op.operands], index)
+    return result
 
 
 _CONTROL_HANDLERS: dict[str, Handler] = {

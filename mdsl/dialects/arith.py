@@ -254,6 +254,27 @@ class DivUI(IntBinary):
     neutral = 1
 
 
+class FloorDivSI(IntBinary):
+    """Signed division, rounded down; 0 where the divisor is 0."""
+
+    name = "arith.floordivsi"
+    neutral = 1
+
+
+class CeilDivSI(IntBinary):
+    """Signed division, rounded up; 0 where the divisor is 0."""
+
+    name = "arith.ceildivsi"
+    neutral = 1
+
+
+class CeilDivUI(IntBinary):
+    """Unsigned division, rounded up; 0 where the divisor is 0."""
+
+    name = "arith.ceildivui"
+    neutral = 1
+
+
 class RemSI(IntBinary):
     """Signed remainder, of the dividend's sign; 0 where the divisor is 0."""
 

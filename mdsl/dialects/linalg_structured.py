@@ -152,15 +152,11 @@ class LinalgOp(Op):
 
     def _verify_extents(self) -> None:
         sizes = self.loop_sizes()
-        if DYNAMIC in sizes:
+        if DYNAMIC in sizes or 0 in sizes:
             return
         for map, value in zip(self.maps, self.operands, strict=True):
             for expr, extent in zip(map.results, shape_of(value), strict=True):
-                linear = expr.coefficients()
-                if linear is None or 0 in sizes:
-                    continue
-                highest = linear[1] + sum(max(f, 0) * (sizes[d] - 1) for d, f in linear[0].items())
-                lowest = linear[1] + sum(min(f, 0) * (sizes[d] - 1) for d, f in linear[0].items())
+                lowest, highest = expr.bounds(sizes)
                 plain_mismatch = isinstance(expr, Dim) and extent != sizes[expr.position]
                 if lowest < 0 or highest >= extent or plain_mismatch:
                     raise self.error(

@@ -1,14 +1,27 @@
-"""Affine expressions and maps over dimensions, `affine_map<(d0, d1) -> (d0 * 2 + d1)>`."""
+"""Affine expressions and maps over dimensions, `affine_map<(d0, d1) -> (d0 * 2 + d1)>`.
+
+A sum of a thousand terms is a tree a thousand deep: whatever walks an expression goes by `parts`, without recursion.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from math import prod
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+
+T = TypeVar("T")
+Linear = tuple[dict[int, int], int]
+"""The factor of each dimension, and the constant."""
+Bounds = tuple[int, int]
+"""The lowest and the highest value."""
 
 
 class AffineExpr:
-    """Base. Build expressions from `Dim`, `Sym` and `Const` with Python's `+ - * // %`."""
+    """Base. Build expressions from `Dim`, `Sym` and `Const` with Python's `+ - * // %`, or `binary`."""
 
     def __add__(self, other: AffineExpr | int) -> AffineExpr:
         return binary("+", self, lift(other))
@@ -25,17 +38,89 @@ class AffineExpr:
     def __mod__(self, other: AffineExpr | int) -> AffineExpr:
         return binary("mod", self, lift(other))
 
+    def __radd__(self, other: int) -> AffineExpr:
+        return lift(other) + self
+
+    def __rsub__(self, other: int) -> AffineExpr:
+        return lift(other) - self
+
+    def __rmul__(self, other: int) -> AffineExpr:
+        return lift(other) * self
+
+    def __rfloordiv__(self, other: int) -> AffineExpr:
+        return lift(other) // self
+
+    def __rmod__(self, other: int) -> AffineExpr:
+        return lift(other) % self
+
+    def __neg__(self) -> AffineExpr:
+        return self * -1
+
+    def parts(self) -> Iterator[AffineExpr]:
+        """All subexpressions and the expression itself, operands before what they are operands of."""
+        return iter((self,))
+
+    def fold(self, leaf: Callable[[AffineExpr], T], join: Callable[[Binary, T, T], T]) -> T:
+        """What `join` makes of all operations, innermost first, and `leaf` of dimensions, symbols and constants."""
+        pending: list[T] = []
+        for part in self.parts():
+            if isinstance(part, Binary):
+                right, left = pending.pop(), pending.pop()
+                pending.append(join(part, left, right))
+            else:
+                pending.append(leaf(part))
+        return pending[0]
+
     def dims(self) -> set[int]:
         """Positions of the dimensions that the expression reads."""
-        return set()
+        return {part.position for part in self.parts() if isinstance(part, Dim)}
 
-    def evaluate(self, dims: Sequence[Any], symbols: Sequence[Any] = ()) -> Any:
-        """The value for `dims`: ints, NumPy arrays, intervals or other expressions."""
-        raise AssertionError(type(self))
+    def evaluate(
+        self, dims: Sequence[Any], symbols: Sequence[Any] = (), arithmetic: Arithmetic | None = None
+    ) -> Any:
+        """The value for `dims` and `symbols`, in the `arithmetic` that these are numbers of; ints or NumPy arrays
+        without."""
+        constant, apply = arithmetic or NUMBERS
 
-    def coefficients(self) -> tuple[dict[int, int], int] | None:
+        def leaf(part: AffineExpr) -> Any:
+            if isinstance(part, Const):
+                return constant(part.value)
+            assert isinstance(part, Dim | Sym)
+            return (dims if isinstance(part, Dim) else symbols)[part.position]
+
+        return self.fold(leaf, apply)
+
+    def coefficients(self) -> Linear | None:
         """`({dim: factor}, constant)` of a linear expression; None for any other."""
-        return None
+        return self.fold(_linear_leaf, _linear)
+
+    def interval(self, sizes: Sequence[int]) -> Bounds:
+        """Numbers between which the expression lies where dimension d runs from 0 to `sizes[d] - 1`, by what is known
+        of each operation alone."""
+        return self.evaluate([(0, size - 1) for size in sizes], (), INTERVALS)
+
+    def bounds(self, sizes: Sequence[int]) -> Bounds:
+        """The least and the greatest value there; those of `interval` where there are too many to try."""
+        linear = self.coefficients()
+        if linear is not None:
+            ends = [sorted((0, f * (sizes[d] - 1))) for d, f in linear[0].items()]
+            return linear[1] + sum(low for low, _ in ends), linear[1] + sum(high for _, high in ends)
+        dims = sorted(self.dims())
+        if not 0 < prod(sizes[d] for d in dims) <= _MAX_TRIED:
+            return self.interval(sizes)
+        return _extremes(self, tuple((d, sizes[d]) for d in dims))
+
+
+_MAX_TRIED = 1 << 22
+
+
+@lru_cache(maxsize=4096)
+def _extremes(expr: AffineExpr, sizes: tuple[tuple[int, int], ...]) -> Bounds:
+    """The least and the greatest value, found by trying all."""
+    counters = np.indices([size for _, size in sizes], np.int64, sparse=True)
+    dims = dict(zip((d for d, _ in sizes), counters, strict=True))
+    values = expr.evaluate([dims.get(d) for d in range(max(dims) + 1)])
+    return int(values.min()), int(values.max())
 
 
 @dataclass(frozen=True)
@@ -47,15 +132,6 @@ class Dim(AffineExpr):
     def __str__(self) -> str:
         return f"d{self.position}"
 
-    def dims(self) -> set[int]:
-        return {self.position}
-
-    def evaluate(self, dims: Sequence[Any], symbols: Sequence[Any] = ()) -> Any:
-        return dims[self.position]
-
-    def coefficients(self) -> tuple[dict[int, int], int] | None:
-        return {self.position: 1}, 0
-
 
 @dataclass(frozen=True)
 class Sym(AffineExpr):
@@ -65,9 +141,6 @@ class Sym(AffineExpr):
 
     def __str__(self) -> str:
         return f"s{self.position}"
-
-    def evaluate(self, dims: Sequence[Any], symbols: Sequence[Any] = ()) -> Any:
-        return symbols[self.position]
 
 
 @dataclass(frozen=True)
@@ -79,13 +152,94 @@ class Const(AffineExpr):
     def __str__(self) -> str:
         return str(self.value)
 
-    def evaluate(self, dims: Sequence[Any], symbols: Sequence[Any] = ()) -> Any:
-        return self.value
 
-    def coefficients(self) -> tuple[dict[int, int], int] | None:
-        return {}, self.value
+@dataclass(frozen=True, eq=False, repr=False)
+class Binary(AffineExpr):
+    """`lhs kind rhs` with kind one of `+ * floordiv ceildiv mod`; made by `binary`."""
+
+    kind: str
+    lhs: AffineExpr
+    rhs: AffineExpr
+    hashed: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "hashed", hash((self.kind, self.lhs, self.rhs)))
+
+    def __hash__(self) -> int:
+        return self.hashed
+
+    def __repr__(self) -> str:
+        return f"Binary({self})"
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        return isinstance(other, Binary) and hash(self) == hash(other) and self._shape() == other._shape()
+
+    def _shape(self) -> list[object]:
+        return [part.kind if isinstance(part, Binary) else part for part in self.parts()]
+
+    def parts(self) -> Iterator[AffineExpr]:
+        found: list[AffineExpr] = []
+        pending: list[AffineExpr] = [self]
+        while pending:
+            part = pending.pop()
+            found.append(part)
+            if isinstance(part, Binary):
+                pending += (part.lhs, part.rhs)
+        return reversed(found)
+
+    def __str__(self) -> str:
+        text: list[str] = []
+        pending: list[AffineExpr | str] = [self]
+        while pending:
+            part = pending.pop()
+            if isinstance(part, Binary):
+                pending += reversed(part._pieces())
+            else:
+                text.append(str(part))
+        return "".join(text)
+
+    def _pieces(self) -> list[AffineExpr | str]:
+        if self.kind == "+" and isinstance(self.rhs, Const) and self.rhs.value < 0:
+            return [self.lhs, f" - {-self.rhs.value}"]
+        return [*self._side(self.lhs), f" {self.kind} ", *self._side(self.rhs, right=True)]
+
+    def _side(self, side: AffineExpr, right: bool = False) -> list[AffineExpr | str]:
+        tight = not isinstance(side, Binary) or (self.kind == "+" and (side.kind != "+" or not right))
+        return [side] if tight else ["(", side, ")"]
 
 
+# Arithmetics --------------------------------------------------------------------------------------------------
+
+
+class Arithmetic(NamedTuple):
+    """What expressions are evaluated in: what stands for a constant, and for an operation on two values."""
+
+    constant: Callable[[int], Any]
+    apply: Callable[[Binary, Any, Any], Any]
+
+    @staticmethod
+    def of_ops(constant: Callable[[int], Any], emit: Callable[[str, Any, Any], Any]) -> Arithmetic:
+        """That of 64-bit numbers, by ops of the arith dialect: `emit` computes, or builds, the op of a name.
+
+        A remainder is clamped to where it lies anyhow, for those who know nothing but the interval of each op.
+        """
+
+        def apply(part: Binary, left: Any, right: Any) -> Any:
+            if part.kind != "mod":
+                return emit(_OPS[part.kind], left, right)
+            whole = emit("arith.muli", emit("arith.floordivsi", left, right), right)
+            rest = emit("arith.subi", left, whole)
+            if not isinstance(part.rhs, Const):
+                return rest
+            low, high = _remainders((part.rhs.value, part.rhs.value))
+            return emit("arith.minsi", emit("arith.maxsi", rest, constant(low)), constant(high))
+
+        return Arithmetic(constant, apply)
+
+
+_OPS = {"+": "arith.addi", "*": "arith.muli", "floordiv": "arith.floordivsi", "ceildiv": "arith.ceildivsi"}
 _OPERATIONS: dict[str, Callable[[Any, Any], Any]] = {
     "+": lambda a, b: a + b,
     "*": lambda a, b: a * b,
@@ -95,39 +249,46 @@ _OPERATIONS: dict[str, Callable[[Any, Any], Any]] = {
 }
 
 
-@dataclass(frozen=True)
-class Binary(AffineExpr):
-    """`lhs kind rhs` with kind one of `+ * floordiv ceildiv mod`."""
-
-    kind: str
-    lhs: AffineExpr
-    rhs: AffineExpr
-
-    def __str__(self) -> str:
-        if self.kind == "+" and isinstance(self.rhs, Const) and self.rhs.value < 0:
-            return f"{self.lhs} - {-self.rhs.value}"
-        return f"{self._side(self.lhs)} {self.kind} {self._side(self.rhs, right=True)}"
-
-    def _side(self, side: AffineExpr, right: bool = False) -> str:
-        tight = not isinstance(side, Binary) or (self.kind == "+" and (side.kind != "+" or not right))
-        return str(side) if tight else f"({side})"
-
-    def dims(self) -> set[int]:
-        return self.lhs.dims() | self.rhs.dims()
-
-    def evaluate(self, dims: Sequence[Any], symbols: Sequence[Any] = ()) -> Any:
-        return _OPERATIONS[self.kind](self.lhs.evaluate(dims, symbols), self.rhs.evaluate(dims, symbols))
-
-    def coefficients(self) -> tuple[dict[int, int], int] | None:
-        left, right = self.lhs.coefficients(), self.rhs.coefficients()
-        if left is None or right is None:
-            return None
-        if self.kind == "+":
-            factors = {d: left[0].get(d, 0) + right[0].get(d, 0) for d in left[0] | right[0]}
-            return factors, left[1] + right[1]
-        if self.kind == "*" and not right[0]:
-            return {d: f * right[1] for d, f in left[0].items()}, left[1] * right[1]
+def interval_of(kind: str, a: Bounds, b: Bounds) -> Bounds | None:
+    """Bounds of the operation on numbers between bounds; None if the divisor may be 0."""
+    if kind == "+":
+        return a[0] + b[0], a[1] + b[1]
+    if kind != "*" and b[0] <= 0 <= b[1]:
         return None
+    if kind != "mod":
+        corners = [_OPERATIONS[kind](x, y) for x in a for y in b]
+        return min(corners), max(corners)
+    if a[0] >= 0 and a[1] < b[0]:
+        return a
+    return _remainders(b)
+
+
+def _remainders(divisor: Bounds) -> Bounds:
+    """Between which numbers the remainders lie: they have the divisor's sign."""
+    return (0, divisor[1] - 1) if divisor[0] > 0 else (divisor[0] + 1, 0)
+
+
+NUMBERS = Arithmetic(lambda value: value, lambda part, left, right: _OPERATIONS[part.kind](left, right))
+INTERVALS = Arithmetic(
+    lambda value: (value, value), lambda part, left, right: interval_of(part.kind, left, right)
+)
+
+
+def _linear_leaf(part: AffineExpr) -> Linear | None:
+    if isinstance(part, Const):
+        return {}, part.value
+    return ({part.position: 1}, 0) if isinstance(part, Dim) else None
+
+
+def _linear(part: Binary, left: Linear | None, right: Linear | None) -> Linear | None:
+    if left is None or right is None:
+        return None
+    if part.kind == "+":
+        factors = {d: left[0].get(d, 0) + right[0].get(d, 0) for d in left[0] | right[0]}
+        return factors, left[1] + right[1]
+    if part.kind == "*" and not right[0]:
+        return {d: f * right[1] for d, f in left[0].items()}, left[1] * right[1]
+    return None
 
 
 def lift(value: AffineExpr | int) -> AffineExpr:
@@ -136,17 +297,32 @@ def lift(value: AffineExpr | int) -> AffineExpr:
 
 
 def binary(kind: str, lhs: AffineExpr, rhs: AffineExpr) -> AffineExpr:
-    """`lhs kind rhs`, folded where constants allow it; a constant stands on the right."""
-    if isinstance(lhs, Const) and isinstance(rhs, Const):
-        return Const(_OPERATIONS[kind](lhs.value, rhs.value))
-    if kind in "+*" and isinstance(lhs, Const):
+    """`lhs kind rhs`, folded where constants allow it; a constant stands on the right.
+
+    Raises ValueError for what is not affine: a division by 0 or by a dimension, a product of dimensions.
+    """
+    if isinstance(lhs, Const) and kind in "+*":
         lhs, rhs = rhs, lhs
     if isinstance(rhs, Const):
-        if (kind, rhs.value) in (("+", 0), ("*", 1), ("floordiv", 1), ("ceildiv", 1)):
-            return lhs
-        if (kind, rhs.value) in (("*", 0), ("mod", 1)):
-            return Const(0)
+        return _by_constant(kind, lhs, rhs.value)
+    if kind == "*" and lhs.dims() and rhs.dims():
+        raise ValueError("one factor of a product must be a constant or made of symbols")
+    if kind not in "+*" and rhs.dims():
+        raise ValueError(f"what stands behind {kind} must be a constant or made of symbols")
     return Binary(kind, lhs, rhs)
+
+
+def _by_constant(kind: str, lhs: AffineExpr, value: int) -> AffineExpr:
+    if kind not in "+*" and value == 0:
+        raise ValueError("a map divides by 0")
+    if isinstance(lhs, Const):
+        return Const(_OPERATIONS[kind](lhs.value, value))
+    if (kind, value) in (("+", 0), ("*", 1), ("floordiv", 1), ("ceildiv", 1)):
+        return lhs
+    return Const(0) if (kind, value) in (("*", 0), ("mod", 1)) else Binary(kind, lhs, Const(value))
+
+
+EXPRESSIONS = Arithmetic(Const, lambda part, left, right: binary(part.kind, left, right))
 
 
 @dataclass(frozen=True)
@@ -171,8 +347,14 @@ class AffineMap:
         """The map that yields the dimensions at `positions`."""
         return AffineMap(num_dims, 0, tuple(Dim(p) for p in positions))
 
-    def evaluate(self, dims: Sequence[Any], symbols: Sequence[Any] = ()) -> tuple[Any, ...]:
-        return tuple(r.evaluate(dims, symbols) for r in self.results)
+    def evaluate(
+        self, dims: Sequence[Any], symbols: Sequence[Any] = (), arithmetic: Arithmetic | None = None
+    ) -> tuple[Any, ...]:
+        return tuple(r.evaluate(dims, symbols, arithmetic) for r in self.results)
+
+    def apply(self, operands: Sequence[Any], arithmetic: Arithmetic | None = None) -> tuple[Any, ...]:
+        """The results for operands that are the dimensions and then the symbols, as those of `affine.apply` are."""
+        return self.evaluate(operands[: self.num_dims], operands[self.num_dims :], arithmetic)
 
     def dim_positions(self) -> tuple[int, ...] | None:
         """Position of the dimension each result is; None unless every result is a plain dimension."""
@@ -201,6 +383,5 @@ class AffineMap:
 
     def compose(self, inner: Sequence[AffineExpr], num_dims: int) -> AffineMap:
         """This map with dimension i replaced by `inner[i]`, over `num_dims` dimensions."""
-        return AffineMap(
-            num_dims, self.num_symbols, self.evaluate(inner, [Sym(i) for i in range(self.num_symbols)])
-        )
+        symbols = [Sym(i) for i in range(self.num_symbols)]
+        return AffineMap(num_dims, self.num_symbols, self.evaluate(inner, symbols, EXPRESSIONS))

@@ -9,8 +9,9 @@ from mdsl.codegen.target import Target
 from mdsl.dialects import arith, linalg, math, memref, scf
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.func import FunctionLike
-from mdsl.ir.affine import AffineExpr, AffineMap, Binary, Const, Dim
+from mdsl.ir.affine import AffineExpr, AffineMap, Arithmetic, Binary, Const, Dim
 from mdsl.ir.core import Builder, Op, Value
+from mdsl.ir.registry import operations
 from mdsl.ir.types import MemRefType, f32, f64, index
 from mdsl.passes.base import Pass
 from mdsl.passes.views import RESHAPES
@@ -90,6 +91,10 @@ def _buffer(value: Value) -> Value:
     return value
 
 
+_DIVISIONS = {"floordiv": "arith.divsi", "mod": "arith.remsi"}
+"""The ops of one machine instruction, which are right where nothing is negative."""
+
+
 class _Nest:
     """The loops of one op. Level 0 is outside them, level i inside the i-th; every value is made on the
     outermost level that knows what it depends on."""
@@ -111,7 +116,8 @@ class _Nest:
         """Level of the accumulators: the loops inside it carry them."""
         self.builders = [Builder(builder.block, builder.point, builder.location or op.location)]
         self.loops: list[scf.For] = []
-        self.known: dict[AffineExpr, Value] = {}
+        self.counters: dict[AffineExpr, Value] = {}
+        self.known: dict[tuple[str, Value, Value], Value] = {}
         self.values: dict[Value, Value] = {}
         self.levels: dict[Value, int] = {}
 
@@ -146,7 +152,7 @@ class _Nest:
             outer.point = loop
             self.loops.append(loop)
             self.builders.append(Builder(loop.body, location=outer.location))
-            self.known[Dim(d)] = loop.iv
+            self.counters[Dim(d)] = loop.iv
             self.levels[loop.iv] = len(self.loops)
             inits = list(loop.carried)
 
@@ -164,7 +170,7 @@ class _Nest:
             builder.location,
         )
         for k, value in enumerate(results):
-            indices = [self._index(e) for e in self.maps[self.split + k].results]
+            indices = self._indices(self.split + k)
             after.add(memref.Store(value, self.op.outputs[k], indices, results=[]))
         for loop in self.loops[: self.carry_from]:
             loop.body.append(scf.Yield([], results=[]))
@@ -178,48 +184,51 @@ class _Nest:
     def _level_of(self, expr: AffineExpr) -> int:
         return max((self.dims.index(d) + 1 for d in expr.dims()), default=0)
 
+    def _indices(self, k: int) -> list[Value]:
+        """Where operand `k` is accessed. What intervals cannot show to lie in the memref, though the op's verifier
+        has tried it, is clamped: the proof of bounds knows intervals only."""
+        found: list[Value] = []
+        for expr, extent in zip(self.maps[k].results, linalg.shape_of(self.op.operands[k]), strict=True):
+            low, high = expr.interval(self.sizes)
+            value = self._index(expr)
+            if low < 0:
+                value = self._compute("arith.maxsi", value, self._constant(0))
+            found.append(
+                self._compute("arith.minsi", value, self._constant(extent - 1)) if high >= extent else value
+            )
+        return found
+
     def _index(self, expr: AffineExpr) -> Value:
-        """The index that an affine expression stands for, made on its own level."""
-        if expr in self.known:
-            return self.known[expr]
-        level = self._level_of(expr)
-        builder = self.builders[level]
-        if isinstance(expr, Const):
-            value = index_constant(expr.value, builder)
-        else:
-            assert isinstance(expr, Binary)
-            value = self._binary(expr, self._index(expr.lhs), self._index(expr.rhs), builder)
-        self.known[expr] = value
-        self.levels[value] = level
-        return value
+        """The index that an affine expression stands for."""
+        return expr.fold(self._leaf, self._binary)
 
-    def _binary(self, expr: Binary, left: Value, right: Value, builder: Builder) -> Value:
-        name = "at"
-        match expr.kind:
-            case "+":
-                return builder.value(arith.AddI(left, right), name)
-            case "*":
-                return builder.value(arith.MulI(left, right), name)
-            case "floordiv" if self._is_positive(expr.lhs):
-                return builder.value(arith.DivSI(left, right), name)
-            case "mod" if self._is_positive(expr.lhs):
-                return builder.value(arith.RemSI(left, right), name)
-            case _:
-                raise self.op.error(f"index {expr} may be negative or is not supported")
+    def _leaf(self, expr: AffineExpr) -> Value:
+        return self._constant(expr.value) if isinstance(expr, Const) else self.counters[expr]
 
-    def _is_positive(self, expr: AffineExpr) -> bool:
-        """True if a linear expression is known not to be negative."""
-        linear = expr.coefficients()
-        if linear is None:
-            return isinstance(expr, Binary) and self._is_positive(expr.lhs) and self._is_positive(expr.rhs)
-        return linear[1] + sum(min(f, 0) * (self.sizes[d] - 1) for d, f in linear[0].items()) >= 0
+    def _constant(self, value: int) -> Value:
+        return index_constant(value, self.builders[0])
+
+    def _binary(self, expr: Binary, left: Value, right: Value) -> Value:
+        natural = isinstance(expr.rhs, Const) and expr.rhs.value > 0 and expr.lhs.interval(self.sizes)[0] >= 0
+        if natural and expr.kind in _DIVISIONS:
+            return self._compute(_DIVISIONS[expr.kind], left, right)
+        return Arithmetic.of_ops(self._constant, self._compute).apply(expr, left, right)
+
+    def _compute(self, name: str, left: Value, right: Value) -> Value:
+        """An arith op on indices, on the outermost level that knows both; once for all its uses."""
+        key = (name, left, right)
+        if key not in self.known:
+            level = max(self.levels.get(left, 0), self.levels.get(right, 0))
+            self.known[key] = self.builders[level].value(operations()[name](left, right), "at")
+            self.levels[self.known[key]] = level
+        return self.known[key]
 
     def _accumulator(self, k: int) -> Value | None:
         """The output's old element, if the body or a loop's carried value needs it."""
         arg = self.op.body.args[self.split + k]
         if not arg.users and self.carry_from == len(self.dims):
             return None
-        indices = [self._index(e) for e in self.maps[self.split + k].results]
+        indices = self._indices(self.split + k)
         return self.builders[self.carry_from].value(
             memref.Load(self.op.outputs[k], indices), _telling(arg, "acc")
         )
@@ -237,7 +246,7 @@ class _Nest:
             if _buffer(value) in self.written
             else max((self._level_of(e) for e in map.results), default=0)
         )
-        indices = [self._index(e) for e in map.results]
+        indices = self._indices(i)
         loaded = self.builders[level].value(memref.Load(value, indices), _telling(arg, value.name))
         self._define(arg, loaded, level)
 

@@ -11,13 +11,15 @@ from mdsl.dialects import arith, linalg, memref, mvm, scf, ukernel
 from mdsl.dialects.affine import Apply
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.func import FuncOp
+from mdsl.ir.affine import Arithmetic
 from mdsl.ir.attributes import ArrayAttr, SymbolRefAttr, TypeAttr
 from mdsl.ir.core import Block, Builder, Op, Region, Value
+from mdsl.ir.registry import operations
 from mdsl.ir.types import DYNAMIC, IndexType, MemRefType, ShapedType, dtype_of
 from mdsl.passes.base import Pass, functions
 from mdsl.passes.canonicalize import drop_unused
 from mdsl.passes.lower_linalg_to_loops import lower_op
-from mdsl.passes.lower_vm_address import Address, Affine, Registers
+from mdsl.passes.lower_vm_address import Address, Affine, Registers, combined
 from mdsl.passes.lower_vm_fuse import fuse_dots
 from mdsl.passes.lower_vm_workers import is_for_one, is_shared, shared_loop, writes
 
@@ -302,25 +304,20 @@ class _Lowering:
             return Affine(int(arith.constant_of(op.result) or 0))
         if not all(isinstance(v.type, IndexType) for v in op.operands):
             return None
-        forms = [self._index(v) for v in op.operands]
-        match op:
-            case arith.AddI():
-                return forms[0] + forms[1]
-            case arith.SubI():
-                return forms[0] - forms[1]
-            case arith.MulI() if not forms[1].terms:
-                return forms[0] * forms[1].constant
-            case arith.MulI() if not forms[0].terms:
-                return forms[1] * forms[0].constant
-        return None
+        return combined(op.name, *(self._index(v) for v in op.operands)) if len(op.operands) == 2 else None
 
     def _apply(self, op: Apply) -> None:
-        map = op.attr("map")
         forms = [self._index(v) for v in op.operands]
-        if map.results[0].coefficients() is None:
-            raise op.error(f"{map} is not linear")
-        value = map.evaluate(forms[: map.num_dims], forms[map.num_dims :])[0]
-        self.indices[op.result] = value if isinstance(value, Affine) else Affine(int(value))
+        arithmetic = Arithmetic.of_ops(Affine, self._combine)
+        self.indices[op.result] = op.attr("map").apply(forms, arithmetic)[0]
+
+    def _combine(self, name: str, left: Affine, right: Affine) -> Affine:
+        """An op on indices: symbolic where it is affine, else in a register."""
+        found = combined(name, left, right)
+        if found is not None:
+            return found
+        op = operations()[name](self.registers.get(left), self.registers.get(right))
+        return Affine(0, ((self.builder.value(op, "at"), 1),))
 
     # Memory -------------------------------------------------------------------------------------------------
 

@@ -46,6 +46,20 @@ class Affine:
         return Affine(self.constant // divisor, tuple((v, f // divisor) for v, f in self.terms))
 
 
+def combined(name: str, left: Affine, right: Affine) -> Affine | None:
+    """The op of that name on two affine forms; None where the result is none."""
+    match name:
+        case "arith.addi":
+            return left + right
+        case "arith.subi":
+            return left - right
+        case "arith.muli" if not right.terms:
+            return left * right.constant
+        case "arith.muli" if not left.terms:
+            return right * left.constant
+    return None
+
+
 @dataclass(frozen=True)
 class Address:
     """A place in a buffer: an offset in elements of the memref it stands for."""

@@ -6,12 +6,17 @@ from typing import Any
 
 import numpy as np
 
-from mdsl.ir.affine import AffineMap
+from mdsl.ir.affine import Arithmetic
 from mdsl.ir.core import Op
+from mdsl.reference.arith import SEMANTICS
 from mdsl.reference.registry import semantics
 
 
 @semantics("affine.apply")
 def apply(op: Op, *operands: Any) -> Any:
-    map: AffineMap = op.attr("map")
-    return np.int64(0) + map.evaluate(operands[: map.num_dims], operands[map.num_dims :])[0]
+    return op.attr("map").apply(operands, index_arithmetic(op))[0]
+
+
+def index_arithmetic(op: Op) -> Arithmetic:
+    """That of indices: 64 bits."""
+    return Arithmetic.of_ops(np.int64, lambda name, a, b: SEMANTICS[name](op, a, b))

@@ -83,11 +83,19 @@ def _divide(a: Any, b: Any) -> Any:
     return floor + inexact.astype(a.dtype)
 
 
+def _divide_up(a: Any, b: Any) -> Any:
+    """Rounded up: one more than NumPy's quotient where a remainder is left."""
+    floor = a // b
+    return floor + ((b != 0) & (floor * b != a)).astype(a.dtype)
+
+
 SIGNED: dict[str, Binary] = {
     "arith.addi": lambda a, b: a + b,
     "arith.subi": lambda a, b: a - b,
     "arith.muli": lambda a, b: a * b,
     "arith.divsi": _divide,
+    "arith.floordivsi": lambda a, b: a // b,
+    "arith.ceildivsi": _divide_up,
     "arith.remsi": np.fmod,
     "arith.andi": lambda a, b: a & b,
     "arith.ori": lambda a, b: a | b,
@@ -98,6 +106,7 @@ SIGNED: dict[str, Binary] = {
 }
 UNSIGNED: dict[str, Binary] = {
     "arith.divui": lambda a, b: a // b,
+    "arith.ceildivui": _divide_up,
     "arith.remui": lambda a, b: a % b,
     "arith.shli": lambda a, b: a << b,
     "arith.shrui": lambda a, b: a >> b,

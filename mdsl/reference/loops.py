@@ -10,6 +10,7 @@ from numpy.lib.stride_tricks import as_strided
 
 from mdsl.ir.affine import AffineMap, Dim
 from mdsl.ir.core import Op
+from mdsl.reference.affine import index_arithmetic
 from mdsl.reference.numbers import is_float_dtype
 from mdsl.reference.registry import failure
 from mdsl.reference.slices import check_indices
@@ -55,9 +56,8 @@ def spread(
     if 0 in sizes:
         return np.empty(shape, array.dtype)
     strides = [0] * len(sizes)
-    for axis, ((factors, constant), extent) in enumerate(zip(linear, array.shape, strict=True)):  # type: ignore[misc]
-        ends = [sorted((0, f * (sizes[d] - 1))) for d, f in factors.items()]
-        low, high = constant + sum(e[0] for e in ends), constant + sum(e[1] for e in ends)
+    for axis, ((factors, _), extent) in enumerate(zip(linear, array.shape, strict=True)):  # type: ignore[misc]
+        low, high = map.results[axis].bounds(sizes)
         if low < 0 or high >= extent:
             raise failure(
                 op, f"{map.results[axis]} runs from {low} to {high} in dimension {axis}, of {extent} elements"
@@ -72,7 +72,7 @@ def _gather(op: Op, array: np.ndarray, map: AffineMap, sizes: Sequence[int], wri
     if writeable:
         raise failure(op, f"an output's map must be linear, {map} is not")
     counters = np.indices(sizes, np.int64, sparse=True)
-    indices = [np.asarray(i) for i in map.evaluate(counters)]
+    indices = [np.asarray(i) for i in map.evaluate(counters, (), index_arithmetic(op))]
     check_indices(op, array.shape, indices)
     # With one array for each axis the result has the shape to which they broadcast.
     found = array[tuple(indices)]

@@ -334,38 +334,49 @@ class AttributeReader:
         dims, symbols = words[: len(words) - num_symbols], words[len(words) - num_symbols :]
         names: dict[str, affine.AffineExpr] = {n: affine.Dim(i) for i, n in enumerate(dims)}
         names.update({n: affine.Sym(i) for i, n in enumerate(symbols)})
-        plain = len(words)
-        results = [c for c in tree.children if c is not None][plain:]
+        if len(names) < len(words):
+            raise self.error("a map names two dimensions or symbols alike", token)
+        results = [c for c in tree.children if isinstance(c, Tree)]
         try:
-            return affine.AffineMap(
-                len(dims), num_symbols, tuple(self._expr(r, names, token) for r in results)
-            )
-        except ZeroDivisionError:
-            raise self.error("a map divides by 0", token) from None
+            return affine.AffineMap(len(dims), num_symbols, tuple(_expr(r, names) for r in results))
+        except ValueError as error:
+            raise self.error(str(error), token) from None
 
-    def _expr(self, node: Node, names: dict[str, affine.AffineExpr], token: Token) -> affine.AffineExpr:
-        assert isinstance(node, Tree)
-        children = node.children
-        match node.data:
-            case "const":
-                if not str(children[0]).lstrip("-").isdecimal():
-                    raise self.error(f"{children[0]} is not an integer", token)
-                return affine.Const(int(str(children[0])))
-            case "name":
-                if str(children[0]) not in names:
-                    raise self.error(f"'{children[0]}' is not a dimension of this map", token)
-                return names[str(children[0])]
-            case "negate":
-                return self._expr(children[0], names, token) * -1
-        left, right = self._expr(children[0], names, token), self._expr(children[-1], names, token)
-        match node.data:
-            case "add":
-                return left + right
-            case "sub":
-                return left - right
-            case "mul":
-                return left * right
-        return affine.binary(str(children[1]), left, right)
+
+def _expr(tree: Tree[Token], names: dict[str, affine.AffineExpr]) -> affine.AffineExpr:
+    """The expression of a syntax tree, which may be deep. Raises ValueError where it is not affine."""
+    known: dict[int, affine.AffineExpr] = {}
+    for part in tree.iter_subtrees():  # inner ones first
+        operands = [known[id(c)] for c in part.children if isinstance(c, Tree)]
+        words = [str(c) for c in part.children if isinstance(c, Token)]
+        known[id(part)] = _operation(str(part.data), operands, words, names)
+    found = known[id(tree)]
+    if any(isinstance(p, affine.Const) and not -(1 << 63) <= p.value < 1 << 63 for p in found.parts()):
+        raise ValueError("a number of a map does not fit in 64 bits")
+    return found
+
+
+def _operation(
+    rule: str, operands: list[affine.AffineExpr], words: list[str], names: dict[str, affine.AffineExpr]
+) -> affine.AffineExpr:
+    match rule, operands:
+        case "const", _:
+            if "." in words[0]:
+                raise ValueError(f"{words[0]} is not an integer")
+            return affine.Const(int(words[0], 0 if "x" in words[0] else 10))
+        case "name", _:
+            if words[0] not in names:
+                raise ValueError(f"'{words[0]}' is not a dimension of this map")
+            return names[words[0]]
+        case "negate", (operand,):
+            return -operand
+        case "add", (left, right):
+            return left + right
+        case "sub", (left, right):
+            return left - right
+        case _, (left, right):
+            return affine.binary("*" if rule == "mul" else words[0], left, right)
+    raise AssertionError(rule)
 
 
 @lru_cache(maxsize=4096)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -29,18 +29,26 @@ class Rows:
     dims: frozenset[int]
     loops: dict[linalg.LinalgOp, Labels]
 
+    def of_result(self, sizes: Sequence[int], op: linalg.LinalgOp) -> list[int]:
+        """The tile `sizes` of the output of `op`, which has all the rows, in the order of the region's result."""
+        made = [self.loops[op][loop] for loop in op.maps[-1].dim_positions() or ()]
+        return [sizes[made.index(d)] for d in sorted(self.dims)]
+
 
 def find_rows(ops: Sequence[linalg.LinalgOp]) -> Rows | None:
-    """The rows of a region of `ops`, in program order; None if a map is not of plain dimensions.
+    """The rows of a region of `ops`, in program order; None if an op makes, or reads of another one, anything but
+    plain dimensions.
 
     A dimension of the last result is one of the rows if, followed backwards through the indexing maps, it is
     a dimension of everything that the ops compute: the columns of a softmax are not, for its row's maximum
     lacks them.
     """
-    root = ops[-1]
-    if any(m.dim_positions() is None for op in ops for m in op.maps):
-        return None
-    dims = frozenset(range(shaped(root.results[0]).rank))
+    inside = set(ops)
+    for op in ops:
+        followed = [m for v, m in zip(op.operands, op.maps, strict=True) if v.owner in inside]
+        if any(m.dim_positions() is None for m in (*followed, *op.maps[len(op.inputs) :])):
+            return None
+    dims = frozenset(range(shaped(ops[-1].results[0]).rank))
     while True:
         loops, kept = _follow(ops, dims)
         if kept == dims:
@@ -63,7 +71,8 @@ def _follow(
         for result, map in zip(op.results, op.maps[len(op.inputs) :], strict=True):
             own = labels.get(result)
             kept &= set(own or ())
-            for loop, label in zip(map.dim_positions() or (), own or (), strict=True):
+            for loop, label in zip(map.dim_positions() or (), own or (), strict=False):
+                kept -= {loops[loop], label} if loops[loop] not in (None, label) else set()
                 loops[loop] = label
         found[op] = loops
         for value, map in zip(op.operands, op.maps, strict=True):
@@ -77,9 +86,16 @@ def _follow(
     return found, frozenset(kept)
 
 
-def is_row_region(ops: Sequence[linalg.LinalgOp], rows: Rows | None) -> bool:
-    """True if an op reads more than the same point of what another computes, and there are rows to cut along."""
-    return rows is not None and len(rows.dims) < shaped(ops[-1].results[0]).rank
+def is_row_region(ops: Sequence[linalg.LinalgOp], rows: Rows) -> bool:
+    """True if an op reads more than the same point of what another computes: a whole row of it, or one element again
+    and again. Then the region is cut along the rows alone, be they all dimensions of its result or none."""
+    return len(rows.dims) < shaped(ops[-1].results[0]).rank or any(_crosses(op, set(ops)) for op in ops)
+
+
+def _crosses(op: linalg.LinalgOp, members: Collection[linalg.LinalgOp]) -> bool:
+    reads = zip(op.inputs, op.maps, strict=False)
+    inner = [m for v, m in reads if v.owner in members and not isinstance(v.owner, linalg.Fill)]
+    return any(m.dims() != set(op.parallel_dims) for m in inner)
 
 
 def row_bytes(ops: Sequence[linalg.LinalgOp], rows: Rows) -> int:

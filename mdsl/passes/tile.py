@@ -17,7 +17,7 @@ from mdsl.passes.base import Pass, functions, option
 from mdsl.passes.canonicalize import drop_unused
 from mdsl.passes.lower_pack import lower_relayout
 from mdsl.passes.regions import empty_like, sequences, shaped, take_place
-from mdsl.passes.rows import find_rows, is_row_region, row_tile, shared_dims
+from mdsl.passes.rows import Rows, find_rows, is_row_region, row_tile, shared_dims
 from mdsl.passes.tile_sizes import TILE, bulk_tile, contraction_tile, noted_tile, split_dims
 from mdsl.passes.tile_slices import Slicer, Span, on_tiles
 from mdsl.passes.tile_windows import windows
@@ -84,12 +84,12 @@ class Tile(Pass):
 
     def _sizes(self, tiler: _Tiler, noted: list[int] | None, target: Target) -> list[int]:
         main = tiler.main
-        if tiler.rows:
+        if tiler.is_cut_by_rows:
             return row_tile(tiler.ops, tiler.rows, target)
         if not main.is_contraction:
-            return bulk_tile(main)
+            return tiler.rows.of_result(bulk_tile(main), main)
         if not self.sizes:
-            return noted or contraction_tile(main, target)
+            return noted or tiler.rows.of_result(contraction_tile(main, target), main)
         shape = tiler.shape
         given = [*[1] * (len(shape) - len(self.sizes)), *self.sizes][-len(shape) :] if shape else []
         return [min(s or extent, extent) for s, extent in zip(given, shape, strict=True)]
@@ -137,15 +137,15 @@ class _Tile:
 class _Tiler:
     """Cuts one region: its last op gives the tile, the others follow through their indexing maps."""
 
-    def __init__(self, region: ukernel.RegionOp, ops: list[linalg.LinalgOp], main: linalg.LinalgOp) -> None:
+    def __init__(self, region: ukernel.RegionOp, ops: list[linalg.LinalgOp], rows: Rows) -> None:
         self.region = region
         self.ops = ops
+        self.rows = rows
         self.root = ops[-1]
-        self.main = main
+        self.main = next((op for op in ops if op.reduction_dims), self.root)
         self.shape = list(shaped(self.root.results[0]).shape)
         self.windows = {op: windows(op) for op in ops}
-        rows = find_rows(ops)
-        self.rows = rows if is_row_region(ops, rows) else None
+        self.is_cut_by_rows = is_row_region(ops, rows)
 
     @staticmethod
     def of(region: ukernel.RegionOp) -> _Tiler | None:
@@ -162,8 +162,8 @@ class _Tiler:
             return None
         if any(e.coefficients() is None for op in ops for m in op.maps for e in m.results):
             return None
-        main = next((op for op in ops if op.reduction_dims), root)
-        return _Tiler(region, ops, main)
+        rows = find_rows(ops)
+        return None if rows is None else _Tiler(region, ops, rows)
 
     def cut(self, sizes: Sequence[int]) -> None:
         """Replaces the region by loops over tiles of `sizes`; nothing changes if one tile is all."""
@@ -182,25 +182,29 @@ class _Tiler:
     def _loop_order(self, sizes: Sequence[int]) -> list[int]:
         """Output dimensions that need a loop, outermost first: columns, then the rest."""
         looped = [d for d, (s, e) in enumerate(zip(sizes, self.shape, strict=True)) if s < e]
-        if self.rows:
+        if self.is_cut_by_rows:
             shared = shared_dims(self.ops, self.rows)
             return sorted(looped, key=lambda d: (d not in shared, d))
         if not self.main.is_contraction:
             return looped
-        rows, columns = split_dims(self.main)
-        out = self.main.maps[-1].dim_positions() or ()
+        rows, columns = self._split()
         # What both operands have comes first: all of a batch is done before the next.
-        return sorted(looped, key=lambda d: (out[d] in rows) * 2 + (out[d] in columns))
+        return sorted(looped, key=lambda d: (d in rows) * 2 + (d in columns))
+
+    def _split(self) -> tuple[set[int | None], set[int | None]]:
+        """The result's dimensions that are rows of the contraction, and those that are its columns."""
+        loops = self.rows.loops[self.main]
+        rows, columns = split_dims(self.main)
+        return {loops[d] for d in rows}, {loops[d] for d in columns}
 
     def _in_panel(self, parts: Sequence[Sequence[_Part]], order: Sequence[int]) -> list[int]:
         """The dimensions whose tiles, whole ones and a remainder, all belong into one iteration over the others:
         rows, if there is a remainder. In a loop of its own it would fetch every panel of columns once more."""
-        if not self.main.is_contraction or self.rows:
+        if not self.main.is_contraction or self.is_cut_by_rows:
             return []
-        rows, columns = split_dims(self.main)
-        out = self.main.maps[-1].dim_positions() or ()
-        inner = [d for d in range(len(parts)) if out[d] in rows]
-        panels = prod(_count(parts[d][0]) for d in order if out[d] in columns)
+        rows, columns = self._split()
+        inner = [d for d in range(len(parts)) if d in rows]
+        panels = prod(_count(parts[d][0]) for d in order if d in columns)
         return inner if panels >= _PANELS and any(len(parts[d]) > 1 for d in inner) else []
 
     def _panels(
@@ -297,13 +301,14 @@ class _Tiler:
         """The region on the tile `spans` of the destinations; slices of what it reads stand in front of it.
 
         Where the destinations are panels of the output, the other operands are read at the panel's place."""
-        needed = self._propagate([panel.get(d, span) for d, span in enumerate(spans)])
+        places = [panel.get(d, span) for d, span in enumerate(spans)]
         region = ukernel.RegionOp.make(
             [TensorType(tuple(s.size for s in spans), shaped(d).element) for d in destinations]
         )
         tile = _Tile(Builder(region.body), Slicer(builder), spans, destinations, {})
         for op in self.ops:
-            loops = needed[op]
+            labels = zip(op.loop_sizes(), self.rows.loops[op], strict=True)
+            loops = [Span(0, size) if d is None else places[d] for size, d in labels]
             operands = [self._operand(op, i, loops, tile) for i in range(len(op.operands))]
             copy = on_tiles(op, operands, loops)
             tile.body.add(copy, *[r.name for r in op.results])
@@ -312,23 +317,6 @@ class _Tiler:
         names = [f"{r.name}_tile" if r.name else None for r in self.region.results]
         builder.add(region, *names)
         return list(region.results)
-
-    def _propagate(self, spans: list[Span]) -> dict[linalg.LinalgOp, list[Span]]:
-        """The loop spans of every op, from those of the output backwards."""
-        wanted: dict[Value, list[Span]] = dict.fromkeys(self.root.results, spans)
-        needed: dict[linalg.LinalgOp, list[Span]] = {}
-        for op in reversed(self.ops):
-            loops = [Span(0, s) for s in op.loop_sizes()]
-            positions = op.maps[len(op.inputs)].dim_positions() or ()
-            for position, span in zip(positions, wanted[op.results[0]], strict=True):
-                loops[position] = span
-            needed[op] = loops
-            for value, map in zip(op.operands, op.maps, strict=True):
-                if value.owner in self.ops:
-                    dims = map.dim_positions()
-                    assert dims is not None, "a region's ops read each other's elements one by one"
-                    wanted[value] = [loops[d] for d in dims]
-        return needed
 
     def _operand(self, op: linalg.LinalgOp, position: int, loops: list[Span], tile: _Tile) -> Value:
         """What the op reads, or writes into, in the tile where its loops run over `loops`."""

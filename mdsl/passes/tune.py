@@ -18,7 +18,8 @@ from mdsl.ir.attributes import DenseArrayAttr, DenseResourceAttr, Resource
 from mdsl.ir.core import Builder, Op, Region, Value
 from mdsl.ir.types import TensorType, dtype_of, i64
 from mdsl.passes.base import Pass, functions, option
-from mdsl.passes.regions import captured
+from mdsl.passes.regions import captured, shaped
+from mdsl.passes.rows import find_rows
 from mdsl.passes.tile_sizes import TILE, contraction_tiles
 from mdsl.settings import Settings
 from mdsl.sources import made_by
@@ -72,7 +73,10 @@ class Tune(Pass):
 
     def _choose(self, op: Op, main: linalg.LinalgOp, target: Target) -> list[int]:
         """The fastest tile of `op`, known or measured."""
-        tiles = contraction_tiles(main, target)[: self.candidates]
+        rows = find_rows(_structured(op))
+        if rows is None:
+            return [*shaped(op.results[0]).shape]  # stays one kernel
+        tiles = [rows.of_result(tile, main) for tile in contraction_tiles(main, target)[: self.candidates]]
         if len(tiles) == 1:
             return tiles[0]
         program = _alone(op)
@@ -91,8 +95,14 @@ def _contraction(op: Op) -> linalg.LinalgOp | None:
         return op if op.is_contraction and op.results else None
     if not isinstance(op, ukernel.RegionOp):
         return None
-    found = [o for o in op.body.ops if isinstance(o, linalg.LinalgOp) and o.reduction_dims]
+    found = [o for o in _structured(op) if o.reduction_dims]
     return found[0] if len(found) == 1 and found[0].is_contraction else None
+
+
+def _structured(op: Op) -> list[linalg.LinalgOp]:
+    """The structured ops of a region, or `op` alone."""
+    ops = op.body.ops if isinstance(op, ukernel.RegionOp) else [op]
+    return [o for o in ops if isinstance(o, linalg.LinalgOp)]
 
 
 def _alone(op: Op) -> ModuleOp:

@@ -17,10 +17,11 @@ from graphs import exceptional, graph
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from loops import loops
+from norms import norms
 from structured import structured
 
 Generator = Callable[[Random], str]
-GENERATORS = {f.__name__: f for f in (graph, structured, loops)}
+GENERATORS = {f.__name__: f for f in (graph, structured, loops, norms)}
 COUNT, FIRST = int(os.environ.get("MDSL_FUZZ", "40")), int(os.environ.get("MDSL_FUZZ_SEED", "100000"))
 FOUND = sorted((Path(__file__).parent / "found").glob("*.mir"))
 EXAMPLES = Path(__file__).parents[2] / "examples"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 import mdsl
 from mdsl.executable import VmExecutable
+from mdsl.reference import run
 
 Program = Callable[[int, int], str]
 
@@ -130,3 +132,35 @@ def test_special_values() -> None:
     with np.errstate(invalid="ignore"):
         wanted = np.asarray(mdsl.compile(program, engine="reference")(x))
     np.testing.assert_allclose(np.asarray(mdsl.compile(program)(x)), wanted, rtol=1e-5, atol=1e-7)
+
+
+NORMS = {
+    "softmax": "%n = nn.softmax %x {{axis = {axis}}} : ({x}) -> {x}",
+    "centred": """%m = nn.reduce %x {{kind = "mean", axes = [{axis}]}} : ({x}) -> {m}
+  %n = nn.sub %x, %m : ({x}, {m}) -> {x}""",
+}
+
+
+@pytest.mark.parametrize("keepdims", [False, True])
+@pytest.mark.parametrize("kind", NORMS)
+@pytest.mark.parametrize("shape", [(7,), (6, 15), (5, 1, 9), (2, 3, 4, 5)])
+def test_a_normalisation_and_a_reduction_over_any_axes(
+    shape: tuple[int, ...], kind: str, keepdims: bool
+) -> None:
+    """Whatever the rank of the result: all of it may be rows, or none."""
+    rank = len(shape)
+    x, m = (f"tensor<{'x'.join(map(str, s))}xf32>" for s in (shape, (*shape[:-1], 1)))
+    array = np.random.default_rng(rank).standard_normal(shape).astype(np.float32)
+    for count in range(1, rank + 1):
+        for axes in combinations(range(rank), count):
+            left = [1 if d in axes else s for d, s in enumerate(shape) if keepdims or d not in axes]
+            y = f"tensor<{'x'.join([*map(str, left), 'f32'])}>"
+            text = f"""func.func @main(%x: {x}) -> {y} {{
+  {NORMS[kind].format(x=x, m=m, axis=rank - 1)}
+  %r = nn.reduce %n {{kind = "sum", axes = {list(axes)}, keepdims = {str(keepdims).lower()}}} : ({x}) -> {y}
+  %y = nn.tanh %r : ({y}) -> {y}
+  return %y : {y}
+}}"""
+            (found,) = run(mdsl.opt(text, "tile"), [array])
+            wanted = mdsl.compile(text, engine="reference")(array)
+            np.testing.assert_allclose(found, wanted, atol=1e-5, err_msg=text)

@@ -69,3 +69,62 @@ def test_a_product_without_elements_is_one_kernel(rows: int, columns: int, step:
     assert np.asarray(mdsl.compile(text, pipeline=step)(a, b)).shape == (rows, columns)
     (found,) = run(mdsl.opt(text, step), [a, b])
     assert found.shape == (rows, columns)
+
+
+REGION = """
+func.func @main(%a: tensor<32x16xf32>, %b: tensor<16x{columns}xf32>) -> {result} {{
+  %zero = arith.constant 0.0 : f32
+  %y = ukernel.region -> {result} {{
+    %init = tensor.empty() : tensor<32x{columns}xf32>
+    %start = linalg.fill ins(%zero : f32) outs(%init : tensor<32x{columns}xf32>) -> tensor<32x{columns}xf32>
+    %c = linalg.matmul ins(%a, %b : tensor<32x16xf32>, tensor<16x{columns}xf32>) outs(%start : tensor<32x{columns}xf32>)
+      -> tensor<32x{columns}xf32>
+    %r = tensor.empty() : {result}
+    %e = linalg.generic {{indexing_maps = [{maps}], iterator_types = [{kinds}]}}
+      ins(%c, %c : tensor<32x{columns}xf32>, tensor<32x{columns}xf32>) outs(%r : {result}) {{
+    ^bb0(%s: f32, %t: f32, %o: f32):
+      %u = arith.addf %s, %t : f32
+      linalg.yield %u : f32
+    }} -> {result}
+    ukernel.yield %e : {result}
+  }}
+  return %y : {result}
+}}"""
+
+
+def region(result: tuple[int, ...], maps: list[str], columns: int) -> str:
+    """A product, and an op that reads it twice through `maps`; the last one is where it writes."""
+    listed = ", ".join(f"affine_map<{m}>" for m in maps)
+    kinds = ", ".join(['"parallel"'] * len(result))
+    return REGION.format(
+        result=f"tensor<{'x'.join(map(str, result))}xf32>", maps=listed, kinds=kinds, columns=columns
+    )
+
+
+@pytest.mark.parametrize(
+    ("result", "maps"),
+    [
+        ((48, 32), ["(i, j) -> (j, i)", "(i, j) -> (j, i)", "(i, j) -> (i, j)"]),  # turned
+        ((32,), ["(i) -> (i, i)", "(i) -> (i, i)", "(i) -> (i)"]),  # the diagonal
+        ((2, 32, 48), ["(b, i, j) -> (i, j)", "(b, i, j) -> (i, j)", "(b, i, j) -> (b, i, j)"]),  # repeated
+        ((32, 32), ["(i, j) -> (i, j)", "(i, j) -> (j, i)", "(i, j) -> (i, j)"]),  # read at two places
+        ((32,), ["(i) -> (i, i)", "(i) -> (i, 31 - i)", "(i) -> (i)"]),  # not a point: one kernel
+    ],
+)
+@pytest.mark.parametrize("tile", ["tile", "tile{sizes=[4,5]}"])
+def test_a_region_is_cut_as_its_result_is(result: tuple[int, ...], maps: list[str], tile: str) -> None:
+    columns = 48 if 48 in result else 32
+    text = region(result, maps, columns)
+    a, b = (np.random.default_rng(0).standard_normal(s).astype(np.float32) for s in ((32, 16), (16, columns)))
+    (wanted,) = run(mdsl.parse(text), [a, b])
+    np.testing.assert_allclose(run(mdsl.opt(text, tile), [a, b])[0], wanted, rtol=1e-5)
+    np.testing.assert_allclose(mdsl.compile(text, pipeline=tile)(a, b), wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_sizes_of_a_turned_product_are_in_the_order_of_the_result() -> None:
+    """The model's tile of the product is wide, that of its transpose tall."""
+    turned = ["(i, j) -> (j, i)", "(i, j) -> (j, i)", "(i, j) -> (i, j)"]
+    plain = [m.replace("(j, i)", "(i, j)") for m in turned]
+    tall = mdsl.opt(region((48, 32), turned, 48), "tile", target="avx2")
+    wide = mdsl.opt(region((32, 48), plain, 48), "tile", target="avx2")
+    assert steps(tall) and steps(tall) == steps(wide)

@@ -27,10 +27,10 @@ golden: .venv/dev  ## write the expected IR diffs anew: read them before you com
 	@$(BIN)/pytest -q --golden tests/passes/test_golden.py
 
 docs: .venv/run  ## write the reference pages of docs/ anew, from the declarations
-	@$(BIN)/python -m mdsl.report.reference
+	@$(BIN)/python -m mdsl.tools.reference_pages
 
 editors: .venv/run  ## write the editors' word lists anew, from the op declarations
-	@$(BIN)/python editors/generate.py
+	@$(BIN)/python -m mdsl.tools.editors
 
 clean:
 	rm -rf .venv .peers build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -14,7 +14,7 @@ from rich.table import Table
 from bench.figure import Figure
 from bench.figures import SECTIONS as BASICS
 from bench.machine import describe
-from mdsl.files import replacing
+from mdsl.support.files import replacing
 
 NETWORKS = (
     "resnet", "resnet-roofline", "resnet28", "resnet64", "keras", "encoder", "mlp", "mobile", "compile", "load",

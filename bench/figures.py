@@ -16,7 +16,7 @@ import mdsl
 from bench import vm
 from bench.figure import Figure
 from bench.timing import interleave, ratio
-from mdsl.report.peak import fma_loop
+from mdsl.benchmarking.peak import fma_loop
 from mdsl.syntax.printer import print_module
 
 EXAMPLES = Path(__file__).parent.parent / "examples"

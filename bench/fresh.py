@@ -20,7 +20,7 @@ COMPILATIONS = 3
 _MDSL = """
 import time; start = time.perf_counter()
 import mdsl
-from mdsl.signature import random_arrays
+from mdsl.runtime.signature import random_arrays
 imported = time.perf_counter()
 run = mdsl.load(PATH)
 inputs = random_arrays(run.inputs)
@@ -94,7 +94,7 @@ def compile_times(model: str) -> tuple[float, float, float]:
 
 
 def _imported_for_iree(model: str, folder: Path) -> str:
-    from mdsl.report.peers.iree import imported
+    from mdsl.benchmarking.peers.iree import imported
 
     return str(imported(model, folder))
 

@@ -7,8 +7,8 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from mdsl.codegen.target import Target, cache_bytes
-from mdsl.report.peak import measure_roofline
+from mdsl.benchmarking.peak import measure_roofline
+from mdsl.target.target import Target, cache_bytes
 
 PACKAGES = (
     "mdsl", "llvmlite", "numpy", "onnx", "onnxruntime", "openvino", "torch", "tensorflow-cpu", "keras", "jax",

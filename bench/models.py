@@ -17,8 +17,8 @@ import numpy as np
 import typer
 
 from mdsl.cli.errors import shown
-from mdsl.files import replacing
-from mdsl.importers.onnx.model import require_onnx
+from mdsl.frontends.onnx.model import require_onnx
+from mdsl.support.files import replacing
 
 with shown() if __name__ == "__main__" else nullcontext():
     require_onnx()

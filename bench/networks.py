@@ -14,14 +14,14 @@ from bench import models, onnx_mlp
 from bench.figure import Figure
 from bench.fresh import compile_times, first_results, peak_memories
 from bench.timing import interleave, ratio
-from mdsl.executable import VmExecutable
-from mdsl.report.ablation import ablation
-from mdsl.report.dispatches import profile_layers
-from mdsl.report.measure import empty_outputs
-from mdsl.report.peak import read_loop
-from mdsl.report.versus import Contender, compare, modules
-from mdsl.settings import DEFAULT
-from mdsl.signature import random_arrays
+from mdsl.benchmarking.ablation import ablation
+from mdsl.benchmarking.measure import empty_outputs
+from mdsl.benchmarking.peak import read_loop
+from mdsl.benchmarking.profile import profile_layers
+from mdsl.benchmarking.versus import Contender, compare, modules
+from mdsl.compiler.settings import DEFAULT
+from mdsl.runtime.executable import VmExecutable
+from mdsl.runtime.signature import random_arrays
 
 BEST = ("onnxruntime", "openvino")
 """The two that a network's time is compared with the better of."""

@@ -9,8 +9,8 @@ import numpy as np
 import typer
 
 from mdsl.cli.errors import shown
-from mdsl.files import replacing
-from mdsl.importers.onnx.model import require_onnx
+from mdsl.frontends.onnx.model import require_onnx
+from mdsl.support.files import replacing
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "mnist" / "mlp.mir"
 

@@ -14,7 +14,7 @@ import numpy as np
 from mdsl.bytecode.module import BufferArgument, Function, Instruction, Kernel, Module, TensorSpec
 from mdsl.bytecode.verify import KernelArgument
 from mdsl.codegen import native
-from mdsl.vm.executable import Program
+from mdsl.vm.program import Program
 
 _EMPTY_KERNEL = "define void @empty(ptr %arguments) {\n  ret void\n}\n"
 _UNROLL = 16

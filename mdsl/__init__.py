@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mdsl.api import compile, opt, parse
-    from mdsl.executable import Executable
-    from mdsl.loading import load
-    from mdsl.syntax.errors import MdslError
+    from mdsl.errors import MdslError
+    from mdsl.runtime.executable import Executable
+    from mdsl.runtime.loading import load
 
 __version__ = "0.1.0"
 __all__ = ["Executable", "MdslError", "__version__", "compile", "load", "opt", "parse"]
 
 _HOMES = {
     "compile": "mdsl.api",
-    "load": "mdsl.loading",
+    "load": "mdsl.runtime.loading",
     "opt": "mdsl.api",
     "parse": "mdsl.api",
-    "Executable": "mdsl.executable",
-    "MdslError": "mdsl.syntax.errors",
+    "Executable": "mdsl.runtime.executable",
+    "MdslError": "mdsl.errors",
 }
 
 

@@ -10,27 +10,27 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Union
 
-from mdsl import __version__, importers
+from mdsl import __version__, frontends
 from mdsl.bytecode.assemble import assemble
 from mdsl.bytecode.module import Module
-from mdsl.codegen.target import Target
-from mdsl.collector import collector_paused
+from mdsl.compiler.levels import level_of, plan, standard_passes, without_effect
+from mdsl.compiler.pipeline import Hook, parse_pipeline, run_passes
+from mdsl.compiler.program_cache import executable_of
+from mdsl.compiler.settings import DEFAULT, Settings, SettingsError
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.func import FuncOp
-from mdsl.executable import Executable, OpenExecutable, ReferenceExecutable
+from mdsl.errors import MdslError, SyntaxError_
 from mdsl.ir.core import VerifyError
-from mdsl.loading import check_engine, load
+from mdsl.passes.any.box_scalars import BoxScalars, has_scalars
 from mdsl.passes.base import Pass, functions
-from mdsl.passes.bind import Bind, is_open
-from mdsl.passes.box_scalars import BoxScalars, has_scalars
-from mdsl.passes.levels import level_of, plan, standard_passes, without_effect
-from mdsl.passes.pipeline import Hook, parse_pipeline, run_passes
-from mdsl.programs import executable_of
-from mdsl.settings import DEFAULT, Settings, SettingsError
-from mdsl.signature import check_compilable, entry, open_dims, open_signature, signature
-from mdsl.syntax.errors import MdslError, SyntaxError_
+from mdsl.passes.nn.bind import Bind, is_open
+from mdsl.runtime.executable import Executable, OpenExecutable, ReferenceExecutable
+from mdsl.runtime.loading import check_engine, load
+from mdsl.runtime.signature import check_compilable, entry, open_dims, open_signature, signature
+from mdsl.support.collector import collector_paused
 from mdsl.syntax.parser import parse as parse_text
 from mdsl.syntax.printer import print_module
+from mdsl.target.target import Target
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -96,9 +96,9 @@ def _parse_bound(
         return program.clone(), sizes
     path = _path(program)
     if path is not None:
-        return importers.read(path, sizes)
+        return frontends.read(path, sizes)
     if not isinstance(program, str):
-        return importers.of_model(program, sizes), {}
+        return frontends.of_model(program, sizes), {}
     try:
         return parse_text(program, name), sizes
     except SyntaxError_:
@@ -185,7 +185,7 @@ def lowering(module: ModuleOp, settings: Settings) -> list[Pass]:
     return [*(p for before, step in planned for p in (*before, step)), *standard_passes(settings, level)]
 
 
-_SUFFIXES = (".mir", ".mbc", *importers.SUFFIXES)
+_SUFFIXES = (".mir", ".mbc", *frontends.SUFFIXES)
 
 
 def _path(program: Program) -> Path | None:

@@ -34,7 +34,7 @@ from mdsl.bytecode.module import (
     Module,
     TensorSpec,
 )
-from mdsl.files import replacing
+from mdsl.support.files import replacing
 
 MAGIC = b"\x93mbc\r\n\x1a\n"
 """As PNG's: it shows a file that was taken for text, or cut at its first newline."""

@@ -17,10 +17,10 @@ from functools import partial
 from itertools import product
 from typing import Literal
 
+from mdsl.analysis.intervals import Transfer, transfer_of
+from mdsl.arithmetic import ops as arithmetic
 from mdsl.bytecode import semantics
-from mdsl.bytecode.intervals import Transfer, transfer_of
 from mdsl.bytecode.machine import BYTES, FLOAT_TYPES, INTEGER_BITS, TYPES, Machine
-from mdsl.codegen import arithmetic
 
 Kind = Literal["read", "write", "update", "scratch", "integer", "value", "buffer", "kernel", "calls", "label"]
 """What an operand is: a register that is read, written or both; a hidden register of the block; an i64; a

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from llvmlite import ir
 
+from mdsl.arithmetic import ops as arithmetic
 from mdsl.bytecode.module import DTYPES
-from mdsl.codegen import arithmetic
 
 I1, I8, I64 = ir.IntType(1), ir.IntType(8), ir.IntType(64)
 POINTER = ir.PointerType()

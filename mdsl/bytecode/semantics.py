@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from llvmlite import ir
 
+from mdsl.arithmetic import ops as arithmetic
 from mdsl.bytecode.machine import (
     BYTES,
     I1,
@@ -20,7 +21,6 @@ from mdsl.bytecode.machine import (
     store_element,
     stored_type,
 )
-from mdsl.codegen import arithmetic
 
 
 def const(m: Machine) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
-from mdsl.bytecode.intervals import Interval, affine, clip, constant, whole
+from mdsl.analysis.intervals import Interval, affine, clip, constant, whole
 from mdsl.bytecode.isa import MAX_ARGUMENTS, Operand
 from mdsl.bytecode.machine import BYTES, INTEGER_BITS, TYPES
 from mdsl.bytecode.module import (

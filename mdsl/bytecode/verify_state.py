@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from mdsl.bytecode.intervals import Interval
+from mdsl.analysis.intervals import Interval
 from mdsl.bytecode.structure import Step
 
 MAX_BLOCK_WRITES = 1 << 16

@@ -11,8 +11,8 @@ from mdsl.cli.benchmarks import Request, ablation_of, layers_of, times_of, versu
 from mdsl.cli.files import check_output
 from mdsl.cli.load import Engine, Inputs, ProgramFile, Threads
 from mdsl.cli.settings import takes_settings
-from mdsl.settings import DEFAULT, Settings
-from mdsl.syntax.errors import MdslError
+from mdsl.compiler.settings import DEFAULT, Settings
+from mdsl.errors import MdslError
 
 RUNS, ROUNDS = 1000, 20
 

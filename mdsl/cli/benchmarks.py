@@ -11,17 +11,17 @@ from mdsl.cli.files import note
 from mdsl.cli.load import Program
 from mdsl.cli.progress import progress, stoppable
 from mdsl.cli.tables import count, megabytes, percent, table, us, write_json
-from mdsl.syntax.errors import MdslError
+from mdsl.errors import MdslError
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from mdsl.report.ablation import Row
-    from mdsl.report.dispatches import Layer, LayerProfile
-    from mdsl.report.measure import Timing
-    from mdsl.report.versus import Contender
-    from mdsl.settings import Settings
-    from mdsl.vm.executable import Profile
+    from mdsl.benchmarking.ablation import Row
+    from mdsl.benchmarking.measure import Timing
+    from mdsl.benchmarking.profile import Layer, LayerProfile
+    from mdsl.benchmarking.versus import Contender
+    from mdsl.compiler.settings import Settings
+    from mdsl.vm.program import Profile
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Request:
     def read(self) -> tuple[Program, list[np.ndarray]]:
         """The program with all sizes, and the arrays of `--input`, else random ones. Raises MdslError, OSError."""
         from mdsl.cli.inputs import read_inputs
-        from mdsl.signature import arrange, closed, random_arrays
+        from mdsl.runtime.signature import arrange, closed, random_arrays
 
         found = Program(self.program, self.engine, self.threads, self.settings)
         texts, specs = self.inputs, found.inputs
@@ -62,8 +62,8 @@ class Request:
 
 
 def times_of(request: Request) -> None:
-    from mdsl.executable import VmExecutable
-    from mdsl.report.measure import measure, profile
+    from mdsl.benchmarking.measure import measure, profile
+    from mdsl.runtime.executable import VmExecutable
 
     program, arrays = request.read()
     executable = program.executable()
@@ -99,7 +99,7 @@ def _print_kernels(counts: Profile) -> None:
 
 
 def ablation_of(request: Request) -> None:
-    from mdsl.report.ablation import ablation, can_ablate
+    from mdsl.benchmarking.ablation import ablation, can_ablate
 
     program, arrays = request.read()
     module = program.module
@@ -133,8 +133,8 @@ def _row_cells(row: Row) -> list[str]:
 
 
 def layers_of(request: Request) -> None:
-    from mdsl.executable import VmExecutable
-    from mdsl.report.dispatches import profile_layers
+    from mdsl.benchmarking.profile import profile_layers
+    from mdsl.runtime.executable import VmExecutable
 
     program, arrays = request.read()
     executable = program.executable()
@@ -190,7 +190,7 @@ def _layer_cells(layer: Layer, found: LayerProfile) -> list[str]:
 
 
 def versus(request: Request, peers: str, rounds: int) -> None:
-    from mdsl.report.versus import check_names, compare, modules
+    from mdsl.benchmarking.versus import check_names, compare, modules
 
     names = check_names(peers)
     if not request.program.lower().endswith(".onnx"):

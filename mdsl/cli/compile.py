@@ -13,11 +13,11 @@ import typer
 from mdsl.cli.files import check_output, read_bound, write_program, write_text
 from mdsl.cli.load import default_output, lower_program
 from mdsl.cli.settings import takes_settings
-from mdsl.settings import DEFAULT, Settings
+from mdsl.compiler.settings import DEFAULT, Settings
 
 if TYPE_CHECKING:
-    from mdsl.codegen.target import Target
     from mdsl.dialects.builtin import ModuleOp
+    from mdsl.target.target import Target
 
 
 class Emit(StrEnum):
@@ -56,7 +56,7 @@ def compile_(
     """Compile a program to bytecode, or show what it is compiled to."""
     from mdsl.bytecode.encode import encode
     from mdsl.codegen.native import to_assembly, to_llvm
-    from mdsl.files import replacing
+    from mdsl.support.files import replacing
 
     settings = replace(settings, target=target)
     machine = settings.machine()

@@ -17,7 +17,7 @@ def dis(
 ) -> None:
     """Print the instructions, constants and micro-kernels of a bytecode file."""
     from mdsl.bytecode.disassemble import disassemble
-    from mdsl.loading import read_bytecode
+    from mdsl.runtime.loading import read_bytecode
 
     check_output(output, str(program))
     write_text(disassemble(read_bytecode(program), kernels), output)

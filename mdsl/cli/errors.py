@@ -32,9 +32,9 @@ def explain(error: Exception) -> str | None:
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}error: {error.strerror or error}"
     from mdsl.bytecode.module import BytecodeError
-    from mdsl.codegen.target import TargetError
+    from mdsl.errors import MdslError
     from mdsl.ir.core import VerifyError
-    from mdsl.syntax.errors import MdslError
+    from mdsl.target.target import TargetError
 
     if isinstance(error, MdslError | BytecodeError | VerifyError | TargetError):
         return str(error)

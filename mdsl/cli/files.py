@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mdsl.files import check_writable, is_stream, replacing
+from mdsl.support.files import check_writable, is_stream, replacing
 
 if TYPE_CHECKING:
     from mdsl.dialects.builtin import ModuleOp
@@ -23,10 +23,10 @@ def read_program(path: str) -> ModuleOp:
 def read_bound(path: str, sizes: Mapping[str, int]) -> tuple[ModuleOp, Mapping[str, int]]:
     """The same, and those of the `sizes` of its dimensions that are yet to be bound. Raises MdslError, OSError."""
     if path != "-":
-        from mdsl import importers
+        from mdsl import frontends
 
-        return importers.read(Path(path), sizes)
-    from mdsl.syntax.errors import MdslError
+        return frontends.read(Path(path), sizes)
+    from mdsl.errors import MdslError
     from mdsl.syntax.parser import parse
 
     try:
@@ -42,8 +42,8 @@ def check_output(output: Path | None, source: str, *, text: bool = False) -> Non
     folder. Raises OSError for what cannot be written."""
     if output is None or str(output) == "-":
         return
-    from mdsl.importers import SUFFIXES
-    from mdsl.syntax.errors import MdslError
+    from mdsl.errors import MdslError
+    from mdsl.frontends import SUFFIXES
 
     rewritten = text and not source.lower().endswith((".mbc", *SUFFIXES))
     if source != "-" and not rewritten and _same(output, Path(source)):

@@ -12,10 +12,10 @@ from mdsl.cli.files import check_output, note, write_program
 from mdsl.cli.load import default_output
 from mdsl.cli.settings import BindOption, bindings
 from mdsl.cli.tables import megabytes
-from mdsl.syntax.errors import MdslError
+from mdsl.errors import MdslError
 
 if TYPE_CHECKING:
-    from mdsl.importers.onnx import Report
+    from mdsl.frontends.onnx import Report
 
 
 def import_(
@@ -34,8 +34,8 @@ def import_(
     ] = False,
 ) -> None:
     """Import an ONNX model: its graph as a .mir program, its weights as .safetensors beside it."""
-    from mdsl.importers.onnx import check as check_model
-    from mdsl.importers.onnx import import_onnx
+    from mdsl.frontends.onnx import check as check_model
+    from mdsl.frontends.onnx import import_onnx
 
     if check:
         if output is not None:

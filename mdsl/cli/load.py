@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     import numpy as np
 
     from mdsl.bytecode.module import Module
+    from mdsl.compiler.settings import Settings
     from mdsl.dialects.builtin import ModuleOp
-    from mdsl.executable import Executable
-    from mdsl.settings import Settings
-    from mdsl.signature import Spec
+    from mdsl.runtime.executable import Executable
+    from mdsl.runtime.signature import Spec
 
 ProgramFile = Annotated[
     str,
@@ -52,7 +52,7 @@ class Program:
     outputs: Sequence[Spec]
 
     def __init__(self, file: str, engine: str, threads: int, settings: Settings) -> None:
-        from mdsl.loading import check_engine, read_bytecode
+        from mdsl.runtime.loading import check_engine, read_bytecode
 
         check_engine(engine, threads)
         self.file, self.engine, self.threads, self.settings = file, engine, threads, settings
@@ -72,7 +72,7 @@ class Program:
     def _bind(self, module: ModuleOp, sizes: Mapping[str, int]) -> None:
         from mdsl.api import bind_dims
         from mdsl.bytecode.module import DTYPES
-        from mdsl.signature import check_compilable, open_signature
+        from mdsl.runtime.signature import check_compilable, open_signature
 
         self.module = bind_dims(module, sizes)
         self.inputs, self.outputs = open_signature(module)
@@ -81,7 +81,7 @@ class Program:
 
     def take_sizes(self, arrays: Sequence[np.ndarray]) -> None:
         """Gives dimensions that are open the sizes that the inputs `arrays` have. Raises MdslError."""
-        from mdsl.signature import sizes_of
+        from mdsl.runtime.signature import sizes_of
 
         sizes = sizes_of(self.inputs, arrays)
         if self.module is not None and sizes:
@@ -91,7 +91,7 @@ class Program:
         """The program, compiled. Raises MdslError."""
         with progress(f"compiling {self.file}"):
             if self.bytecode is not None:
-                from mdsl.loading import ready
+                from mdsl.runtime.loading import ready
 
                 return ready(self.bytecode, self.file, self.engine, self.threads)
             from mdsl.api import build
@@ -103,9 +103,9 @@ class Program:
 def lower_program(module: ModuleOp, settings: Settings, keep: bool = False) -> Module:
     """The module's bytecode; shows the pass at work. With `keep` the cache may have it, and `module` stays as it is."""
     from mdsl.api import to_bytecode
+    from mdsl.compiler.pipeline import Hook
+    from mdsl.compiler.program_cache import bytecode_of
     from mdsl.passes.base import Pass
-    from mdsl.passes.pipeline import Hook
-    from mdsl.programs import bytecode_of
 
     class Show(Hook):
         def __init__(self, show: Callable[[str], None]) -> None:
@@ -122,7 +122,7 @@ def lower_program(module: ModuleOp, settings: Settings, keep: bool = False) -> M
 
 def default_output(file: str, suffix: str) -> Path:
     """Where a result goes without `-o`: the program's name in the current folder. Raises MdslError for stdin."""
-    from mdsl.syntax.errors import MdslError
+    from mdsl.errors import MdslError
 
     if file == "-":
         raise MdslError("error: a program from stdin has no name: say where to write with -o")

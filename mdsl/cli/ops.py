@@ -18,8 +18,8 @@ def ops(
     ] = None,
 ) -> None:
     """List the operations, or explain one."""
+    from mdsl.errors import MdslError, nearest
     from mdsl.ir.registry import operations
-    from mdsl.syntax.errors import MdslError, nearest
 
     known = operations()
     if name in known:

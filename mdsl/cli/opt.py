@@ -13,13 +13,13 @@ from typer.core import TyperCommand
 
 from mdsl.cli.files import check_output, note
 from mdsl.cli.passes import pass_help, pass_names
-from mdsl.syntax.errors import MdslError, nearest
+from mdsl.errors import MdslError, nearest
 
 if TYPE_CHECKING:
-    from mdsl.codegen.target import Target
+    from mdsl.compiler.pipeline import Hook
     from mdsl.dialects.builtin import ModuleOp
     from mdsl.passes.base import Pass
-    from mdsl.passes.pipeline import Hook
+    from mdsl.target.target import Target
 
 
 class OptCommand(TyperCommand):
@@ -110,10 +110,10 @@ def opt(
     A pass that needs a lower level than the program's gets it: the standard passes run first, and a note says so.
     """
     from mdsl.cli.files import read_program, write_program, write_text
-    from mdsl.codegen.target import Target
-    from mdsl.passes.pipeline import parse_flag, parse_pipeline
+    from mdsl.compiler.pipeline import parse_flag, parse_pipeline
     from mdsl.report.diff import Diffs, Dump
     from mdsl.report.timing import Timing
+    from mdsl.target.target import Target
 
     steps = [parse_flag(flag) for flag in ctx.meta["mdsl.passes"]]
     steps += parse_pipeline(pass_pipeline) if pass_pipeline else []
@@ -144,8 +144,8 @@ def opt(
 
 def _unchanged(step: Pass, module: ModuleOp) -> str:
     """What to say of a pass that changed nothing."""
+    from mdsl.compiler.levels import level_of
     from mdsl.passes.base import LEVELS
-    from mdsl.passes.levels import level_of
 
     level = level_of(module)
     if step.level is None or LEVELS.index(level) <= LEVELS.index(step.level):
@@ -158,8 +158,8 @@ def run_asked(
 ) -> None:
     """Runs the passes that were asked for, each after the standard passes that its level needs; `watch`
     watches only the former."""
-    from mdsl.passes.levels import level_of, plan
-    from mdsl.passes.pipeline import run_passes
+    from mdsl.compiler.levels import level_of, plan
+    from mdsl.compiler.pipeline import run_passes
 
     for lowering, step in plan(asked, level_of(module))[0]:
         if lowering:

@@ -16,7 +16,7 @@ def _declarations() -> tuple[tuple[str, ast.ClassDef], ...]:
     """Name and class of every registered pass, in the registry's order."""
     registry = ast.parse((_FOLDER / "__init__.py").read_text())
     files = {
-        alias.name: node.module.rpartition(".")[2]
+        alias.name: node.module.removeprefix("mdsl.passes.").replace(".", "/")
         for node in registry.body
         if isinstance(node, ast.ImportFrom) and node.module
         for alias in node.names
@@ -31,7 +31,8 @@ def _declarations() -> tuple[tuple[str, ast.ClassDef], ...]:
 
 def _class(file: str, name: str) -> ast.ClassDef:
     """The class up to its first method: parsing the whole file would take as long as importing it."""
-    text = (_FOLDER / f"{file}.py").read_text()
+    package = _FOLDER / file
+    text = (package / "__init__.py" if package.is_dir() else package.with_suffix(".py")).read_text()
     start = text.index(f"\nclass {name}(")
     node = ast.parse(text[start : text.index("\n    def ", start)]).body[0]
     assert isinstance(node, ast.ClassDef)

@@ -9,13 +9,13 @@ import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
-from mdsl.telling import listening
+from mdsl.support.progress import listening
 
 
 @contextmanager
 def progress(start: str) -> Generator[Callable[[str], None], None, None]:
     """Shows a line that moves while the block runs; the function that it yields changes the text, and so does what the
-    block tells (`mdsl.telling`)."""
+    block tells (`mdsl.support.progress`)."""
     if not sys.stderr.isatty():
         yield lambda text: None
         return

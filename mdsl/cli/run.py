@@ -11,14 +11,14 @@ from mdsl.cli.files import check_output, note
 from mdsl.cli.load import Engine, Inputs, Program, ProgramFile, Threads
 from mdsl.cli.progress import stoppable
 from mdsl.cli.settings import takes_settings
-from mdsl.files import is_stream, replacing
-from mdsl.settings import DEFAULT, Settings
-from mdsl.syntax.errors import MdslError
+from mdsl.compiler.settings import DEFAULT, Settings
+from mdsl.errors import MdslError
+from mdsl.support.files import is_stream, replacing
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from mdsl.executable import Executable
+    from mdsl.runtime.executable import Executable
 
 
 @takes_settings
@@ -40,7 +40,7 @@ def run(
 ) -> None:
     """Run a program and print its outputs."""
     from mdsl.cli.inputs import read_inputs
-    from mdsl.signature import arrange, closed, describe
+    from mdsl.runtime.signature import arrange, closed, describe
 
     check_output(output, program)
     found = Program(program, engine, threads, settings)
@@ -75,7 +75,7 @@ def _check_form(path: Path, outputs: int) -> None:
 def _print(executable: Executable, arrays: list[np.ndarray]) -> None:
     import numpy as np
 
-    from mdsl.signature import describe
+    from mdsl.runtime.signature import describe
 
     for spec, array in zip(executable.outputs, arrays, strict=True):
         text = np.array2string(

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from mdsl.settings import DEFAULT, OpenDimsError, Settings, SettingsError
-from mdsl.syntax.errors import MdslError
+from mdsl.compiler.settings import DEFAULT, OpenDimsError, Settings, SettingsError
+from mdsl.errors import MdslError
 
 BindOption = Annotated[
     list[str] | None,
@@ -94,7 +94,7 @@ def _settings(
 ) -> Settings:
     """The settings that the options give. Raises MdslError."""
     if pass_pipeline is not None:
-        from mdsl.passes.pipeline import parse_pipeline
+        from mdsl.compiler.pipeline import parse_pipeline
 
         parse_pipeline(pass_pipeline)  # an error shows the option's text
     return Settings(ukernels, unroll_dispatch, winograd, tune, pipeline=pass_pipeline, bind=bindings(bind))
@@ -104,7 +104,7 @@ def bindings(texts: Sequence[str] | None) -> dict[str, int]:
     """The sizes that `--bind` options give. Raises MdslError."""
     if not texts:
         return {}
-    from mdsl.passes.pipeline import read_sizes
+    from mdsl.compiler.pipeline import read_sizes
 
     found: dict[str, int] = {}
     for text in texts:

@@ -53,7 +53,7 @@ def write_json(value: dict[str, Any], path: str) -> None:
     from dataclasses import asdict, is_dataclass
     from pathlib import Path
 
-    from mdsl.files import replacing
+    from mdsl.support.files import replacing
 
     def plain(found: object) -> object:
         assert is_dataclass(found) and not isinstance(found, type)

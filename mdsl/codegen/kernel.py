@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from llvmlite import ir
 
-from mdsl.codegen import arithmetic
-from mdsl.codegen.lanes import I64, LLVMType, LLVMValue, Splat
+from mdsl.arithmetic import ops as arithmetic
+from mdsl.arithmetic.lanes import I64, LLVMType, LLVMValue, Splat
 from mdsl.dialects.arith import Compare
 from mdsl.ir.affine import Arithmetic
 from mdsl.ir.attributes import Attribute, DenseAttr, DenseResourceAttr, FloatAttr, IntegerAttr

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 from llvmlite import ir
 
-from mdsl.codegen import arithmetic
+from mdsl.arithmetic import ops as arithmetic
+from mdsl.arithmetic.lanes import I1, I8, I32, I64, LLVMValue, constant, declare, shaped
 from mdsl.codegen.kernel import Handler, KernelEmitter, value_type
-from mdsl.codegen.lanes import I1, I8, I32, I64, LLVMValue, constant, declare, shaped
-from mdsl.codegen.target import ELEMENT_BYTES
 from mdsl.dialects.memref import SubView
 from mdsl.dialects.vector import Extract, Insert, Reduction
 from mdsl.ir.core import Op, Value
 from mdsl.ir.types import MemRefType, VectorType, element_of
+from mdsl.target.target import ELEMENT_BYTES
 
 _POINTER = ir.PointerType()
 _LINE_BYTES = 64

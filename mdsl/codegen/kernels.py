@@ -11,18 +11,31 @@ from dataclasses import dataclass, field
 from functools import cache as memoize
 from typing import TYPE_CHECKING
 
-from mdsl import cache
-from mdsl.bytecode.intervals import Interval
+from mdsl.analysis.intervals import Interval
 from mdsl.bytecode.verify import KernelArgument
 from mdsl.codegen.native import NativeCode, load_object, to_object
-from mdsl.codegen.target import Target
 from mdsl.ir.errors import VerifyError
-from mdsl.sources import KERNELS, source_digest
+from mdsl.support import cache
+from mdsl.support.fingerprint import source_digest
+from mdsl.target.target import Target
 
 if TYPE_CHECKING:
     from mdsl.dialects.ukernel import UkernelFunc
 
 _SYMBOL = "kernel"
+
+_ROOMS = (
+    "grammar.lark",
+    "ir",
+    "syntax",
+    "dialects",
+    "analysis",
+    "target",
+    "arithmetic",
+    "bytecode",
+    "codegen",
+)
+"""What the machine code of a micro-kernel follows from, and the proof that it is safe."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +97,7 @@ def _add(kernels: Kernels, name: str, source: str, make: Callable[[], UkernelFun
     """Compile one kernel, or take it from the cache. Its name is left out of the key: what it computes
     does not depend on it."""
     anonymous = source.replace(f"@{name}(", f"@{_SYMBOL}(", 1)
-    key = cache.key("kernel", anonymous, source_digest(*KERNELS))
+    key = cache.key("kernel", anonymous, source_digest(*_ROOMS))
     make = memoize(make)  # a new kernel is parsed once, to be proved and then compiled
     kernels.signatures[name] = _signature(key, make)
     code = load_object(key, [_SYMBOL], lambda: _object(make(), target), target)
@@ -107,7 +120,7 @@ def _signature(key: str, make: Callable[[], UkernelFunc]) -> tuple[KernelArgumen
     known = cache.get_json(name)
     if known is not None:
         return tuple(_from_json(*row) for row in known)
-    from mdsl.codegen.bounds import prove
+    from mdsl.analysis.bounds import prove
 
     signature = prove(make())
     cache.put_json(name, signature)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import llvmlite.binding as llvm
 
-from mdsl import cache
-from mdsl.codegen.target import Target, TargetError
+from mdsl.support import cache
+from mdsl.target.target import Target, TargetError
 
 if TYPE_CHECKING:
     from llvmlite.binding.orcjit import LLJIT, ResourceTracker

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from mdsl.errors import nearest
 from mdsl.ir.attributes import Attribute, DenseArrayAttr, StringAttr, SymbolRefAttr
 from mdsl.ir.core import Block, Op, OpResult, Value
 from mdsl.ir.declare import Field, fields_of
-from mdsl.syntax.errors import nearest
 
 
 def verify(root: Op) -> None:

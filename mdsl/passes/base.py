@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
-from mdsl.codegen.target import Target
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.func import FuncOp
+from mdsl.target.target import Target
 
 LEVELS = ("nn", "linalg", "tiled", "dispatch", "buffers", "kernels", "vm")
 """The levels a program passes through, from a graph of tensor ops to bytecode's instructions."""

@@ -14,12 +14,12 @@ from numpy.typing import ArrayLike
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.func import OUTPUT, FunctionLike
 from mdsl.dialects.ukernel import UkernelFunc
+from mdsl.errors import nearest
 from mdsl.ir.core import Value
 from mdsl.ir.types import DYNAMIC, MemRefType, ShapedType, dtype_of
 from mdsl.reference.evaluator import Evaluator
 from mdsl.reference.memory import allocate
 from mdsl.reference.registry import EvaluationError
-from mdsl.syntax.errors import nearest
 
 Inputs = Sequence[ArrayLike] | Mapping[str, ArrayLike]
 

@@ -14,8 +14,8 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from mdsl.errors import MdslError
 from mdsl.ir.core import Op
-from mdsl.syntax.errors import MdslError
 
 if TYPE_CHECKING:
     from mdsl.reference.evaluator import Scope

@@ -5,9 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 
+from mdsl.compiler.pipeline import Hook
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.passes.base import Pass
-from mdsl.passes.pipeline import Hook
 from mdsl.syntax.printer import print_module
 
 

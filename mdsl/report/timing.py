@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from mdsl.compiler.pipeline import Hook
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.passes.base import Pass
-from mdsl.passes.pipeline import Hook
 
 
 @dataclass

@@ -10,6 +10,7 @@ from math import prod
 import numpy as np
 from lark import Token, Tree
 
+from mdsl.errors import Source, SyntaxError_
 from mdsl.ir import affine
 from mdsl.ir.attributes import (
     AffineMapAttr,
@@ -46,7 +47,6 @@ from mdsl.ir.types import (
     i1,
     i64,
 )
-from mdsl.syntax.errors import Source, SyntaxError_
 from mdsl.syntax.grammar import Node, first_token, parse_tree
 from mdsl.syntax.resources import Resources
 from mdsl.syntax.strings import unquote

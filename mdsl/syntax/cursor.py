@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 from lark import Token, Tree
 
+from mdsl.errors import SyntaxError_
 from mdsl.ir.attributes import ArrayAttr, Attribute, DictAttr, Location
 from mdsl.ir.core import Region, Value
 from mdsl.ir.types import DYNAMIC, FunctionType, ShapedType, Type
-from mdsl.syntax.errors import SyntaxError_
 from mdsl.syntax.grammar import Node, first_token
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedTok
 from lark.grammar import Rule
 from lark.lexer import TerminalDef
 
-from mdsl import cache as disk
-from mdsl.syntax.errors import Source, SyntaxError_
+from mdsl.errors import Source, SyntaxError_
+from mdsl.support import cache as disk
 
 Node = Tree[Token] | Token | None
 

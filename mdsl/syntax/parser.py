@@ -11,19 +11,19 @@ from pathlib import Path
 
 from lark import Token, Tree
 
-from mdsl.collector import collector_paused
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.func import FunctionLike
+from mdsl.errors import MdslError, Source, SyntaxError_, nearest
 from mdsl.ir.attributes import Attribute, Location, UnitAttr
 from mdsl.ir.core import Block, Op, Region, Value, VerifyError
 from mdsl.ir.registry import operations
 from mdsl.ir.types import FunctionType, Type
 from mdsl.ir.verifier import verify
+from mdsl.support.collector import collector_paused
 from mdsl.syntax import resources
 from mdsl.syntax.assembly import parse_custom
 from mdsl.syntax.attributes import AttributeReader
 from mdsl.syntax.cursor import Cursor
-from mdsl.syntax.errors import MdslError, Source, SyntaxError_, nearest
 from mdsl.syntax.grammar import Node, first_token, parse_tree
 
 _OPS = ("custom_op", "generic_op")

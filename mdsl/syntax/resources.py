@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from mdsl.errors import MdslError, Source, SyntaxError_, nearest
 from mdsl.ir.attributes import DenseResourceAttr, Resource, name_of_key
 from mdsl.ir.core import Op
 from mdsl.ir.types import FLOATS, INTEGERS, SCALARS, ShapedType, dtype_of, i1, index, type_of_dtype
-from mdsl.syntax.errors import MdslError, Source, SyntaxError_, nearest
 
 _ALIGNMENT = b"\x40\x00\x00\x00"  # MLIR's blobs start with their alignment, 64, as a little-endian i32
 

@@ -18,7 +18,6 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from llvmlite import ir
 
-from mdsl import cache
 from mdsl.bytecode.isa import OPCODES, Opcode, Operand
 from mdsl.bytecode.machine import (
     I8,
@@ -31,8 +30,9 @@ from mdsl.bytecode.machine import (
 from mdsl.bytecode.module import Argument, BufferArgument, Function
 from mdsl.bytecode.structure import Step, resolve
 from mdsl.codegen import native
-from mdsl.codegen.target import Target
-from mdsl.sources import HANDLERS, source_digest
+from mdsl.support import cache
+from mdsl.support.fingerprint import source_digest
+from mdsl.target.target import Target
 from mdsl.vm.memory import ARGUMENTS_BYTES, ENTRY, NULL_BUFFER, KernelProfile, buffer_slot
 from mdsl.vm.native_machine import NativeMachine, slot_bits
 
@@ -187,7 +187,9 @@ _codes: list[native.NativeCode] = []
 
 def _load(group: str, profiled: bool) -> Mapping[tuple[str, int], int]:
     members = _members(group)
-    key = cache.key("handlers", group, str(profiled), source_digest(*HANDLERS))
+    key = cache.key(
+        "handlers", group, str(profiled), source_digest("arithmetic", "bytecode", "codegen", "target", "vm")
+    )
     target = Target.host()
     produce = lambda: native.to_object(str(_generate(members, profiled)), target)  # noqa: E731
     code = native.load_object(key, ["handlers"], produce, target)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from llvmlite import ir
 
+from mdsl.arithmetic import ops as arithmetic
 from mdsl.bytecode.isa import MAX_ARGUMENTS
 from mdsl.bytecode.machine import (
     BYTES,
@@ -25,8 +26,8 @@ from mdsl.bytecode.machine import (
 )
 from mdsl.bytecode.module import Argument, BufferArgument, Function
 from mdsl.bytecode.structure import Step, resolve
-from mdsl.codegen import arithmetic, native
-from mdsl.codegen.target import Target
+from mdsl.codegen import native
+from mdsl.target.target import Target
 from mdsl.vm.memory import ENTRY, buffer_slot
 from mdsl.vm.native_machine import NativeMachine, slot_bits
 

@@ -9,7 +9,7 @@ from llvmlite import ir
 
 from mdsl.bytecode.machine import I8, I64, POINTER, Context, Machine
 from mdsl.bytecode.module import DTYPES
-from mdsl.codegen.target import Target
+from mdsl.target.target import Target
 from mdsl.vm.memory import KernelProfile
 from mdsl.vm.runtime import clock_intrinsic
 

@@ -18,10 +18,10 @@ import os
 from collections.abc import Callable
 from functools import cache
 
-from mdsl import cache as object_cache
 from mdsl.bytecode.machine import Context
 from mdsl.codegen import native
-from mdsl.codegen.target import Target
+from mdsl.support import cache as object_cache
+from mdsl.target.target import Target
 from mdsl.vm.memory import LINE_WORDS, Job
 
 SEQUENCE, JOB, DONE, SETTINGS, WORKERS = (LINE_WORDS * line for line in range(5))

@@ -16,7 +16,7 @@ import pytest
 
 import mdsl
 from mdsl import api
-from mdsl.settings import DEFAULT, Settings
+from mdsl.compiler.settings import DEFAULT, Settings
 
 ROOT = Path(__file__).parents[2]
 TEXT = """

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 import mdsl
-from mdsl import cache, programs
+from mdsl.compiler import program_cache as programs
+from mdsl.support import cache
 from mdsl.syntax import grammar
 
 TEXT = """

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 import mdsl
-from mdsl import executable as executables
 from mdsl.cli import command
+from mdsl.runtime import executable as executables
 
 TEXT = """
 func.func @main(%x: tensor<?x8xf32> {mdsl.dims = ["batch", ""]}, %bias: tensor<?x?xf32> {mdsl.dims = ["batch", ""]}) -> tensor<?x8xf32> {

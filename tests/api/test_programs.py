@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 
 import mdsl
-from mdsl import api, cache, programs, sources
+from mdsl import api
 from mdsl.bytecode import decode, encode
 from mdsl.bytecode.module import Module
-from mdsl.codegen.target import Target
+from mdsl.compiler import program_cache as programs
+from mdsl.compiler.settings import Settings
 from mdsl.dialects.builtin import ModuleOp
-from mdsl.settings import Settings
+from mdsl.support import cache, fingerprint
+from mdsl.target.target import Target
 
 TEXT = """
 func.func @main(%x: tensor<4x40xf32>) -> tensor<4x40xf32> {
@@ -132,11 +134,11 @@ def test_every_source_is_in_the_digest(tmp_path: Path, monkeypatch: pytest.Monke
     for name in ("a.py", "package/b.py", "package/inner/c.py", "package/note.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("1")
-    monkeypatch.setattr(sources, "__file__", str(tmp_path / "sources.py"))
+    monkeypatch.setattr(fingerprint, "_PACKAGE", tmp_path)
 
     def digest() -> str:
-        sources._digest.cache_clear()
-        return sources.source_digest("a.py", "package")
+        fingerprint._digest.cache_clear()
+        return fingerprint.source_digest("a.py", "package")
 
     before = digest()
     (tmp_path / "package" / "note.txt").write_text("2")
@@ -145,7 +147,7 @@ def test_every_source_is_in_the_digest(tmp_path: Path, monkeypatch: pytest.Monke
         (tmp_path / name).write_text("2")
         assert digest() != before, name
         before = digest()
-    sources._digest.cache_clear()
+    fingerprint._digest.cache_clear()
 
 
 def test_a_damaged_entry_is_compiled_anew(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

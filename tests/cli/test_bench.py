@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
+from mdsl.benchmarking import peers, versus
+from mdsl.benchmarking.peers import Peer
+from mdsl.benchmarking.peers import mdsl as own_peer
+from mdsl.benchmarking.peers.worker import Ready, Task
+from mdsl.benchmarking.versus import Contender, compare, difference, modules
 from mdsl.cli import app, benchmarks
-from mdsl.report import peers, versus
-from mdsl.report.peers import Peer
-from mdsl.report.peers import mdsl as own_peer
-from mdsl.report.peers.worker import Ready, Task
-from mdsl.report.versus import Contender, compare, difference, modules
-from mdsl.syntax.errors import MdslError
+from mdsl.errors import MdslError
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 CNN = EXAMPLES / "mnist" / "cnn.mir"
@@ -183,7 +183,7 @@ def test_the_table_is_printed_though_the_json_cannot_be_written(
 
 
 ADAPTER = """
-from mdsl.report.peers import Prepared, Refused, mdsl
+from mdsl.benchmarking.peers import Prepared, Refused, mdsl
 import os
 import threading
 

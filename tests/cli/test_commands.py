@@ -19,7 +19,7 @@ from mdsl.cli import app
 from mdsl.cli.passes import pass_help, pass_names
 from mdsl.cli.progress import progress
 from mdsl.passes import PASSES
-from mdsl.telling import tell
+from mdsl.support.progress import tell
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"

@@ -1,4 +1,4 @@
-"""Runs one op of `mdsl.codegen.arithmetic` over NumPy arrays, through native code."""
+"""Runs one op of `mdsl.arithmetic.ops` over NumPy arrays, through native code."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import ctypes
 import numpy as np
 from llvmlite import ir
 
-from mdsl.codegen.arithmetic import OPS, emit, llvm_type, memory_type
-from mdsl.codegen.lanes import I64
+from mdsl.arithmetic.lanes import I64
+from mdsl.arithmetic.ops import OPS, emit, llvm_type, memory_type
 from mdsl.codegen.native import compile_module
 
 _POINTER = ir.PointerType()

@@ -10,9 +10,9 @@ import pytest
 from apply import apply
 from llvmlite import ir
 
-from mdsl.codegen.arithmetic import OPS, emit, llvm_type
+from mdsl.arithmetic.ops import OPS, emit, llvm_type
 from mdsl.codegen.native import to_object
-from mdsl.codegen.target import Target
+from mdsl.target.target import Target
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
 LANES = [None, 16]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from mdsl.codegen.bounds import prove
+from mdsl.analysis.bounds import prove
 from mdsl.codegen.kernels import load_kernels
 from mdsl.dialects.ukernel import UkernelFunc
+from mdsl.errors import MdslError
 from mdsl.ir.core import VerifyError
 from mdsl.ir.verifier import verify
-from mdsl.syntax.errors import MdslError
 from mdsl.syntax.parser import parse
 
 CONSTANTS = "".join(f"%c{i} = arith.constant {i} : index\n" for i in (0, 1, 4, 8, 15, 16, 17))

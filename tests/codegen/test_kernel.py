@@ -13,11 +13,11 @@ import pytest
 from mdsl.codegen.kernel import to_llvm_ir
 from mdsl.codegen.kernels import Kernels, compile_kernels, load_kernels
 from mdsl.codegen.native import to_assembly
-from mdsl.codegen.target import Target
 from mdsl.dialects.ukernel import UkernelFunc
 from mdsl.ir.core import VerifyError
 from mdsl.ir.verifier import verify
 from mdsl.syntax.parser import parse
+from mdsl.target.target import Target
 
 
 def kernel(arguments: str, body: str) -> UkernelFunc:

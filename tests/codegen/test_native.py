@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from mdsl import cache
 from mdsl.codegen import native
 from mdsl.codegen.native import compile_module, load_object, to_assembly, to_llvm, to_object
-from mdsl.codegen.target import Target, TargetError
-from mdsl.sources import source_digest
+from mdsl.support import cache
+from mdsl.support.fingerprint import source_digest
+from mdsl.target.target import Target, TargetError
 
 SQUARE = """
 define i64 @square(i64 %x) {

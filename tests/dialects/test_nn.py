@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 import mdsl.reference  # noqa: F401  (registers the semantics)
 from mdsl.dialects import nn
-from mdsl.dialects.nn_base import NnOp, tensor
+from mdsl.dialects.nn.base import NnOp, tensor
+from mdsl.errors import MdslError
 from mdsl.ir.core import Block, Value
 from mdsl.ir.types import FLOATS, TensorType, Type, dtype_of, f32, i1, i8, i32, i64, type_of_dtype
 from mdsl.reference.registry import meaning
-from mdsl.syntax.errors import MdslError
 from mdsl.syntax.parser import parse
 
 RANDOM = np.random.default_rng(7)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from mdsl.errors import MdslError
 from mdsl.ir.verifier import verify
-from mdsl.syntax.errors import MdslError
 from mdsl.syntax.parser import parse
 from mdsl.syntax.printer import print_module
 

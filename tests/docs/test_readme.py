@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 import mdsl
-from mdsl.codegen.target import Target
-from mdsl.executable import VmExecutable
+from mdsl.benchmarking.profile import count
 from mdsl.report.diff import unified
-from mdsl.report.dispatches import count
+from mdsl.runtime.executable import VmExecutable
 from mdsl.syntax.printer import print_module
+from mdsl.target.target import Target
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
 import subprocess
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from pygments.token import Comment, Error, Keyword, Name, Number, String
 
 from mdsl.ir.registry import operations
-from mdsl.pygments_lexer import MirLexer
+from mdsl.tools import editors
+from mdsl.tools.pygments_lexer import MirLexer
 
 ROOT = Path(__file__).parents[2]
 EDITORS = ROOT / "editors"
@@ -31,19 +30,8 @@ func.func private @main(%x: tensor<4x?xf32>, %y.1: memref<2xi8, strided<[1], off
 """
 
 
-def generator() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("generate", EDITORS / "generate.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    import sys
-
-    sys.modules["generate"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_generated_files_are_current() -> None:
-    for path, text in generator().generated().items():
+    for path, text in editors.generated().items():
         assert path.read_text() == text, f"{path.relative_to(ROOT)} has drifted: run 'make editors'"
 
 
@@ -86,7 +74,7 @@ def test_pygments_tokens() -> None:
 
 def test_pygments_is_registered() -> None:
     text = (ROOT / "pyproject.toml").read_text()
-    assert '[project.entry-points."pygments.lexers"]\nmir = "mdsl.pygments_lexer:MirLexer"' in text
+    assert '[project.entry-points."pygments.lexers"]\nmir = "mdsl.tools.pygments_lexer:MirLexer"' in text
 
 
 def test_the_vscode_extension_is_whole() -> None:

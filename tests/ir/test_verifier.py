@@ -7,11 +7,11 @@ import pytest
 from mdsl.dialects import arith, scf
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.func import FuncOp, Return
+from mdsl.errors import MdslError
 from mdsl.ir.core import Block, Builder, Region, VerifyError
 from mdsl.ir.registry import operations
 from mdsl.ir.types import f32, index
 from mdsl.ir.verifier import verify
-from mdsl.syntax.errors import MdslError
 from mdsl.syntax.parser import parse
 
 

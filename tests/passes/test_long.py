@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import mdsl
-from mdsl.passes.levels import passes_from, ukernel_stages
-from mdsl.passes.pipeline import run_passes
+from mdsl.compiler.levels import passes_from, ukernel_stages
+from mdsl.compiler.pipeline import run_passes
 
 T = "tensor<8x8xf32>"
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from evaluating import body, evaluate
 
+from mdsl.errors import MdslError
 from mdsl.reference import run
-from mdsl.syntax.errors import MdslError
 from mdsl.syntax.parser import parse
 
 X = np.arange(12, dtype=np.float32).reshape(3, 4)

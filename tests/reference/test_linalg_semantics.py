@@ -10,8 +10,8 @@ import pytest
 from evaluating import body, evaluate
 
 import mdsl.reference.linalg as linalg
+from mdsl.errors import MdslError
 from mdsl.reference import run
-from mdsl.syntax.errors import MdslError
 from mdsl.syntax.parser import parse
 
 rng = np.random.default_rng(7)

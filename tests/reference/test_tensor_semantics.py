@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from evaluating import body, evaluate
 
-from mdsl.syntax.errors import MdslError
+from mdsl.errors import MdslError
 
 X = np.arange(12, dtype=np.float32).reshape(3, 4)
 T = "tensor<3x4xf32>"

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mdsl.report.peers import Refused
-from mdsl.report.peers.onnx_graph import Graph, Node, windows
-from mdsl.report.peers.ops import Ops
+from mdsl.benchmarking.peers import Refused
+from mdsl.benchmarking.peers.onnx_graph import Graph, Node, windows
+from mdsl.benchmarking.peers.ops import Ops
 
 onnx = pytest.importorskip("onnx")
 ReferenceEvaluator = pytest.importorskip("onnx.reference").ReferenceEvaluator

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mdsl.report.peak import Roofline, fma_loop, measure_bandwidth, measure_peak, read_loop
-from mdsl.report.work import _union, kernel_flops
+from mdsl.benchmarking.peak import Roofline, fma_loop, measure_bandwidth, measure_peak, read_loop
+from mdsl.benchmarking.work import _union, kernel_flops
 
 KERNEL = """
 ukernel.func @k(%a: memref<8x16xf32>, %n: index) {

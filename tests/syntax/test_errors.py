@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from mdsl.syntax.errors import MdslError
+from mdsl.errors import MdslError
 from mdsl.syntax.parser import parse
 
 # Each text marks the place that the caret must point to with «».

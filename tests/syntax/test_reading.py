@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from mdsl.errors import MdslError
 from mdsl.ir.attributes import DenseAttr, DenseResourceAttr, FloatAttr, IntegerAttr, Location
 from mdsl.ir.core import Op
-from mdsl.syntax.errors import MdslError
 from mdsl.syntax.parser import parse, parse_file
 from mdsl.syntax.printer import print_module
 

@@ -23,11 +23,11 @@ from mdsl.bytecode.module import (
 )
 from mdsl.bytecode.verify import KernelArgument
 from mdsl.codegen import native
-from mdsl.executable import VmExecutable
-from mdsl.syntax.errors import MdslError
+from mdsl.errors import MdslError
+from mdsl.runtime.executable import VmExecutable
 from mdsl.vm import workers
-from mdsl.vm.executable import CallError, Program
 from mdsl.vm.memory import address, processors
+from mdsl.vm.program import CallError, Program
 
 ROWS, COLUMNS = 64, 32
 

@@ -14,8 +14,8 @@ from mdsl.bytecode.encode import encode
 from mdsl.bytecode.isa import OPCODES, Opcode
 from mdsl.bytecode.machine import BYTES, FLOAT_TYPES, INTEGER_BITS, TYPES
 from mdsl.bytecode.module import DTYPES, Constant, Function, Instruction, Module, TensorSpec
-from mdsl.vm.executable import Program
 from mdsl.vm.interpreter import HANDLER, HandlerMachine
+from mdsl.vm.program import Program
 
 COUNT = 64
 ULP = {"f64": 2.0**-52, "f32": 2.0**-23, "f16": 2.0**-10, "bf16": 2.0**-7}

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from mdsl.bytecode.decode import decode
 from mdsl.bytecode.encode import encode
 from mdsl.bytecode.module import Constant, Function, Instruction, Module, TensorSpec
-from mdsl.vm.executable import Program
+from mdsl.vm.program import Program
 
 SIZE = 32
 INPUT, OUTPUT, TABLE, ARENA = range(4)

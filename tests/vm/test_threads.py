@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import mdsl
-from mdsl.executable import VmExecutable
+from mdsl.runtime.executable import VmExecutable
 from mdsl.vm.memory import Frame, FramePool, OutputPool, processors
 
 TEXT = """

@@ -10,12 +10,12 @@ import pytest
 import mdsl
 from mdsl.api import bind_dims
 from mdsl.bytecode.module import TensorSpec
-from mdsl.dialects.nn_dynamic import Dynamic
+from mdsl.dialects.nn.dynamic import Dynamic
+from mdsl.errors import MdslError
 from mdsl.ir.types import ShapedType
 from mdsl.ir.verifier import verify
 from mdsl.reference import run
-from mdsl.signature import open_signature, random_arrays, sizes_of
-from mdsl.syntax.errors import MdslError
+from mdsl.runtime.signature import open_signature, random_arrays, sizes_of
 from mdsl.syntax.parser import parse
 
 

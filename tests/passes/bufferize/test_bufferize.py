@@ -10,20 +10,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from random_tensor_programs import Program
 
-from mdsl.codegen.target import Target
+from mdsl.analysis.alias import accesses, writes
 from mdsl.dialects import memref
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.func import FunctionLike
 from mdsl.ir.core import Op, VerifyError
 from mdsl.ir.types import TensorType
 from mdsl.ir.verifier import verify
-from mdsl.passes.bufferize import Bufferize
-from mdsl.passes.lower_linalg_to_loops import LowerLinalgToLoops
-from mdsl.passes.plan_memory import PlanMemory
-from mdsl.passes.views import accesses, writes
+from mdsl.passes.buffers.lower_linalg_to_loops import LowerLinalgToLoops
+from mdsl.passes.buffers.plan_memory import PlanMemory
+from mdsl.passes.dispatch.bufferize import Bufferize
 from mdsl.reference import run
 from mdsl.syntax.parser import parse
 from mdsl.syntax.printer import print_module
+from mdsl.target.target import Target
 
 
 def bufferized(text: str) -> ModuleOp:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mdsl.codegen.target import Target
 from mdsl.dialects.arith import Constant
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.ir.attributes import DenseResourceAttr
 from mdsl.ir.verifier import verify
-from mdsl.passes.fold_batchnorm import FoldBatchnorm
+from mdsl.passes.nn.fold_batchnorm import FoldBatchnorm
 from mdsl.reference import run
 from mdsl.syntax.parser import parse
 from mdsl.syntax.printer import print_module
+from mdsl.target.target import Target
 
 RANDOM = np.random.default_rng(3)
 

@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mdsl
-from mdsl.codegen.target import Target
-from mdsl.passes.canonicalize import Canonicalize
-from mdsl.passes.fold_shapes import FoldShapes
-from mdsl.passes.lower_nn import LowerNn
-from mdsl.passes.pipeline import run_passes
+from mdsl.compiler.pipeline import run_passes
+from mdsl.passes.any.canonicalize import Canonicalize
+from mdsl.passes.linalg.fold_shapes import FoldShapes
+from mdsl.passes.nn.lower_nn import LowerNn
 from mdsl.reference import run
 from mdsl.syntax.printer import print_module
+from mdsl.target.target import Target
 
 
 def text_type(shape: list[int]) -> str:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mdsl
-from mdsl.executable import VmExecutable
+from mdsl.runtime.executable import VmExecutable
 
 Sizes = tuple[int, int, int, int, int]
 """Heads, queries, keys, channels of keys, channels of values."""

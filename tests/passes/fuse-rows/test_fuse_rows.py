@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mdsl
-from mdsl.executable import VmExecutable
 from mdsl.reference import run
+from mdsl.runtime.executable import VmExecutable
 
 Program = Callable[[int, int], str]
 

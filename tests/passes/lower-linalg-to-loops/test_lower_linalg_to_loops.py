@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mdsl.codegen.target import Target
 from mdsl.dialects import scf
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.ir.core import Op
 from mdsl.ir.verifier import verify
-from mdsl.passes.lower_linalg_to_loops import LowerLinalgToLoops
+from mdsl.passes.buffers.lower_linalg_to_loops import LowerLinalgToLoops
 from mdsl.reference import run
 from mdsl.syntax.parser import parse
+from mdsl.target.target import Target
 
 MAPS = """
 #all = affine_map<(d0, d1) -> (d0, d1)>

@@ -11,19 +11,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mdsl.codegen.target import Target
 from mdsl.dialects import nn
 from mdsl.dialects.builtin import ModuleOp
-from mdsl.dialects.nn_dynamic import Dynamic
+from mdsl.dialects.nn.dynamic import Dynamic
 from mdsl.ir.core import VerifyError
 from mdsl.ir.registry import operations
 from mdsl.ir.types import dtype_of, i1, is_float
 from mdsl.ir.verifier import verify
-from mdsl.passes.lower_nn import LowerNn
-from mdsl.passes.lower_nn_build import RULES
+from mdsl.passes.nn.lower_nn import LowerNn
+from mdsl.passes.nn.lower_nn.build import RULES
 from mdsl.reference import run
 from mdsl.syntax.parser import parse
 from mdsl.syntax.printer import print_module
+from mdsl.target.target import Target
 
 IREE_OPT = Path(sys.executable).with_name("iree-opt")
 TOLERANCE = {"f64": 1e-12, "f32": 3e-6, "f16": 2e-3, "bf16": 1.6e-2}

@@ -6,16 +6,16 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mdsl.codegen.target import Target
 from mdsl.dialects import memref
 from mdsl.dialects.arith import constant_of
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.ir.types import MemRefType, f32
 from mdsl.ir.verifier import verify
-from mdsl.passes.plan_memory import Buffer, PlanMemory, place
+from mdsl.passes.buffers.plan_memory import Buffer, PlanMemory, place
 from mdsl.reference import run
 from mdsl.syntax.parser import parse
 from mdsl.syntax.printer import print_module
+from mdsl.target.target import Target
 
 CHAIN = """
 func.func @main(%x: memref<64xf32>, %y: memref<64xf32> {mdsl.output}) {

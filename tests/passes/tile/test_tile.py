@@ -8,8 +8,8 @@ import pytest
 import mdsl
 from mdsl.dialects import scf
 from mdsl.dialects.builtin import ModuleOp
+from mdsl.errors import MdslError
 from mdsl.reference import run
-from mdsl.syntax.errors import MdslError
 
 
 def matmul(rows: int, columns: int, attributes: str = "") -> str:

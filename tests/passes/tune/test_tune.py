@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 import mdsl
-from mdsl.codegen.target import Target
+from mdsl.analysis.tile_sizes import TILE
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.ir.attributes import DenseArrayAttr
-from mdsl.passes import tune
-from mdsl.passes.tile_sizes import TILE
-from mdsl.telling import listening
+from mdsl.passes.linalg import tune
+from mdsl.support.progress import listening
+from mdsl.target.target import Target
 
 PROGRAM = """
 func.func @main(%a: tensor<24x32xf32>, %b: tensor<32x48xf32>) -> tensor<24x48xf32> {

@@ -8,16 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mdsl.codegen.kernels import compile_kernels
-from mdsl.codegen.target import Target
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.scf import For, Forall
 from mdsl.dialects.ukernel import Dispatch, UkernelFunc
 from mdsl.ir.verifier import verify
-from mdsl.passes.unroll_dispatch import UnrollDispatch
-from mdsl.passes.vectorize import Vectorize
+from mdsl.passes.buffers.vectorize import Vectorize
+from mdsl.passes.kernels.unroll_dispatch import UnrollDispatch
 from mdsl.reference import run
 from mdsl.syntax.parser import parse
 from mdsl.syntax.printer import print_module
+from mdsl.target.target import Target
 
 AVX512 = Target.parse("avx512")
 

@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mdsl.codegen.target import Target
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.scf import For
 from mdsl.ir.verifier import verify
-from mdsl.passes.unroll import Unroll
+from mdsl.passes.kernels.unroll import Unroll
 from mdsl.reference import run
 from mdsl.syntax.parser import parse
 from mdsl.syntax.printer import print_module
+from mdsl.target.target import Target
 
 SUM = """func.func @main(%x: memref<100xf64>, %out: memref<2xf64> {{mdsl.output}}) {{
   %c0 = arith.constant 0 : index

@@ -9,14 +9,14 @@ from math import prod
 import numpy as np
 
 from mdsl.codegen.kernels import compile_kernels
-from mdsl.codegen.target import Target
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.ukernel import UkernelFunc
 from mdsl.ir.types import SCALARS, MemRefType, dtype_of
 from mdsl.ir.verifier import verify
-from mdsl.passes.vectorize import Vectorize
+from mdsl.passes.buffers.vectorize import Vectorize
 from mdsl.reference import run
 from mdsl.syntax.parser import parse
+from mdsl.target.target import Target
 
 
 def memref(shape: Sequence[int], element: str = "f32", pad: int = 0) -> str:

@@ -10,14 +10,14 @@ from typer.testing import CliRunner
 
 import mdsl
 from mdsl.cli import app
-from mdsl.codegen.target import Target
+from mdsl.compiler.pipeline import run_passes
 from mdsl.ir.core import Op
-from mdsl.passes.fuse import Fuse
-from mdsl.passes.pipeline import run_passes
-from mdsl.passes.winograd import Winograd
-from mdsl.passes.winograd_cost import best_tile
-from mdsl.passes.winograd_match import conv_of
+from mdsl.passes.linalg.fuse import Fuse
+from mdsl.passes.linalg.winograd import Winograd
+from mdsl.passes.linalg.winograd.cost import best_tile
+from mdsl.passes.linalg.winograd.match import conv_of
 from mdsl.reference import run
+from mdsl.target.target import Target
 
 ERROR = {2: 1e-6, 4: 6e-6}
 """Bounds of the largest error over the largest output, as the pass's docstring says them."""

@@ -1,0 +1,1 @@
+"""Facts about IR, without rewriting it: aliasing, intervals, footprints, rows, loop nests."""

@@ -1,0 +1,1 @@
+"""Measuring programs: times, profiles, ablation, the machine's peak, other runtimes."""

@@ -1,0 +1,36 @@
+"""mdsl itself, as `mdsl run` has it: the imported model compiled for the VM and, as the peers' file, for the sizes
+that the inputs have; outputs written in place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from mdsl.benchmarking.peers import Prepared
+
+
+def prepare(model: str, inputs: dict[str, np.ndarray], threads: int, settings: Mapping[str, Any]) -> Prepared:
+    import mdsl
+    from mdsl.benchmarking.measure import empty_outputs
+    from mdsl.runtime.executable import OpenExecutable, VmExecutable
+    from mdsl.runtime.signature import sizes_of
+
+    executable = mdsl.compile(model, threads=threads, **settings)
+    arrays = list(inputs.values())
+    if isinstance(executable, OpenExecutable):
+        executable = executable.bound(sizes_of(executable.inputs, arrays))
+    if not isinstance(executable, VmExecutable):
+        return Prepared(lambda: executable(*arrays), _arrays, mdsl.__version__, executable.engine)
+    outputs = empty_outputs(executable)
+
+    def call() -> list[np.ndarray]:
+        executable.program.run(arrays, outputs)
+        return outputs
+
+    return Prepared(call, _arrays, mdsl.__version__, executable.engine)
+
+
+def _arrays(found: Any) -> list[np.ndarray]:
+    return [x.copy() for x in (found if isinstance(found, (list, tuple)) else [found])]

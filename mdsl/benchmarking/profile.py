@@ -1,0 +1,231 @@
+"""The profile of a program by its dispatches: how long each takes, and how long it would at the hardware's limit.
+
+In a copy of the bytecode every dispatch has a kernel of its own (the same native code under another number), so
+that the interpreter's counters, which are one pair a kernel, tell dispatches of one kernel apart.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from mdsl.benchmarking.measure import BUDGET, Timing, empty_outputs, measure
+from mdsl.benchmarking.peak import Roofline, last_cache_bytes, measure_roofline
+from mdsl.benchmarking.work import kernel_flops, reaches
+from mdsl.bytecode.module import Instruction, Kernel, Module
+from mdsl.dialects.arith import Constant
+from mdsl.dialects.builtin import ModuleOp
+from mdsl.ir.core import Op
+from mdsl.ir.types import ShapedType
+from mdsl.runtime.executable import VmExecutable
+from mdsl.vm.program import Profile, Program
+
+
+@dataclass(frozen=True)
+class Layer:
+    """The dispatches of one kind that one op of the source became.
+
+    `seconds` is the median over profiled calls of what the slowest worker spent in them; `flops` what they
+    compute; `constants` and `activations` the bytes that they touch; `limit` the seconds that the roofline allows.
+    """
+
+    name: str
+    shape: str
+    kernel: str
+    calls: int
+    seconds: float
+    flops: int
+    constants: int
+    activations: int
+    limit: float
+
+    @property
+    def gap(self) -> float:
+        """Seconds beyond the roofline."""
+        return self.seconds - self.limit
+
+
+@dataclass(frozen=True)
+class LayerProfile:
+    """`call` is the time of calls that are not profiled; `between` the median over profiled calls of what
+    dispatches leave of one, the interpreter's own: loops, fills, copies, barriers."""
+
+    layers: list[Layer]
+    call: Timing
+    between: float
+    roofline: Roofline
+    from_memory: bool
+    """Whether the constants outgrow the caches, so that each call reads them from memory."""
+
+    @property
+    def busy(self) -> float:
+        return sum(layer.seconds for layer in self.layers)
+
+    @property
+    def total(self) -> float:
+        """The parts together: about the time of a call, if measuring disturbs it little."""
+        return self.busy + self.between
+
+    @property
+    def limit(self) -> float:
+        return sum(layer.limit for layer in self.layers)
+
+
+@dataclass(frozen=True)
+class _Site:
+    """A dispatch: its instruction's index, its kernel's number in the module, how many calls it makes, where it
+    comes from."""
+
+    index: int
+    kernel: int
+    batch: int
+    location: str
+
+
+def profile_layers(
+    executable: VmExecutable, arrays: Sequence[np.ndarray], source: ModuleOp | None = None, runs: int = 1000
+) -> LayerProfile:
+    """Profiles calls for about as long as `measure` does; `source` gives the layers their names."""
+    program, sites = _program(executable)
+    before = measure_roofline(executable.threads)
+    found = _profiles(program, arrays, empty_outputs(executable), runs)
+    timing = measure(executable, arrays, runs)
+    roofline = before.best(
+        measure_roofline(executable.threads)
+    )  # what else runs on the machine can only lower it
+    constants = sum(constant.array.nbytes for constant in executable.module.constants)
+    from_memory = constants + executable.module.function().arena > last_cache_bytes()
+    layers = _layers(executable, sites, found, roofline, _labels(source), from_memory)
+    between = statistics.median(p.seconds - sum(k.slowest for k in p.kernels) for p in found)
+    return LayerProfile(layers, timing, between, roofline, from_memory)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What one call does: instructions, dispatches among them, micro-kernel calls."""
+
+    instructions: int
+    dispatches: int
+    kernel_calls: int
+
+
+def count(executable: VmExecutable, arrays: Sequence[np.ndarray]) -> Counts:
+    """Counted in a profiled call."""
+    program, sites = _program(executable)
+    found = program.profile(arrays, empty_outputs(executable))
+    calls = [kernel.calls for kernel in found.kernels]
+    dispatches = sum(made // site.batch for made, site in zip(calls, sites, strict=True))
+    return Counts(found.instructions, dispatches, sum(calls))
+
+
+def _program(executable: VmExecutable) -> tuple[Program, list[_Site]]:
+    """The executable's program with a kernel a dispatch."""
+    module, sites = _one_kernel_a_dispatch(executable.module)
+    kernels = executable.kernels
+    names = [executable.module.kernels[site.kernel].name for site in sites]
+    copies = [kernel.name for kernel in module.kernels]
+    addresses = {copy: kernels.addresses[name] for copy, name in zip(copies, names, strict=True)}
+    signatures = {copy: kernels.signatures[name] for copy, name in zip(copies, names, strict=True)}
+    return Program(module, addresses, signatures, threads=executable.threads), sites
+
+
+def _one_kernel_a_dispatch(module: Module) -> tuple[Module, list[_Site]]:
+    function = module.function()
+    code: list[Instruction] = []
+    sites: list[_Site] = []
+    for index, instruction in enumerate(function.code):
+        if instruction.opcode == "dispatch":
+            kernel, calls = instruction.operands
+            assert isinstance(kernel, int) and isinstance(calls, tuple)
+            location = function.locations[index] if index < len(function.locations) else ""
+            instruction = replace(instruction, operands=(len(sites), calls))
+            sites.append(_Site(index, kernel, len(calls), location))
+        code.append(instruction)
+    kernels = [Kernel(f"{module.kernels[site.kernel].name}.{n}", "") for n, site in enumerate(sites)]
+    return replace(module, functions=[replace(function, code=code)], kernels=kernels), sites
+
+
+def _profiles(
+    program: Program, arrays: Sequence[np.ndarray], outputs: Sequence[np.ndarray], runs: int
+) -> list[Profile]:
+    """Profiled calls, after one that warms up."""
+    program.profile(arrays, outputs)
+    end, found = time.perf_counter() + BUDGET, []
+    while len(found) < 3 or (len(found) < runs and time.perf_counter() < end):
+        found.append(program.profile(arrays, outputs))
+    return found
+
+
+def _layers(
+    executable: VmExecutable,
+    sites: Sequence[_Site],
+    profiles: Sequence[Profile],
+    roofline: Roofline,
+    labels: Mapping[str, tuple[str, str]],
+    from_memory: bool,
+) -> list[Layer]:
+    kernels = executable.module.kernels
+    touched = reaches(executable.module, executable.kernels.signatures)
+    flops = {number: kernel_flops(kernels[number].ir) for number in {site.kernel for site in sites}}
+    rows: list[Layer] = []
+    for group in _groups(sites, [kernel.name for kernel in kernels]):
+        numbers = [sites.index(site) for site in group]
+        seconds = [statistics.median(p.kernels[n].slowest for p in profiles) for n in numbers]
+        calls = [profiles[0].kernels[n].calls for n in numbers]
+        work = sum(count * flops[site.kernel] for count, site in zip(calls, group, strict=True))
+        places = [site.index for site in group]
+        constants = touched.constants(places)
+        name, shape = labels.get(group[0].location, (group[0].location, ""))
+        longest = kernels[group[seconds.index(max(seconds))].kernel].name
+        more = f" +{len(group) - 1}" if len(group) > 1 else ""
+        rows.append(
+            Layer(
+                name,
+                shape,
+                longest + more,
+                sum(calls),
+                sum(seconds),
+                work,
+                constants,
+                touched.activations(places),
+                roofline.seconds(work, constants if from_memory else 0),
+            )
+        )
+    return rows
+
+
+def _groups(sites: Iterable[_Site], kernels: Sequence[str]) -> list[list[_Site]]:
+    """Neighbours that come from one op and whose kernels do the same on tiles of several shapes."""
+    groups: list[list[_Site]] = []
+    for site in sites:
+        last = groups[-1][-1] if groups else None
+        same = last is not None and site.location and site.location == last.location
+        if last is not None and same and _kind(kernels[site.kernel]) == _kind(kernels[last.kernel]):
+            groups[-1].append(site)
+        else:
+            groups.append([site])
+    return groups
+
+
+def _kind(kernel: str) -> str:
+    """`conv_maximum` of `conv_maximum_1x2x1x14x16`."""
+    return kernel.rstrip("0123456789x_")
+
+
+def _labels(source: ModuleOp | None) -> dict[str, tuple[str, str]]:
+    """The name and the shapes of the op at each place of the source: of its first two operands."""
+    found: dict[str, tuple[str, str]] = {}
+    for op in source.walk() if source is not None else ():
+        if op.location is not None and op.results and not isinstance(op, Constant):
+            found.setdefault(op.location.place, (op.results[0].name or op.name, _shapes(op)))
+    return found
+
+
+def _shapes(op: Op) -> str:
+    """`1x64x56x56 * 256x64x1x1`: an op's input and its weight, if it has one."""
+    shapes = ["x".join(map(str, v.type.shape)) for v in op.operands[:2] if isinstance(v.type, ShapedType)]
+    return " * ".join(shapes)

@@ -1,0 +1,1 @@
+"""IR to bytecode: driver, levels, pipeline, settings, program cache, fingerprint, instrumentation."""

@@ -1,0 +1,35 @@
+"""What made a compiled program: the machine, the compiler's sources, the versions of what it uses."""
+
+from __future__ import annotations
+
+import numpy as np
+
+import mdsl
+from mdsl.support.fingerprint import source_digest
+from mdsl.target.target import Target
+
+_ROOMS = (
+    *(
+        "errors.py",
+        "grammar.lark",
+        "ir",
+        "syntax",
+        "dialects",
+        "analysis",
+        "target",
+        "reference",
+        "rewriting",
+    ),
+    *("passes", "arithmetic", "bytecode", "codegen", "compiler"),
+)
+"""What the bytecode of a program follows from."""
+
+
+def made_by(target: Target) -> list[str]:
+    """What compiled programs and their times follow from, beside the programs."""
+    return [
+        repr(target),
+        target.fingerprint(),
+        f"mdsl-{mdsl.__version__} numpy-{np.__version__}",
+        source_digest(*_ROOMS),
+    ]

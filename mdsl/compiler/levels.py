@@ -1,0 +1,183 @@
+"""The standard pipelines, and where in them a program stands.
+
+A standard pipeline is a list of stages. A stage works on one of `LEVELS` and leaves the program on the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import takewhile
+
+from mdsl.compiler.settings import DEFAULT, Settings
+from mdsl.dialects.builtin import ModuleOp
+from mdsl.dialects.linalg import LinalgOp
+from mdsl.dialects.ukernel import UkernelFunc
+from mdsl.ir.core import Op
+from mdsl.ir.types import MemRefType, TensorType
+from mdsl.passes import PASSES
+from mdsl.passes.any.canonicalize import Canonicalize
+from mdsl.passes.any.inline import Inline
+from mdsl.passes.base import LEVELS, Pass
+from mdsl.passes.buffers.lower_linalg_to_loops import LowerLinalgToLoops
+from mdsl.passes.buffers.plan_memory import PlanMemory
+from mdsl.passes.buffers.vectorize import Vectorize
+from mdsl.passes.dispatch.bufferize import Bufferize
+from mdsl.passes.kernels.lower_vm import LowerVm
+from mdsl.passes.kernels.unroll_dispatch import UnrollDispatch
+from mdsl.passes.linalg.fold_shapes import FoldShapes
+from mdsl.passes.linalg.fuse import Fuse
+from mdsl.passes.linalg.fuse_attention import FuseAttention
+from mdsl.passes.linalg.fuse_rows import FuseRows
+from mdsl.passes.linalg.pack import Pack
+from mdsl.passes.linalg.tile import Tile
+from mdsl.passes.linalg.tune import Tune
+from mdsl.passes.linalg.winograd import Winograd
+from mdsl.passes.nn.fold_batchnorm import FoldBatchnorm
+from mdsl.passes.nn.lower_nn import LowerNn
+from mdsl.passes.tiled.outline_ukernels import OutlineUkernels
+from mdsl.passes.tiled.prepack import Prepack
+
+Stages = dict[str, list[Pass]]
+"""The passes that work on each level, in order."""
+
+_GRAPH: list[Pass] = [Canonicalize(), FoldBatchnorm(), Canonicalize(), LowerNn()]
+
+
+def ukernel_stages(settings: Settings = DEFAULT) -> Stages:
+    """The default: heavy work becomes micro-kernels, dispatched one or `unroll_dispatch` at a time."""
+    factor = settings.unroll_dispatch
+    unrolled: list[Pass] = [] if factor is None else [UnrollDispatch(factor)]
+    filtered: list[Pass] = [Winograd()] if settings.winograd else []
+    measured: list[Pass] = [Tune()] if settings.tune else []
+    return {
+        "nn": _GRAPH,
+        "linalg": [
+            Canonicalize(),
+            FoldShapes(),
+            Canonicalize(),
+            FuseAttention(),
+            FuseRows(),
+            Pack(),
+            Fuse(),
+            *filtered,
+            *measured,
+            Tile(),
+        ],
+        "tiled": [Prepack(), OutlineUkernels()],
+        "dispatch": [Bufferize()],
+        "buffers": [PlanMemory(), Vectorize()],
+        "kernels": [Canonicalize(), *unrolled, LowerVm()],
+    }
+
+
+def loop_stages() -> Stages:
+    """Without micro-kernels: scalar loops for the interpreter, as a stock virtual machine would run them."""
+    return {
+        "nn": _GRAPH,
+        "linalg": [Canonicalize(), FoldShapes(), Canonicalize(), Fuse(group=False)],
+        "dispatch": [Bufferize()],
+        "buffers": [PlanMemory(), LowerLinalgToLoops()],
+        "kernels": [Canonicalize(), LowerVm()],
+    }
+
+
+def passes_from(stages: Stages, start: str, stop: str = "vm") -> list[Pass]:
+    """The passes that bring a program from level `start` to level `stop`; calls are inlined first."""
+    wanted = LEVELS[LEVELS.index(start) : LEVELS.index(stop)]
+    inlined: list[Pass] = [Inline()] if start in ("nn", "linalg") else []
+    return [*inlined, *(step for level in wanted for step in stages.get(level, []))]
+
+
+def passes_before(step: Pass, start: str, settings: Settings = DEFAULT) -> list[Pass]:
+    """The standard passes that a program on level `start` lacks before `step` can run; none if it is there."""
+    if step.level is None or LEVELS.index(start) >= LEVELS.index(step.level):
+        return []
+    stages = loop_stages() if isinstance(step, LowerLinalgToLoops) else ukernel_stages(settings)
+    missing = passes_from(stages, start, step.level)
+    place = PASSES.index(type(step))
+    return [*missing, *takewhile(lambda p: PASSES.index(type(p)) < place, stages.get(step.level, []))]
+
+
+CHOSEN = ("ukernels", "unroll_dispatch", "winograd", "tune")
+"""The settings that the standard passes follow."""
+
+
+def without_effect(settings: Settings, module: ModuleOp) -> list[str]:
+    """Those of `CHOSEN` that differ from their defaults and come too late for `module`: it has micro-kernels, or the
+    passes that it still lacks are the same with the default."""
+    level = level_of(module)
+    found: list[str] = []
+    for name in settings.chosen():
+        alone = replace(DEFAULT, **{name: getattr(settings, name)})
+        if name == "ukernels":
+            late = has_micro_kernels(module)
+        else:
+            late = name in CHOSEN and standard_passes(alone, level) == standard_passes(DEFAULT, level)
+        if late:
+            found.append(name)
+    return found
+
+
+def has_micro_kernels(module: ModuleOp) -> bool:
+    """True if the heavy work of `module` is micro-kernels already; not above the level on which they are made, where
+    only hand-written ones are."""
+    made = LEVELS.index(level_of(module)) >= LEVELS.index("dispatch")
+    return made and any(isinstance(op, UkernelFunc) for op in module.body.ops)
+
+
+def standard_passes(settings: Settings, level: str) -> list[Pass]:
+    """The passes that bring a program from `level` to bytecode."""
+    return passes_from(ukernel_stages(settings) if settings.ukernels else loop_stages(), level)
+
+
+def level_after(step: Pass, level: str) -> str:
+    """The level of a program that was on `level` before `step` ran."""
+    return max(step.leads_to or level, level, key=LEVELS.index)
+
+
+def plan(
+    asked: Sequence[Pass], level: str, settings: Settings = DEFAULT
+) -> tuple[list[tuple[list[Pass], Pass]], str]:
+    """Each pass that was asked for, with the standard passes that must run right before it, for a program
+    on `level`; and the level that all of them lead to."""
+    found: list[tuple[list[Pass], Pass]] = []
+    for step in asked:
+        lowering = passes_before(step, level, settings)
+        found.append((lowering, step))
+        level = level_after(step, (step.level or level) if lowering else level)
+    return found, level
+
+
+def level_of(module: ModuleOp) -> str:
+    """The level of `LEVELS` that the module's ops show."""
+    outside = [op for op in module.walk() if not _in_kernel(op)]
+    if any(op.name.startswith("mvm.") for op in outside):
+        return "vm"
+    if any(op.name.startswith("nn.") for op in outside):
+        return "nn"
+    structured = [op for op in outside if isinstance(op, LinalgOp) and _has(op, TensorType)]
+    if any(a.name == "scf.forall" for op in structured for a in op.ancestors()):
+        return "tiled"
+    if structured:
+        return "linalg"
+    if any(_has(op, TensorType) for op in outside):
+        return "dispatch"
+    if any(isinstance(op, LinalgOp) for op in module.walk()) or any(_is_unplanned(op) for op in outside):
+        return "buffers"
+    return "kernels"
+
+
+def _in_kernel(op: Op) -> bool:
+    return op.name == "ukernel.func" or any(a.name == "ukernel.func" for a in op.ancestors())
+
+
+def _has(op: Op, kind: type) -> bool:
+    arguments = [a for region in op.regions for a in region.block.args]
+    return any(isinstance(v.type, kind) for v in (*op.operands, *op.results, *arguments))
+
+
+def _is_unplanned(op: Op) -> bool:
+    """True for an allocation that `plan-memory` has not put into the arena."""
+    type = op.results[0].type if op.name == "memref.alloc" else None
+    return isinstance(type, MemRefType) and not (type.rank == 1 and str(type.element) == "i8")

@@ -1,0 +1,101 @@
+"""Compiled programs that the cache keeps: a program that takes long to compile is compiled once.
+
+The key of an entry is everything that the bytecode follows from: the program's text and source locations, the
+data of its weights, the settings, the target, and the compiler. An entry holds an `.mbc` file like any other: it is
+mapped, and verified before it runs; a damaged one is compiled anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+
+import numpy as np
+
+from mdsl.bytecode.decode import decode
+from mdsl.bytecode.encode import HEADER, pieces
+from mdsl.bytecode.module import BytecodeError, Module
+from mdsl.compiler.fingerprint import made_by
+from mdsl.compiler.pipeline import Hook
+from mdsl.compiler.settings import Settings
+from mdsl.dialects.builtin import ModuleOp
+from mdsl.errors import MdslError
+from mdsl.ir.attributes import DenseResourceAttr
+from mdsl.runtime.executable import VmExecutable
+from mdsl.support import cache
+from mdsl.syntax.printer import print_module
+
+_WORTH_KEEPING = 0.5
+"""Seconds of compilation from which the result is kept: less is not worth its place on the disk."""
+
+
+def bytecode_of(module: ModuleOp, settings: Settings, hooks: Sequence[Hook] = ()) -> Module:
+    """What `api.to_bytecode` makes of `module`, which it may lower in place, or made of an equal one before.
+    Raises MdslError."""
+    program = _Kept(module, settings)
+    return program.found() or program.compiled(hooks)
+
+
+def executable_of(module: ModuleOp, settings: Settings, engine: str, threads: int) -> VmExecutable:
+    """The same, ready to be called. Raises MdslError."""
+    program = _Kept(module, settings)
+    found = program.found()
+    if found is not None:
+        with suppress(MdslError):
+            return VmExecutable(found, engine, threads)
+        program.discard()  # the VM's verifier refuses it
+    return VmExecutable(program.compiled(), engine, threads)
+
+
+class _Kept:
+    """A program and its place in the cache. Tuned ones have none: what was measured is kept."""
+
+    def __init__(self, module: ModuleOp, settings: Settings) -> None:
+        self.module, self.settings = module, settings
+        self.text = print_module(module)
+        kept = cache.directory() is not None and not settings.tune
+        self.key = self._key() if kept else None
+
+    def _key(self) -> str:
+        locations = "\n".join(str(op.location) for op in self.module.walk())
+        return cache.key(
+            "program",
+            self.text,
+            locations,
+            self.settings.key(),
+            *made_by(self.settings.machine()),
+            *_data(self.module),
+        )
+
+    def found(self) -> Module | None:
+        return None if self.key is None else cache.load(self.key, _read, HEADER.size)
+
+    def discard(self) -> None:
+        if self.key is not None:
+            cache.discard(self.key)
+
+    def compiled(self, hooks: Sequence[Hook] = ()) -> Module:
+        from mdsl.api import to_bytecode
+
+        start = time.perf_counter()
+        bytecode = to_bytecode(self.module, self.settings, hooks, self.text)
+        if self.key is not None and time.perf_counter() - start > _WORTH_KEEPING:
+            cache.store(self.key, pieces(bytecode), HEADER.size)
+        return bytecode
+
+
+def _read(data: memoryview) -> Module | None:
+    """The module in an entry, None if it is damaged."""
+    try:
+        return decode(data)
+    except BytecodeError:
+        return None
+
+
+def _data(module: ModuleOp) -> list[bytes]:
+    """A digest of each resource that the program refers to."""
+    attributes = (a for op in module.walk() for a in op.attributes.values())
+    arrays = [a.array for a in attributes if isinstance(a, DenseResourceAttr) and a.data is not None]
+    return [hashlib.sha256(np.ascontiguousarray(array).view(np.uint8).data).digest() for array in arrays]

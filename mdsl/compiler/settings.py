@@ -1,0 +1,120 @@
+"""How a program is compiled: what `mdsl.compile` takes by keyword and the commands as options."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from operator import index
+from typing import TYPE_CHECKING
+
+from mdsl.errors import MdslError
+
+if TYPE_CHECKING:  # the commands and the loading of compiled programs do without LLVM
+    from mdsl.target.target import Target
+
+
+class SettingsError(MdslError):
+    """Settings, of these `names`, that cannot be what was asked for; `why` says so of them. The commands put their
+    options for the names."""
+
+    def __init__(self, names: Sequence[str], why: str, program: str = "") -> None:
+        place = f"{program}: " if program else ""
+        super().__init__(f"{place}error: {', '.join(names)} {why}")
+        self.names, self.why = names, why
+
+
+class OpenDimsError(MdslError):
+    """Dimensions, of these names, that have no size though they need one; `what` says for what. `example` is an input
+    with such sizes, as `--input` takes it."""
+
+    def __init__(self, dims: Sequence[str], what: str = "", example: str = "") -> None:
+        sizes = ", ".join(f"{name!r}: ..." for name in dims)
+        super().__init__(f"error: {what}{self.missing(dims)} (in Python: bind={{{sizes}}})")
+        self.dims, self.what, self.example = dims, what, example
+
+    @staticmethod
+    def missing(dims: Sequence[str]) -> str:
+        """What a user must do, on the command line."""
+        listed = ", ".join(f"'{name}'" for name in dims)
+        none = f"dimensions {listed} have no size" if len(dims) > 1 else f"dimension {listed} has no size"
+        return f"{none}; give it with {' '.join(f'--bind {name}=...' for name in dims)}"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What can be chosen. Raises MdslError for an `unroll_dispatch` that is no integer from 1, and for a `bind` that
+    is no mapping of names to integers."""
+
+    ukernels: bool = True
+    """Heavy work becomes micro-kernels; without them it is scalar loops."""
+
+    unroll_dispatch: int | None = None
+    """How many micro-kernels one instruction issues, 1 at least; None leaves the pass of this name out."""
+
+    winograd: bool = True
+    """3x3 convolutions may take fewer multiplications; else each is a plain sum of products."""
+
+    tune: bool = False
+    """Measure how each contraction is best tiled, instead of estimating it."""
+
+    target: str | Target | None = None
+    """The machine to compile for, None for this one."""
+
+    pipeline: str | None = None
+    """Passes to run first, as `mdsl opt --pass-pipeline` takes them."""
+
+    bind: Mapping[str, int] = field(default_factory=dict)
+    """The sizes of `?` dimensions by name; they are kept in the order of the names."""
+
+    def __post_init__(self) -> None:
+        if self.unroll_dispatch is not None and not _is_positive(self.unroll_dispatch):
+            raise SettingsError(
+                ["unroll_dispatch"], f"must be an integer, at least 1, got {self.unroll_dispatch!r}"
+            )
+        if not isinstance(self.bind, Mapping) or not all(isinstance(name, str) for name in self.bind):
+            raise SettingsError(["bind"], f"must be sizes by name, such as {{'batch': 8}}, got {self.bind!r}")
+        sizes: dict[str, int] = {}
+        for name, size in sorted(self.bind.items()):
+            try:
+                sizes[name] = index(size)
+            except TypeError:
+                raise MdslError(
+                    f"error: the size of dimension '{name}' must be an integer, got {size!r}"
+                ) from None
+        object.__setattr__(self, "bind", sizes)
+
+    def machine(self) -> Target:
+        """The target. Raises MdslError for a name that there is not."""
+        from mdsl.target.target import Target, TargetError
+
+        if isinstance(self.target, Target):
+            return self.target
+        try:
+            return Target.parse(self.target or "host")
+        except TargetError as error:
+            raise MdslError(f"error: {error}") from None
+
+    def chosen(self) -> list[str]:
+        """The names of the settings that differ from their defaults."""
+        return [f.name for f in fields(self) if getattr(self, f.name) != getattr(DEFAULT, f.name)]
+
+    def key(self) -> str:
+        """All but the target, whose name does not say what it is, as text for a cache key."""
+        return repr(replace(self, target=None))
+
+    def check_compiled(self, path: str | os.PathLike[str]) -> None:
+        """Raises SettingsError if any was chosen: the file `path` holds a program that is compiled."""
+        late = self.chosen()
+        if late:
+            raise SettingsError(late, "cannot be chosen any more: the program is compiled", os.fspath(path))
+
+
+def _is_positive(number: object) -> bool:
+    try:
+        return index(number) > 0  # type: ignore[arg-type]
+    except TypeError:
+        return False
+
+
+DEFAULT = Settings()

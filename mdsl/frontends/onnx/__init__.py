@@ -1,0 +1,5 @@
+"""ONNX models as modules of `nn` ops. Only this package needs the `onnx` package, when it is called."""
+
+from mdsl.frontends.onnx.importing import Report, check, import_model, import_onnx
+
+__all__ = ["Report", "check", "import_model", "import_onnx"]

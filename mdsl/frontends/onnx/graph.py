@@ -1,0 +1,259 @@
+"""Walking an ONNX graph: every node in order, through its rule or the body of its function.
+
+What cannot be converted is collected, not raised: a `Problem` for each node, so that one import tells all of
+them. The outputs of such a node are `Missing`, or stand-ins if the model says their types.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from mdsl.errors import MdslError
+from mdsl.frontends.onnx import functions
+from mdsl.frontends.onnx.folding import Folder
+from mdsl.frontends.onnx.model import Model, check_text, normal_domain
+from mdsl.frontends.onnx.registry import Incomplete, Malformed, Node, Unsupported, rule_for
+from mdsl.frontends.onnx.schema import attributes_of, check_node
+from mdsl.frontends.onnx.tensors import plain_attribute
+from mdsl.ir.attributes import Location
+from mdsl.ir.core import Block, BlockArgument, Value, VerifyError
+from mdsl.ir.types import TensorType
+
+if TYPE_CHECKING:
+    from onnx import GraphProto, NodeProto
+
+MAX_EXPANDED = 20_000
+"""Nodes that functions and loops may add to those of the file."""
+
+MAX_DEPTH = 40
+"""How deep functions and subgraphs may lie in each other."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why a node cannot be converted."""
+
+    node: str
+    op_type: str
+    domain: str
+    attributes: dict[str, str]
+    reason: str
+    cause: Exception | None = field(default=None, repr=False, compare=False)
+    """What the node's rule raised."""
+
+    @property
+    def kind(self) -> str:
+        """The operator, with its domain if that is not ONNX's own."""
+        return f"{self.domain}.{self.op_type}" if self.domain else self.op_type
+
+    @property
+    def subject(self) -> str:
+        """What cannot be converted: "node", or the "input" or "initializer" of the graph that stands as one."""
+        return self.op_type if self.op_type in ("input", "initializer") else "node"
+
+    def __str__(self) -> str:
+        attributes = ", ".join(f"{k} = {v}" for k, v in self.attributes.items())
+        return f"node '{self.node}' ({self.kind}{' with ' if attributes else ''}{attributes}): {self.reason}"
+
+
+_FAILURES = ArithmeticError, AssertionError, LookupError, MemoryError, TypeError, ValueError
+"""What Python and NumPy raise when a rule works with ranks, sizes or values that it did not think of."""
+
+
+def _problem_of(node: Node, error: Exception) -> Problem:
+    """The problem of a node whose conversion raised `error`."""
+    reason = str(error)
+    if isinstance(error, VerifyError):
+        reason = reason.split(": ", 1)[-1]
+    elif not isinstance(error, Unsupported):
+        reason = (
+            f"internal failure ({type(error).__name__}: {error}): either its operands and attributes do not fit "
+            "together, and nothing noticed that in time, or mdsl is wrong"
+        )
+    shown = {k: plain_attribute(v) for k, v in node.attributes.items()}
+    return Problem(node.scope.prefix + node.name, node.op_type, node.domain, shown, reason, error)
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A value that the node `source` should have made."""
+
+    source: str
+
+
+ABSENT = Missing("")
+"""An input that the node which calls a function leaves out: the nodes of the body lack it, too."""
+
+
+class Scope:
+    """Names of values. The body of a loop or a branch also sees those of the graph around it."""
+
+    def __init__(
+        self, parent: Scope | None = None, opsets: dict[str, int] | None = None, depth: int = 0
+    ) -> None:
+        self.parent = parent
+        self.values: dict[str, Value | Missing] = {}
+        self.attributes: dict[str, Any] = {}
+        """What a function body's `ref_attr_name` refers to."""
+        self.opsets: dict[str, int] = opsets if opsets is not None else parent.opsets if parent else {}
+        self.depth: int = depth or (parent.depth + 1 if parent else 0)
+        self.prefix: str = parent.prefix if parent else ""
+        """What makes the names of an inlined body's values different from those outside."""
+        self.active: tuple[tuple[str, str], ...] = parent.active if parent else ()
+        """The functions that are being inlined."""
+
+    def find(self, name: str) -> Value | Missing | None:
+        scope: Scope | None = self
+        while scope is not None:
+            if name in scope.values:
+                return scope.values[name]
+            scope = scope.parent
+        return None
+
+    def define(self, name: str, value: Value | Missing, where: str) -> None:
+        if name in self.values:
+            raise MdslError(f"error: {where} defines '{name}', which is defined already")
+        self.values[name] = value
+
+
+@dataclass
+class Graph:
+    """One import in progress."""
+
+    model: Model
+    block: Block
+    hints: dict[str, TensorType] = field(default_factory=dict[str, TensorType])
+    """Types that the model states: they stand in for the outputs of nodes that cannot be converted."""
+
+    def __post_init__(self) -> None:
+        self.folder = Folder(self.block)
+        self.problems: list[Problem] = []
+        self.converted = 0
+        self.unjudged = 0
+        self.functions = functions.local_functions(self.model.proto)
+        self._expanded = 0
+
+    # Graphs ---------------------------------------------------------------------------------------------------
+
+    def enter(self, graph: GraphProto, scope: Scope) -> None:
+        """Converts the initializers and nodes of a graph into `scope`."""
+        if scope.depth > MAX_DEPTH:
+            raise MdslError(f"error: graphs are nested more than {MAX_DEPTH} deep")
+        for tensor in graph.initializer:
+            check_text(tensor.name)
+            where = f"initializer '{tensor.name}'"
+            try:
+                value: Value | Missing = self.folder.constant_value(
+                    self.model.tensors.array(tensor), scope.prefix + tensor.name
+                )
+            except Malformed as error:
+                raise MdslError(f"error: {where}: {error}") from None
+            except Unsupported as error:
+                self.problem(Problem(tensor.name, "initializer", "", {}, str(error)))
+                value = Missing(tensor.name)
+            scope.define(tensor.name, value, where)
+        if graph.sparse_initializer:
+            raise MdslError("error: sparse initializers are not supported")
+        self.run(graph.node, scope)
+
+    def run(self, nodes: Sequence[NodeProto], scope: Scope) -> None:
+        """Converts nodes, in order."""
+        for proto in nodes:
+            self.convert(proto, scope)
+
+    def subgraph(self, graph: GraphProto, scope: Scope, arguments: Sequence[Value]) -> list[Value]:
+        """Converts a node's body as if it stood in place of the node. Raises Incomplete."""
+        inner = Scope(scope)
+        self.expand(len(graph.node))
+        if len(arguments) != len(graph.input):
+            raise Malformed(f"its body takes {len(graph.input)} inputs, not {len(arguments)}")
+        for info, value in zip(graph.input, arguments, strict=True):
+            inner.define(info.name, value, "a body")
+        self.enter(graph, inner)
+        found = [self.lookup(info.name, inner, "the output of a body") for info in graph.output]
+        values = [v for v in found if isinstance(v, Value)]
+        if len(values) < len(found):
+            raise Incomplete
+        return values
+
+    def expand(self, nodes: int) -> None:
+        """Counts nodes that are converted once more. Raises MdslError for too many."""
+        self._expanded += nodes + 1
+        if self._expanded > MAX_EXPANDED:
+            raise MdslError(f"error: functions and loops unroll to more than {MAX_EXPANDED} nodes")
+
+    def lookup(self, name: str, scope: Scope, where: str) -> Value | Missing:
+        found = scope.find(name)
+        if found is None:
+            raise MdslError(
+                f"error: {where} reads '{name}', which nothing before it defines (undefined, or part of a cycle)"
+            )
+        return found
+
+    # Nodes ----------------------------------------------------------------------------------------------------
+
+    def convert(self, proto: NodeProto, scope: Scope) -> None:
+        """Converts one node and defines its outputs. Raises MdslError if the graph itself is broken."""
+        check_text(proto.op_type, proto.domain, proto.name, *proto.input, *proto.output)
+        domain = normal_domain(proto.domain)
+        name = proto.name or next((o for o in proto.output if o), proto.op_type)
+        where = f"node '{name}' ({proto.op_type})"
+        found = [self.lookup(i, scope, where) if i else None for i in proto.input]
+        node = Node(
+            self, scope, proto.op_type, domain, scope.opsets.get(domain, 0), name,
+            [i if isinstance(i, Value) else None for i in found], [scope.prefix + o if o else "" for o in proto.output],
+            {}, Location(scope.prefix + name),
+        )  # fmt: skip
+        values: list[Value | None] | None = None
+        try:
+            node.attributes = attributes_of(proto, scope.attributes, self.model.tensors)
+            if any(isinstance(i, Missing) and i is not ABSENT for i in found):
+                self._judge(node)
+            else:
+                values = self._apply(node, proto)
+                self.converted += 1
+        except Incomplete:
+            pass
+        except (Unsupported, VerifyError, *_FAILURES) as error:
+            self.problem(_problem_of(node, error))
+        self._define(proto, scope, values, where, name)
+
+    def problem(self, problem: Problem) -> None:
+        self.problems.append(problem)
+
+    def _judge(self, node: Node) -> None:
+        """Counts a node some of whose operands are missing. Raises Unsupported if its operator is not known."""
+        if not functions.is_convertible(self, node):
+            raise Unsupported(functions.why_not(node))
+        self.unjudged += 1
+
+    def _apply(self, node: Node, proto: NodeProto) -> list[Value | None]:
+        """The node's outputs. Raises Incomplete, Unsupported, VerifyError."""
+        local = self.functions.get((node.domain, node.op_type))
+        if local is not None:
+            return functions.inline(self, node, local)
+        rule = rule_for(node.domain, node.op_type, node.version)
+        if rule is not None:
+            check_node(node)
+            found = rule(node)
+            return [found] if isinstance(found, Value) else list(found)
+        body = functions.schema_function(node, proto)
+        if body is None:
+            raise Unsupported(functions.why_not(node))
+        return functions.inline(self, node, body)
+
+    def _define(
+        self, proto: NodeProto, scope: Scope, values: list[Value | None] | None, where: str, name: str
+    ) -> None:
+        for i, output in enumerate(proto.output):
+            if not output:
+                continue
+            value: Value | Missing | None = values[i] if values is not None and i < len(values) else None
+            if value is None and values is not None:
+                raise MdslError(f"error: {where} has no output {i} ('{output}')")
+            if value is None:
+                hint = self.hints.get(output) if scope.parent is None and not scope.prefix else None
+                value = BlockArgument(hint, Block(), 0, output) if hint is not None else Missing(name)
+            scope.define(output, value, where)

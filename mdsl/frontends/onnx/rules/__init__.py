@@ -1,0 +1,1 @@
+"""The operators of ONNX, a file a theme; registry.py shows how to write one."""

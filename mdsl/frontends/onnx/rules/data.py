@@ -1,0 +1,201 @@
+"""Rules that move data: padding, rearranging; and that make patterns."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mdsl.dialects import nn
+from mdsl.dialects.nn.base import tensor
+from mdsl.frontends.onnx.building import counter, reversed_along, times, trimmed, wrapped
+from mdsl.frontends.onnx.registry import Node, converts
+from mdsl.frontends.onnx.tensors import element_type
+from mdsl.ir.core import Value
+from mdsl.ir.types import DYNAMIC, dtype_of, i64
+
+# Padding --------------------------------------------------------------------------------------------------
+
+
+@converts("Pad")
+def pad(node: Node) -> Value:
+    x, rank = node.operand(0), node.type().rank
+    given = node.attr("pads", node.attr("paddings")) if node.version < 11 else node.ints(1, "pads")
+    axes = list(range(rank)) if node.input(3) is None else node.ints(3, "axes")
+    if len(given) != 2 * len(axes):
+        raise node.malformed(f"pads must hold {2 * len(axes)} integers, got {given}")
+    pads = [0] * 2 * rank
+    for i, axis in enumerate(node.axis(a, rank) for a in axes):
+        pads[axis], pads[rank + axis] = given[i], given[len(axes) + i]
+    x, pads = _trimmed(node, x, pads)
+    if not any(pads):
+        return x
+    mode = node.attr("mode", "constant")
+    if mode != "constant":
+        for axis in (d for d in range(rank) if pads[d] or pads[rank + d]):
+            last = axis == max(d for d in range(rank) if pads[d] or pads[rank + d])
+            x = _continued(
+                node, x, axis, pads[axis], pads[rank + axis], mode, None if last else f"padded{axis}"
+            )
+        return x
+    value = node.attr("value", 0.0) if node.version < 11 or node.input(2) is None else node.constant(2)
+    if value is not None:
+        return node.build(nn.Pad(x, pads=pads, value=float(np.asarray(value).reshape(-1)[0])))
+    padded = node.build(nn.Pad(x, pads=pads), "padded")
+    node.static(padded)
+    inside = np.pad(np.ones(tensor(x).shape, bool), list(zip(pads[:rank], pads[rank:], strict=True)))
+    return node.build(
+        nn.Select(node.const(inside, "inside"), padded, node.reshape(node.operand(2), (), "border"))
+    )
+
+
+def _trimmed(node: Node, x: Value, pads: list[int]) -> tuple[Value, list[int]]:
+    """Negative pads cut off: `x` without what they remove, and the pads that are left."""
+    rank = tensor(x).rank
+    axes = [d for d in range(rank) if pads[d] < 0 or pads[rank + d] < 0]
+    if not axes:
+        return x, pads
+    low, high = ([max(0, -pads[side + d]) for d in axes] for side in (0, rank))
+    left = [max(0, p) for p in pads]
+    return trimmed(node, x, axes, low, high, "part" if any(left) else None), left
+
+
+def _continued(node: Node, x: Value, axis: int, low: int, high: int, mode: str, suffix: str | None) -> Value:
+    """`x` continued along an axis: mirrored ("reflect", without the edge itself), "edge", or repeated ("wrap")."""
+    size = tensor(x).shape[axis]
+    if size == DYNAMIC:
+        raise node.unsupported(f"mode {mode} needs known sizes, got {tensor(x)}")
+    reach = {"reflect": size - 1, "wrap": size, "edge": low + high}
+    if mode not in reach:
+        raise node.malformed(f"mode {mode} is unknown")
+    if max(low, high) > reach[mode]:  # more than once around
+        places = np.pad(np.arange(size), (low, high), mode=mode)  # type: ignore[call-overload]
+        return node.build(nn.Gather(x, node.const(places, "places"), axis=axis), suffix)
+
+    def part(start: int, end: int, name: str) -> Value:
+        return node.build(nn.Slice(x, starts=[start], ends=[end], axes=[axis]), name)
+
+    before = after = None
+    if mode == "edge":
+        shape = tensor(x).shape
+        if low:
+            before = node.broadcast(part(0, 1, "start"), (*shape[:axis], low, *shape[axis + 1 :]), "before")
+        if high:
+            after = node.broadcast(
+                part(size - 1, size, "end"), (*shape[:axis], high, *shape[axis + 1 :]), "after"
+            )
+    elif mode == "wrap":
+        before = part(size - low, size, "before") if low else None
+        after = part(0, high, "after") if high else None
+    else:
+        before = reversed_along(node, part(1, low + 1, "start"), [axis], "before") if low else None
+        after = (
+            reversed_along(node, part(size - 1 - high, size - 1, "end"), [axis], "after") if high else None
+        )
+    parts = [p for p in (before, x, after) if p is not None]
+    return node.build(nn.Concat(*parts, axis=axis), suffix)
+
+
+# Rearranging ----------------------------------------------------------------------------------------------
+
+
+@converts("DepthToSpace")
+def depth_to_space(node: Node) -> Value:
+    x, block = node.operand(0), node.attr("blocksize")
+    _, channels, _, _ = node.type().shape if node.type().rank == 4 else [DYNAMIC] * 4
+    if channels == DYNAMIC:
+        raise node.unsupported(f"its input must be images of a known number of channels, got {node.type()}")
+    if not block or channels % block**2:
+        raise node.malformed(f"{block**2} does not divide {channels} channels")
+    n, _, h, w = node.sizes(x)
+    split, order = (n, block, block, channels // block**2, h, w), [0, 3, 4, 1, 5, 2]
+    if node.attr("mode", "DCR") == "CRD":
+        split, order = (n, channels // block**2, block, block, h, w), [0, 1, 4, 2, 5, 3]
+    turned = node.build(nn.Transpose(node.reshape(x, split, "blocks"), perm=order), "interleaved")
+    return node.reshape(turned, (n, channels // block**2, times(node, [h, block]), times(node, [w, block])))
+
+
+@converts("SpaceToDepth")
+def space_to_depth(node: Node) -> Value:
+    x, block = node.operand(0), node.attr("blocksize")
+    type = node.type()
+    if type.rank != 4 or DYNAMIC in type.shape[1:]:
+        raise node.unsupported(f"its input must have 4 dimensions of known sizes, got {type}")
+    n, c, h, w = type.shape
+    if block < 1 or h % block or w % block:
+        raise node.malformed(f"blocksize = {block} does not divide {h} x {w}")
+    split = node.reshape(x, (n, c, h // block, block, w // block, block), "blocks")
+    order = [0, 3, 5, 1, 2, 4]
+    if node.attr("mode", "DCR") == "CRD":
+        order = [0, 1, 3, 5, 2, 4]
+    turned = node.build(nn.Transpose(split, perm=order), "taken_apart")
+    return node.reshape(turned, (n, c * block**2, h // block, w // block))
+
+
+@converts("ReverseSequence")
+def reverse_sequence(node: Node) -> Value:
+    """Row (t, b) comes from row (length_b - 1 - t, b) if t is less than length_b, else stays."""
+    x, lengths = node.operand(0), node.operand(1)
+    node.static(x)
+    time, batch = node.attr("time_axis", 0), node.attr("batch_axis", 1)
+    order = [time, batch, *range(2, tensor(x).rank)]
+    turned = x if time == 0 else node.build(nn.Transpose(x, perm=order), "by_time")
+    steps, count, *rest = tensor(turned).shape
+    counter = node.const(np.arange(steps).reshape(-1, 1), "counter")
+    lengths = node.cast(lengths, i64, "wide_lengths")
+    inside = node.build(nn.Compare(counter, lengths, kind="lt"), "is_inside")
+    last = node.build(nn.Sub(lengths, node.const(np.int64(1), "one")), "last")
+    mirrored = node.build(nn.Sub(last, counter), "mirrored")
+    source = node.build(nn.Select(inside, mirrored, counter), "source")
+    rows = node.build(nn.Mul(source, node.const(np.int64(count), "row")), "starts")
+    rows = node.build(nn.Add(rows, node.const(np.arange(count), "batch")), "rows")
+    table = node.reshape(turned, (steps * count, *rest), "table")
+    found = node.build(nn.Gather(table, rows, axis=0), None if time == 0 else "reversed")
+    return found if time == 0 else node.build(nn.Transpose(found, perm=order))
+
+
+# Patterns -------------------------------------------------------------------------------------------------
+
+
+@converts("Trilu")
+def trilu(node: Node) -> Value:
+    """The upper or lower triangle, zeros elsewhere."""
+    x = node.operand(0)
+    rows, columns = node.sizes(x)[-2:]
+    k = 0 if node.input(1) is None else node.ints(1, "k")[0]
+    distance = node.build(nn.Sub(counter(node, columns), counter(node, rows, 1)), "distance")
+    kind = "ge" if node.attr("upper", 1) else "le"
+    kept = node.build(nn.Compare(distance, node.const(np.int64(k), "k"), kind=kind), "kept")
+    return node.build(nn.Select(kept, x, node.const(0, "zero", x.type)))
+
+
+@converts("OneHot")
+def one_hot(node: Node) -> Value:
+    """`on` where the index, counted from the end if negative, is the place along the new axis, else `off`."""
+    indices, values = node.cast(node.operand(0), i64, "wide_indices"), node.operand(2)
+    depth = node.constant(1)
+    if depth is None:
+        raise node.unsupported("depth is not a constant")
+    size = int(depth.reshape(-1)[0])
+    shape = tensor(indices).shape
+    node.check_size([*shape, size], tensor(values).element)
+    node.check_made([size], i64)
+    axis = node.axis(node.attr("axis", -1), len(shape) + 1)
+    sizes = node.sizes(indices)
+    places = node.reshape(wrapped(node, indices, size), (*sizes[:axis], 1, *sizes[axis:]), "column")
+    counter = node.const(np.arange(size).reshape([-1, *[1] * (len(shape) - axis)]), "counter")
+    flags = node.build(nn.Compare(places, counter, kind="eq"), "is_hot")
+    off, on = (
+        node.reshape(node.build(nn.Slice(values, starts=[i], ends=[i + 1]), f"{name}_one"), (), name)
+        for i, name in enumerate(("off", "on"))
+    )
+    return node.build(nn.Select(flags, on, off))
+
+
+@converts("EyeLike")
+def eye_like(node: Node) -> Value:
+    type = node.type()
+    if type.rank != 2 or DYNAMIC in type.shape:
+        raise node.unsupported(f"its input must be a matrix of known sizes, got {type}")
+    wanted = node.attr("dtype")
+    element = type.element if wanted is None else element_type(wanted)
+    node.check_made(type.shape, element)
+    return node.const(np.eye(*type.shape, k=node.attr("k", 0), dtype=dtype_of(element)), "eye")

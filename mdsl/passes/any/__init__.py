@@ -1,0 +1,1 @@
+"""Passes for a program on any level."""

@@ -1,0 +1,114 @@
+"""canonicalize: fold constants and identities, merge equal ops, drop what nothing uses."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from mdsl.dialects.arith import Constant
+from mdsl.dialects.builtin import ModuleOp
+from mdsl.ir.attributes import Attribute
+from mdsl.ir.core import Block, Builder, Op, Value
+from mdsl.passes.base import Pass
+from mdsl.rewriting.constants import fold_constants
+from mdsl.target.target import Target
+
+
+@dataclass(frozen=True)
+class Canonicalize(Pass):
+    """Fold constants and identities, merge equal pure ops (CSE), drop unused ones (DCE).
+
+    Before:
+
+        %zero = arith.constant 0.0 : f32
+        %one = arith.constant 1.0 : f32
+        %a = arith.mulf %x, %one : f32
+        %b = arith.subf %a, %zero : f32
+        %c = arith.subf %a, %zero : f32
+        %d = arith.addf %b, %c : f32
+
+    After:
+
+        %d = arith.addf %x, %x : f32
+    """
+
+    name: ClassVar[str] = "canonicalize"
+
+    def run(self, module: ModuleOp, target: Target) -> None:
+        changed = True
+        while changed:
+            changed = fold_all(module)
+            changed |= merge_equal(module.body, {})
+            changed |= drop_unused(module)
+
+
+def fold_all(root: Op) -> bool:
+    """Folds every op under `root` once; True if one folded."""
+    changed = False
+    for op in root.walk():
+        if op.block is None or not op.has("pure") or isinstance(op, Constant) or op is root:
+            continue
+        folded = op.fold() or fold_constants(op)
+        if folded is None:
+            continue
+        if len(folded) == 1 and folded[0] is op.results[0]:
+            continue
+        op.replace_by(*[_materialise(f, op, r) for f, r in zip(folded, op.results, strict=True)])
+        changed = True
+    return changed
+
+
+def _materialise(folded: Value | Attribute, op: Op, result: Value) -> Value:
+    if isinstance(folded, Value):
+        # The surviving value was there before and keeps its own name.
+        folded.name = folded.name or result.name
+        return folded
+    return Builder.before(op).value(Constant(value=folded, results=[result.type]))
+
+
+def merge_equal(block: Block, known: dict[Hashable, Op]) -> bool:
+    """Replaces pure ops by an equal one that dominates them."""
+    changed = False
+    for op in block.ops:
+        # Two destinations are two buffers, even if they look alike or one takes the other's place later.
+        if op.has("pure") and not op.regions and op.name not in ("tensor.empty", "memref.view"):
+            key = (
+                op.name,
+                tuple(op.operands),
+                tuple(sorted(op.attributes.items(), key=lambda a: a[0])),
+                tuple(r.type for r in op.results),
+            )
+            if key in known:
+                op.replace_by(*known[key].results)
+                changed = True
+                continue
+            known[key] = op
+        for region in op.regions:
+            changed |= merge_equal(region.block, {} if op.has("isolated") else dict(known))
+    return changed
+
+
+def drop_unused(root: Op) -> bool:
+    """Erases pure ops (and loads) whose results nothing uses, users before producers."""
+    changed = False
+    for op in reversed(list(root.walk())):
+        unused = op.results and not any(r.users for r in op.results)
+        if op.block is not None and unused and _is_droppable(op):
+            op.erase()
+            changed = True
+    return changed
+
+
+def _is_droppable(op: Op) -> bool:
+    """True for an op without effect but its results, nested ops included."""
+    if op.name in ("memref.alloc", "memref.alloca"):
+        return True
+    if op.name in _VALUE_STRUCTURES or op.name.startswith("linalg."):
+        return all(
+            _is_droppable(inner) or inner.has("terminator") for r in op.regions for inner in r.block.ops
+        )
+    return op.has("pure") or op.has("reads")
+
+
+_VALUE_STRUCTURES = ("scf.for", "scf.if", "scf.forall", "ukernel.region")

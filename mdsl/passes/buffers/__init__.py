@@ -1,0 +1,1 @@
+"""Passes on memrefs, and those that write the loops of the kernels."""

@@ -1,0 +1,174 @@
+"""vectorize: micro-kernels from structured ops to loops over vectors in registers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from mdsl.analysis.alias import ALLOCATIONS, VIEWS, root
+from mdsl.analysis.nest import Group, Nest, collapse, merge, nest_of
+from mdsl.dialects import linalg, memref
+from mdsl.dialects.builtin import ModuleOp
+from mdsl.dialects.ukernel import UkernelFunc
+from mdsl.ir.core import Block, Builder, Op, Value
+from mdsl.passes.any.canonicalize import drop_unused
+from mdsl.passes.base import Pass
+from mdsl.passes.buffers.vectorize.emit import GroupEmitter
+from mdsl.passes.buffers.vectorize.plan import plan
+from mdsl.rewriting.kernel_builder import Constants, KernelBuilder
+from mdsl.target.target import Target
+
+
+@dataclass(frozen=True)
+class Vectorize(Pass):
+    """Turn the structured ops of micro-kernels into loops over vectors, accumulators in registers.
+
+    One rule makes every kernel: vectors lie along the innermost dimension of the output, the other parallel
+    dimensions are blocked until the accumulators fill the registers, the reductions are loops that carry the
+    accumulators, the epilogue works on them in registers, and each is stored once. Weights that a tile reads from
+    end to end are asked for 8 KB ahead (`memref.prefetch`), and of pixels that lie in blocks of channels those of
+    the next tile. Before:
+
+        ukernel.func @k(%a: memref<2x512xf32>, %b: memref<512x16xf32>, %out: memref<2x16xf32>) {
+          %zero = arith.constant 0.0 : f32
+          linalg.fill ins(%zero : f32) outs(%out : memref<2x16xf32>)
+          linalg.matmul ins(%a, %b : memref<2x512xf32>, memref<512x16xf32>) outs(%out : memref<2x16xf32>)
+          ukernel.return
+        }
+
+    After, with vectors of 16 elements:
+
+        ukernel.func @k(%a: memref<2x512xf32>, %b: memref<512x16xf32>, %out: memref<2x16xf32>) {
+          %zero = arith.constant dense<0.0> : vector<16xf32>
+          ...
+          %out_0, %out_1 = scf.for %k = %c0 to %c512 step %c1
+              iter_args(%out_0_1 = %zero, %out_1_1 = %zero) -> (vector<16xf32>, vector<16xf32>) {
+            %a_0 = memref.load %a[%c0, %k] : memref<2x512xf32>
+            %b_0 = vector.load %b[%k, %c0] : memref<512x16xf32>, vector<16xf32>
+            %a_0_1 = vector.broadcast %a_0 : f32 to vector<16xf32>
+            %add = vector.fma %a_0_1, %b_0, %out_0_1 : vector<16xf32>
+            ...
+            scf.yield %add, %add_1 : vector<16xf32>, vector<16xf32>
+          }
+          vector.store %out_0, %out[%c0, %c0] : memref<2x16xf32>, vector<16xf32>
+          vector.store %out_1, %out[%c1, %c0] : memref<2x16xf32>, vector<16xf32>
+          ukernel.return
+        }
+    """
+
+    name = "vectorize"
+    level = "buffers"
+    leads_to: ClassVar[str | None] = "kernels"
+
+    def run(self, module: ModuleOp, target: Target) -> None:
+        for func in module.body.ops:
+            if isinstance(func, UkernelFunc) and not func.type.results:
+                vectorize_kernel(func, target)
+
+
+def vectorize_kernel(func: UkernelFunc, target: Target) -> None:
+    """Rewrites the kernel's structured ops, those in its loops too."""
+    blocks = [func.body] + [r.block for op in func.walk() if op.name.startswith("scf.") for r in op.regions]
+    if not any(_is_structured(op) for block in blocks for op in block.ops):
+        return
+    constants = Constants(func.body)
+    for block in blocks:
+        _BlockVectorizer(block, constants, target).run()
+    drop_unused(func)
+
+
+def _is_structured(op: Op) -> bool:
+    return isinstance(op, linalg.LinalgOp | memref.Copy)
+
+
+class _BlockVectorizer:
+    """Gathers the structured ops of one block into groups and emits each group at its last op.
+
+    A fill waits until its memory is used, so that it can join the group that uses it.
+    """
+
+    def __init__(self, block: Block, constants: Constants, target: Target) -> None:
+        self.block = block
+        self.constants = constants
+        self.target = target
+        self.group: Group | None = None
+        self.fills: dict[Value, Nest] = {}
+
+    def run(self) -> None:
+        for op in self.block.ops:
+            if isinstance(op, memref.Copy):
+                copy = linalg.Copy.make([op.operands[0]], [op.operands[1]])
+                Builder.before(op).add(copy)
+                op.erase()
+                op = copy
+            if isinstance(op, linalg.LinalgOp):
+                self._structured(op)
+            elif not (op.has("pure") or isinstance(op, (*ALLOCATIONS, *VIEWS, memref.GetGlobal))):
+                self._flush(op)
+
+    def _structured(self, op: linalg.LinalgOp) -> None:
+        if 0 in (op.loop_sizes()[d] for d in op.parallel_dims):
+            op.erase()
+            return
+        nest = nest_of(op)
+        if nest is None:
+            self._flush(op)
+            self._lower_to_loops(op)
+        elif isinstance(op, linalg.Fill) and root(op.outputs[0]) is op.outputs[0]:
+            self._delay(nest)
+        else:
+            self._join(nest)
+
+    def _delay(self, fill: Nest) -> None:
+        memory = fill.outputs[0].memory
+        older = self.fills.pop(memory, None)
+        if older is not None:
+            older.op.erase()
+        self.fills[memory] = fill
+
+    def _join(self, nest: Nest) -> None:
+        """Adds the nest, and the fills of what it uses, to the current group, or starts another."""
+        group = Group([nest])
+        touched = {root(access.memory) for access in (*nest.inputs, *nest.outputs)}
+        for memory in [m for m in self.fills if m in touched]:
+            fill = Group([self.fills.pop(memory)])
+            merged = merge(fill, group)
+            if merged is None:
+                self._close()
+                fill.nests[0].op.detach()
+                self.block.insert(fill.nests[0].op, nest.op)
+                self._emit(fill)
+            else:
+                group = merged
+        merged = merge(self.group, group) if self.group else None
+        if merged is None:
+            self._close()
+        self.group = merged or group
+
+    def _flush(self, op: Op) -> None:
+        """Emits all that waits, in front of an op that may depend on it."""
+        self._close()
+        for fill in self.fills.values():
+            fill.op.detach()
+            self.block.insert(fill.op, op)
+            self._emit(Group([fill]))
+        self.fills.clear()
+
+    def _close(self) -> None:
+        if self.group:
+            self._emit(self.group)
+        self.group = None
+
+    def _emit(self, group: Group) -> None:
+        group = collapse(group)
+        last = group.nests[-1].op
+        builder = KernelBuilder(self.constants, Builder.before(last))
+        GroupEmitter(group, plan(group, self.target), builder).emit()
+        for nest in group.nests:
+            nest.op.erase()
+
+    def _lower_to_loops(self, op: linalg.LinalgOp) -> None:
+        from mdsl.passes.buffers.lower_linalg_to_loops import lower_op
+
+        lower_op(op, Builder.before(op))
+        op.erase()

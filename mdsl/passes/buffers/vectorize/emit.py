@@ -1,0 +1,277 @@
+"""Nests to vector code: blocks of a tile, reductions with their accumulators in registers, scalar bodies on vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
+
+from mdsl.analysis.nest import Access, Axis, Group, Linear, Nest
+from mdsl.dialects import arith, linalg, math, vector
+from mdsl.ir.core import Op, Value
+from mdsl.ir.types import VectorType, element_of, index
+from mdsl.passes.buffers.vectorize.plan import (
+    AHEAD,
+    COMBINING,
+    Plan,
+    combining_op,
+    neutral,
+    rows_ahead,
+    streams,
+)
+from mdsl.rewriting.kernel_builder import KernelBuilder, Key
+from mdsl.target.target import ELEMENT_BYTES
+
+
+@dataclass(frozen=True)
+class Point:
+    """One vector of a block (one element if `lanes` is 0): where each axis stands, along which axis it lies."""
+
+    env: dict[Axis, Linear]
+    along: Axis | None
+    lanes: int
+
+
+Write = tuple[Access, Point, Value]
+
+
+class GroupEmitter:
+    """Emits one group by its plan."""
+
+    def __init__(self, group: Group, plan: Plan, out: KernelBuilder) -> None:
+        self.group = group
+        self.plan = plan
+        self.out = out
+        self.writes: dict[Key, Write] = {}
+
+    def emit(self) -> None:
+        """Loops over blocks, with a last, smaller block where the extent asks for it."""
+        self._blocks(list(self.group.axes), {}, {})
+
+    def _blocks(self, left: list[Axis], base: dict[Axis, Linear], sizes: dict[Axis, int]) -> None:
+        if not left:
+            self._block(base, sizes)
+            return
+        axis, *rest = left
+        size = self.plan.block[axis] * (self.plan.lanes if axis is self.plan.vector else 1)
+        whole = axis.extent // size
+        if whole > 1:
+            loop = self.out.open_loop(0, whole * size, size, axis.name)
+            self._blocks(rest, {**base, axis: Linear(((loop.iv, 1),))}, {**sizes, axis: size})
+            self.out.close_loop()
+        elif whole == 1:
+            self._blocks(rest, {**base, axis: Linear()}, {**sizes, axis: size})
+        if axis.extent % size:
+            edge = Linear(constant=whole * size)
+            self._blocks(rest, {**base, axis: edge}, {**sizes, axis: axis.extent % size})
+
+    def _block(self, base: dict[Axis, Linear], sizes: dict[Axis, int]) -> None:
+        """All nests at the points of one block, then the stores."""
+        points = self._points(base, sizes)
+        self.out.enter_leaf()
+        self.writes.clear()
+        for nest in self.group.nests:
+            if nest in self.plan.folded:
+                from mdsl.passes.buffers.vectorize.fold import fold
+
+                results = fold(self, nest, points)
+            elif nest.reduction:
+                results = self._reduce(nest, points)
+            else:
+                results = [self.evaluate(nest, point, self.initial(nest, point)) for point in points]
+            for point, values in zip(points, results, strict=True):
+                self._record(nest, point, values)
+        for access, point, value in self.writes.values():
+            if not self.group.private(access.memory):
+                self.out.write(access, point.env, point.along, point.lanes, value)
+        self.out.leave_leaf()
+
+    def _points(self, base: dict[Axis, Linear], sizes: dict[Axis, int]) -> list[Point]:
+        """The block's points, the axis with most points outside: so an operand that depends on it is used up
+        before the next is loaded, and only those of the shorter axes stay in registers."""
+        offsets: dict[Axis, list[int]] = {}
+        for axis, size in sizes.items():
+            offsets[axis] = list(range(0, size, self.plan.lanes if axis is self.plan.vector else 1))
+        points = [Point({}, self.plan.vector, 0)]
+        for axis in sorted(sizes, key=lambda axis: -len(offsets[axis])):
+            grown: list[Point] = []
+            for point in points:
+                for offset in offsets[axis]:
+                    vector = axis is self.plan.vector
+                    lanes = min(self.plan.lanes, sizes[axis] - offset) if vector else point.lanes
+                    grown.append(Point({**point.env, axis: base[axis].plus(offset)}, point.along, lanes))
+            points = grown
+        return points
+
+    def _record(self, nest: Nest, point: Point, values: Sequence[Value]) -> None:
+        """The outputs' new values, seen by later nests of the block and stored at its end."""
+        for access, value in zip(nest.outputs, values, strict=True):
+            value = self.out.spread(value, point.lanes)
+            key = self.out.key(access, point.env, point.along, point.lanes)
+            self.out.remember(key, value, self.out.leaf)
+            self.writes.pop(key, None)
+            self.writes[key] = (access, point, value)
+
+    # Reductions -------------------------------------------------------------------------------------
+
+    def initial(self, nest: Nest, point: Point) -> list[Value | None]:
+        """The outputs' values before the nest; None for those that the body does not use."""
+        args = nest.body.args[len(nest.inputs) :]
+        pairs = zip(nest.outputs, args, strict=True)
+        return [
+            self.out.read(access, point.env, point.along, point.lanes) if arg.users else None
+            for access, arg in pairs
+        ]
+
+    def _reduce(self, nest: Nest, points: list[Point]) -> list[list[Value]]:
+        """Loops over the reduction axes that carry the outputs' values at all points; where the plan splits the
+        reduction, in several accumulators a point, of which the first starts with the old value."""
+        width = len(nest.outputs)
+        split = self.plan.split.get(nest, 1)
+        values: list[Value] = [v for p in points for v in self.carried(nest, p, self.initial(nest, p))]
+        values += [self._neutral(nest, o, p) for _ in range(1, split) for p in points for o in range(width)]
+        names = [self._result_name(nest, i % width, i // width) for i in range(len(values))]
+        env: dict[Axis, Linear] = {}
+        *outer, inner = nest.reduction
+        for axis in outer:
+            loop = self.out.open_loop(0, axis.extent, 1, axis.name, values, names)
+            env[axis] = Linear(((loop.iv, 1),))
+            values = [*loop.carried]
+        end = inner.extent // split * split
+        values = self._steps(nest, points, env, range(0, end, split), values, names)
+        size = len(points) * width
+        if end < inner.extent:
+            first = self._steps(nest, points, env, range(end, inner.extent), values[:size], names[:size])
+            values = [*first, *values[size:]]
+        for _ in outer:
+            values = self.out.close_loop(values)
+        for chain in range(1, split):
+            for i in range(size):
+                values[i] = self.combine(nest, i % width, values[i], values[chain * size + i])
+        return [values[i : i + width] for i in range(0, size, width)]
+
+    def _steps(
+        self,
+        nest: Nest,
+        points: list[Point],
+        env: dict[Axis, Linear],
+        span: range,
+        values: Sequence[Value],
+        names: list[str],
+    ) -> list[Value]:
+        """The innermost loop over `span`: in each round, one step for each accumulator in `values`."""
+        loop = self.out.open_loop(span.start, span.stop, span.step, nest.reduction[-1].name, values, names)
+        width = len(nest.outputs)
+        results: list[Value] = []
+        for chain in range(len(values) // (len(points) * width)):
+            at = {**env, nest.reduction[-1]: Linear(((loop.iv, 1),), chain)}
+            for point in points:
+                inner = Point({**point.env, **at}, point.along, point.lanes)
+                step = self.evaluate(nest, inner, loop.carried[len(results) : len(results) + width])
+                results += [self.out.spread(v, point.lanes) for v in step]
+        self._prefetch(nest, points, env, loop.iv, span)
+        return self.out.close_loop(results)
+
+    def _prefetch(
+        self, nest: Nest, points: list[Point], env: dict[Axis, Linear], counter: Value, span: range
+    ) -> None:
+        """Asks for what `streams` will read `AHEAD` bytes later (at their ends, for what the next tile reads),
+        and for the next tile's `rows_ahead`."""
+        if span.step != 1:
+            return
+        inner = nest.reduction[-1]
+        for access in streams(nest, self.plan):
+            assert access.type is not None
+            places = {self.out.key(access, p.env, p.along, p.lanes): p for p in points if p.lanes}
+            step = len(places) * self.plan.lanes * ELEMENT_BYTES[str(access.type.element)]
+            ahead = Linear(((counter, 1),), ceil(AHEAD / step))
+            for point in places.values():
+                self.out.prefetch(access, {**point.env, **env, inner: ahead}, point.along)
+        first = points[0]
+        for access, axis in rows_ahead(nest, self.plan):
+            behind = first.env[axis].plus(self.plan.block[axis])
+            row = Linear.of({**dict(behind.terms), counter: 1}, behind.constant)
+            self.out.prefetch(access, {**first.env, **env, axis: row, inner: Linear()}, None)
+
+    def _neutral(self, nest: Nest, output: int, point: Point) -> Value:
+        op = combining_op(nest, output)
+        assert op is not None
+        element = element_of(nest.outputs[output].memory.type)
+        return self.out.spread(
+            self.out.constants.get(neutral(COMBINING[op.name], element), element), point.lanes
+        )
+
+    def combine(self, nest: Nest, output: int, left: Value, right: Value) -> Value:
+        """Two partial results of a reduction as one."""
+        op = combining_op(nest, output)
+        assert op is not None
+        return self.out.emit(type(op)(left, right), nest.outputs[output].memory.name)
+
+    def carried(self, nest: Nest, point: Point, values: Sequence[Value | None]) -> list[Value]:
+        """Values for a loop to carry, as vectors; zeros for outputs that the body only writes."""
+        found: list[Value] = []
+        for access, value in zip(nest.outputs, values, strict=True):
+            if value is None:
+                value = self.out.constants.get(0, element_of(access.memory.type))
+            found.append(self.out.spread(value, point.lanes))
+        return found
+
+    def _result_name(self, nest: Nest, output: int, number: int) -> str:
+        return f"{nest.outputs[output].memory.name or 'acc'}_{number}"
+
+    # Bodies -----------------------------------------------------------------------------------------
+
+    def evaluate(self, nest: Nest, point: Point, outputs: Sequence[Value | None]) -> list[Value]:
+        """The body at a point, on vectors where an operand is one; `outputs` are the outputs' old values."""
+        values: dict[Value, Value] = {}
+        split = len(nest.inputs)
+        for arg, access in zip(nest.body.args[:split], nest.inputs, strict=True):
+            if arg.users:
+                values[arg] = self.out.read(access, point.env, point.along, point.lanes)
+        values.update(
+            {arg: v for arg, v in zip(nest.body.args[split:], outputs, strict=True) if v is not None}
+        )
+        for op in nest.body.ops:
+            if isinstance(op, linalg.Yield):
+                return [values.get(v, v) for v in op.operands]
+            if isinstance(op, linalg.IndexOp):
+                values[op.result] = self._counter(nest.axes[op.attr("dim")], point)
+            elif isinstance(op, arith.Constant):
+                values[op.result] = self.out.constants.intern(op.clone(), op.result.name)
+            elif not self._feeds_fma(op, nest):
+                values[op.result] = self._arithmetic(op, values, nest)
+        raise AssertionError("a body without linalg.yield")
+
+    def _counter(self, axis: Axis, point: Point) -> Value:
+        """The loop counter as data: a vector of neighbouring numbers along the vectors' axis."""
+        start = self.out.index(point.env.get(axis, Linear()))
+        if axis is not point.along or point.lanes == 0:
+            return start
+        steps = self.out.pure(vector.Step(results=[VectorType((point.lanes,), index)]), "lane")
+        return self.out.pure(arith.AddI(self.out.spread(start, point.lanes), steps), axis.name)
+
+    def _feeds_fma(self, op: Op, nest: Nest) -> bool:
+        """True for a product whose only use is to be added to an accumulator."""
+        if op.name != "arith.mulf" or not nest.reduction or len(op.result.users) != 1:
+            return False
+        (user,) = op.result.users
+        olds = nest.body.args[len(nest.inputs) :]
+        return user.name == "arith.addf" and any(v in olds for v in user.operands)
+
+    def _arithmetic(self, op: Op, values: dict[Value, Value], nest: Nest) -> Value:
+        product = next(
+            (v.owner for v in op.operands if isinstance(v.owner, Op) and self._feeds_fma(v.owner, nest)), None
+        )
+        if isinstance(product, Op):
+            other = next(v for v in op.operands if v is not product.result)
+            operands = [values.get(v, v) for v in (*product.operands, other)]
+        else:
+            operands = [values.get(v, v) for v in op.operands]
+        lanes = next((v.type.size for v in operands if isinstance(v.type, VectorType)), 0)
+        operands = [self.out.spread(v, lanes) for v in operands]
+        name = op.result.name or op.name.split(".")[1]
+        if isinstance(product, Op):
+            return self.out.emit(vector.Fma(*operands) if lanes else math.Fma(*operands), name)
+        element = op.result.type
+        type = VectorType((lanes,), element) if lanes else element
+        return self.out.pure(op.from_parts(operands, [type], op.attributes), name)

@@ -1,0 +1,291 @@
+"""The choices of vectorize: which axis vectors lie along, and how many accumulators a block holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import ceil, log2, prod
+
+import numpy as np
+
+from mdsl.analysis.nest import Access, Axis, Group, Nest
+from mdsl.ir.core import Op, Value
+from mdsl.ir.types import FloatType, IntegerType, Type, dtype_of
+from mdsl.target.target import ELEMENT_BYTES, Target
+
+STRIDED = 2.0
+"""Cost of one lane of a strided vector (a load and an insertion), in vector operations."""
+
+SMALL = 4
+"""Vectors that a block of a nest without reductions holds."""
+
+AHEAD = 8192
+"""Bytes between what a stream reads and what it prefetches: at 40 GB/s, 200 ns, the 100 that memory takes to
+answer and as many for what else is on its way (measured on whole networks: 2 KB cost 5 % of ResNet-50's
+time, 16 KB and more push out what is in use)."""
+
+_STREAM = 8192
+"""Bytes from which an operand is worth a prefetch: less arrives with the first lines."""
+
+COMBINING = {
+    "arith.addf": "add", "arith.addi": "add", "arith.mulf": "mul", "arith.muli": "mul",
+    "arith.andi": "and", "arith.ori": "or", "arith.xori": "xor",
+    **{f"arith.{kind}": kind for kind in ("maximumf", "minimumf", "maxnumf", "minnumf", "maxsi", "minsi", "maxui", "minui")},
+}  # fmt: skip
+"""The ops whose result does not depend on the order of combination (but for rounding), as `vector.kind`."""
+
+
+@dataclass
+class Plan:
+    """How a group becomes vector code.
+
+    Vectors of `lanes` elements lie along the parallel axis `vector`, or, where that is None, along the
+    reduction axis that `folded` gives for a nest (its lanes are then combined at the end). A block covers
+    `block[axis]` points along each parallel axis, counted in vectors along `vector`.
+    """
+
+    vector: Axis | None
+    lanes: int
+    block: dict[Axis, int] = field(default_factory=dict)
+    folded: dict[Nest, Axis] = field(default_factory=dict)
+    chains: int = 1
+    """Accumulators for each point of a folded reduction."""
+    split: dict[Nest, int] = field(default_factory=dict)
+    """Accumulators for each point of another reduction, where there are few points; by default 1."""
+
+
+def plan(group: Group, target: Target) -> Plan:
+    """The cheapest vector axis, then the block that keeps the FMA units busiest within the registers."""
+    lanes = min(target.lanes(element) for nest in group.nests for element in nest.elements())
+    order = _by_output(group)
+    choices = [_choice(group, axis, lanes) for axis in (*reversed(order), None)]
+    _, chosen = min(choices, key=lambda choice: choice[0])
+    heavy = [nest for nest in group.nests if nest.reduction]
+    if chosen.vector is None and chosen.folded:
+        _block_folded(chosen, group, target)
+    elif heavy:
+        chosen.block = _block_reduction(max(heavy, key=lambda nest: nest.size), chosen, group, target)
+        chosen.split = {nest: _split(nest, prod(chosen.block.values()), target) for nest in heavy}
+    else:
+        # A body of many operands fills the registers with one point.
+        operands = max(len(nest.inputs) + len(nest.outputs) for nest in group.nests)
+        chosen.block = _block_elementwise(
+            chosen, order, max(1, min(SMALL, target.vector_registers // operands))
+        )
+    return chosen
+
+
+def _by_output(group: Group) -> list[Axis]:
+    """The parallel axes in the order of the last output's dimensions, so that ties go to its innermost."""
+    output = group.nests[-1].outputs[-1].axes
+    return [*(a for a in group.axes if a not in output), *(a for a in output if a in group.axes)]
+
+
+def vectors(axis: Axis, lanes: int) -> int:
+    """Vectors that cover the axis, the last perhaps shorter."""
+    return ceil(axis.extent / lanes)
+
+
+# The vector axis ----------------------------------------------------------------------------------------
+
+
+def _choice(group: Group, axis: Axis | None, lanes: int) -> tuple[float, Plan]:
+    """Cost in vector operations, memory accesses among them, of vectors along `axis`."""
+    chosen = Plan(axis, lanes)
+    cost = 0.0
+    for nest in group.nests:
+        along = axis
+        if axis is None and nest.reduction and is_foldable(nest):
+            along = min(reversed(nest.reduction), key=lambda r: _nest_cost(nest, r, lanes, group))
+            chosen.folded[nest] = along
+            cost += prod(a.extent for a in nest.parallel) * 2 * log2(lanes) if lanes > 1 else 0
+        cost += _nest_cost(nest, along, lanes, group)
+    return cost, chosen
+
+
+def _nest_cost(nest: Nest, along: Axis | None, lanes: int, group: Group) -> float:
+    filled = along.extent / vectors(along, lanes) if along else 1.0
+    cost = nest.size / filled * nest.arithmetic
+    for access in (*nest.reads, *nest.outputs):
+        if group.private(access.memory):
+            continue
+        elements = prod(axis.extent for axis in access.axes)
+        match access.along(along):
+            case "contiguous":
+                cost += elements / filled
+            case "strided":
+                cost += elements * STRIDED
+            case _:
+                cost += elements
+    return cost
+
+
+def is_foldable(nest: Nest) -> bool:
+    """True if each output is combined with a value that does not depend on it, by an associative op."""
+    return all(combining_op(nest, output) is not None for output in range(len(nest.outputs)))
+
+
+def combining_op(nest: Nest, output: int) -> Op | None:
+    """The op `out' = op(out, element)` that makes the output's new value."""
+    old: Value = nest.body.args[len(nest.inputs) + output]
+    found = nest.body.terminator.operands[output].owner
+    if not isinstance(found, Op) or found.name not in COMBINING:
+        return None
+    return found if list(old.users) == [found] and found.operands.count(old) == 1 else None
+
+
+def neutral(kind: str, type: Type) -> float:
+    """The element that changes nothing when it is combined with another."""
+    if isinstance(type, FloatType):
+        return {"add": -0.0, "mul": 1.0, "minimumf": np.inf, "maximumf": -np.inf}.get(kind, np.nan)
+    boolean = isinstance(type, IntegerType) and type.width == 1
+    limits = np.iinfo(np.int8 if boolean else dtype_of(type))
+    low, high = (-1, 0) if boolean else (int(limits.min), int(limits.max))
+    return {"add": 0, "or": 0, "xor": 0, "maxui": 0, "mul": 1, "minsi": high, "maxsi": low}.get(kind, -1)
+
+
+# Blocks -------------------------------------------------------------------------------------------------
+
+
+def _block_elementwise(chosen: Plan, order: Sequence[Axis], budget: int) -> dict[Axis, int]:
+    """A few vectors a block, up to `budget`, along the innermost axes; everything at once if that is little."""
+    counts = {a: vectors(a, chosen.lanes) if a is chosen.vector else a.extent for a in order}
+    if prod(counts.values()) <= 2 * budget:
+        return counts
+    block = dict.fromkeys(counts, 1)
+    inward = [a for a in order if a is not chosen.vector] + [a for a in order if a is chosen.vector]
+    for axis in reversed(inward):
+        # A divisor needs no remainder; without one, the remainder is code of its own.
+        whole = axis.extent // chosen.lanes if axis is chosen.vector else axis.extent
+        divisors = [n for n in range(2, budget + 1) if whole % n == 0]
+        block[axis] = min(counts[axis], max(divisors) if divisors else budget)
+        budget //= block[axis]
+    return block
+
+
+def _block_folded(chosen: Plan, group: Group, target: Target) -> None:
+    """Rows that share their operands, and as many accumulators a row as hide the latency of an FMA."""
+    chosen.block = dict.fromkeys(group.axes, 1)
+    budget = SMALL
+    for axis in reversed(group.axes):
+        divisors = [n for n in range(1, min(budget, axis.extent) + 1) if axis.extent % n == 0]
+        chosen.block[axis] = max(divisors) if max(divisors) > 1 else min(budget, axis.extent)
+        budget //= chosen.block[axis]
+    rows = prod(chosen.block.values())
+    longest = max(vectors(axis, chosen.lanes) for axis in chosen.folded.values())
+    chosen.chains = max(1, min(ceil(target.fma_chains / rows), longest))
+
+
+def _block_reduction(nest: Nest, chosen: Plan, group: Group, target: Target) -> dict[Axis, int]:
+    """The block with the lowest estimated cycles over the whole tile, among those that fit the registers."""
+    counts = {a: vectors(a, chosen.lanes) if a is chosen.vector else a.extent for a in group.axes}
+    options = list(_fitting(list(counts.items()), nest, chosen, target.vector_registers, {}))
+    return min(options, key=lambda block: _cycles(block, counts, nest, chosen, target))
+
+
+def streams(nest: Nest, chosen: Plan) -> list[Access]:
+    """The inputs that a tile reads once, from end to end: vectors that lie side by side along the innermost
+    reduction. They come from far away (weights, which nothing else has read), and the processor's own
+    prefetcher stops at each page."""
+    inner = nest.reduction[-1]
+    blocked = {
+        axis
+        for axis, size in chosen.block.items()
+        if size < vectors(axis, chosen.lanes if axis is chosen.vector else 1)
+    }
+    found: list[Access] = []
+    for access in nest.inputs:
+        if access.type is None or access.along(chosen.vector) != "contiguous" or inner not in access.axes:
+            continue
+        others = set(nest.parallel) - set(access.axes)
+        bytes = prod(axis.extent for axis in access.axes) * ELEMENT_BYTES[str(access.type.element)]
+        if others and not others & blocked and bytes >= _STREAM:
+            found.append(access)
+    return found
+
+
+def rows_ahead(nest: Nest, chosen: Plan) -> list[tuple[Access, Axis]]:
+    """The inputs that a tile reads row by row, a cache line a row, in each round of an outer reduction from
+    another place (pixels in blocks of channels), and the axis of their rows. The processor's prefetcher does
+    not follow from place to place; a step of the innermost reduction for each element of the line is enough
+    to ask for the rows of the next tile, one at a time."""
+    *outer, inner = nest.reduction
+    rows = [axis for axis, size in chosen.block.items() if axis is not chosen.vector and size > 1]
+    found: list[tuple[Access, Axis]] = []
+    for access in nest.inputs:
+        windows = any(len(index.terms) > 1 for index in access.indices)
+        if access.type is None or windows or access.along(inner) != "contiguous":
+            continue
+        own = [axis for axis in rows if axis in access.axes]
+        places = any(axis in access.axes for axis in outer)
+        if places and len(own) == 1 and chosen.block[own[0]] <= inner.extent <= chosen.lanes:
+            found.append((access, own[0]))
+    return found
+
+
+def _split(nest: Nest, points: int, target: Target) -> int:
+    """Accumulators a point for a tile so small that its one or two would wait for the FMAs' latency."""
+    if points > 2 or not is_foldable(nest):
+        return 1
+    return max(1, min(target.fma_chains // points, nest.reduction[-1].extent // 4))
+
+
+def _fitting(
+    left: list[tuple[Axis, int]], nest: Nest, chosen: Plan, registers: int, block: dict[Axis, int]
+) -> Iterator[dict[Axis, int]]:
+    """Blocks whose accumulators and operands fit the registers (a block of 1 always counts as fitting)."""
+    if not left:
+        yield dict(block)
+        return
+    axis, count = left[0]
+    for size in range(1, count + 1):
+        larger = {**block, axis: size}
+        if size > 1 and _registers(larger, nest, chosen) > registers:
+            return
+        yield from _fitting(left[1:], nest, chosen, registers, larger)
+
+
+def _registers(block: Mapping[Axis, int], nest: Nest, chosen: Plan) -> int:
+    """Vectors live at once: the accumulators, operands that several points use, one for each other operand."""
+    points = prod(block.values())
+    operands = 0
+    for access in nest.inputs:
+        loads = _loads(access, block)
+        shared = loads < points and access.along(chosen.vector) != "uniform"
+        operands += loads if shared else 1
+    return points * len(nest.outputs) + operands
+
+
+def _loads(access: Access, block: Mapping[Axis, int]) -> int:
+    return prod(block.get(axis, 1) for axis in access.axes)
+
+
+def _cycles(
+    block: Mapping[Axis, int], counts: Mapping[Axis, int], nest: Nest, chosen: Plan, target: Target
+) -> float:
+    """Estimated cycles of one step of the reduction over all blocks, those at the edge included."""
+    total, kinds = 0.0, 0
+    for sizes, times in _edges(list(counts.items()), block):
+        points = prod(sizes.values()) * len(nest.outputs) * max(1.0, nest.arithmetic / 2)
+        loads = 0.0
+        for access in (a for a in nest.inputs if a in nest.reads):
+            strided = access.along(chosen.vector) == "strided"
+            loads += _loads(access, sizes) * (STRIDED * chosen.lanes if strided else 1)
+        # Two vector operations and two loads a cycle; too few chains wait for their latency; 1 for the loop.
+        total += times * (max(points / 2, target.fma_chains / 2, loads / 2) + 0.05 * loads + 1)
+        kinds += 1
+    return total * (1 + 0.01 * kinds)
+
+
+def _edges(left: list[tuple[Axis, int]], block: Mapping[Axis, int]) -> Iterator[tuple[dict[Axis, int], int]]:
+    """Each kind of block, whole or cut by the tile's edge, with the number of times that it occurs."""
+    if not left:
+        yield {}, 1
+        return
+    axis, count = left[0]
+    for sizes, times in _edges(left[1:], block):
+        whole, rest = divmod(count, block[axis])
+        if whole:
+            yield {axis: block[axis], **sizes}, times * whole
+        if rest:
+            yield {axis: rest, **sizes}, times

@@ -1,0 +1,193 @@
+"""bufferize: tensors become memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from mdsl.analysis.alias import memref_of
+from mdsl.dialects import func, ukernel
+from mdsl.dialects.builtin import ModuleOp
+from mdsl.dialects.func import FunctionLike
+from mdsl.ir.attributes import StringAttr, SymbolRefAttr, UnitAttr
+from mdsl.ir.core import BlockArgument, Builder, Value
+from mdsl.ir.types import DYNAMIC, MemRefType, Type
+from mdsl.passes.base import Pass, functions
+from mdsl.passes.dispatch.bufferize.forward import forward_copies
+from mdsl.passes.dispatch.bufferize.ops import Globals, OpBufferizer
+from mdsl.passes.dispatch.bufferize.prepare import prepare
+from mdsl.passes.dispatch.bufferize.storage import Storage, StorageMap, copy_all, is_tensor
+from mdsl.target.target import Target
+
+
+@dataclass(frozen=True)
+class Bufferize(Pass):
+    """Put tensors into memory: arguments become memrefs, results become output arguments.
+
+    Destination passing, as in upstream's one-shot bufferization: an op writes into the memory of its
+    destination if that may be written and nobody reads the old content later; otherwise into new memory,
+    after a copy if it looks at the old content. Then copies out of buffers that serve nothing else are
+    removed by computing in the copy's target (a result, a part of a concatenation, the inside of a border).
+
+    Before:
+
+        func.func @main(%x: f32) -> tensor<8xf32> {
+          %init = tensor.empty() : tensor<8xf32>
+          %y = linalg.fill ins(%x : f32) outs(%init : tensor<8xf32>) -> tensor<8xf32>
+          func.return %y : tensor<8xf32>
+        }
+
+    After:
+
+        func.func @main(%x: f32, %y: memref<8xf32> {mdsl.output}) {
+          linalg.fill ins(%x : f32) outs(%y : memref<8xf32>)
+          func.return
+        }
+    """
+
+    name: ClassVar[str] = "bufferize"
+    level: ClassVar[str | None] = "dispatch"
+    leads_to: ClassVar[str | None] = "buffers"
+
+    def run(self, module: ModuleOp, target: Target) -> None:
+        if not any(_mentions_tensors(f) for f in module.body.ops if isinstance(f, FunctionLike)):
+            return
+        names = {f: f.result_names() for f in functions(module)}
+        prepare(module)
+        for function, known in names.items():
+            function.keep_result_names(known)
+        globals = Globals(module)
+        for function in functions(module):
+            if _mentions_tensors(function):
+                _bufferize_function(function, module, globals)
+        # Kernels come last: by now it is known how the memory that they are given is laid out.
+        for kernel in module.body.ops:
+            if isinstance(kernel, ukernel.UkernelFunc) and _mentions_tensors(kernel):
+                _bufferize_kernel(kernel, module, globals)
+
+
+def _mentions_tensors(function: FunctionLike) -> bool:
+    values = [v for op in function.walk() for v in (*op.operands, *op.results)]
+    return any(is_tensor(v) for v in (*function.args, *values))
+
+
+def _bufferize_function(function: func.FuncOp, module: ModuleOp, globals: Globals) -> None:
+    """Inputs are only read; each returned tensor is copied to an output (`forward_copies` removes most copies)."""
+    map = StorageMap(function)
+    ops = OpBufferizer(map, module, globals)
+    old = _replace_arguments(
+        function, [memref_of(a.type) if is_tensor(a) else a.type for a in function.args], map, 0
+    )
+    ops.block(function.body)
+    end = function.body.terminator
+    attributes = function.arg_attributes()
+    pairs: list[tuple[Value, Value]] = []
+    for value, name in zip(end.operands, function.result_names(), strict=True):
+        if is_tensor(value):
+            out = function.body.add_arg(memref_of(value.type), name)
+            out.serial = value.serial
+            attributes.append({func.OUTPUT: UnitAttr()})
+            if value in map.memory:
+                pairs.append((map.memory[value], out))
+    copy_all(pairs, map, Builder.before(end))
+    kept = [
+        (v, a) for v, a in zip(end.operands, function.result_attributes(), strict=True) if not is_tensor(v)
+    ]
+    end.operands = [v for v, _ in kept]
+    _finish(function, ops, old)
+    function.set_arg_attributes(attributes)
+    function.set_result_attributes([a for _, a in kept])
+
+
+def _replace_arguments(
+    function: FunctionLike, types: Sequence[Type], map: StorageMap, outs: int
+) -> list[BlockArgument]:
+    """Gives the function arguments of `types`, the last `outs` writable; returns the old ones, still in use."""
+    body = function.body
+    old, body.args = body.args, []
+    for i, (argument, type) in enumerate(zip(old, types, strict=True)):
+        new = body.add_arg(type, argument.name)
+        new.serial = argument.serial
+        if is_tensor(argument):
+            map.bind(argument, new, Storage(i >= len(old) - outs))
+        else:
+            argument.replace_by(new)
+    return old
+
+
+def _finish(function: FunctionLike, ops: OpBufferizer, old: Sequence[BlockArgument]) -> None:
+    ops.finish()
+    assert not any(a.users for a in old), "a tensor is still in use"
+    function.update_type()
+    forward_copies(function)
+
+
+# Kernels ------------------------------------------------------------------------------------------------------
+
+
+def _bufferize_kernel(kernel: ukernel.UkernelFunc, module: ModuleOp, globals: Globals) -> None:
+    """One kernel for each layout of arguments that it is dispatched with."""
+    layouts: dict[tuple[Type, ...], list[ukernel.Dispatch]] = {}
+    for op in module.walk():
+        if isinstance(op, ukernel.Dispatch) and op.symbol == kernel.symbol:
+            for call in op.calls():
+                layouts.setdefault(tuple(_layout(v.type) for v in call), []).append(op)
+    original = kernel.clone() if len(layouts) > 1 else kernel
+    variants = [kernel, *(original.clone() for _ in list(layouts)[1:])]
+    for variant, (layout, users) in zip(
+        variants, layouts.items() or [(_dense_layout(kernel), [])], strict=True
+    ):
+        if variant is not kernel:
+            _add_variant(variant, kernel, module, users)
+        _bufferize_variant(variant, _formal_types(layout, users), module, globals)
+
+
+def _layout(type: Type) -> Type:
+    """A memref's type without its offset, which a kernel does not see."""
+    return MemRefType(type.shape, type.element, type.layout, 0) if isinstance(type, MemRefType) else type
+
+
+def _dense_layout(kernel: ukernel.UkernelFunc) -> tuple[Type, ...]:
+    return tuple(memref_of(a.type) if is_tensor(a) else a.type for a in kernel.args)
+
+
+def _formal_types(layout: Sequence[Type], users: Sequence[ukernel.Dispatch]) -> list[Type]:
+    """The layout with an unknown offset for each argument that a dispatch gives one."""
+    types: list[Type] = []
+    for i, type in enumerate(layout):
+        actual = [call[i].type for op in users for call in op.calls()]
+        if isinstance(type, MemRefType) and any(isinstance(a, MemRefType) and a.offset != 0 for a in actual):
+            type = MemRefType(type.shape, type.element, type.layout, DYNAMIC)
+        types.append(type)
+    return types
+
+
+def _add_variant(
+    variant: ukernel.UkernelFunc,
+    kernel: ukernel.UkernelFunc,
+    module: ModuleOp,
+    users: Sequence[ukernel.Dispatch],
+) -> None:
+    name = module.fresh_symbol(kernel.symbol)
+    variant.attributes["sym_name"] = StringAttr(name)
+    module.body.insert(variant, kernel.next)
+    for op in users:
+        op.attributes["callee"] = SymbolRefAttr(name)
+
+
+def _bufferize_variant(
+    kernel: ukernel.UkernelFunc, types: Sequence[Type], module: ModuleOp, globals: Globals
+) -> None:
+    """The last arguments are destinations; what the kernel returned must lie there at its end."""
+    map = StorageMap(kernel)
+    ops = OpBufferizer(map, module, globals)
+    end = kernel.body.terminator
+    returned = [v for v in end.operands if is_tensor(v)]
+    old = _replace_arguments(kernel, types, map, len(returned))
+    ops.block(kernel.body)
+    destinations = kernel.args[len(kernel.args) - len(returned) :]
+    pairs = [(map.memory[v], d) for v, d in zip(returned, destinations, strict=True) if v in map.memory]
+    copy_all(pairs, map, Builder.before(end))
+    end.operands = [v for v in end.operands if not is_tensor(v)]
+    _finish(kernel, ops, old)

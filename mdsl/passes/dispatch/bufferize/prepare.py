@@ -1,0 +1,208 @@
+"""What `bufferize` rewrites on tensors first, so that few kinds of op remain."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mdsl.analysis.regions import empty_like
+from mdsl.dialects import arith, linalg, tensor, ukernel
+from mdsl.dialects.builtin import ModuleOp
+from mdsl.dialects.func import FunctionLike
+from mdsl.ir.affine import AffineMap
+from mdsl.ir.attributes import Attribute, DenseAttr
+from mdsl.ir.core import Builder, Op, Value
+from mdsl.ir.types import TensorType
+from mdsl.rewriting.lower_pack import lower_relayout
+
+
+def prepare(module: ModuleOp) -> None:
+    """Inlines regions; pad, concat, splat, pack, unpack and arithmetic on tensors become slices and linalg ops."""
+    for op in list(module.walk()):
+        match op:
+            case ukernel.RegionOp():
+                _inline(op)
+            case linalg.Pack() | linalg.Unpack() if isinstance(op.operands[0].type, TensorType):
+                _replace(op, lower_relayout(op, Builder.before(op)))
+            case _:
+                pass
+    for op in list(module.walk()):
+        match op:
+            case tensor.Pad():
+                _lower_pad(op)
+            case tensor.Concat():
+                _lower_concat(op)
+            case tensor.Splat():
+                _lower_splat(op)
+            case _ if op.has("elementwise") and op.results and isinstance(op.result.type, TensorType):
+                _lower_elementwise(op)
+            case _:
+                pass
+    _lift_kernel_constants(module)
+
+
+def _replace(op: Op, value: Value) -> None:
+    """Replaces `op` by `value`, which takes over its name."""
+    name, serial = op.result.name, op.result.serial
+    op.replace_by(value)
+    if name is not None:
+        value.name, value.serial = name, serial
+
+
+def _inline(region: ukernel.RegionOp) -> None:
+    builder = Builder.before(region)
+    end = region.body.terminator
+    for result, value in zip(region.results, end.operands, strict=True):
+        if isinstance(value.owner, Op) and value.owner.block is region.body:
+            value.name, value.serial = result.name, result.serial
+    for op in region.body.ops:
+        if op is not end:
+            builder.block.insert(op.detach(), region)
+    region.replace_by(*end.operands)
+
+
+def _filled(value: Value, type: TensorType, builder: Builder, name: str | None) -> Value:
+    """A tensor with `value` everywhere."""
+    empty = empty_like(type, builder, f"{name}_init" if name else "init")
+    return builder.value(linalg.Fill.make([value], [empty]), name)
+
+
+def _lower_pad(op: tensor.Pad) -> None:
+    builder = Builder.before(op)
+    source, type = op.operands[0], op.result.type
+    assert isinstance(type, TensorType) and isinstance(source.type, TensorType)
+    end = op.body.terminator
+    for inner in op.body.ops:
+        if inner is not end:
+            if any(v in op.body.args for v in inner.operands):
+                raise op.error("a border that varies from place to place cannot be bufferized")
+            builder.block.insert(inner.detach(), op)
+    border = op.padding_value
+    if border in op.body.args:
+        raise op.error("a border that varies from place to place cannot be bufferized")
+    low = tensor.join_indices(op.low, op.attr("static_low"))
+    if all(isinstance(n, int) for n in low) and type.rank:
+        whole = _bordered(border, type, op.attr("static_low"), source.type.shape, builder, op.result.name)
+    else:
+        whole = _filled(border, type, builder, op.result.name)
+    _replace(op, builder.value(tensor.InsertSlice.of(source, whole, low, source.type.shape)))
+
+
+def _bordered(
+    value: Value,
+    type: TensorType,
+    low: Sequence[int],
+    inside: Sequence[int],
+    builder: Builder,
+    name: str | None,
+) -> Value:
+    """A tensor with `value` around an inside, not yet written, of the shape `inside` from `low` on.
+
+    The edges of a dimension lie between those of the dimensions in front of it, so that none overlap.
+    """
+    whole = empty_like(type, builder, f"{name}_init" if name else "init")
+    for dim, size in enumerate(type.shape):
+        first = low[dim] + inside[dim]
+        for start, end in ((0, low[dim]), (first, size)):
+            if start == end:
+                continue
+            offsets = [*low[:dim], start, *[0] * (type.rank - dim - 1)]
+            sizes = [*inside[:dim], end - start, *type.shape[dim + 1 :]]
+            edge = builder.value(tensor.ExtractSlice.of(whole, offsets, sizes), f"{name}_edge")
+            filled = builder.value(linalg.Fill.make([value], [edge]), f"{name}_edge")
+            whole = builder.value(tensor.InsertSlice.of(filled, whole, offsets, sizes), name)
+    return whole
+
+
+def _lower_concat(op: tensor.Concat) -> None:
+    builder = Builder.before(op)
+    dim, type = op.attr("dim"), op.result.type
+    whole = empty_like(type, builder, op.result.name)
+    start = 0
+    for part in op.operands:
+        assert isinstance(part.type, TensorType)
+        offsets = [start if d == dim else 0 for d in range(part.type.rank)]
+        whole = builder.value(tensor.InsertSlice.of(part, whole, offsets, part.type.shape), op.result.name)
+        start += part.type.shape[dim]
+    _replace(op, whole)
+
+
+def _lower_splat(op: tensor.Splat) -> None:
+    type = op.result.type
+    assert isinstance(type, TensorType)
+    _replace(op, _filled(op.operands[0], type, Builder.before(op), None))
+
+
+def _lower_elementwise(op: Op) -> None:
+    """Arithmetic on tensors as a loop nest of the same arithmetic on elements."""
+    builder = Builder.before(op)
+    shape = op.result.type
+    assert isinstance(shape, TensorType)
+    name = op.result.name
+    empty = empty_like(shape, builder, f"{name}_init" if name else "init")
+    identity = AffineMap.identity(shape.rank)
+    maps = [identity if isinstance(v.type, TensorType) else AffineMap(shape.rank, 0, ()) for v in op.operands]
+    nest = linalg.Generic.make(op.operands, [empty], [*maps, identity], [linalg.PARALLEL] * shape.rank)
+    scalar = type(op).from_parts(nest.body.args[:-1], [shape.element], op.attributes)
+    element = nest.body.append(scalar).result
+    nest.body.append(linalg.Yield([element], results=[]))
+    _replace(op, builder.value(nest))
+
+
+# Constants of kernels -----------------------------------------------------------------------------------------
+
+
+def _lift_kernel_constants(module: ModuleOp) -> None:
+    """A kernel has no data of its own: its constant tensors become filled locals or arguments."""
+    for kernel in module.body.ops:
+        if not isinstance(kernel, ukernel.UkernelFunc):
+            continue
+        for op in list(kernel.walk()):
+            if isinstance(op, arith.Constant) and isinstance(op.result.type, TensorType):
+                data = op.attributes["value"]
+                if isinstance(data, DenseAttr) and data.is_splat:
+                    _lower_splat_constant(op, data)
+                else:
+                    _lift_constant(module, kernel, op, data)
+
+
+def _lower_splat_constant(op: arith.Constant, data: DenseAttr) -> None:
+    builder = Builder.before(op)
+    type = op.result.type
+    assert isinstance(type, TensorType)
+    scalar = builder.value(arith.Constant.of(data.array.flat[0].item(), type.element), "value")
+    _replace(op, _filled(scalar, type, builder, None))
+
+
+def _lift_constant(
+    module: ModuleOp, kernel: ukernel.UkernelFunc, op: arith.Constant, data: Attribute
+) -> None:
+    """Passes the constant from every caller, before the destinations."""
+    name = op.result.name or "constant"
+    body = kernel.body
+    argument = body.add_arg(op.result.type, name)
+    position = len(body.args) - 1 - len(kernel.type.results)
+    attrs = kernel.arg_attributes()[:-1]
+    body.args.insert(position, body.args.pop())
+    for i, arg in enumerate(body.args):
+        arg.index = i
+    kernel.set_arg_attributes([*attrs[:position], {}, *attrs[position:]])
+    op.replace_by(argument)
+    kernel.update_type()
+    for dispatch in list(module.walk()):
+        if isinstance(dispatch, ukernel.Dispatch) and dispatch.symbol == kernel.symbol:
+            calls = [
+                [*call[:position], _constant_in(dispatch, data, name), *call[position:]]
+                for call in dispatch.calls()
+            ]
+            dispatch.operands = [v for call in calls for v in call]
+
+
+def _constant_in(dispatch: Op, data: Attribute, name: str) -> Value:
+    """The constant at the head of the function that holds `dispatch`."""
+    function = next(a for a in dispatch.ancestors() if isinstance(a, FunctionLike))
+    first = function.body.first
+    while isinstance(first, arith.Constant):
+        if first.attributes["value"] == data:
+            return first.result
+        first = first.next
+    return Builder(function.body, function.body.first).value(arith.Constant(value=data), name)

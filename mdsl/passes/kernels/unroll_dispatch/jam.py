@@ -1,0 +1,142 @@
+"""Jamming: one micro-kernel that does the work of several calls of another, with their loops fused."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import count
+
+from mdsl.analysis.alias import root
+from mdsl.dialects import scf, ukernel
+from mdsl.ir.core import Block, Builder, Op, Value
+from mdsl.ir.types import VectorType
+from mdsl.target.target import ELEMENT_BYTES, Target
+
+
+def jam_width(kernel: ukernel.UkernelFunc, shared: Sequence[bool], copies: int, target: Target) -> int:
+    """How many of `copies` calls fit the registers together, a divisor of `copies`; 1 if jamming has no use.
+
+    `shared` tells which arguments are the same in all calls. A kernel with enough accumulators to keep the
+    multiply-add units busy gains nothing: it is bound by what it streams.
+    """
+    loops = [op for op in kernel.walk() if isinstance(op, scf.For)]
+    busiest = max(loops, key=lambda loop: _accumulators(loop, target), default=None)
+    if busiest is None or not 0 < _accumulators(busiest, target) < target.fma_chains:
+        return 1
+    widths = [n for n in range(copies, 1, -1) if copies % n == 0]
+    return next(
+        (n for n in widths if _live(busiest, kernel, shared, n, target) <= target.vector_registers), 1
+    )
+
+
+def _accumulators(loop: scf.For, target: Target) -> int:
+    """Vector registers that hold the values which the loop carries."""
+    return sum(_registers(value, target) for value in loop.carried)
+
+
+def _registers(value: Value, target: Target) -> int:
+    if not isinstance(value.type, VectorType):
+        return 0
+    return -(-value.type.size * ELEMENT_BYTES[str(value.type.element)] // target.vector_bytes)
+
+
+def _live(
+    loop: scf.For, kernel: ukernel.UkernelFunc, shared: Sequence[bool], copies: int, target: Target
+) -> int:
+    """Registers in use at once with `copies` accumulator sets: operands of several FMAs wait in registers,
+    the others pass through one."""
+    common = {arg for arg, same in zip(kernel.args, shared, strict=True) if same}
+    operands = 1
+    for op in loop.walk():
+        if op.name == "vector.load" and len(op.result.users) > 1:
+            operands += _registers(op.result, target) * (1 if root(op.operands[0]) in common else copies)
+    return copies * _accumulators(loop, target) + operands
+
+
+def jam(kernel: ukernel.UkernelFunc, shared: Sequence[bool], copies: int, name: str) -> ukernel.UkernelFunc:
+    """The kernel `name` that does `copies` calls of `kernel`. Where an argument is the same in all calls it
+    is taken once, and what is loaded from it is loaded once; the others follow each other call by call.
+
+        ukernel.func @k(%a: A, %b: B, %c: C)   shared: %a
+        ukernel.func @k_x2(%a: A, %b_x0: B, %b_x1: B, %c_x0: C, %c_x1: C)
+    """
+    positions = range(len(kernel.args))
+    number = [1 if shared[p] else copies for p in positions]
+    types = [kernel.args[p].type for p in positions for _ in range(number[p])]
+    names = [
+        _copy_name(kernel.args[p], c if number[p] > 1 else None) for p in positions for c in range(number[p])
+    ]
+    jammed = ukernel.UkernelFunc.make(name, types, [], names)
+    attributes = kernel.arg_attributes()
+    jammed.set_arg_attributes([attributes[p] for p in positions for _ in range(number[p])])
+    jammed.location = kernel.location
+    mappings: list[dict[Value, Value]] = [{} for _ in range(copies)]
+    following = count()
+    for p in positions:
+        new = [jammed.args[next(following)] for _ in range(number[p])]
+        for c, mapping in enumerate(mappings):
+            mapping[kernel.args[p]] = new[c % number[p]]
+    effects = [op for op in kernel.walk() if not op.has("pure") and not op.has("reads")]
+    read_only = set(kernel.args) - {root(v) for op in effects for v in op.operands}
+    _Jammer(mappings, read_only).block(kernel.body, Builder(jammed.body))
+    jammed.body.append(ukernel.Return([]))
+    return jammed
+
+
+def _copy_name(value: Value, copy: int | None) -> str | None:
+    """The value's name in that copy; as it is for what the copies share."""
+    return value.name if copy is None or not value.name else f"{value.name}_x{copy}"
+
+
+class _Jammer:
+    """Clones a kernel's ops in lockstep, once for each mapping; loops with the same bounds become one."""
+
+    def __init__(self, mappings: list[dict[Value, Value]], read_only: set[Value]) -> None:
+        self.mappings = mappings
+        self.read_only = read_only
+
+    def block(self, block: Block, builder: Builder) -> None:
+        """All ops of the block but its terminator."""
+        for op in block.ops:
+            if op.has("terminator"):
+                continue
+            if isinstance(op, scf.For) and self._same(op.operands[:3]):
+                self._loop(op, builder)
+            else:
+                self._copies(op, builder)
+
+    def _same(self, values: Sequence[Value]) -> bool:
+        first = self.mappings[0]
+        return all(m.get(v, v) is first.get(v, v) for m in self.mappings for v in values)
+
+    def _copies(self, op: Op, builder: Builder) -> None:
+        """A copy for each mapping; one copy serves all mappings that give equal operands to an op which has
+        no effect and reads nothing that changes."""
+        sharable = op.has("pure") or (op.has("reads") and root(op.operands[0]) in self.read_only)
+        made: dict[tuple[Value | int, ...], list[int]] = {}
+        for copy, mapping in enumerate(self.mappings):
+            key = (*(mapping.get(v, v) for v in op.operands), *(() if sharable else (copy,)))
+            made.setdefault(key, []).append(copy)
+        for copies in made.values():
+            first = self.mappings[copies[0]]
+            label = copies[0] if len(made) > 1 else None
+            clone = builder.add(op.clone(first), *(_copy_name(r, label) for r in op.results))
+            for copy in copies:
+                self.mappings[copy].update(zip(op.results, clone.results, strict=True))
+
+    def _loop(self, loop: scf.For, builder: Builder) -> None:
+        """One loop that carries the values of all copies."""
+        inits = [m.get(v, v) for m in self.mappings for v in loop.operands[3:]]
+        lower, upper, step = (self.mappings[0].get(v, v) for v in loop.operands[:3])
+        copies = range(len(self.mappings))
+        names = [_copy_name(a, c) for c in copies for a in loop.carried]
+        fused = scf.For.make(lower, upper, step, inits, loop.iv.name or "i", names)
+        builder.add(fused, *(_copy_name(r, c) for c in copies for r in loop.results))
+        width = len(loop.carried)
+        for number, mapping in enumerate(self.mappings):
+            part = slice(number * width, (number + 1) * width)
+            mapping[loop.iv] = fused.iv
+            mapping.update(zip(loop.carried, fused.carried[part], strict=True))
+            mapping.update(zip(loop.results, fused.results[part], strict=True))
+        inside = Builder(fused.body, None, loop.location)
+        self.block(loop.body, inside)
+        inside.add(scf.Yield([m.get(v, v) for m in self.mappings for v in loop.body.terminator.operands]))

@@ -1,0 +1,271 @@
+"""fuse: elementwise ops merge with each other and with reductions; what becomes one micro-kernel is grouped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from mdsl.analysis.regions import inline_body, sequences, writes_old_content
+from mdsl.bytecode.isa import MAX_ARGUMENTS
+from mdsl.dialects import linalg, tensor, ukernel
+from mdsl.dialects.arith import Constant
+from mdsl.dialects.builtin import ModuleOp
+from mdsl.ir.affine import AffineMap, Dim
+from mdsl.ir.attributes import DenseAttr
+from mdsl.ir.core import Builder, Op, Value
+from mdsl.passes.any.canonicalize import drop_unused
+from mdsl.passes.base import Pass, functions, option
+from mdsl.target.target import Target
+
+MOST_SCALARS = 256
+"""Ops of one body that merging makes, at most: to read and write a tensor once more is little beside so many, and
+each merge clones the body."""
+
+MOST_INPUTS = MAX_ARGUMENTS // 2
+"""Tensors that a merged op or a region of rows reads, at most: a kernel also takes destinations, indices and what an
+epilogue adds."""
+
+
+@dataclass(frozen=True)
+class Fuse(Pass):
+    """Merge elementwise ops into their producers and consumers; group a contraction with its epilogue.
+
+    Before:
+
+        %c = linalg.matmul ins(%a, %w : ...) outs(%init : ...) -> tensor<8x32xf32>
+        %s = linalg.generic (add bias) ins(%c, %bias : ...) outs(%e0 : ...) -> tensor<8x32xf32>
+        %y = linalg.generic (maximum 0) ins(%s : ...) outs(%e1 : ...) -> tensor<8x32xf32>
+
+    After:
+
+        %y = ukernel.region -> tensor<8x32xf32> {
+          %init = linalg.fill ...
+          %c = linalg.matmul ins(%a, %w : ...) outs(%init : ...) -> tensor<8x32xf32>
+          %s = linalg.generic (add bias, maximum 0) ins(%c, %bias : ...) outs(%e1 : ...) -> tensor<8x32xf32>
+          ukernel.yield %s : tensor<8x32xf32>
+        }
+
+    Two elementwise ops become one by putting the producer's body in front of the consumer's, with its
+    indexing maps composed; a reduction takes in an elementwise producer likewise. An op with several
+    users stays where it is. The region's ops share one loop nest when `tile` cuts it, and the epilogue
+    runs on accumulators that are still in registers.
+    """
+
+    name: ClassVar[str] = "fuse"
+    level: ClassVar[str | None] = "linalg"
+
+    group: bool = option(True, "group contractions and reductions with their epilogues in ukernel.region")
+
+    def run(self, module: ModuleOp, target: Target) -> None:
+        for func in functions(module):
+            blocks = sequences(func)
+            for op in (op for block in blocks for op in block.ops):
+                if isinstance(op, linalg.LinalgOp) and op.block is not None:
+                    fuse_producers(op)
+            drop_unused(func)
+            for block in blocks if self.group else ():
+                for op in reversed(block.ops):
+                    if isinstance(op, linalg.LinalgOp) and op.results and op.block is block:
+                        _group(op)
+                drop_unused(func)
+
+
+# Merging bodies -------------------------------------------------------------------------------------------
+
+
+def fuse_producers(op: linalg.LinalgOp) -> linalg.LinalgOp:
+    """Merges into `op` whatever single-use elementwise producers it has."""
+    merged = True
+    while merged and _takes_producers(op):
+        merged = False
+        for index, value in enumerate(op.inputs):
+            producer = value.owner
+            mergeable = _is_splat(value) or (
+                isinstance(producer, linalg.LinalgOp) and _can_merge(producer, op, index)
+            )
+            if mergeable and _leaves_extents(producer, op, index):  # type: ignore[arg-type]
+                op = _merge(producer, op, index)  # type: ignore[arg-type]
+                merged = True
+                break
+    return op
+
+
+def _takes_producers(op: linalg.LinalgOp) -> bool:
+    """Elementwise ops and reductions of one input do; a contraction would repeat the producer's work."""
+    if not op.results or isinstance(op, linalg.Fill):
+        return False
+    return op.is_elementwise or (bool(op.reduction_dims) and not op.is_contraction)
+
+
+def _is_splat(value: Value) -> bool:
+    """A dense constant with one value everywhere: better a scalar in the body."""
+    owner = value.owner
+    attr = owner.attributes.get("value") if isinstance(owner, Constant) else None
+    return isinstance(attr, DenseAttr) and attr.is_splat
+
+
+def _can_merge(producer: linalg.LinalgOp, consumer: linalg.LinalgOp, index: int) -> bool:
+    if not producer.is_elementwise or len(producer.results) != 1 or producer.block is not consumer.block:
+        return False
+    if len(producer.result.users) != 1 or consumer.operands.count(producer.result) != 1:
+        return False
+    inputs = {*producer.inputs, *consumer.inputs} - {producer.result}
+    if len(producer.body.ops) + len(consumer.body.ops) > MOST_SCALARS or len(inputs) > MOST_INPUTS:
+        return False
+    map = consumer.maps[index]
+    # A broadcast or a window would compute the producer's elements again and again.
+    if not map.is_projected_permutation or writes_old_content(producer):
+        return False
+    repeats = set(range(consumer.num_loops)) - map.dims()
+    return not repeats & set(consumer.parallel_dims)
+
+
+def _leaves_extents(producer: Op, consumer: linalg.LinalgOp, index: int) -> bool:
+    """True if the extent of every loop still follows from an operand when the producer's result is not read."""
+    maps = [*consumer.maps[:index], *_reads(producer, consumer, index)[1], *consumer.maps[index + 1 :]]
+    return len({e.position for m in maps for e in m.results if isinstance(e, Dim)}) == consumer.num_loops
+
+
+def _reads(producer: Op, consumer: linalg.LinalgOp, index: int) -> tuple[list[Value], list[AffineMap]]:
+    """What the merged op reads instead of the consumer's operand, and through which maps."""
+    if isinstance(producer, Constant):
+        return [], []
+    assert isinstance(producer, linalg.LinalgOp)
+    inputs = list(producer.inputs)
+    loops = [Dim(d) for d in _loops(producer, consumer, index)]
+    return inputs, [m.compose(loops, consumer.num_loops) for m in producer.maps[: len(inputs)]]
+
+
+def _loops(producer: linalg.LinalgOp, consumer: linalg.LinalgOp, index: int) -> list[int]:
+    """The consumer's loop that each loop of the producer becomes."""
+    made, read = producer.maps[-1].dim_positions(), consumer.maps[index].dim_positions()
+    assert made is not None and read is not None
+    # The producer's loop d is where its output map has d; the consumer reads it through its own map.
+    return [read[made.index(d)] for d in range(producer.num_loops)]
+
+
+def _merge(producer: Op, consumer: linalg.LinalgOp, index: int) -> linalg.LinalgOp:
+    """One op whose body computes the producer's element and goes on with the consumer's."""
+    inputs, maps = _reads(producer, consumer, index)
+    kept = len(consumer.inputs)
+    all_inputs = [*consumer.inputs[:index], *inputs, *consumer.inputs[index + 1 :]]
+    all_maps = [*consumer.maps[:index], *maps, *consumer.maps[index + 1 :]]
+    all_inputs, all_maps, sources = _deduplicate(all_inputs, all_maps, kept - 1 + len(inputs))
+    new = linalg.Generic.make(all_inputs, consumer.outputs, all_maps, consumer.iterators)
+    builder = Builder(new.body)
+    arguments = [new.body.args[s] for s in sources]
+    _keep_names(arguments, producer, consumer, index)
+    outs = list(new.body.args[len(all_inputs) :])
+    if isinstance(producer, Constant):
+        attr = producer.attributes["value"]
+        assert isinstance(attr, DenseAttr)
+        produced = builder.value(
+            Constant.of(attr.array.flat[0].item(), attr.type.element), producer.result.name
+        )
+    else:
+        assert isinstance(producer, linalg.LinalgOp)
+        inner = arguments[index : index + len(inputs)]
+        loops = _loops(producer, consumer, index)
+        (produced,) = inline_body(producer.body, [*inner, outs[0]], builder, loops)
+    before, after = arguments[:index], arguments[index + len(inputs) :]
+    new.body.append(
+        linalg.Yield(inline_body(consumer.body, [*before, produced, *after, *outs], builder), results=[])
+    )
+    Builder.before(consumer).add(new)
+    consumer.replace_by(*new.results)
+    if not isinstance(producer, Constant):
+        producer.erase()
+    return new
+
+
+def _keep_names(arguments: Sequence[Value], producer: Op, consumer: linalg.LinalgOp, index: int) -> None:
+    """The elements are called what they were called in the two bodies."""
+    split = len(consumer.inputs)
+    inner = list(producer.body.args[: len(producer.inputs)]) if isinstance(producer, linalg.LinalgOp) else []
+    old = [*consumer.body.args[:index], *inner, *consumer.body.args[index + 1 : split]]
+    for argument, value in zip(arguments, old, strict=True):
+        argument.name = value.name
+
+
+def _deduplicate(
+    inputs: list[Value], maps: list[AffineMap], split: int
+) -> tuple[list[Value], list[AffineMap], list[int]]:
+    """Inputs read through one map are read once; also where each of the first `split` inputs went."""
+    unique: list[tuple[Value, AffineMap]] = []
+    sources: list[int] = []
+    for pair in zip(inputs, maps[:split], strict=True):
+        if pair not in unique:
+            unique.append(pair)
+        sources.append(unique.index(pair))
+    return [v for v, _ in unique], [*(m for _, m in unique), *maps[split:]], sources
+
+
+# Grouping -------------------------------------------------------------------------------------------------
+
+
+def _group(last: linalg.LinalgOp) -> None:
+    """Puts `last`, the contraction or reduction that it finishes, and its accumulator into one region."""
+    members: list[Op] = [last]
+    main = last
+    if last.is_elementwise:
+        main = _main_producer(last)
+        if main is None:
+            return
+        members.insert(0, main)
+    elif not last.reduction_dims:
+        return
+    for value in main.outputs:
+        fill = value.owner
+        if isinstance(fill, linalg.Fill):
+            members.insert(0, fill)
+    wrap(members, main)
+
+
+def _main_producer(op: linalg.LinalgOp) -> linalg.LinalgOp | None:
+    """The contraction or reduction whose only user is the elementwise `op`, read element by element."""
+    for value, map in zip(op.inputs, op.maps, strict=False):
+        producer = value.owner
+        if (
+            not isinstance(producer, linalg.LinalgOp)
+            or producer.block is not op.block
+            or not producer.reduction_dims
+        ):
+            continue
+        single = len(producer.results) == 1 and len(value.users) == 1 and op.operands.count(value) == 1
+        if single and map.is_permutation and producer.maps[-1].is_projected_permutation:
+            return producer
+    return None
+
+
+def wrap(members: list[Op], main: Op) -> ukernel.RegionOp:
+    """Moves `members`, in order, into a region in place of the last one; a shared accumulator is copied.
+
+    The region is located where `main` is, which does most of its work.
+    """
+    last = members[-1]
+    region = ukernel.RegionOp.make([r.type for r in last.results])
+    region.location = main.location
+    Builder.before(last).add(region, *[r.name for r in last.results])
+    mapping: dict[Value, Value] = {}
+    builder = Builder(region.body)
+    copies = {id(op): _copy_into(op, builder, mapping) for op in members}
+    final = copies[id(last)]
+    region.body.append(ukernel.Yield(final.results, results=[]))
+    last.replace_by(*region.results)
+    for op in reversed(members[:-1]):
+        if not any(r.users for r in op.results):
+            op.erase()
+    return region
+
+
+def _copy_into(op: Op, builder: Builder, mapping: dict[Value, Value]) -> Op:
+    """Clones `op`; an accumulator gets a `tensor.empty` of its own, for it is a temporary of the region."""
+    given = {v: mapping.get(v, v) for v in op.operands}
+    if isinstance(op, linalg.Fill):
+        for value in op.outputs:
+            if isinstance(value.owner, tensor.Empty):
+                given[value] = builder.value(value.owner.clone(), value.name)
+    copy = op.clone(given)
+    mapping.update(zip(op.results, copy.results, strict=True))
+    return builder.add(copy, *[r.name for r in op.results])

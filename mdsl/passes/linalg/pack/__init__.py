@@ -1,0 +1,176 @@
+"""pack: data tiling. Contractions work on blocked layouts; the layouts travel through the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import ClassVar
+
+from mdsl.analysis.regions import shaped
+from mdsl.dialects import linalg
+from mdsl.dialects.builtin import ModuleOp
+from mdsl.ir.affine import AffineMap, Dim
+from mdsl.ir.core import Op
+from mdsl.passes.any.canonicalize import drop_unused
+from mdsl.passes.base import Pass, functions, option
+from mdsl.passes.linalg.pack.constants import cancel_pairs, pack_constants
+from mdsl.passes.linalg.pack.groups import merge_groups
+from mdsl.passes.linalg.pack.move import move_behind, unpacked
+from mdsl.rewriting.constants import constant_data
+from mdsl.rewriting.pack_layout import Tiles, pack_op
+from mdsl.target.target import Target
+
+
+@dataclass(frozen=True)
+class Pack(Pass):
+    """Block channels and columns by the vector length; pack weights at compile time; cancel pack/unpack pairs.
+
+    Before:
+
+        %c = linalg.matmul ins(%a, %w : tensor<8x64xf32>, tensor<64x32xf32>) outs(%z : tensor<8x32xf32>) -> tensor<8x32xf32>
+
+    After (with blocks of 16):
+
+        %w_packed = linalg.pack %w outer_dims_perm = [1, 0] inner_dims_pos = [1] inner_tiles = [16] into %0 : tensor<64x32xf32> -> tensor<2x64x16xf32>
+        %c_packed = linalg.generic ... ins(%a, %w_packed : ...) outs(%z_packed : ...) -> tensor<8x2x16xf32>
+        %c = linalg.unpack %c_packed inner_dims_pos = [1] inner_tiles = [16] into %z : tensor<8x2x16xf32> -> tensor<8x32xf32>
+
+    A kernel then reads the columns of one vector, and of the next step of the reduction, next to each
+    other in memory. A pack of a constant is done now ("pre-packed weights"). An elementwise op, a
+    reduction, a pooling, a padding, a slice or a concatenation that reads an unpacked tensor is moved in
+    front of the unpack, and a pack of an unpack cancels, so that a layout is kept from one contraction to
+    the next.
+    The scheme is that of Georganas et al., "Anatomy of High-Performance Deep Learning Convolutions on SIMD
+    Architectures" (SC 2018).
+    """
+
+    name: ClassVar[str] = "pack"
+    level: ClassVar[str | None] = "linalg"
+
+    block: int = option(0, "elements a block; 0: the target's vector length for the element type", least=0)
+    propagate: bool = option(
+        True,
+        "move layouts through elementwise ops, reductions, poolings, paddings, slices and concatenations",
+    )
+
+    def run(self, module: ModuleOp, target: Target) -> None:
+        for func in functions(module):
+            for op in func.body.ops:
+                if isinstance(op, linalg.LinalgOp) and op.block is not None and op.is_contraction:
+                    merge_groups(op, self._block(op, target))
+            for op in func.body.ops:
+                if isinstance(op, linalg.LinalgOp) and op.results:
+                    self._visit(op, target)
+                elif self.propagate:
+                    move_behind(op)
+            cancel_pairs(func)
+            pack_constants(func)
+            drop_unused(func)
+
+    def _block(self, op: linalg.LinalgOp, target: Target) -> int:
+        return self.block or target.lanes(str(shaped(op.outputs[0]).element))
+
+    def _visit(self, op: linalg.LinalgOp, target: Target) -> None:
+        if op.is_contraction:
+            tiles = _blocked_loops(op, self._block(op, target))
+        elif self.propagate and len(op.results) == 1:
+            tiles = _inherited_tiles(op)
+        else:
+            return
+        # A counter that is data of the body would count blocks.
+        counted = {i.attr("dim") for i in op.body.ops if isinstance(i, linalg.IndexOp)}
+        if tiles and not counted & set(tiles):
+            pack_op(op, tiles)
+
+
+_ROWS_WORTH_PACKING = 16
+"""Rows that a pack of the weights at run time must serve: it costs about as much as two."""
+
+
+def _blocked_loops(op: linalg.LinalgOp, block: int) -> Tiles:
+    """The loops to block. For products: the innermost one that only the second operand and the output share
+    (columns, output channels), and the channels that are summed where the image has pixels innermost. For a
+    filter a channel: the channels. Empty if there is none."""
+    image, weight, out = op.maps
+    if not (out.is_projected_permutation and weight.is_projected_permutation):
+        return {}
+    sizes = op.loop_sizes()
+    columns = [d for d in (out.dim_positions() or ()) if d in weight.dims() and d not in image.dims()]
+    if min(sizes) < 1:
+        return {}
+    if not columns:
+        return _channel_tiles(op, block)
+    rows = prod(sizes[d] for d in out.dim_positions() or () if d not in columns)
+    if rows < _ROWS_WORTH_PACKING and constant_data(op.operands[1]) is None:
+        return {}
+    column = columns[-1]
+    if sizes[column] <= block and all(m.results[-1] == Dim(column) for m in (weight, out)):
+        return {}  # one vector lies there already
+    return {**_summed_tiles(op, block), column: min(block, sizes[column])}
+
+
+def _summed_tiles(op: linalg.LinalgOp, block: int) -> Tiles:
+    """The reduction loop over what lies outside of the pixels in the image: it is blocked in a convolution,
+    and wherever the image comes blocked."""
+    image, weight, _ = op.maps
+    sizes = op.loop_sizes()
+    plain = [e.position for e in image.results if isinstance(e, Dim)]
+    found = {d: min(block, sizes[d]) for d in op.reduction_dims if d in plain and d in weight.dims()}
+    if image.is_projected_permutation:
+        source = unpacked(op.operands[0])
+        blocked = [plain[p] for p in source.tiles] if source else []
+        found = {d: t for d, t in found.items() if d in blocked and d != plain[-1]}
+    if len(found) > 1 or (any(sizes[d] % t for d, t in found.items()) and not op.sums_products):
+        return {}
+    return found
+
+
+def _channel_tiles(op: linalg.LinalgOp, block: int) -> Tiles:
+    """The channels of a depthwise convolution: a loop that all operands have, where pixels lie inside of it."""
+    image, weight, out = op.maps
+    if image.is_projected_permutation:
+        return {}
+    plain = [e.position for e in image.results[:-1] if isinstance(e, Dim)]
+    channels = [d for d in plain if d in weight.dims() and d in (out.dim_positions() or ())]
+    shared = weight.dims() & out.dims()
+    if not channels or image.results[-1].dims() & shared:
+        return {}
+    return {channels[-1]: min(block, op.loop_sizes()[channels[-1]])}
+
+
+def _inherited_tiles(op: linalg.LinalgOp) -> Tiles:
+    """The blocking that op's inputs were unpacked from, if the op can work on it."""
+    found: Tiles = {}
+    maps = op.maps
+    for value, map in zip(op.inputs, maps, strict=False):
+        unpack = unpacked(value)
+        for position, tile in (unpack.tiles if unpack else {}).items():
+            expr = map.results[position]
+            if not isinstance(expr, Dim) or found.setdefault(expr.position, tile) != tile:
+                return {}
+    sizes = op.loop_sizes()
+    for dim, tile in found.items():
+        if dim not in op.parallel_dims or not _plain_everywhere(dim, maps):
+            return {}
+        if sizes[dim] % tile and not _harmless(op):
+            return {}
+    return found
+
+
+def _plain_everywhere(dim: int, maps: Sequence[AffineMap]) -> bool:
+    """True if `dim` occurs in the maps only as itself."""
+    return all(isinstance(e, Dim) or dim not in e.dims() for m in maps for e in m.results) and all(
+        dim in m.dims() for m in maps[-1:]
+    )
+
+
+_FINITE = {
+    "arith.constant", "arith.addf", "arith.subf", "arith.mulf", "arith.maximumf", "arith.minimumf", "arith.maxnumf",
+    "arith.minnumf", "arith.negf", "arith.cmpf", "arith.select", "math.tanh", "math.erf", "math.fma", "math.absf", "linalg.yield",
+}  # fmt: skip
+
+
+def _harmless(op: Op) -> bool:
+    """True if the op makes no infinity or NaN of the zeros that fill up a block: they would spoil sums."""
+    return all(inner.name in _FINITE for inner in op.body.ops)

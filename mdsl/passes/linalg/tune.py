@@ -1,0 +1,179 @@
+"""tune: measure how each contraction is best tiled."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from mdsl.analysis.regions import captured, shaped
+from mdsl.analysis.rows import find_rows
+from mdsl.analysis.tile_sizes import TILE, contraction_tiles
+from mdsl.compiler.fingerprint import made_by
+from mdsl.compiler.settings import Settings
+from mdsl.dialects import func, linalg, tensor, ukernel
+from mdsl.dialects.arith import Constant
+from mdsl.dialects.builtin import ModuleOp
+from mdsl.errors import MdslError
+from mdsl.ir.attributes import DenseArrayAttr, DenseResourceAttr, Resource
+from mdsl.ir.core import Builder, Op, Region, Value
+from mdsl.ir.types import TensorType, dtype_of, i64
+from mdsl.passes.base import Pass, functions, option
+from mdsl.syntax.printer import print_module
+from mdsl.target.target import Target
+
+_SECONDS = 0.02
+"""What the calls of one candidate may take in a round."""
+
+
+@dataclass(frozen=True)
+class Tune(Pass):
+    """Measure the tilings that the cost model finds best for each contraction, and note down the fastest.
+
+    Before:
+
+        %c = ukernel.region -> tensor<1x64x56x56x16xf32> {
+          ...
+        }
+
+    After (a tile of 2 blocks of channels, one row, 14 pixels):
+
+        %c = ukernel.region -> tensor<1x64x56x56x16xf32> attributes {mdsl.tile = array<i64: 1, 2, 1, 14, 16>} {
+          ...
+        }
+
+    `tile` takes the noted sizes instead of its own choice. Every candidate is compiled as a program of its
+    own, on random numbers, and the candidates are timed in turn; the machine that it compiles for must be able to
+    run here. What was found is kept in the cache, by the region's text, the machine and the compiler, so that a second
+    compilation measures nothing. It takes some seconds for each new shape, a minute or more for a network; nothing else
+    should run meanwhile.
+    """
+
+    name: ClassVar[str] = "tune"
+    level: ClassVar[str | None] = "linalg"
+
+    candidates: int = option(6, "tilings to measure, in the cost model's order", least=1)
+    rounds: int = option(5, "how often each candidate is timed", least=1)
+
+    def run(self, module: ModuleOp, target: Target) -> None:
+        if not target.runs_here:
+            raise MdslError(
+                f"error: tune: code for target '{target.name}' cannot be timed on this machine ({Target.host().cpu})"
+            )
+        regions = [(op, _contraction(op)) for function in functions(module) for op in function.body.ops]
+        found = [(op, main) for op, main in regions if main is not None]
+        for number, (op, main) in enumerate(found, 1):
+            tell(f"tuning region {number} of {len(found)}: {op.results[0].name or main.name}")
+            op.attributes[TILE] = DenseArrayAttr(i64, tuple(self._choose(op, main, target)))
+
+    def _choose(self, op: Op, main: linalg.LinalgOp, target: Target) -> list[int]:
+        """The fastest tile of `op`, known or measured."""
+        rows = find_rows(_structured(op))
+        if rows is None:
+            return [*shaped(op.results[0]).shape]  # stays one kernel
+        tiles = [rows.of_result(tile, main) for tile in contraction_tiles(main, target)[: self.candidates]]
+        if len(tiles) == 1:
+            return tiles[0]
+        program = _alone(op)
+        key = cache.key("tile", print_module(program), str(tiles), *made_by(target))
+        known = cache.get_json(key)
+        if known is not None:
+            return known
+        best = tiles[_fastest(program, tiles, target, self.rounds)]
+        cache.put_json(key, best)
+        return best
+
+
+def _contraction(op: Op) -> linalg.LinalgOp | None:
+    """The contraction that `op` is or groups with its epilogue, if `tile` can choose how to cut it."""
+    if isinstance(op, linalg.LinalgOp):
+        return op if op.is_contraction and op.results else None
+    if not isinstance(op, ukernel.RegionOp):
+        return None
+    found = [o for o in _structured(op) if o.reduction_dims]
+    return found[0] if len(found) == 1 and found[0].is_contraction else None
+
+
+def _structured(op: Op) -> list[linalg.LinalgOp]:
+    """The structured ops of a region, or `op` alone."""
+    ops = op.body.ops if isinstance(op, ukernel.RegionOp) else [op]
+    return [o for o in ops if isinstance(o, linalg.LinalgOp)]
+
+
+def _alone(op: Op) -> ModuleOp:
+    """A program of `op` only. Constants stay constants, for `prepack` lays them out by the tile."""
+    values = list(dict.fromkeys([*op.operands, *captured(op)]))
+    copied = [v for v in values if isinstance(v.owner, Constant | tensor.Empty) and not v.owner.operands]
+    fills = [v for v in values if isinstance(v.owner, linalg.Fill)]
+    arguments = [v for v in values if v not in copied and v not in fills]
+    results = [r.type for r in op.results]
+    main = func.FuncOp.make("main", [v.type for v in arguments], results, [v.name for v in arguments])
+    mapping: dict[Value, Value] = dict(zip(arguments, main.args, strict=True))
+    builder = Builder(main.body)
+    for value in copied:
+        mapping[value] = builder.value(_of_random(value), value.name)
+    for value in fills:
+        mapping[value] = _fill(value, builder, mapping)
+    copy = builder.add(op.clone(mapping), *[r.name for r in op.results])
+    copy.attributes.pop(TILE, None)
+    main.body.append(func.Return(copy.results, results=[]))
+    module = ModuleOp(results=[], regions=[Region()])
+    module.body.append(main)
+    return module
+
+
+def _of_random(value: Value) -> Op:
+    """A copy of a constant or an empty tensor. Data do not matter for the time; the text of the program, which the
+    cache knows it by, is then the same for every layer of one shape."""
+    assert isinstance(value.owner, Op)
+    owner = value.owner
+    type = value.type
+    if not isinstance(owner, Constant) or not isinstance(type, TensorType) or type.size <= 1:
+        return owner.clone()
+    numbers = np.random.default_rng(0).standard_normal(type.shape).astype(dtype_of(type.element))
+    return Constant(value=DenseResourceAttr("weights", type, Resource(numbers)), results=[type])
+
+
+def _fill(value: Value, builder: Builder, mapping: dict[Value, Value]) -> Value:
+    fill = value.owner
+    assert isinstance(fill, linalg.Fill)
+    for operand in fill.operands:
+        if operand not in mapping and isinstance(operand.owner, Op):
+            mapping[operand] = builder.value(operand.owner.clone(), operand.name)
+    return builder.value(fill.clone(mapping), value.name)
+
+
+def _fastest(program: ModuleOp, tiles: Sequence[Sequence[int]], target: Target, rounds: int) -> int:
+    """The position of the tile whose program takes the least time."""
+    # The one pass that runs programs: it needs the whole road below it.
+    from mdsl.api import to_bytecode
+    from mdsl.runtime.executable import VmExecutable
+    from mdsl.runtime.signature import random_arrays
+
+    calls: list[Callable[[], object]] = []
+    for tile in tiles:
+        sizes = f"tile{{sizes=[{','.join(map(str, tile))}]}}"
+        settings = Settings(target=target, pipeline=sizes)
+        executable = VmExecutable(to_bytecode(program.clone(), settings), "vm", 1)
+        arrays = random_arrays(executable.inputs)
+        calls.append(lambda executable=executable, arrays=arrays: executable(*arrays))
+    seconds = [_time(call) for call in calls]
+    for _ in range(rounds - 1):
+        seconds = [min(best, _time(call)) for best, call in zip(seconds, calls, strict=True)]
+    return seconds.index(min(seconds))
+
+
+def _time(call: Callable[[], object]) -> float:
+    """The shortest of some calls, in seconds."""
+    end = time.perf_counter() + _SECONDS
+    best = float("inf")
+    while True:
+        start = time.perf_counter()
+        call()
+        now = time.perf_counter()
+        best = min(best, now - start)
+        if now > end:
+            return best

@@ -1,0 +1,1 @@
+"""Passes on the graph of nn ops, and the one that leaves it."""

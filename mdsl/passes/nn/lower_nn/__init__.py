@@ -1,0 +1,83 @@
+"""lower-nn: a graph of nn ops becomes structured ops on tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from mdsl.dialects.arith import Constant
+from mdsl.dialects.builtin import ModuleOp
+from mdsl.dialects.nn.base import NnOp
+from mdsl.dialects.nn.base import tensor as type_of
+from mdsl.dialects.nn.dynamic import Dynamic
+from mdsl.ir.core import Block, Value
+from mdsl.passes.base import Pass
+from mdsl.passes.nn.lower_nn import data as lower_nn_data
+from mdsl.passes.nn.lower_nn import elementwise as lower_nn_elementwise
+from mdsl.passes.nn.lower_nn import functions as lower_nn_functions
+from mdsl.passes.nn.lower_nn import layers as lower_nn_layers
+from mdsl.passes.nn.lower_nn import order as lower_nn_order
+from mdsl.passes.nn.lower_nn import windows as lower_nn_windows
+from mdsl.passes.nn.lower_nn.build import RULES, Emitter
+from mdsl.passes.nn.lower_nn.empty import has_no_elements, lower_empty
+from mdsl.target.target import Target
+
+THEMES = (
+    lower_nn_data,
+    lower_nn_elementwise,
+    lower_nn_functions,
+    lower_nn_layers,
+    lower_nn_order,
+    lower_nn_windows,
+)
+"""The modules with the rules, which enter `RULES` when they are imported."""
+
+
+@dataclass(frozen=True)
+class LowerNn(Pass):
+    """Lower nn ops to linalg: loop nests with maps and scalar bodies, and tensor ops that move data.
+
+    Before:
+
+        %y = nn.relu %x : (tensor<2x8xf32>) -> tensor<2x8xf32>
+
+    After:
+
+        %y_init = tensor.empty() : tensor<2x8xf32>
+        %y = linalg.generic {...} ins(%x : tensor<2x8xf32>) outs(%y_init : tensor<2x8xf32>) {
+        ^bb0(%in: f32, %out: f32):
+          %zero = arith.constant 0.0 : f32
+          %positive = arith.maximumf %in, %zero : f32
+          linalg.yield %positive : f32
+        } -> tensor<2x8xf32>
+
+    A result keeps its name; what lies between is named after it. Convolutions and matrix products are one
+    contraction into a zero accumulator, with bias and rounding in an elementwise nest behind it. 16-bit
+    floats are summed in f32. Broadcasting becomes a map that omits dimensions. Shapes must be static. What
+    has a dimension of 0 becomes a tensor.empty.
+    """
+
+    name: ClassVar[str] = "lower-nn"
+    level: ClassVar[str | None] = "nn"
+    leads_to: ClassVar[str | None] = "linalg"
+
+    def run(self, module: ModuleOp, target: Target) -> None:
+        constants: dict[tuple[Block, str], Value] = {}
+        for op in list(module.walk()):
+            if isinstance(op, NnOp):
+                _lower(op, constants)
+
+
+def _lower(op: NnOp, constants: dict[tuple[Block, str], Value]) -> None:
+    if isinstance(op, Dynamic):
+        raise op.error("the shape of its result is computed; --bind makes it a number")
+    for value in (*op.operands, op.result):
+        type = type_of(value)
+        if not type.is_static:
+            raise op.error(f"{type} has a dimension of unknown size; --bind gives it one")
+    operands, emitter = op.operands, Emitter(op, constants)
+    lowered = lower_empty(emitter, op) if has_no_elements(op) else None
+    op.replace_by(RULES[op.name](emitter, op) if lowered is None else lowered)
+    for value in dict.fromkeys(operands):
+        if isinstance(value.owner, Constant) and not value.users:
+            value.owner.erase()

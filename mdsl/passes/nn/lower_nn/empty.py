@@ -1,0 +1,44 @@
+"""lower-nn: ops on tensors without elements, those with a dimension of 0."""
+
+from __future__ import annotations
+
+from mdsl.dialects import nn
+from mdsl.dialects.nn.base import NnOp
+from mdsl.dialects.nn.base import tensor as type_of
+from mdsl.ir.core import Value
+from mdsl.passes.nn.lower_nn.build import Emitter, highest, lowest, wide
+from mdsl.passes.nn.lower_nn.layers import finish
+
+
+def has_no_elements(op: NnOp) -> bool:
+    """True if an operand or the result has a dimension of 0."""
+    return any(0 in type_of(v).shape for v in (*op.operands, op.result))
+
+
+def lower_empty(e: Emitter, op: NnOp) -> Value | None:
+    """The result's value; None if the op's own rule does what is left to do. Raises VerifyError."""
+    result = type_of(op.result)
+    if 0 in result.shape:
+        return e.empty(result.shape, result.element, None)
+    if isinstance(op, nn.Concat):
+        op.operands = [v for v in op.operands if 0 not in type_of(v).shape]
+        return None
+    if isinstance(op, nn.Scatter):
+        return op.operands[0]
+    if isinstance(op, nn.Pad):
+        return e.fill(op.attr("value"), result.shape, result.element, None)
+    if isinstance(op, nn.Reduce):
+        return e.fill(_neutral(op), result.shape, result.element, None)
+    if isinstance(op, nn.Matmul | nn.Linear):
+        bias = op.bias if isinstance(op, nn.Linear) else None
+        zero = e.fill(0, result.shape, wide(result.element))
+        return finish(e, zero, result.element, bias, result.rank - 1)
+    empty = next(type_of(v) for v in op.operands if 0 in type_of(v).shape)
+    raise op.error(f"{empty} has no elements, so that its result is not defined")
+
+
+def _neutral(op: nn.Reduce) -> float:
+    """The sum, mean, .. of nothing."""
+    element = type_of(op.x).element
+    known = {"sum": 0, "mean": float("nan"), "prod": 1, "max": lowest(element), "min": highest(element)}
+    return known[op.attr("kind")]

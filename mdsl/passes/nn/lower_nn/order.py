@@ -1,0 +1,99 @@
+"""lower-nn: sorting and scattering, nests that compare each place with each other."""
+
+from __future__ import annotations
+
+from mdsl.dialects import arith, linalg, nn
+from mdsl.dialects.nn.base import axis_in
+from mdsl.dialects.nn.base import tensor as type_of
+from mdsl.ir.core import Value
+from mdsl.ir.types import i64, is_float
+from mdsl.passes.nn.lower_nn.build import Emitter, Read, Scalars, lowers
+from mdsl.passes.nn.lower_nn.elementwise import converted
+
+PARALLEL, REDUCTION = linalg.PARALLEL, linalg.REDUCTION
+
+
+# Sorting --------------------------------------------------------------------------------------------------
+
+
+@lowers("nn.argsort")
+def argsort(e: Emitter, op: nn.ArgSort) -> Value:
+    """An element's rank is how many others stand before it; at place k stands the element of rank k."""
+    x, result = type_of(op.x), type_of(op.result)
+    axis = axis_in(op, op.attr("axis"), x.rank)
+    descending = op.attr("descending")
+    own = range(x.rank)
+    others = [x.rank if d == axis else d for d in own]  # the last loop runs over the others along the axis
+    loops = [*[PARALLEL] * x.rank, REDUCTION]
+
+    def count(s: Scalars, here: Value, other: Value, rank: Value) -> Value:
+        before, behind = _before(s, other, here, descending), _before(s, here, other, descending)
+        i, j = (s(linalg.IndexOp(dim=d), name) for d, name in ((axis, "i"), (x.rank, "j")))
+        earlier = s(arith.CmpI.of("slt", j, i), "is_earlier")
+        zero, one = s.constant(0, i64, "zero"), s.constant(1, i64, "one")
+        tied = s(arith.Select(behind, zero, s(arith.Select(earlier, one, zero))), "tied")
+        return s.add(rank, s(arith.Select(before, one, tied), "counts"))
+
+    def find(s: Scalars, rank: Value, position: Value) -> Value:
+        k, j = (_counter(s, d) for d in (axis, x.rank))
+        is_here = s(arith.CmpI.of("eq", rank, k), "is_here")
+        return s.add(position, s(arith.Select(is_here, j, s.constant(0, i64, "zero")), "counts"))
+
+    ranks = e.fill(0, x.shape, i64, "no_rank")
+    ranks = e.value(e.generic([(op.x, own), (op.x, others)], [(ranks, own)], loops, count), "ranks")
+    start = e.fill(0, result.shape, i64)
+    return e.value(e.generic([(ranks, others)], [(start, own)], loops, find), None)
+
+
+def _counter(s: Scalars, dim: int) -> Value:
+    return s(arith.IndexCast(s(linalg.IndexOp(dim=dim), f"i{dim}"), results=[i64]), "place")
+
+
+def _before(s: Scalars, a: Value, b: Value, descending: bool) -> Value:
+    """True if `a` must stand before `b`; NaN counts as the largest."""
+    if not is_float(a.type):
+        return s(arith.CmpI.of("sgt" if descending else "slt", a, b), "is_before")
+    beats = s(arith.CmpF.of("ugt" if descending else "ult", a, b), "beats")
+    number = b if descending else a  # that of the two which must not be NaN
+    return s(arith.AndI(beats, s(arith.CmpF.of("ord", number, number), "is_number")), "is_before")
+
+
+# Scattering -----------------------------------------------------------------------------------------------
+
+
+@lowers("nn.scatter")
+def scatter(e: Emitter, op: nn.Scatter) -> Value:
+    """Each place looks through the updates along the axis for those that are meant for it, in order."""
+    x, indices, updates = op.operands
+    shape, (axis, kind) = type_of(x).shape, (axis_in(op, op.attr("axis"), type_of(x).rank), op.attr("kind"))
+    rank = len(shape)
+    own = range(rank)
+    along = [rank if d == axis else d for d in own]
+
+    def body(s: Scalars, index: Value, update: Value, found: Value) -> Value:
+        index = converted(s, index, i64)
+        negative = s(arith.CmpI.of("slt", index, s.constant(0, i64, "zero")), "is_negative")
+        wrapped = s.add(index, s.constant(shape[axis], i64, "size"), "wrapped")
+        target = s(arith.Select(negative, wrapped, index), "target")
+        is_here = s(arith.CmpI.of("eq", target, _counter(s, axis)), "is_here")
+        return s(arith.Select(is_here, _combined(s, kind, found, update), found), "updated")
+
+    reads = [_stretched(e, indices, type_of(updates).shape, along), (updates, along)]
+    nest = e.generic(reads, [(x, own)], [*[PARALLEL] * rank, REDUCTION], body)
+    return e.value(nest, None)
+
+
+def _stretched(e: Emitter, value: Value, shape: tuple[int, ...], loops: list[int]) -> Read:
+    """How a nest reads `value`, stretched to `shape`, whose dimensions run over `loops`."""
+    value, dims = e.stretch(value, shape)
+    return value, [loops[d] for d in dims]
+
+
+def _combined(s: Scalars, kind: str, old: Value, new: Value) -> Value:
+    if kind == "add":
+        return s.add(old, new)
+    if kind == "mul":
+        return s.multiply(old, new)
+    if kind == "max":
+        return s.maximum(old, new)
+    return s.minimum(old, new) if kind == "min" else new

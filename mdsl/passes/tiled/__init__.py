@@ -1,0 +1,1 @@
+"""Passes on loops over tiles, and the one that makes micro-kernels of their bodies."""

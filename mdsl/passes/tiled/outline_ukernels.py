@@ -1,0 +1,211 @@
+"""outline-ukernels: each ukernel.region becomes a ukernel.func and a dispatch of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from mdsl.analysis.bounds import RANGE
+from mdsl.analysis.regions import captured, shaped
+from mdsl.dialects import linalg, scf, tensor, ukernel
+from mdsl.dialects.arith import Constant
+from mdsl.dialects.builtin import ModuleOp
+from mdsl.ir.attributes import Attribute, DenseArrayAttr, SymbolRefAttr
+from mdsl.ir.core import BlockArgument, Builder, Op, Value
+from mdsl.ir.types import DYNAMIC, FloatType, ShapedType, TensorType, i64, index
+from mdsl.passes.any.canonicalize import drop_unused
+from mdsl.passes.base import Pass, functions
+from mdsl.syntax.printer import print_module
+from mdsl.target.target import Target
+
+
+@dataclass(frozen=True)
+class OutlineUkernels(Pass):
+    """Turn every ukernel.region into a micro-kernel and a dispatch; equal kernels become one.
+
+    Before:
+
+        %c_tile = ukernel.region -> tensor<4x16xf32> {
+          %c = linalg.matmul ins(%a_tile, %b_tile : ...) outs(%z_tile : ...) -> tensor<4x16xf32>
+          ukernel.yield %c : tensor<4x16xf32>
+        }
+
+    After:
+
+        %c_tile = ukernel.dispatch @matmul_4x16(%a_tile, %b_tile, %z_tile) : (tensor<4x64xf32>, tensor<64x16xf32>, tensor<4x16xf32>) -> tensor<4x16xf32>
+        ...
+        ukernel.func @matmul_4x16(%a_tile: tensor<4x64xf32>, %b_tile: tensor<64x16xf32>, %z_tile: tensor<4x16xf32>) -> tensor<4x16xf32> {
+          %c = linalg.matmul ins(%a_tile, %b_tile : ...) outs(%z_tile : ...) -> tensor<4x16xf32>
+          ukernel.return %c : tensor<4x16xf32>
+        }
+
+    Tensors and numbers that the region reads from outside become arguments, its destinations the last
+    ones; constants move inside.
+    """
+
+    name: ClassVar[str] = "outline-ukernels"
+    level: ClassVar[str | None] = "tiled"
+    leads_to: ClassVar[str | None] = "dispatch"
+
+    def run(self, module: ModuleOp, target: Target) -> None:
+        known: dict[str, str] = {}
+        for func in functions(module):
+            for op in func.walk():
+                if isinstance(op, ukernel.RegionOp):
+                    _outline(op, module, known)
+            drop_unused(func)
+
+
+def _outline(region: ukernel.RegionOp, module: ModuleOp, known: dict[str, str]) -> None:
+    _sink_numbers(region)
+    destinations = [_destination(region, value) for value in region.body.terminator.operands]
+    values = captured(region)
+    arguments = [*(v for v in values if v not in destinations), *destinations]
+    name = kernel_name(region)
+    kernel = ukernel.UkernelFunc.make(
+        name, [v.type for v in arguments], [r.type for r in region.results], [v.name for v in arguments]
+    )
+    kernel.set_arg_attributes([_range_of(v) for v in arguments])
+    mapping: dict[Value, Value] = dict(zip(arguments, kernel.args, strict=True))
+    builder = Builder(kernel.body, location=region.location)
+    for op in region.body.ops:
+        if isinstance(op, ukernel.Yield):
+            builder.add(ukernel.Return([mapping.get(v, v) for v in op.operands], results=[]))
+        else:
+            builder.add(op.clone(mapping), *[r.name for r in op.results])
+    text = _shape_of(kernel)
+    if text not in known:
+        known[text] = module.fresh_symbol(name)
+        kernel.attributes["sym_name"] = type(kernel.attributes["sym_name"])(known[text])  # type: ignore[call-arg]
+        module.body.append(kernel)
+    dispatch = ukernel.Dispatch(
+        arguments,
+        results=[r.type for r in region.results],
+        callee=SymbolRefAttr(known[text]),
+        outs=None if len(destinations) == 1 else len(destinations),
+    )
+    Builder.before(region).add(dispatch)
+    region.replace_by(*dispatch.results)
+
+
+def _range_of(value: Value) -> dict[str, Attribute]:
+    """What the kernel may rely on if `value` is a counter with which it computes places: its first and last value."""
+    if not isinstance(value, BlockArgument) or value.type != index:
+        return {}
+    loop = value.block.parent_op
+    if not isinstance(loop, scf.Forall) or value not in loop.ivs:
+        return {}
+    position = loop.ivs.index(value)
+    names = ("staticLowerBound", "staticUpperBound", "staticStep")
+    lower, upper, step = (loop.attr(name)[position] for name in names)
+    if DYNAMIC in (lower, upper, step):
+        return {}
+    last = lower + (upper - lower - 1) // step * step
+    return {RANGE: DenseArrayAttr(i64, (lower, last))}
+
+
+def _sink_numbers(region: ukernel.RegionOp) -> None:
+    """Scalar constants are cheaper inside than as arguments; and a float that is read from a tensor can be no
+    argument, for those are memory and integers."""
+    first = region.body.first
+    assert first is not None
+    for value in captured(region):
+        owner = value.owner
+        if (isinstance(owner, Constant) and not isinstance(value.type, TensorType)) or (
+            isinstance(owner, tensor.Extract) and isinstance(value.type, FloatType)
+        ):
+            copy = Builder(region.body, first).value(owner.clone(), value.name)
+            for op in region.walk():
+                if op is not region:
+                    op.operands = [copy if v is value else v for v in op.operands]
+
+
+def _destination(region: ukernel.RegionOp, value: Value) -> Value:
+    """The tensor outside that the yielded `value` is written into; a new one if its memory starts inside."""
+    while isinstance(value.owner, linalg.LinalgOp) and value.owner.block is region.body:
+        value = value.owner.outputs[list(value.owner.results).index(value)]  # type: ignore[arg-type]
+    owner = value.owner
+    if not isinstance(owner, Op) or owner.block is not region.body:
+        return value
+    assert region.block is not None
+    if isinstance(owner, tensor.Empty):
+        region.block.insert(owner.detach(), region)
+        return value
+    return Builder.before(region).value(
+        tensor.Empty([], results=[value.type]), f"{value.name}_init" if value.name else None
+    )
+
+
+_WORDS = {
+    "generic": "",
+    "fill": "",
+    "conv_2d_nchw_fchw": "conv",
+    "conv_2d_nhwc_hwcf": "conv",
+    "pooling_nchw_max": "max_pool",
+}
+
+
+def kernel_name(region: ukernel.RegionOp) -> str:
+    """What the kernel does and the shape that it makes: `matmul_14x2x16`."""
+    words: list[str] = []
+    ops = [op for op in region.body.ops if isinstance(op, linalg.LinalgOp)]
+    for op in ops:
+        if isinstance(op, linalg.Fill) and len(ops) > 1:
+            continue
+        kind = op.name.split(".")[1]
+        words.append(_WORDS.get(kind, kind) or _generic_word(op))
+    dims = (
+        "x".join(map(str, shaped(region.results[0]).shape))
+        if isinstance(region.results[0].type, ShapedType)
+        else ""
+    )
+    return "_".join([*(words or ["region"]), *([dims] if dims else [])])
+
+
+def _generic_word(op: linalg.LinalgOp) -> str:
+    if isinstance(op, linalg.Fill):
+        return "fill"
+    if op.is_contraction and op.maps[0].is_projected_permutation:
+        return "matmul"
+    if op.is_contraction:
+        window = any(len(e.dims()) > 1 for e in op.maps[0].results)
+        return "conv" if window and writes_product(op) else "pool"
+    computing = [o for o in op.body.ops if not o.has("terminator") and not isinstance(o, Constant)]
+    last = computing[-1].name.split(".")[1].rstrip("fi") if computing else "copy"
+    if not op.reduction_dims:
+        return last
+    window = any(len(e.dims()) > 1 for m in op.maps for e in m.results)
+    return _REDUCTIONS.get(last, last) + ("_pool" if window else "")
+
+
+_REDUCTIONS = {
+    "add": "sum",
+    "maximum": "max",
+    "minimum": "min",
+    "mul": "product",
+    "maxs": "max",
+    "mins": "min",
+}
+
+
+def writes_product(op: Op) -> bool:
+    """True if the body multiplies."""
+    return any(o.name in ("arith.mulf", "arith.muli") for o in op.body.ops)
+
+
+def _shape_of(kernel: ukernel.UkernelFunc) -> str:
+    """The kernel's text with its values numbered: equal for kernels that do the same."""
+    copy = kernel.clone()
+    for number, value in enumerate(_values(copy)):
+        value.name = f"v{number}"
+    return print_module(copy)
+
+
+def _values(op: Op) -> Sequence[Value]:
+    found: list[Value] = []
+    for inner in op.walk():
+        found.extend(inner.results)
+        for region in inner.regions:
+            found.extend(region.block.args)
+    return found

@@ -1,0 +1,203 @@
+"""prepack: weights lie in the order in which the tiles read them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from math import prod
+from typing import ClassVar
+
+import numpy as np
+
+from mdsl.analysis.regions import offset, permuted_map, shaped
+from mdsl.dialects import linalg, scf, tensor
+from mdsl.dialects.arith import Constant
+from mdsl.dialects.builtin import ModuleOp
+from mdsl.dialects.tensor import Index
+from mdsl.ir.attributes import AffineMapAttr, ArrayAttr, tensor_attribute
+from mdsl.ir.core import Block, Builder, Op, Value
+from mdsl.ir.types import TensorType
+from mdsl.passes.any.canonicalize import drop_unused
+from mdsl.passes.base import Pass, functions
+from mdsl.rewriting.constants import constant_data, fresh_resource, resource_name
+from mdsl.target.target import Target
+
+
+@dataclass(frozen=True)
+class Prepack(Pass):
+    """Lay constant operands of contractions out in the order in which the tiles read them.
+
+    Before (a tile reads 4 blocks of 16 columns, that is 4 streams of memory):
+
+        %w_tile = tensor.extract_slice %w[%j, 0, 0] [4, 256, 16] [1, 1, 1] : tensor<8x256x16xf32> to tensor<4x256x16xf32>
+
+    After (one stream, in which the 4 blocks of a step of the reduction lie side by side):
+
+        %w_rows = tensor.extract_slice %w_tiles[%j, 0] [4, 4096] [1, 1] : tensor<8x4096xf32> to tensor<4x4096xf32>
+        %w_flat = tensor.collapse_shape %w_rows [[0, 1]] : tensor<4x4096xf32> into tensor<16384xf32>
+        %w_tile = tensor.expand_shape %w_flat [[0, 1, 2]] output_shape [256, 4, 16] : tensor<16384xf32> into tensor<256x4x16xf32>
+
+    The tile's part of the constant is contiguous before and after; what changes is the order inside: first
+    the dimensions that the contraction sums over, then the others. The processor's prefetcher follows one
+    stream at the full bandwidth of the memory, eight at three quarters of it, and the last tile's end is the next one's
+    beginning. A constant that something else reads too stays as it is.
+    """
+
+    name: ClassVar[str] = "prepack"
+    level: ClassVar[str | None] = "tiled"
+
+    def run(self, module: ModuleOp, target: Target) -> None:
+        for func in functions(module):
+            for op in list(func.walk()):
+                if isinstance(op, Constant) and isinstance(op.result.type, TensorType):
+                    _prepack(op)
+            drop_unused(func)
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A slice of rows of the constant, [first, last) in steps of the slice's size, read by one contraction.
+
+    Rows are counted along dimension `batch`; of the dimensions before it the slice takes one place at a time.
+    """
+
+    slice: tensor.ExtractSlice
+    user: linalg.Generic
+    batch: int
+    first: int
+    last: int
+
+    @property
+    def rows(self) -> int:
+        return shaped(self.slice.result).shape[self.batch]
+
+    @property
+    def order(self) -> list[int]:
+        """The dimensions as the tile will have them: what is summed over comes first."""
+        positions = self.user.maps[1].dim_positions() or ()
+        summed = [p for p, d in enumerate(positions) if d in self.user.reduction_dims]
+        return [*summed, *(p for p in range(len(positions)) if p not in summed)]
+
+    @property
+    def layout(self) -> object:
+        """Reads that agree in it read one constant."""
+        return self.batch, self.first, self.last, self.rows, tuple(self.order)
+
+
+def _prepack(constant: Constant) -> None:
+    users = list(dict.fromkeys(constant.result.users))
+    reads = [_read_of(op, constant.result) for op in users]
+    if not reads or any(r is None for r in reads):
+        return
+    # Different tiles that overlap would each need a copy of their own.
+    layouts = {r.layout: r for r in reads if r is not None}
+    known = sorted(layouts.values(), key=lambda r: r.first)
+    if any(a.batch != b.batch or a.last > b.first for a, b in pairwise(known)):
+        return
+    data = constant_data(constant.result)
+    if data is None or not any(r.rows > 1 for r in known):
+        return
+    laid = {layout: _laid_out(read, constant, data) for layout, read in layouts.items()}
+    for read in reads:
+        if read is not None:
+            _read_tile(read, laid[read.layout])
+
+
+def _read_of(op: Op, constant: Value) -> _Read | None:
+    """What `op` reads of the constant, if it is whole rows of it for one contraction."""
+    if not isinstance(op, tensor.ExtractSlice):
+        return None
+    whole, part = shaped(constant), shaped(op.result)
+    offsets = op.mixed("offsets")
+    if part.rank != whole.rank or part.rank < 2 or any(s != 1 for s in op.attr("static_strides")):
+        return None
+    batch = next((d for d in range(part.rank) if part.shape[d] != 1 or whole.shape[d] == 1), 0)
+    if any(_rows(offsets[d], 1) != (0, whole.shape[d]) for d in range(batch)):
+        batch = 0
+    behind = slice(batch + 1, None)
+    if part.shape[behind] != whole.shape[behind] or any(o != 0 for o in offsets[behind]):
+        return None
+    user = _contraction(op.result)
+    span = _rows(offsets[batch], part.shape[batch])
+    return None if user is None or span is None else _Read(op, user, batch, *span)
+
+
+def _contraction(tile: Value) -> linalg.Generic | None:
+    """The only reader of `tile`: a contraction in a region, as its second operand, element by element."""
+    users = list(tile.users)
+    if len(users) != 1 or not isinstance(users[0], linalg.LinalgOp):
+        return None
+    op = users[0]
+    # A named contraction reads its operands in its own order.
+    if not isinstance(op, linalg.Generic) or not op.is_contraction or op.operands.index(tile) != 1:
+        return None
+    return op if op.maps[1].is_projected_permutation else None
+
+
+def _rows(offset: Value | int, size: int) -> tuple[int, int] | None:
+    """The rows that a slice of `size` rows at `offset` goes through in its loop."""
+    if isinstance(offset, int):
+        return offset, offset + size
+    region = offset.owner.parent if isinstance(offset.owner, Block) else None
+    loop = region.parent if region else None
+    if not isinstance(loop, scf.Forall) or offset not in loop.ivs:
+        return None
+    number = loop.ivs.index(offset)  # type: ignore[arg-type]
+    lower, upper, step = (loop.attr(f"static{name}")[number] for name in ("LowerBound", "UpperBound", "Step"))
+    return (0, upper) if lower == 0 and step == size and upper % step == 0 else None
+
+
+def _laid_out(read: _Read, constant: Constant, data: np.ndarray) -> Value:
+    """The constant of the read rows, tile after tile, each in its new order: [rows of all batches, elements]."""
+    shape, batch, rows = data.shape, read.batch, read.rows
+    part = data[(*[slice(None)] * batch, slice(read.first, read.last))]
+    count = prod(shape[:batch]) * part.shape[batch] // rows
+    blocks = part.reshape(count, *[1] * batch, rows, *shape[batch + 1 :])
+    laid = blocks.transpose(0, *(p + 1 for p in read.order))
+    row = prod(shape[batch + 1 :])
+    whole = TensorType((count * rows, row), shaped(constant.result).element)
+    name = constant.result.name or "constant"
+    resource = fresh_resource(constant, f"{resource_name(constant.result)}_tiles")
+    flat = np.ascontiguousarray(laid).reshape(whole.shape)
+    attr = tensor_attribute(flat, whole, resource)
+    return Builder.before(constant).value(Constant(value=attr, results=[whole]), f"{name}_tiles")
+
+
+def _read_tile(read: _Read, tiles: Value) -> None:
+    """Makes the contraction read its tile of `tiles`, a result of `_laid_out`."""
+    builder = Builder.before(read.slice)
+    name = (tiles.name or "tiles").removesuffix("_tiles")
+    total, row = shaped(tiles).shape
+    value = tiles
+    if total > read.rows:
+        start = _start(read, builder)
+        value = builder.value(tensor.ExtractSlice.of(tiles, [start, 0], [read.rows, row]), f"{name}_rows")
+    value = builder.value(tensor.CollapseShape.of(value, [[0, 1]]), f"{name}_flat")
+    shape = [shaped(read.slice.result).shape[p] for p in read.order]
+    tile = builder.value(
+        tensor.ExpandShape.of(value, [list(range(len(shape)))], shape), read.slice.result.name
+    )
+    _read_through(read.user, tile, read.order)
+
+
+def _start(read: _Read, builder: Builder) -> Index:
+    """The row of `_laid_out` where the slice begins."""
+    offsets = read.slice.mixed("offsets")[: read.batch + 1]
+    whole = shaped(read.slice.operands[0]).shape
+    factor, start, moving = 1, -read.first, dict[Value, int]()
+    for d in reversed(range(len(offsets))):
+        first = offsets[d]
+        if isinstance(first, Value):
+            moving[first] = moving.get(first, 0) + factor
+        else:
+            start += first * factor
+        factor *= read.last - read.first if d == read.batch else whole[d]
+    return offset(list(moving.items()), start, builder)
+
+
+def _read_through(op: linalg.Generic, tile: Value, order: list[int]) -> None:
+    """Gives the contraction its second operand with the dimensions in `order`."""
+    left, right, *rest = op.maps
+    permuted = permuted_map(right, order)
+    op.operands = [op.operands[0], tile, *op.operands[2:]]
+    op.attributes["indexing_maps"] = ArrayAttr(tuple(AffineMapAttr(m) for m in (left, permuted, *rest)))

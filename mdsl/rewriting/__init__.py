@@ -1,0 +1,1 @@
+"""Tools of passes: replacing, constants, clean-up, building kernels."""

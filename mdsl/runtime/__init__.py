@@ -1,0 +1,1 @@
+"""What a caller holds: an executable, how it is loaded, its signature."""

@@ -1,0 +1,262 @@
+"""A compiled program that takes and returns NumPy arrays."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mdsl.bytecode.module import BytecodeError, Module, TensorSpec
+from mdsl.compiler.settings import OpenDimsError
+from mdsl.errors import MdslError
+from mdsl.runtime.signature import (
+    Spec,
+    arrange,
+    describe,
+    open_dims,
+    open_signature,
+    signature,
+    sizes_of,
+)
+
+if TYPE_CHECKING:
+    from mdsl.compiler.settings import Settings
+    from mdsl.dialects.builtin import ModuleOp
+    from mdsl.vm.program import Program
+
+Outputs = np.ndarray | tuple[np.ndarray, ...]
+
+
+class Executable:
+    """A program, ready to be called: `exe(x, y)` or `exe(image=x)`.
+
+    `inputs` and `outputs` are its specs (name, dtype, shape). A call returns the output array, or a
+    tuple of them if there are several. Inputs must have the specs' shapes and dtypes; one that is not
+    contiguous is copied. May be called from several threads at once, and pickled. Raises MdslError.
+    """
+
+    engine: str
+    threads: int
+
+    @property
+    def inputs(self) -> tuple[Spec, ...]:
+        raise AssertionError
+
+    @property
+    def outputs(self) -> tuple[Spec, ...]:
+        raise AssertionError
+
+    def __call__(self, *arrays: object, **named: object) -> Outputs:
+        results = self._run(arrange(self.inputs, arrays, named))
+        return results[0] if len(results) == 1 else tuple(results)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the program as an `.mbc` file, which appears whole or not at all. Raises OSError."""
+        from mdsl.bytecode.encode import save
+
+        save(self.bytecode(), path)
+
+    def bytecode(self) -> Module:
+        """The program as a bytecode module."""
+        raise AssertionError
+
+    def _run(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
+        raise AssertionError
+
+    def __repr__(self) -> str:
+        inputs, outputs = (
+            ", ".join(f"{spec.name}: {describe(spec)}" for spec in specs)
+            for specs in (self.inputs, self.outputs)
+        )
+        return f"<Executable ({inputs}) -> ({outputs}), engine {self.engine}, threads {self.threads}>"
+
+
+class VmExecutable(Executable):
+    """Bytecode on the VM's interpreter ("vm") or compiled as a whole ("jit"). Raises MdslError for bytecode
+    that is not safe to run."""
+
+    def __init__(self, module: Module, engine: str = "vm", threads: int = 1) -> None:
+        from mdsl.codegen.kernels import load_kernels
+        from mdsl.ir.errors import VerifyError
+        from mdsl.vm.program import Program
+
+        self.module, self.engine, self.threads = module, engine, threads
+        try:
+            # The kernels own their machine code: they must live as long as the program.
+            parsed, module.parsed = module.parsed, {}
+            self.kernels = load_kernels({k.name: k.ir for k in module.kernels}, parsed=parsed)
+            self.program: Program = Program(
+                module, self.kernels.addresses, self.kernels.signatures, engine, threads
+            )
+        except (BytecodeError, VerifyError) as error:
+            raise MdslError(f"error: {error}") from error
+        except RecursionError:
+            raise MdslError("error: a micro-kernel is nested too deeply") from None
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        return self.program.inputs
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        return self.program.outputs
+
+    def __call__(self, *arrays: Any, **named: object) -> Outputs:
+        from mdsl.vm.program import CallError
+
+        if not named and all(type(array) is np.ndarray for array in arrays):
+            try:  # the program's own check is the cheap one; what it refuses may yet be convertible
+                results = self.program(*arrays)
+                return results[0] if len(results) == 1 else tuple(results)
+            except (CallError, MemoryError):
+                pass
+        return super().__call__(*arrays, **named)
+
+    def _run(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
+        try:
+            return self.program(*arrays)
+        except MemoryError:
+            nbytes = self.program.function.arena + sum(spec.nbytes for spec in self.outputs)
+            raise MdslError(f"error: no memory for the {nbytes} bytes of the arena and the outputs") from None
+
+    def bytecode(self) -> Module:
+        return self.module
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        from mdsl.bytecode.encode import encode
+
+        return _from_bytes, (encode(self.module), self.engine, self.threads)
+
+
+def _from_bytes(data: bytes, engine: str, threads: int) -> VmExecutable:
+    from mdsl.bytecode.decode import decode
+
+    return VmExecutable(decode(data), engine, threads)
+
+
+class ReferenceExecutable(Executable):
+    """The program as it was written, run op by op in NumPy."""
+
+    engine = "reference"
+    threads = 1
+
+    def __init__(self, module: ModuleOp, settings: Settings) -> None:
+        self.module, self.settings = module, settings
+        self._inputs, self._outputs = signature(module)
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        return self._inputs
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        return self._outputs
+
+    def _run(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
+        from mdsl.reference import run
+
+        return run(self.module, arrays)
+
+    def bytecode(self) -> Module:
+        """Compiled with the settings that `mdsl.compile` was given."""
+        from mdsl.compiler.program_cache import bytecode_of
+
+        return bytecode_of(self.module.clone(), self.settings)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _from_text, (_as_text(self.module), self.settings)
+
+
+def _as_text(module: ModuleOp) -> str:
+    """The module with the data of its constants."""
+    from mdsl.syntax.printer import print_module
+    from mdsl.syntax.resources import print_section, used
+
+    return print_module(module) + print_section(used(module))
+
+
+def _from_text(text: str, settings: Settings) -> ReferenceExecutable:
+    from mdsl.syntax.parser import parse
+
+    return ReferenceExecutable(parse(text), settings)
+
+
+class OpenExecutable(Executable):
+    """A program with dimensions that get their sizes from the arguments of a call.
+
+    For each combination of sizes it is compiled once; the `KEPT` that were used last are kept. In `inputs` and
+    `outputs` such a dimension has its name in the size's place (None in an output if it has no name).
+    """
+
+    KEPT = 8
+
+    def __init__(self, module: ModuleOp, engine: str, threads: int, settings: Settings) -> None:
+        self.module, self.engine, self.threads, self.settings = module, engine, threads, settings
+        self._inputs, self._outputs = open_signature(module)
+        self._lock, self._compiling = threading.Lock(), threading.Lock()
+        self._bound: OrderedDict[tuple[int, ...], Executable] = OrderedDict()
+
+    @property
+    def inputs(self) -> tuple[Spec, ...]:
+        return self._inputs
+
+    @property
+    def outputs(self) -> tuple[Spec, ...]:
+        return self._outputs
+
+    @property
+    def dims(self) -> list[str]:
+        """The names of the dimensions without a size."""
+        return open_dims(self._inputs)
+
+    def bound(self, sizes: Mapping[str, int]) -> Executable:
+        """The program for these sizes of all its `dims`. Raises MdslError."""
+        missing = [name for name in self.dims if name not in sizes]
+        if missing:
+            raise OpenDimsError(missing)
+        key = tuple(sizes[name] for name in self.dims)
+        found = self._known(key)
+        if found is None:
+            with self._compiling:  # one at a time: another thread may want the same
+                found = self._known(key) or self._keep(key, self._compile(sizes))
+        return found
+
+    def _run(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
+        return self.bound(sizes_of(self._inputs, arrays))._run(arrays)
+
+    def _known(self, key: tuple[int, ...]) -> Executable | None:
+        with self._lock:
+            found = self._bound.get(key)
+            if found is not None:
+                self._bound.move_to_end(key)
+            return found
+
+    def _keep(self, key: tuple[int, ...], executable: Executable) -> Executable:
+        with self._lock:
+            self._bound[key] = executable
+            while len(self._bound) > self.KEPT:
+                self._bound.popitem(last=False)
+            return executable
+
+    def _compile(self, sizes: Mapping[str, int]) -> Executable:
+        from mdsl.api import build
+
+        settings = replace(self.settings, bind={name: sizes[name] for name in self.dims})
+        return build(self.module, settings, self.engine, self.threads)
+
+    def bytecode(self) -> Module:
+        raise OpenDimsError(self.dims, "only a program of known shapes can be saved: ")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _open_from_text, (_as_text(self.module), self.engine, self.threads, self.settings)
+
+
+def _open_from_text(text: str, engine: str, threads: int, settings: Settings) -> OpenExecutable:
+    from mdsl.syntax.parser import parse
+
+    return OpenExecutable(parse(text), engine, threads, settings)

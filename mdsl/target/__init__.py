@@ -1,0 +1,1 @@
+"""Machines: what an ISA and a core can do."""

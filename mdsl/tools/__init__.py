@@ -1,0 +1,1 @@
+"""What is made from the declarations: the reference pages, the editors' words."""

@@ -22,6 +22,8 @@ from mdsl.ir.attributes import DenseArrayAttr, DenseResourceAttr, Resource
 from mdsl.ir.core import Builder, Op, Region, Value
 from mdsl.ir.types import TensorType, dtype_of, i64
 from mdsl.passes.base import Pass, functions, option
+from mdsl.support import cache
+from mdsl.support.progress import tell
 from mdsl.syntax.printer import print_module
 from mdsl.target.target import Target
 

@@ -21,6 +21,7 @@ from mdsl.passes.buffers.lower_linalg_to_loops import lower_op
 from mdsl.passes.kernels.lower_vm.address import Address, Affine, Registers, combined
 from mdsl.passes.kernels.lower_vm.fuse import fuse_dots
 from mdsl.passes.kernels.lower_vm.workers import is_for_one, is_shared, shared_loop, writes
+from mdsl.target.target import Target
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from mdsl.passes.base import Pass, functions, option
 from mdsl.passes.linalg.tile.slices import Slicer, Span, on_tiles
 from mdsl.passes.linalg.tile.windows import windows
 from mdsl.rewriting.lower_pack import lower_relayout
+from mdsl.target.target import Target
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Walking an ONNX graph: every node in order, through its rule or the body of its function.
+"""Walking an ONNX graph: every node, through its rule or the body of its function.
 
 What cannot be converted is collected, not raised: a `Problem` for each node, so that one import tells all of
 them. The outputs of such a node are `Missing`, or stand-ins if the model says their types.
@@ -14,6 +14,7 @@ from mdsl.errors import MdslError
 from mdsl.frontends.onnx import functions
 from mdsl.frontends.onnx.folding import Folder
 from mdsl.frontends.onnx.model import Model, check_text, normal_domain
+from mdsl.frontends.onnx.order import in_order
 from mdsl.frontends.onnx.registry import Incomplete, Malformed, Node, Unsupported, rule_for
 from mdsl.frontends.onnx.schema import attributes_of, check_node
 from mdsl.frontends.onnx.tensors import plain_attribute
@@ -159,8 +160,8 @@ class Graph:
         self.run(graph.node, scope)
 
     def run(self, nodes: Sequence[NodeProto], scope: Scope) -> None:
-        """Converts nodes, in order."""
-        for proto in nodes:
+        """Converts nodes, which may stand in any order."""
+        for proto in in_order(nodes, lambda name: scope.find(name) is not None):
             self.convert(proto, scope)
 
     def subgraph(self, graph: GraphProto, scope: Scope, arguments: Sequence[Value]) -> list[Value]:
@@ -187,9 +188,7 @@ class Graph:
     def lookup(self, name: str, scope: Scope, where: str) -> Value | Missing:
         found = scope.find(name)
         if found is None:
-            raise MdslError(
-                f"error: {where} reads '{name}', which nothing before it defines (undefined, or part of a cycle)"
-            )
+            raise MdslError(f"error: {where} reads '{name}', which nothing defines")
         return found
 
     # Nodes ----------------------------------------------------------------------------------------------------

@@ -124,7 +124,8 @@ def _open_hint(model: Model, bind: Mapping[str, int], problem: Problem) -> str:
     if rule_for(problem.domain, problem.op_type, model.opsets.get(problem.domain, 0)) is None:
         return ""
     inputs = _inputs(model.proto)
-    names = {p[1]: None for i in inputs for p in open_names(i.type, i.name) if p[1] and not {*p} & {*bind}}
+    pairs = [p for names in open_names(inputs).values() for p in names]
+    names = {p[1]: None for p in pairs if p[1] and not {*p} & {*bind}}
     return f"; sizes that are open: {', '.join(names)} (give them with --bind)" if names else ""
 
 
@@ -149,7 +150,8 @@ def _convert(model: Model, bind: Mapping[str, int]) -> tuple[Graph, FuncOp]:
     """The converted graph in a function, complete if `graph.problems` is empty."""
     proto = model.proto.graph
     inputs = _inputs(model.proto)
-    _check_bind(inputs, bind)
+    names = open_names(inputs)
+    _check_bind(names, bind)
     block = Block()
     graph = Graph(model, block, _hints(model))
     scope = Scope(None, model.opsets)
@@ -157,7 +159,7 @@ def _convert(model: Model, bind: Mapping[str, int]) -> tuple[Graph, FuncOp]:
         check_text(info.name)
     for info in inputs:
         try:
-            type = tensor_type(info.type, bind, info.name)
+            type = tensor_type(info.type, names[info.name], bind)
             graph.folder.check_size(type)
             value: Value | Missing = block.add_arg(type, info.name)
         except Unsupported as error:
@@ -168,7 +170,7 @@ def _convert(model: Model, bind: Mapping[str, int]) -> tuple[Graph, FuncOp]:
     results = _results(graph, scope)
     if graph.problems:  # the function lacks values: there is nothing to finish
         return graph, FuncOp.from_parts([], [], {}, [Region(block)])
-    return graph, _finish(block, results, inputs, [o.name for o in proto.output])
+    return graph, _finish(block, results, names, [o.name for o in proto.output])
 
 
 def _results(graph: Graph, scope: Scope) -> list[Value]:
@@ -202,7 +204,9 @@ def _check_element(info: ValueInfoProto, value: Value) -> None:
         )
 
 
-def _finish(block: Block, results: list[Value], inputs: list[ValueInfoProto], outputs: list[str]) -> FuncOp:
+def _finish(
+    block: Block, results: list[Value], inputs: dict[str, list[tuple[str, str]]], outputs: list[str]
+) -> FuncOp:
     """The function around the block, without what nothing uses, with exact names of what goes in and out."""
     block.append(Return(results))
     for op in reversed(block.ops):
@@ -217,24 +221,23 @@ def _finish(block: Block, results: list[Value], inputs: list[ValueInfoProto], ou
         [{} if a == b else {NAME: StringAttr(b)} for a, b in zip(shown, outputs, strict=True)]
     )
     function.set_arg_attributes(
-        [_argument(a, printer.names[a], i) for a, i in zip(block.args, inputs, strict=True)]
+        [_argument(a, printer.names[a], *i) for a, i in zip(block.args, inputs.items(), strict=True)]
     )
     return function
 
 
-def _argument(arg: Value, shown: str, info: ValueInfoProto) -> dict[str, Attribute]:
+def _argument(arg: Value, shown: str, name: str, dims: list[tuple[str, str]]) -> dict[str, Attribute]:
     """What the text must say of an argument beside its type: its name, the names of its open dimensions."""
-    attributes: dict[str, Attribute] = {} if shown == info.name else {NAME: StringAttr(info.name)}
-    sizes = tensor(arg).shape
-    pairs = zip(open_names(info.type, info.name), sizes, strict=True)
-    names = [cleaned if given and size == DYNAMIC else "" for (given, cleaned), size in pairs]
+    attributes: dict[str, Attribute] = {} if shown == name else {NAME: StringAttr(name)}
+    sizes = enumerate(zip(dims, tensor(arg).shape, strict=True))
+    names = [n if size == DYNAMIC and n != f"{name}.{d}" else "" for d, ((_, n), size) in sizes]
     if any(names):
         attributes[DIMS] = ArrayAttr(tuple(map(StringAttr, names)))
     return attributes
 
 
-def _check_bind(inputs: list[ValueInfoProto], bind: Mapping[str, int]) -> None:
-    pairs = [p for i in inputs for p in open_names(i.type, i.name) if p[1]]
+def _check_bind(dims: dict[str, list[tuple[str, str]]], bind: Mapping[str, int]) -> None:
+    pairs = [p for found in dims.values() for p in found if p[1]]
     names = list(dict.fromkeys(mine for _, mine in pairs))
     for name, size in bind.items():
         if name not in names and name not in (given for given, _ in pairs):
@@ -251,7 +254,7 @@ def _hints(model: Model) -> dict[str, TensorType]:
     found: dict[str, TensorType] = {}
     for info in (*model.proto.graph.value_info, *model.proto.graph.output):
         try:
-            type = tensor_type(info.type, {})
+            type = tensor_type(info.type)
         except Unsupported:
             continue
         if DYNAMIC not in type.shape:

@@ -42,7 +42,7 @@ def coordinates(
     if mode == "asymmetric":
         return y / number(scale)
     if mode == "align_corners":  # of a scale the size before it is made whole, as ONNX's tests have it
-        exact = number(scale) * number(size)
+        exact = number(new if np.isclose(scale * size, new) else scale * size)
         return y * number(size - 1) / (exact - 1) if exact != 1 else np.zeros(new)
     if mode == "tf_crop_and_resize":
         start, end = map(number, roi)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from mdsl.frontends.onnx.wire import HERE
 from mdsl.ir.types import DYNAMIC, MAX_RANK, TensorType, Type, type_of_dtype
 
 if TYPE_CHECKING:
-    from onnx import TensorProto, TypeProto
+    from onnx import TensorProto, TypeProto, ValueInfoProto
 
 # The numbers of TensorProto.DataType, with the field that holds values which are not raw.
 _TYPES: dict[int, tuple[np.dtype, str]] = {
@@ -60,18 +60,21 @@ def onnx_type(element: Type) -> int:
     return _NUMBERS[element]
 
 
-def tensor_type(type: TypeProto, bind: Mapping[str, int], name: str = "") -> TensorType:
-    """The type of a graph's input `name`; an open dimension takes its size from `bind`, else it is `?`.
-    Raises Unsupported."""
+def tensor_type(
+    type: TypeProto, names: Sequence[tuple[str, str]] = (), bind: Mapping[str, int] | None = None
+) -> TensorType:
+    """The type of a graph's input, whose open dimensions have `names` (see `open_names`) and take their sizes from
+    `bind`; else they are `?`. Raises Unsupported."""
     kind = type.WhichOneof("value")
     if kind != "tensor_type":
         raise Unsupported(f"a value of kind {kind or 'nothing'} is not supported")
     element = element_type(type.tensor_type.elem_type)
     if not type.tensor_type.HasField("shape"):
         raise Unsupported("its shape is unknown, not even how many dimensions it has")
-    shape: list[int] = []
-    for known, (given, bound) in zip(_sizes(type), open_names(type, name), strict=True):
-        shape.append(known if known >= 0 else bind.get(given, bind.get(bound, DYNAMIC)))
+    shape = [DYNAMIC if s < 0 else s for s in _sizes(type)]
+    for i, (given, name) in enumerate(names):
+        if name and bind:
+            shape[i] = bind.get(given, bind.get(name, shape[i]))
     if len(shape) > MAX_RANK:
         raise Unsupported(f"{len(shape)} dimensions are more than {MAX_RANK}")
     return TensorType(tuple(shape), element)
@@ -85,18 +88,32 @@ def _sizes(type: TypeProto) -> list[int]:
     ]
 
 
-def open_names(type: TypeProto, name: str) -> list[tuple[str, str]]:
-    """What the open dimensions of input `name` are called, in the model and in mdsl; "" for those of known size.
+def open_names(inputs: Sequence[ValueInfoProto]) -> dict[str, list[tuple[str, str]]]:
+    """For each input by name, what its open dimensions are called in the model and in mdsl; "" for those of known size.
 
-    mdsl's names have letters, digits, `_`, `.` and `-`; a dimension without a name is called `input.2`.
+    mdsl's names have letters, digits, `_`, `.` and `-`, and no two dimensions that the model calls differently share one.
+    A dimension that has no name, or one without a letter such as "?", is called `input.2`.
     """
-    found: list[tuple[str, str]] = []
-    for i, (dim, size) in enumerate(zip(type.tensor_type.shape.dim, _sizes(type), strict=True)):
-        given = dim.dim_param if size < 0 else ""
-        cleaned = re.sub(r"[^\w.-]", "_", given, flags=re.ASCII)
-        cleaned = f"_{cleaned}" if cleaned[:1] in (*"0123456789", ".", "-") else cleaned
-        found.append(("", "") if size >= 0 else (given, cleaned if given else f"{name}.{i}"))
-    return found
+    owners: dict[str, str | tuple[str, int]] = {}
+
+    def named(given: str, info: ValueInfoProto, i: int) -> tuple[str, str]:
+        given = given if re.search(r"[^\W\d_]", given) else ""
+        name = re.sub(r"[^\w.-]", "_", given, flags=re.ASCII) if given else f"{info.name}.{i}"
+        name = f"_{name}" if given and not re.match(r"[a-zA-Z_]", name) else name
+        owner = given or (info.name, i)
+        while owners.setdefault(name, owner) != owner:
+            name += "_"
+        return given, name
+
+    return {
+        info.name: [
+            named(dim.dim_param, info, i) if size < 0 else ("", "")
+            for i, (dim, size) in enumerate(
+                zip(info.type.tensor_type.shape.dim, _sizes(info.type), strict=True)
+            )
+        ]
+        for info in inputs
+    }
 
 
 class TensorReader:

@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("onnx")
 
 import onnx
-from models_of_nodes import F32, I1, I64, X, model, node, saved
+from models_of_nodes import F32, I1, I64, X, function, model, node, saved
 from onnx import ModelProto, helper, numpy_helper
 
 import mdsl
@@ -464,3 +464,31 @@ def test_commands_take_onnx_files(
     monkeypatch.chdir(tmp_path)
     saved(tmp_path, model([node("Relu", "x")]))
     assert command([arguments[0], "net.onnx", *arguments[1:]]) == 0
+
+
+def test_nodes_may_stand_in_any_order() -> None:
+    """The body of a branch reads what a later node makes, and its own nodes are in disorder, too."""
+    info = helper.make_tensor_value_info("out", F32, None)
+    then = helper.make_graph([node("Neg", "late", "out"), node("Add", "x two", "late")], "then", [], [info])
+    other = helper.make_graph([node("Identity", "x", "out")], "other", [], [info])
+    nodes = [
+        node("If", "yes", "z", then_branch=then, else_branch=other), node("twice", "z"),
+        node("Add", "one one", "two"), node("Abs", "x", "unused"), node("Exp", "zero", "one"),
+    ]  # fmt: skip
+    nodes[1].domain = "local"
+    body = function("twice", [node("Add", "c c", "b"), node("Identity", "a", "c")])
+    weights = {"yes": np.array(True), "zero": np.zeros(3, np.float32)}
+    proto = model(nodes, weights=weights, functions=[body])
+    np.testing.assert_allclose(mdsl.compile(proto)(XS), -2 * (XS + 2), rtol=1e-6)
+
+
+def test_nodes_keep_their_order_where_that_is_free() -> None:
+    nodes = [node("Relu", "b", "c"), node("Exp", "x", "a"), node("Log", "x", "b"), node("Sum", "a b c")]
+    assert [op.split(".")[1] for op in ops(model(nodes))][:3] == ["exp", "log", "relu"]
+
+
+@pytest.mark.parametrize("count", [1, 3, 30])
+def test_a_cycle_is_refused_by_name(count: int) -> None:
+    nodes = [node("Relu", f"n{(i + 1) % count}", f"n{i}") for i in range(count)]
+    with pytest.raises(mdsl.MdslError, match="a cycle of nodes: 'n0' reads .*'n0'"):
+        import_model(model([*nodes, node("Relu", "n0")]))

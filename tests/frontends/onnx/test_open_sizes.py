@@ -236,3 +236,26 @@ def test_recurrent_network_whose_inputs_are_what_remains() -> None:
     nodes = [node("Reshape", "x shape", "rows"), node("LSTM", "rows w r", hidden_size=4)]
     weights = {"shape": [0, 0, -1], "w": normal(1, 16, 6), "r": normal(1, 16, 4)}
     check(nodes, [5, "b", 2, 3], weights)
+
+
+# Names ----------------------------------------------------------------------------------------------------
+
+
+def test_dimensions_that_have_different_names_or_none_are_different() -> None:
+    shapes: list[list[Any]] = [
+        ["?", "?"],
+        ["a+b", "a_b"],
+        [None, "x.0"],
+        ["-1", "-1"],
+        ["", ""],
+        ["1x", "_1x"],
+    ]
+    for names in shapes:
+        network = mdsl.compile(import_model(model([node("Relu", "x")], [("x", F32, [*names, "a+b"])])))
+        assert network(np.ones((2, 3, 4 if names[0] != "a+b" else 2), np.float32)).shape[:2] == (2, 3)  # type: ignore[union-attr]
+
+
+def test_an_unnamed_dimension_is_bound_by_its_place() -> None:
+    proto = model([node("Relu", "x")], [("x", F32, ["?", "?"])])
+    network = mdsl.compile(import_model(proto, {"x.1": 3}))
+    assert network.inputs[0].shape == ("x.0", 3)

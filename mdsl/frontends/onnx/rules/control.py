@@ -111,7 +111,7 @@ def _stacked(node: Node, index: int, pieces: Sequence[Value], carried: int) -> V
         rows = [node.reshape(p, [1, *node.sizes(p)], f"row{i}") for i, p in enumerate(pieces)]
         return rows[0] if len(rows) == 1 else node.build(nn.Concat(rows, axis=0), output=carried + index)
     info = node.attr("body").output[1 + carried + index]
-    type = tensor_type(info.type, {})
+    type = tensor_type(info.type)
     if DYNAMIC in type.shape:
         raise node.unsupported("the loop never runs, and the shape of what it collects is not known")
     return node.const(np.zeros((0, *type.shape), dtype_of(type.element)), "empty")

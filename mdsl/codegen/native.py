@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import llvmlite.binding as llvm
 
 from mdsl.support import cache
-from mdsl.target.target import Target, TargetError
+from mdsl.target.target import Target, TargetError, host_name
 
 if TYPE_CHECKING:
     from llvmlite.binding.orcjit import LLJIT, ResourceTracker
@@ -54,8 +54,7 @@ def load_object(key: str, symbols: Iterable[str], produce: Callable[[], bytes], 
 
     This is what a caller uses that can tell the key of an object without generating its LLVM IR.
     """
-    if not target.runs_here:
-        raise TargetError(f"code for target '{target.name}' cannot run on this machine ({Target.host().cpu})")
+    check_executable(target)
     exports = sorted(set(symbols))
     name = cache.key("object", key, target.fingerprint(), _PIPELINE)
     identity = cache.key(name, *exports)
@@ -64,6 +63,12 @@ def load_object(key: str, symbols: Iterable[str], produce: Callable[[], bytes], 
         if code is None:
             code = _loaded[identity] = NativeCode(_link_cached(name, exports, produce))
         return code
+
+
+def check_executable(target: Target, to: str = "run") -> None:
+    """Raises TargetError if this machine cannot execute the target's code; `to` says what for."""
+    if not target.runs_here:
+        raise TargetError(f"code for target '{target.name}' cannot {to} on this machine ({host_name()})")
 
 
 def to_llvm(llvm_ir: str, target: Target) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
@@ -14,6 +15,10 @@ ELEMENT_BYTES = {
     "index": 8, "i64": 8, "i32": 4, "i16": 2, "i8": 1, "i1": 1,
 }  # fmt: skip
 """Bytes of an element in memory."""
+
+
+HOST = "MDSL_HOST"
+"""The environment variable that names a target for which the host is taken."""
 
 
 class TargetError(ValueError):
@@ -34,11 +39,17 @@ class Target:
     """Independent FMA chains that keep the FMA units busy: 2 a cycle times 4 cycles of latency."""
     l1_bytes: int = 32 << 10
     l2_bytes: int = 512 << 10
+    needs: frozenset[str] = field(default=frozenset(), repr=False)
+    """The features, as LLVM calls them, that a processor must have to execute the code. (A repr is part of keys, and
+    a set has no order.)"""
 
     @staticmethod
     def host() -> Target:
-        """The machine that this process runs on."""
-        return _host()
+        """The machine that this process runs on, or the one that MDSL_HOST takes it for.
+
+        Raises TargetError if that variable names no target.
+        """
+        return _taken_for(os.environ.get(HOST, "host"))
 
     @staticmethod
     def parse(name: str) -> Target:
@@ -61,9 +72,18 @@ class Target:
 
     @property
     def runs_here(self) -> bool:
-        """Whether the host can execute code generated for this target."""
-        host = Target.host()
-        return self.architecture == host.architecture and self.vector_bytes <= host.vector_bytes
+        """Whether the host can execute code generated for this target. What it is taken for and what it is must both
+        be able to."""
+        return all(
+            (self.architecture, self._system) == (host.architecture, host._system)
+            and self.needs <= host.needs
+            for host in (Target.host(), _processor())
+        )
+
+    @property
+    def _system(self) -> str:
+        """What decides the format of object files and how functions are called."""
+        return next((name for name in ("apple", "windows") if name in self.triple), "elf")
 
     def lanes(self, element: str) -> int:
         """How many elements (named as in the IR: "f32", "bf16", "index") one vector register holds."""
@@ -78,7 +98,7 @@ class Target:
     def machine(self) -> llvm.TargetMachine:
         """A new LLVM target machine. Position independent and small, so that constants are addressed
         relative to the code; the linker (JITLink) makes stubs for functions that are far away."""
-        _initialize(self.architecture == Target.host().architecture)
+        _initialize(self.architecture == _processor().architecture)
         target = llvm.Target.from_triple(self.triple)
         return target.create_target_machine(
             cpu=self.cpu, features=self.features, opt=3, reloc="pic", codemodel="small"
@@ -97,7 +117,21 @@ def _initialize(native: bool) -> None:
 
 
 @cache
-def _host() -> Target:
+def _taken_for(name: str) -> Target:
+    """The host, taken for the target called `name`: all but its system is the target's."""
+    real = _processor()
+    if name in ("", "host"):
+        return real
+    try:
+        target = Target.parse(name)
+    except TargetError as error:
+        raise TargetError(f"{HOST}: {error}") from None
+    return replace(target, triple=real.triple) if target.architecture == real.architecture else target
+
+
+@cache
+def _processor() -> Target:
+    """The machine that this process really runs on."""
     triple = llvm.get_process_triple()
     features = llvm.get_host_cpu_features()
     x86 = triple.startswith("x86_64")
@@ -120,7 +154,14 @@ def _host() -> Target:
         vector_registers=vector_registers,
         l1_bytes=cache_bytes(1, 32 << 10),
         l2_bytes=cache_bytes(2, 512 << 10),
+        needs=frozenset(name for name, present in features.items() if present),
     )
+
+
+def host_name() -> str:
+    """What to call this machine in messages."""
+    taken = os.environ.get(HOST, "")
+    return _processor().cpu + (f", taken for {taken} by {HOST}" if taken else "")
 
 
 def cache_bytes(level: int, default: int) -> int:
@@ -140,17 +181,22 @@ def cache_bytes(level: int, default: int) -> int:
 
 _LINUX_X86, _LINUX_ARM = "x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"
 
+# What the levels of x86-64 consist of, beyond what every such processor has.
+_V2 = frozenset(["cx16", "popcnt", "sahf", "sse3", "sse4.1", "sse4.2", "ssse3"])
+_V3 = _V2 | frozenset(["avx", "avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe"])
+_V4 = _V3 | frozenset(["avx512bw", "avx512cd", "avx512dq", "avx512f", "avx512vl"])
+
 _NAMED = {
     target.name: target
     for target in (
-        Target("avx512", _LINUX_X86, "x86-64-v4", "-prefer-256-bit", 64, 32),
-        Target("avx2", _LINUX_X86, "x86-64-v3", "", 32, 16),
+        Target("avx512", _LINUX_X86, "x86-64-v4", "-prefer-256-bit", 64, 32, needs=_V4),
+        Target("avx2", _LINUX_X86, "x86-64-v3", "", 32, 16, needs=_V3),
         Target("x86-64", _LINUX_X86, "x86-64", "", 16, 16),
-        Target("x86-64-v2", _LINUX_X86, "x86-64-v2", "", 16, 16),
-        Target("x86-64-v3", _LINUX_X86, "x86-64-v3", "", 32, 16),
-        Target("x86-64-v4", _LINUX_X86, "x86-64-v4", "-prefer-256-bit", 64, 32),
+        Target("x86-64-v2", _LINUX_X86, "x86-64-v2", "", 16, 16, needs=_V2),
+        Target("x86-64-v3", _LINUX_X86, "x86-64-v3", "", 32, 16, needs=_V3),
+        Target("x86-64-v4", _LINUX_X86, "x86-64-v4", "-prefer-256-bit", 64, 32, needs=_V4),
         Target("neon", _LINUX_ARM, "generic", "+neon", 16, 32),
-        Target("neoverse-v1", _LINUX_ARM, "neoverse-v1", "", 16, 32, fma_chains=16),
+        Target("neoverse-v1", _LINUX_ARM, "neoverse-v1", "", 16, 32, 16, needs=frozenset(["sve", "rand"])),
         Target("apple-m1", "arm64-apple-macosx11.0.0", "apple-m1", "", 16, 32, fma_chains=16),
     )
 }

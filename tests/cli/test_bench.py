@@ -224,7 +224,7 @@ def fatal_pipes() -> Iterator[None]:
 
 @needs_onnx
 @pytest.mark.usefixtures("fatal_pipes")
-def test_compare_tells_what_each_runtime_did(model: str, fakes: dict[str, str]) -> None:
+def test_compare_tells_what_each_runtime_did(executes: None, model: str, fakes: dict[str, str]) -> None:
     x = np.random.default_rng(1).standard_normal((2, 8), np.float32)
     own, *others = compare(model, [x], fakes, threads=1, rounds=2, settings={})
     found = {c.name: c for c in others}

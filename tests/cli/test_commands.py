@@ -121,7 +121,7 @@ def test_compile_dis_and_run(net: Path) -> None:
     )
 
 
-def test_a_compiled_program_runs_without_the_compiler(net: Path) -> None:
+def test_a_compiled_program_runs_without_the_compiler(executes: None, net: Path) -> None:
     mdsl("compile", net)
     code = (
         "import sys; from mdsl.cli import command; command(['run', 'net.mbc', '--input', '4x8xf32=1'])\n"

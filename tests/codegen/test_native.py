@@ -13,6 +13,7 @@ from mdsl.codegen import native
 from mdsl.codegen.native import compile_module, load_object, to_assembly, to_llvm, to_object
 from mdsl.support import cache
 from mdsl.support.fingerprint import source_digest
+from mdsl.target import target
 from mdsl.target.target import Target, TargetError
 
 SQUARE = """
@@ -44,6 +45,53 @@ def test_host_target() -> None:
     assert host.lanes("f32") == host.vector_bytes // 4
     assert host.lanes("bf16") == 2 * host.lanes("f32")
     assert host.l1_bytes < host.l2_bytes
+
+
+# Host, targets that run on it (on a processor that has them all) and the like, targets that never do.
+HOSTS = [
+    ("avx512", {"avx512", "avx2", "x86-64-v2"}, {"neon", "apple-m1"}),
+    ("avx2", {"avx2", "x86-64-v3", "x86-64"}, {"avx512", "x86-64-v4", "neon"}),
+    ("x86-64-v2", {"x86-64-v2", "x86-64"}, {"avx2", "avx512", "neon"}),
+    ("x86-64", {"x86-64"}, {"x86-64-v2", "neon"}),
+    ("neon", {"neon"}, {"neoverse-v1", "apple-m1", "avx2", "x86-64"}),
+    ("apple-m1", {"apple-m1"}, {"avx2"}),
+]
+
+
+@pytest.mark.parametrize(("name", "runs", "foreign"), HOSTS, ids=[name for name, *_ in HOSTS])
+def test_the_host_can_be_taken_for_another(
+    monkeypatch: pytest.MonkeyPatch, name: str, runs: set[str], foreign: set[str]
+) -> None:
+    monkeypatch.setenv("MDSL_HOST", name)
+    host, named = Target.host(), Target.parse(name)
+    assert host is Target.parse("host")
+    assert (host.cpu, host.features, host.lanes("f32")) == (named.cpu, named.features, named.lanes("f32"))
+    monkeypatch.setattr(target, "_processor", lambda: named)
+    assert {n for n in runs | foreign if Target.parse(n).runs_here} == runs
+
+
+def test_what_the_processor_lacks_does_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However the host is taken: here for more than it is."""
+    monkeypatch.setattr(target, "_processor", lambda: Target.parse("avx2"))
+    monkeypatch.setenv("MDSL_HOST", "avx512")
+    assert Target.host().vector_bytes == 64 and not Target.host().runs_here
+    with pytest.raises(
+        TargetError, match="'avx512' cannot run on this machine .*taken for avx512 by MDSL_HOST"
+    ):
+        native.load_object("more", ["square"], bytes, Target.parse("avx512"))
+
+
+def test_objects_for_different_hosts_are_told_apart(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("host", "x86-64" if target._processor().architecture == "x86_64" else "neon"):
+        monkeypatch.setenv("MDSL_HOST", name)
+        assert call(compile_module(SQUARE, ["square"]), "square", 7) == 49
+    assert len(entries(folder)) == 2
+
+
+def test_an_unknown_host_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MDSL_HOST", "vax")
+    with pytest.raises(TargetError, match="MDSL_HOST: unknown target 'vax'; known targets: .*avx2"):
+        Target.host()
 
 
 def test_unknown_target_names_the_known_ones() -> None:

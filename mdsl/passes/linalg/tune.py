@@ -25,7 +25,7 @@ from mdsl.passes.base import Pass, functions, option
 from mdsl.support import cache
 from mdsl.support.progress import tell
 from mdsl.syntax.printer import print_module
-from mdsl.target.target import Target
+from mdsl.target.target import Target, TargetError
 
 _SECONDS = 0.02
 """What the calls of one candidate may take in a round."""
@@ -48,10 +48,10 @@ class Tune(Pass):
         }
 
     `tile` takes the noted sizes instead of its own choice. Every candidate is compiled as a program of its
-    own, on random numbers, and the candidates are timed in turn; the machine that it compiles for must be able to
-    run here. What was found is kept in the cache, by the region's text, the machine and the compiler, so that a second
-    compilation measures nothing. It takes some seconds for each new shape, a minute or more for a network; nothing else
-    should run meanwhile.
+    own, on random numbers, and the candidates are timed in turn; for that the machine that it compiles for must be
+    able to run here. What was found is kept in the cache, by the region's text, the machine and the compiler, so that
+    a second compilation measures nothing. It takes some seconds for each new shape, a minute or more for a network;
+    nothing else should run meanwhile.
     """
 
     name: ClassVar[str] = "tune"
@@ -61,10 +61,6 @@ class Tune(Pass):
     rounds: int = option(5, "how often each candidate is timed", least=1)
 
     def run(self, module: ModuleOp, target: Target) -> None:
-        if not target.runs_here:
-            raise MdslError(
-                f"error: tune: code for target '{target.name}' cannot be timed on this machine ({Target.host().cpu})"
-            )
         regions = [(op, _contraction(op)) for function in functions(module) for op in function.body.ops]
         found = [(op, main) for op, main in regions if main is not None]
         for number, (op, main) in enumerate(found, 1):
@@ -149,12 +145,17 @@ def _fill(value: Value, builder: Builder, mapping: dict[Value, Value]) -> Value:
 
 
 def _fastest(program: ModuleOp, tiles: Sequence[Sequence[int]], target: Target, rounds: int) -> int:
-    """The position of the tile whose program takes the least time."""
+    """The position of the tile whose program takes the least time. Raises MdslError if the target cannot run here."""
     # The one pass that runs programs: it needs the whole road below it.
     from mdsl.api import to_bytecode
+    from mdsl.codegen import native
     from mdsl.runtime.executable import VmExecutable
     from mdsl.runtime.signature import random_arrays
 
+    try:
+        native.check_executable(target, "be timed")
+    except TargetError as error:
+        raise MdslError(f"error: tune: {error}") from None
     calls: list[Callable[[], object]] = []
     for tile in tiles:
         sizes = f"tile{{sizes=[{','.join(map(str, tile))}]}}"

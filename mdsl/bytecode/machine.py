@@ -107,6 +107,5 @@ class Context:
     WORKERS = 1
     BARRIER = 2
     BARRIER_FUNCTION = 3
-    YIELD_FUNCTION = 4
-    PROFILE = 5
+    PROFILE = 4
     WORDS = 8

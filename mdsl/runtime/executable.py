@@ -6,6 +6,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -198,7 +199,8 @@ class OpenExecutable(Executable):
     def __init__(self, module: ModuleOp, engine: str, threads: int, settings: Settings) -> None:
         self.module, self.engine, self.threads, self.settings = module, engine, threads, settings
         self._inputs, self._outputs = open_signature(module)
-        self._lock, self._compiling = threading.Lock(), threading.Lock()
+        # Whoever interrupts a call, as the handler of a signal may, may call as well.
+        self._lock, self._compiling = threading.RLock(), threading.RLock()
         self._bound: OrderedDict[tuple[int, ...], Executable] = OrderedDict()
 
     @property
@@ -232,7 +234,7 @@ class OpenExecutable(Executable):
     def _known(self, key: tuple[int, ...]) -> Executable | None:
         with self._lock:
             found = self._bound.get(key)
-            if found is not None:
+            with suppress(KeyError):
                 self._bound.move_to_end(key)
             return found
 

@@ -179,7 +179,8 @@ def lay_out(function: Function, kernels: Sequence[int], profiled: bool = False) 
     return _Layout(function, kernels, profiled).words()
 
 
-_lock = threading.Lock()
+_lock = threading.RLock()
+"""Whoever interrupts the thread that holds it may compile a program, too."""
 _groups: dict[tuple[str, bool], Mapping[tuple[str, int], int]] = {}
 _codes: list[native.NativeCode] = []
 """Keeps the handlers loaded for the life of the process."""

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-import threading
 from collections import deque
-from collections.abc import Callable
 from math import prod
 
 import numpy as np
@@ -17,6 +15,7 @@ from llvmlite import ir
 
 from mdsl.bytecode.isa import MAX_ARGUMENTS
 from mdsl.bytecode.machine import POINTER, Context
+from mdsl.vm.locks import NativeLock
 
 ENTRY = ir.FunctionType(ir.VoidType(), [POINTER] * 4)
 """A function as both engines enter it: void(code, registers, buffers, context)."""
@@ -56,9 +55,9 @@ class KernelProfile:
 
 
 class Job:
-    """The words of a job: what to run, then each worker's registers and context."""
+    """The words of a job: what to run, the lock of who runs it, then each worker's registers and context."""
 
-    ENTRY, CODE, BUFFERS = 0, 1, 2
+    ENTRY, CODE, BUFFERS, LOCK = range(4)
     WORKERS = 4
 
 
@@ -81,15 +80,14 @@ def aligned_array(array: np.ndarray) -> np.ndarray:
 class Frame:
     """The memory of one call by `threads` workers.
 
-    `buffers` is the table of buffers as a writable view: slot `buffer_slot(b)` holds buffer b's address.
-    `job` is the address of the job. `profile` has a row of counters (see `KernelProfile`) a worker.
+    `job` is the address of the job; in its table of buffers slot `buffer_slot(b)` holds buffer b's address. `profile` has a row of counters (see `KernelProfile`) a worker.
     """
 
     def __init__(
         self, entry: int, code: int, registers: int, inputs_and_outputs: int, constants: list[int],
-        arena: int, kernels: int, threads: int, runtime: tuple[int, int],
+        arena: int, kernels: int, threads: int, barrier: int,
     ) -> None:  # fmt: skip
-        """`runtime` is the addresses of the barrier and of the function that yields the processor."""
+        """`barrier` is the address of the barrier's function."""
         slots = inputs_and_outputs + len(constants) + 2
         sizes = {
             "buffers": slots,
@@ -104,17 +102,17 @@ class Frame:
         self.profile = parts["profile"].reshape(threads, -1)
         job, table = parts["job"], parts["buffers"]
         table[buffer_slot(inputs_and_outputs) :] = [*constants, self.arena.ctypes.data]
-        job[: Job.WORKERS] = entry, code, table.ctypes.data, 0
+        self._lock = NativeLock()
+        job[: Job.WORKERS] = entry, code, table.ctypes.data, self._lock.address
         for worker, block in enumerate(parts["workers"].reshape(threads, words)):
             context = block[-Context.WORDS :]
             context[Context.WORKER], context[Context.WORKERS] = worker, threads
             context[Context.BARRIER] = parts["barrier"].ctypes.data
-            context[Context.BARRIER_FUNCTION], context[Context.YIELD_FUNCTION] = runtime
+            context[Context.BARRIER_FUNCTION] = barrier
             context[Context.PROFILE] = self.profile[worker].ctypes.data
             start = Job.WORKERS + 2 * worker
             job[start : start + 2] = block.ctypes.data + ARGUMENTS_BYTES, context.ctypes.data
         self.job: int = job.ctypes.data
-        self.buffers = table.data
 
     def _split(self, sizes: dict[str, int]) -> dict[str, np.ndarray]:
         words, start, parts = self._memory.view(np.int64), 0, {}
@@ -122,66 +120,6 @@ class Frame:
             parts[name] = words[start : start + size]
             start += _round(size)
         return parts
-
-
-class FramePool:
-    """The frames of a program, each for one call at a time: at most `most`, for a call beyond the number of
-    processors would only take memory. Who finds none waits for one. The frame that was used last, whose memory
-    is warm, is the first to be used again."""
-
-    def __init__(self, make: Callable[[], Frame], most: int) -> None:
-        self._make, self._most = make, most
-        self._reset()
-
-    def _reset(self) -> None:
-        self._process = os.getpid()
-        self._free: deque[Frame] = deque()
-        self._change = threading.Condition()
-        self._made = self._waiting = 0
-
-    def take(self) -> Frame:
-        """A frame that nobody else has until it is given back."""
-        try:
-            return self._free.pop()
-        except IndexError:
-            if self._process != os.getpid():  # calls that ran when the process forked do not end in the child
-                self._reset()
-            return self._found() or self._made_now()
-
-    def give(self, frame: Frame) -> None:
-        """Hands a frame back."""
-        self._free.append(frame)
-        # Who waits has said so before it looked for the last time, so one of the two sees the other.
-        if self._waiting:
-            with self._change:
-                self._change.notify()
-
-    def _found(self) -> Frame | None:
-        """A free frame; None if one may be made, and counts as made."""
-        with self._change:
-            self._waiting += 1
-            try:
-                while True:
-                    if self._free:
-                        try:
-                            return self._free.pop()
-                        except IndexError:  # another thread was faster
-                            continue
-                    if self._made < self._most:
-                        self._made += 1
-                        return None
-                    self._change.wait()
-            finally:
-                self._waiting -= 1
-
-    def _made_now(self) -> Frame:
-        try:
-            return self._make()
-        except BaseException:
-            with self._change:
-                self._made -= 1
-                self._change.notify()
-            raise
 
 
 def processors() -> int:

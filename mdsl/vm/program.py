@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import threading
+import struct
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,18 +12,9 @@ import numpy as np
 from mdsl.bytecode.module import DTYPES, BytecodeError, Module, TensorSpec
 from mdsl.bytecode.verify import KernelArgument, verify
 from mdsl.vm import interpreter
-from mdsl.vm.memory import (
-    Frame,
-    FramePool,
-    KernelProfile,
-    OutputPool,
-    address,
-    aligned_array,
-    buffer_slot,
-    processors,
-)
+from mdsl.vm.frames import FramePool
+from mdsl.vm.memory import Frame, KernelProfile, OutputPool, address, aligned_array, processors
 from mdsl.vm.runtime import MAX_THREADS, runtime
-from mdsl.vm.workers import team
 
 ENGINES = ("vm", "jit")
 
@@ -84,16 +75,17 @@ class Program:
             *((spec.shape, DTYPES[spec.dtype], _READABLE | _WRITEABLE) for spec in self.outputs),
         ]
         self._runtime = runtime()
+        self._packed = struct.Struct(f"{len(self._wanted)}Q").pack
         self._constants = [aligned_array(constant.array) for constant in module.constants]
         self._pools = [
             OutputPool(spec.shape, DTYPES[spec.dtype], cleared=reach < spec.nbytes)
             for spec, reach in zip(self.outputs, written[self.function.name], strict=True)
         ]
-        # A team runs one job at a time: its second caller waits, for the frame as well.
-        self._frames = FramePool(self._new_frame_of_code, processors() if threads == 1 else 1)
-        self._profiling = threading.Lock()
-        self._profiled: tuple[np.ndarray, Frame] | None = None
+        self._profiled: list[FramePool] = []
         self._entry, self._code = self._prepare()
+        # A team runs one job at a time: its second caller waits, for the frame as well.
+        make = lambda: self._new_frame(self._entry, self._code)  # noqa: E731
+        self._frames = self._pool(make, processors() if threads == 1 else 1)
 
     def run(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None:
         """Run the function on arrays in the order of the signature, writing into `outputs`.
@@ -101,12 +93,7 @@ class Program:
         Arrays must have the signature's shapes and dtypes and be C-contiguous; outputs must be writeable.
         Raises CallError otherwise, before anything ran.
         """
-        frame = self._frames.take()
-        try:
-            self._bind(frame, inputs, outputs)
-            self._run(frame)
-        finally:
-            self._frames.give(frame)
+        self._frames.run(self._addresses(inputs, outputs))
 
     def __call__(self, *inputs: np.ndarray) -> list[np.ndarray]:
         """Run the function on arrays; returns new outputs."""
@@ -116,20 +103,26 @@ class Program:
 
     def profile(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> Profile:
         """Run once with every instruction and kernel call counted; always in the interpreter."""
-        with self._profiling:
-            if self._profiled is None:
-                words = interpreter.lay_out(self.function, self.kernel_addresses, profiled=True)
-                frame = self._new_frame(interpreter.entry_address(profiled=True), words)
-                self._profiled = words, frame
-            # One frame for all calls: a new one's arena would cost page faults that a kernel would be blamed for.
-            frame = self._profiled[1]
+        addresses = self._addresses(inputs, outputs)
+        # A frame is used again, for a new arena's page faults would be a kernel's time, but never by two at once.
+        try:
+            pool = self._profiled.pop()
+        except IndexError:
+            pool = self._new_profiled()
+        for frame in pool.frames:
             frame.profile[...] = 0
-            self._bind(frame, inputs, outputs)
-            ticks, start = self._runtime.clock(), time.perf_counter()
-            self._run(frame)
-            seconds = time.perf_counter() - start
-            tick = seconds / max(self._runtime.clock() - ticks, 1)
-            return self._read_profile(frame.profile, seconds, tick)
+        ticks, start = self._runtime.clock(), time.perf_counter()
+        pool.run(addresses)
+        seconds = time.perf_counter() - start
+        tick = seconds / max(self._runtime.clock() - ticks, 1)
+        profile = self._read_profile(pool.frames[0].profile, seconds, tick)
+        self._profiled.append(pool)
+        return profile
+
+    def _new_profiled(self) -> FramePool:
+        words = interpreter.lay_out(self.function, self.kernel_addresses, profiled=True)
+        entry = interpreter.entry_address(profiled=True)
+        return self._pool(lambda: self._new_frame(entry, words), 1)
 
     def _read_profile(self, counters: np.ndarray, seconds: float, tick: float) -> Profile:
         """`counters` has a row a worker."""
@@ -150,8 +143,8 @@ class Program:
         self._native = jit.compile_function(self.function)
         return self._native.address("main"), np.array([*self.kernel_addresses, 0], dtype=np.uint64)
 
-    def _new_frame_of_code(self) -> Frame:
-        return self._new_frame(self._entry, self._code)
+    def _pool(self, make: Callable[[], Frame], most: int) -> FramePool:
+        return FramePool(make, most, len(self._wanted), self.threads)
 
     def _new_frame(self, entry: int, code: np.ndarray) -> Frame:
         function = self.function
@@ -165,21 +158,15 @@ class Program:
             arena=function.arena,
             kernels=len(self.module.kernels),
             threads=self.threads,
-            runtime=(self._runtime.barrier_address, self._runtime.yield_address),
+            barrier=self._runtime.barrier_address,
         )
 
-    def _run(self, frame: Frame) -> None:
-        if self.threads == 1:
-            self._runtime.run(frame.job, 0)
-        else:
-            team(self.threads).run(frame.job)
-
-    def _bind(self, frame: Frame, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None:
-        """Check the arrays and put their addresses into the table of buffers."""
+    def _addresses(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> bytes:
+        """The addresses of the arrays, once they are checked."""
         if len(inputs) != len(self.inputs) or len(outputs) != len(self.outputs):
             wanted = f"{len(self.inputs)} inputs and {len(self.outputs)} outputs"
             raise CallError(f"'{self.function.name}' takes {wanted}, not {len(inputs)} and {len(outputs)}")
-        table, slot = frame.buffers, buffer_slot(0)
+        addresses: list[int] = []
         for array, (shape, dtype, flags) in zip((*inputs, *outputs), self._wanted, strict=True):
             if (
                 not isinstance(array, np.ndarray)
@@ -187,9 +174,9 @@ class Program:
                 or array.dtype != dtype
                 or array.flags.num & flags != flags
             ):
-                raise CallError(_complaint(array, (*self.inputs, *self.outputs)[slot - buffer_slot(0)]))
-            table[slot] = address(array)
-            slot += 1
+                raise CallError(_complaint(array, (*self.inputs, *self.outputs)[len(addresses)]))
+            addresses.append(address(array))
+        return self._packed(*addresses)
 
 
 def _addresses(module: Module, kernels: Mapping[str, int]) -> list[int]:

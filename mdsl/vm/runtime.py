@@ -1,14 +1,26 @@
-"""The native code that workers wait, meet and are given work in.
+"""The native code that a call is made in, and in which workers wait and meet.
 
-It is portable LLVM IR: atomics, the processor's pause instruction, and the system's yield by its address.
+A call is one native function: it takes a frame, hands it the addresses of the arrays, gives the job to the team, takes
+part in it and gives the frame back. No Python instruction lies between these, so that a signal's handler, a finalizer
+or an exception finds either nothing begun or all of it done, and may itself call.
 
-A team's block of 64-bit words, each group on cache lines of its own (see `Team` for who writes what):
+It is portable LLVM IR: atomics, the processor's pause instruction, and functions of the system and of Python by their
+addresses. What it reads are 64-bit words. A program's table of frames (see `frames`):
+
+    era         how often this process had been forked when the table was made
+    team        the address of the team's block, 0 for a call on one thread
+    arguments   how many addresses of arrays a call brings
+    full        whether a caller that finds no frame waits for one, as no more are made
+    turn        how many have waited
+    count       the number of frames; the address of each one's job follows
+
+A team's block, each group on cache lines of its own (see `Team` for who writes what):
 
     sequence   the number of the last job
     job        the address of the last job
     done       how many workers have finished it
-    settings   how often an idle worker looks for a job; the address of the yield function; whether to stop
-    worker w   whether it is asleep, the sequence that it has seen
+    settings   how often an idle worker looks for a job; whether to stop; the number of workers; the team's lock
+    worker w   whether it is asleep; the sequence that it has seen; the lock on which it sleeps
 """
 
 from __future__ import annotations
@@ -22,12 +34,20 @@ from mdsl.bytecode.machine import Context
 from mdsl.codegen import native
 from mdsl.support import cache as object_cache
 from mdsl.target.target import Target
-from mdsl.vm.memory import LINE_WORDS, Job
+from mdsl.vm.locks import function_address
+from mdsl.vm.memory import LINE_WORDS, Job, buffer_slot
 
 SEQUENCE, JOB, DONE, SETTINGS, WORKERS = (LINE_WORDS * line for line in range(5))
-SPINS, YIELD, STOP, SIZE = SETTINGS, SETTINGS + 1, SETTINGS + 2, SETTINGS + 3
+SPINS, STOP, SIZE, LOCK = range(SETTINGS, SETTINGS + 4)
+ASLEEP, SEEN, WAKER = range(3)
+ERA, TEAM, ARGUMENTS, FULL, TURN, COUNT, FRAMES = range(7)
+
+SUCCESS, BUSY, STALE = range(3)
+"""What a call answers: it is done; there is no free frame, and another may be made; the process has been forked, or
+the team has ended, since the table of frames was made."""
+
 MAX_THREADS = 64
-"""Workers of a team; `submit` reports the sleeping ones as the bits of a word."""
+"""Workers of a team."""
 
 _PAUSE = {
     "x86_64": ("declare void @llvm.x86.sse2.pause()", "call void @llvm.x86.sse2.pause()"),
@@ -37,6 +57,43 @@ _PAUSE = {
 _IR = """
 %PAUSE_DECLARATION%
 declare i64 @%CLOCK%()
+
+@acquire = internal global ptr null
+@release = internal global ptr null
+@yield = internal global ptr null
+@forks = internal global i64 0
+
+define void @set_up(ptr %acquire, ptr %release, ptr %yield) {
+  store ptr %acquire, ptr @acquire
+  store ptr %release, ptr @release
+  store ptr %yield, ptr @yield
+  ret void
+}
+
+; For a forked child, which has none of its parent's threads: a lock that one of them held stays locked.
+define void @forked() {
+  %before = load i64, ptr @forks
+  %after = add i64 %before, 1
+  store i64 %after, ptr @forks
+  ret void
+}
+
+define i64 @era() {
+  %forks = load i64, ptr @forks
+  ret i64 %forks
+}
+
+define internal i32 @lock(ptr %lock, i32 %wait) {
+  %acquire = load ptr, ptr @acquire
+  %taken = call i32 %acquire(ptr %lock, i32 %wait)
+  ret i32 %taken
+}
+
+define internal void @unlock(ptr %lock) {
+  %release = load ptr, ptr @release
+  call void %release(ptr %lock)
+  ret void
+}
 
 define void @pause(i64 %count) {
   br label %loop
@@ -56,7 +113,8 @@ define i64 @clock() {
 }
 
 ; Returns when the word is no longer `value`. The others may not be running, so in the end it yields.
-define internal void @await_change(ptr %word, i64 %value, ptr %yield) {
+define internal void @await_change(ptr %word, i64 %value) {
+  %yield = load ptr, ptr @yield
   br label %look
 look:
   %i = phi i64 [ 0, %0 ], [ %next, %wait ], [ %next, %give_way ]
@@ -86,8 +144,6 @@ define void @barrier(ptr %context) {
 arrive:
   %count.pp = getelementptr i64, ptr %context, i64 %BARRIER%
   %count.p = load ptr, ptr %count.pp
-  %yield.p = getelementptr i64, ptr %context, i64 %CONTEXT_YIELD%
-  %yield = load ptr, ptr %yield.p
   %generation.p = getelementptr i64, ptr %count.p, i64 %LINE_WORDS%
   %generation = load atomic i64, ptr %generation.p monotonic, align 8
   %others = atomicrmw add ptr %count.p, i64 1 acq_rel
@@ -100,13 +156,13 @@ release:
   store atomic i64 %following, ptr %generation.p release, align 8
   ret void
 wait:
-  call void @await_change(ptr %generation.p, i64 %generation, ptr %yield)
+  call void @await_change(ptr %generation.p, i64 %generation)
   br label %end
 end:
   ret void
 }
 
-define void @run(ptr %job, i64 %worker) {
+define internal void @run(ptr %job, i64 %worker) {
   %entry = load ptr, ptr %job
   %code.p = getelementptr i64, ptr %job, i64 %JOB_CODE%
   %code = load ptr, ptr %code.p
@@ -121,8 +177,8 @@ define void @run(ptr %job, i64 %worker) {
   ret void
 }
 
-; Gives the team's workers a job. Returns a bit for each one that is asleep, which the caller must wake.
-define internal i64 @post(ptr %team) {
+; Gives the team's workers a job, and wakes those that are asleep.
+define internal void @post(ptr %team) {
   %size.p = getelementptr i64, ptr %team, i64 %SIZE%
   %size = load i64, ptr %size.p
   %done.p = getelementptr i64, ptr %team, i64 %DONE%
@@ -131,7 +187,6 @@ define internal i64 @post(ptr %team) {
   br label %look
 look:
   %w = phi i64 [ 1, %0 ], [ %next, %look.end ]
-  %sleepers = phi i64 [ 0, %0 ], [ %sleepers.next, %look.end ]
   %more = icmp ult i64 %w, %size
   br i1 %more, label %look.one, label %end
 look.one:
@@ -143,69 +198,154 @@ look.one:
   br i1 %is.asleep, label %look.asleep, label %look.end
 look.asleep:
   %was = atomicrmw xchg ptr %asleep.p, i64 0 seq_cst
-  %bit = shl i64 %was, %w
+  %still = icmp ne i64 %was, 0
+  br i1 %still, label %wake, label %look.end
+wake:
+  %waker.p = getelementptr i64, ptr %asleep.p, i64 %WAKER%
+  %waker = load ptr, ptr %waker.p
+  call void @unlock(ptr %waker)
   br label %look.end
 look.end:
-  %found = phi i64 [ 0, %look.one ], [ %bit, %look.asleep ]
-  %sleepers.next = or i64 %sleepers, %found
   %next = add i64 %w, 1
-  br label %look
-end:
-  ret i64 %sleepers
-}
-
-define void @take_part(ptr %team) {
-  %job.p = getelementptr i64, ptr %team, i64 %JOB%
-  %job = load ptr, ptr %job.p
-  %size.p = getelementptr i64, ptr %team, i64 %SIZE%
-  %size = load i64, ptr %size.p
-  %yield.p = getelementptr i64, ptr %team, i64 %YIELD%
-  %yield = load ptr, ptr %yield.p
-  %done.p = getelementptr i64, ptr %team, i64 %DONE%
-  %others = sub i64 %size, 1
-  call void @run(ptr %job, i64 0)
-  br label %look
-look:
-  %done = load atomic i64, ptr %done.p acquire, align 8
-  %finished = icmp eq i64 %done, %others
-  br i1 %finished, label %end, label %wait
-wait:
-  call void @await_change(ptr %done.p, i64 %done, ptr %yield)
   br label %look
 end:
   ret void
 }
 
-; Runs a job with the team if all of it is awake; else returns the sleepers to wake before `take_part`.
-define i64 @submit(ptr %team, ptr %job) {
+; Runs a job with all of the team, one at a time.
+define internal i64 @together(ptr %team, ptr %job) {
+  %lock.p = getelementptr i64, ptr %team, i64 %LOCK%
+  %lock = load ptr, ptr %lock.p
+  %taken = call i32 @lock(ptr %lock, i32 1)
+  %stop.p = getelementptr i64, ptr %team, i64 %STOP%
+  %stop = load i64, ptr %stop.p
+  %stopped = icmp ne i64 %stop, 0
+  br i1 %stopped, label %leave, label %go
+go:
   %job.p = getelementptr i64, ptr %team, i64 %JOB%
   store ptr %job, ptr %job.p
-  %sleepers = call i64 @post(ptr %team)
-  %ready = icmp eq i64 %sleepers, 0
-  br i1 %ready, label %go, label %end
-go:
-  call void @take_part(ptr %team)
+  %size.p = getelementptr i64, ptr %team, i64 %SIZE%
+  %size = load i64, ptr %size.p
+  %others = sub i64 %size, 1
+  %done.p = getelementptr i64, ptr %team, i64 %DONE%
+  call void @post(ptr %team)
+  call void @run(ptr %job, i64 0)
+  br label %look
+look:
+  %done = load atomic i64, ptr %done.p acquire, align 8
+  %finished = icmp eq i64 %done, %others
+  br i1 %finished, label %leave, label %wait
+wait:
+  call void @await_change(ptr %done.p, i64 %done)
+  br label %look
+leave:
+  %status = phi i64 [ %STALE%, %0 ], [ %SUCCESS%, %look ]
+  call void @unlock(ptr %lock)
+  ret i64 %status
+}
+
+; A program's call, with the addresses of its arrays.
+define i64 @call(ptr %frames, ptr %arguments) {
+  %era = load i64, ptr %frames
+  %forks = load i64, ptr @forks
+  %current = icmp eq i64 %era, %forks
+  br i1 %current, label %choose, label %stale
+stale:
+  ret i64 %STALE%
+choose:
+  %count.p = getelementptr i64, ptr %frames, i64 %COUNT%
+  %count = load i64, ptr %count.p
+  %first = getelementptr i64, ptr %frames, i64 %FRAMES%
+  br label %look
+look:
+  %i = phi i64 [ 0, %choose ], [ %next, %look.one ]
+  %more = icmp ult i64 %i, %count
+  br i1 %more, label %look.one, label %none
+look.one:
+  %job.p = getelementptr ptr, ptr %first, i64 %i
+  %job = load ptr, ptr %job.p
+  %lock.p = getelementptr i64, ptr %job, i64 %JOB_LOCK%
+  %lock = load ptr, ptr %lock.p
+  %free = call i32 @lock(ptr %lock, i32 0)
+  %taken = icmp ne i32 %free, 0
+  %next = add i64 %i, 1
+  br i1 %taken, label %use, label %look
+none:
+  %full.p = getelementptr i64, ptr %frames, i64 %FULL%
+  %full = load i64, ptr %full.p
+  %is.full = icmp ne i64 %full, 0
+  br i1 %is.full, label %wait, label %busy
+busy:
+  ret i64 %BUSY%
+wait:
+  %turn.p = getelementptr i64, ptr %frames, i64 %TURN%
+  %turn = atomicrmw add ptr %turn.p, i64 1 monotonic
+  %place = urem i64 %turn, %count
+  %wanted.p = getelementptr ptr, ptr %first, i64 %place
+  %wanted = load ptr, ptr %wanted.p
+  %wanted.lock.p = getelementptr i64, ptr %wanted, i64 %JOB_LOCK%
+  %wanted.lock = load ptr, ptr %wanted.lock.p
+  %waited = call i32 @lock(ptr %wanted.lock, i32 1)
+  br label %use
+use:
+  %mine = phi ptr [ %job, %look.one ], [ %wanted, %wait ]
+  %mine.lock = phi ptr [ %lock, %look.one ], [ %wanted.lock, %wait ]
+  %buffers.p = getelementptr i64, ptr %mine, i64 %JOB_BUFFERS%
+  %buffers = load ptr, ptr %buffers.p
+  %slots = getelementptr i64, ptr %buffers, i64 %FIRST_SLOT%
+  %number.p = getelementptr i64, ptr %frames, i64 %ARGUMENTS%
+  %number = load i64, ptr %number.p
+  br label %bind
+bind:
+  %j = phi i64 [ 0, %use ], [ %j.next, %bind.one ]
+  %another = icmp ult i64 %j, %number
+  br i1 %another, label %bind.one, label %bound
+bind.one:
+  %from = getelementptr i64, ptr %arguments, i64 %j
+  %address = load i64, ptr %from, align 1
+  %to = getelementptr i64, ptr %slots, i64 %j
+  store i64 %address, ptr %to
+  %j.next = add i64 %j, 1
+  br label %bind
+bound:
+  %team.p = getelementptr i64, ptr %frames, i64 %TEAM%
+  %team = load ptr, ptr %team.p
+  %alone = icmp eq ptr %team, null
+  br i1 %alone, label %run.alone, label %run.together
+run.alone:
+  call void @run(ptr %mine, i64 0)
+  br label %end
+run.together:
+  %ran = call i64 @together(ptr %team, ptr %mine)
   br label %end
 end:
-  ret i64 %sleepers
+  %status = phi i64 [ %SUCCESS%, %run.alone ], [ %ran, %run.together ]
+  call void @unlock(ptr %mine.lock)
+  ret i64 %status
 }
 
-; Tells the workers to stop. Returns the sleepers, who must be woken to see it.
-define i64 @halt(ptr %team) {
+; Tells the workers to stop, once the job at hand is done.
+define void @halt(ptr %team) {
+  %lock.p = getelementptr i64, ptr %team, i64 %LOCK%
+  %lock = load ptr, ptr %lock.p
+  %taken = call i32 @lock(ptr %lock, i32 1)
   %stop.p = getelementptr i64, ptr %team, i64 %STOP%
   store i64 1, ptr %stop.p
-  %sleepers = call i64 @post(ptr %team)
-  ret i64 %sleepers
+  call void @post(ptr %team)
+  call void @unlock(ptr %lock)
+  ret void
 }
 
-; A worker's life: returns 0 when it has been idle for long and must sleep until woken, 1 when it must end.
+; A worker's life, until the team is told to stop. One that has been idle for long sleeps on its lock until woken.
 ; It says that it sleeps before it looks for a job for the last time, and `post` looks for sleepers after it
 ; gave the job, so one of the two sees the other.
-define i64 @serve(ptr %team, i64 %worker) {
+define void @serve(ptr %team, i64 %worker) {
   %line = mul i64 %worker, %LINE_WORDS%
   %place = add i64 %line, %TEAM_WORKERS%
   %asleep.p = getelementptr i64, ptr %team, i64 %place
-  %seen.p = getelementptr i64, ptr %asleep.p, i64 1
+  %seen.p = getelementptr i64, ptr %asleep.p, i64 %SEEN%
+  %waker.p = getelementptr i64, ptr %asleep.p, i64 %WAKER%
+  %waker = load ptr, ptr %waker.p
   %spins.p = getelementptr i64, ptr %team, i64 %SPINS%
   %spins = load i64, ptr %spins.p
   %stop.p = getelementptr i64, ptr %team, i64 %STOP%
@@ -235,7 +375,8 @@ get.up:
   %not.woken = icmp eq i64 %mine, 1
   br i1 %not.woken, label %idle, label %sleep
 sleep:
-  ret i64 0
+  %woken = call i32 @lock(ptr %waker, i32 1)
+  br label %idle
 work:
   store i64 %sequence, ptr %seen.p
   %stop = load i64, ptr %stop.p
@@ -247,11 +388,11 @@ do:
   %count = atomicrmw add ptr %done.p, i64 1 release
   br label %idle
 end:
-  ret i64 1
+  ret void
 }
 """
 
-_SYMBOLS = ("pause", "clock", "barrier", "run", "take_part", "submit", "halt", "serve")
+_SYMBOLS = ("set_up", "forked", "era", "pause", "clock", "barrier", "call", "halt", "serve")
 
 
 class Runtime:
@@ -264,15 +405,18 @@ class Runtime:
         def make(name: str, result: type | None, *arguments: type) -> Callable[..., int]:
             return ctypes.CFUNCTYPE(result, *arguments)(code.address(name))
 
+        self.forked = make("forked", None)
+        self.era = make("era", word)
         self.pause = make("pause", None, word)
         self.clock = make("clock", ctypes.c_uint64)
-        self.run = make("run", None, word, word)
-        self.take_part = make("take_part", None, word)
-        self.submit = make("submit", ctypes.c_uint64, word, word)
-        self.halt = make("halt", ctypes.c_uint64, word)
-        self.serve = make("serve", word, word, word)
+        self.call = make("call", word, word, ctypes.c_char_p)
+        self.halt = make("halt", None, word)
+        self.serve = make("serve", None, word, word)
         self.barrier_address = code.address("barrier")
-        self.yield_address = _yield_address()
+        locking = map(function_address, ("PyThread_acquire_lock", "PyThread_release_lock"))
+        make("set_up", None, word, word, word)(*locking, _yield_address())
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self.forked)
 
 
 @cache
@@ -288,11 +432,11 @@ def _text(architecture: str) -> str:
     declaration, pause = _PAUSE.get(architecture, ("", 'fence syncscope("singlethread") seq_cst'))
     names = {
         "CLOCK": clock_intrinsic(architecture), "PAUSE_DECLARATION": declaration, "PAUSE": pause,
-        "LINE_WORDS": LINE_WORDS,
-        "WORKERS": Context.WORKERS, "BARRIER": Context.BARRIER, "CONTEXT_YIELD": Context.YIELD_FUNCTION,
-        "JOB_CODE": Job.CODE, "JOB_BUFFERS": Job.BUFFERS, "JOB_WORKERS": Job.WORKERS,
-        "SIZE": SIZE, "DONE": DONE, "JOB": JOB, "YIELD": YIELD, "STOP": STOP, "SPINS": SPINS,
-        "TEAM_WORKERS": WORKERS,
+        "LINE_WORDS": LINE_WORDS, "WORKERS": Context.WORKERS, "BARRIER": Context.BARRIER,
+        "JOB_CODE": Job.CODE, "JOB_BUFFERS": Job.BUFFERS, "JOB_LOCK": Job.LOCK, "JOB_WORKERS": Job.WORKERS,
+        "FIRST_SLOT": buffer_slot(0), "TEAM_WORKERS": WORKERS, "SIZE": SIZE, "DONE": DONE, "JOB": JOB, "STOP": STOP,
+        "SPINS": SPINS, "LOCK": LOCK, "SEEN": SEEN, "WAKER": WAKER, "TEAM": TEAM, "ARGUMENTS": ARGUMENTS, "FULL": FULL,
+        "TURN": TURN, "COUNT": COUNT, "FRAMES": FRAMES, "SUCCESS": SUCCESS, "BUSY": BUSY, "STALE": STALE,
     }  # fmt: skip
     text = _IR
     for name, value in names.items():

@@ -1,8 +1,8 @@
 """Teams of worker threads that run a job together: the same code, each with its own registers.
 
 Workers are Python threads that live in native code with the GIL released. One that has had nothing to do
-for a while returns to Python and blocks on a lock, until the thread that submits the next job frees it.
-A team runs one job at a time; there is one team for each number of threads in a process.
+for a while sleeps on a lock, until the thread that submits the next job frees it. A team runs one job at a time;
+there is one team for each number of threads in a process.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ import time
 
 import numpy as np
 
+from mdsl.errors import MdslError
 from mdsl.vm import runtime as native
+from mdsl.vm.locks import NativeLock
 from mdsl.vm.memory import LINE_WORDS, aligned
 from mdsl.vm.runtime import runtime
 
@@ -24,61 +26,59 @@ short enough not to take the processor from others."""
 
 
 class Team:
-    """`size` workers: the thread that submits a job is worker 0, the others are threads of the team."""
+    """`size` workers: the thread that submits a job is worker 0, the others are threads of the team.
+
+    `address` is that of the team's block, for native code (see `runtime`). Raises MdslError where threads cannot be
+    started.
+    """
 
     def __init__(self, size: int) -> None:
-        self._lock = threading.Lock()
         self._runtime = runtime()
         self._memory = aligned(8 * (native.WORKERS + LINE_WORDS * size)).view(np.int64)
+        self._locks = [NativeLock() for _ in range(size)]
         self._memory[native.SPINS] = _idle_spins()
-        self._memory[native.YIELD] = self._runtime.yield_address
         self._memory[native.SIZE] = size
-        self._block: int = self._memory.ctypes.data
-        self._wakers = [threading.Lock() for _ in range(size)]
+        self._memory[native.LOCK] = self._locks[0].address
+        for worker, lock in enumerate(self._locks[1:], 1):
+            self._memory[native.WORKERS + LINE_WORDS * worker + native.WAKER] = lock.address
+        self.address: int = self._memory.ctypes.data
         self._threads = [
             threading.Thread(target=self._serve, args=(worker,), name=f"mdsl-worker-{worker}", daemon=True)
             for worker in range(1, size)
         ]
-        for waker in self._wakers:
-            waker.acquire()
-        for thread in self._threads:
-            thread.start()
-
-    def run(self, job: int) -> None:
-        """Run the job at an address with all of the team. Other callers wait for their turn."""
-        with self._lock:
-            sleepers = self._runtime.submit(self._block, job)
-            if sleepers:
-                self._wake(sleepers)
-                self._runtime.take_part(self._block)
+        try:
+            for thread in self._threads:
+                thread.start()
+        except BaseException as error:
+            self._runtime.halt(self.address)
+            if isinstance(error, RuntimeError):
+                raise MdslError(f"error: {size} threads cannot be started: {error}") from None
+            raise
 
     def close(self) -> None:
         """End the team's threads."""
-        with self._lock:
-            self._wake(self._runtime.halt(self._block))
-            for thread in self._threads:
-                thread.join()
+        self._runtime.halt(self.address)
+        for thread in self._threads:
+            thread.join()
 
     def _serve(self, worker: int) -> None:
-        while not self._runtime.serve(self._block, worker):
-            self._wakers[worker].acquire()
-
-    def _wake(self, sleepers: int) -> None:
-        for worker, waker in enumerate(self._wakers):
-            if sleepers >> worker & 1:
-                waker.release()
+        self._runtime.serve(self.address, worker)
 
 
 _teams: dict[int, Team] = {}
-_lock = threading.Lock()
+_closing = False
 
 
 def team(size: int) -> Team:
-    """The process's team of that size, started when it is first asked for."""
+    """The process's team of that size, started when it is first asked for. Raises MdslError."""
+    if _closing:
+        raise MdslError("error: no threads can be started: Python is about to end")
     found = _teams.get(size)
-    if found is None:
-        with _lock:
-            found = _teams.get(size) or _teams.setdefault(size, Team(size))
+    if found is None:  # no lock: whoever interrupts this thread may ask for a team, too
+        made = Team(size)
+        found = _teams.setdefault(size, made)
+        if found is not made:
+            made.close()
     return found
 
 
@@ -93,17 +93,12 @@ def _idle_spins() -> int:
 
 
 def _close_teams() -> None:
+    global _closing
+    _closing = True
     while _teams:
         _teams.popitem()[1].close()
 
 
-def _forget_teams() -> None:
-    """A forked child has none of its parent's threads, and a lock that one of them held stays locked."""
-    global _lock
-    _lock = threading.Lock()
-    _teams.clear()
-
-
 atexit.register(_close_teams)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_teams)
+    os.register_at_fork(after_in_child=_teams.clear)

@@ -13,7 +13,7 @@ import pytest
 
 import mdsl
 from mdsl.runtime.executable import VmExecutable
-from mdsl.vm.memory import Frame, FramePool, OutputPool, processors
+from mdsl.vm.memory import Frame, OutputPool, processors
 
 TEXT = """
 func.func @main(%x: tensor<64x256xf32>, %w: tensor<256x256xf32>) -> (tensor<64x256xf32>, tensor<64xf32>) {
@@ -57,7 +57,7 @@ def hammer(program: VmExecutable, callers: int, seconds: float) -> int:
 def test_eight_callers(engine: str, threads: int) -> None:
     program = cast("VmExecutable", mdsl.compile(TEXT, engine=engine, threads=threads))
     assert hammer(program, 8, 0.2) > 8
-    assert program.program._frames._made <= (processors() if threads == 1 else 1)
+    assert len(program.program._frames.frames) <= (processors() if threads == 1 else 1)
     assert all(len(pool._free) <= OutputPool.KEPT for pool in program.program._pools)
 
 
@@ -80,66 +80,26 @@ def test_memory_and_throughput_hold_under_load(threads: int) -> None:
     assert crowd > 0.5 * alone, f"{crowd} calls in two seconds by eight threads, {alone} by one"
 
 
-class _Stub:
-    """Stands for a frame."""
+@pytest.mark.parametrize("threads", [1, 2])
+def test_who_finds_no_frame_waits(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mdsl.vm.program.processors", lambda: 1)
+    program = cast("VmExecutable", mdsl.compile(TEXT, threads=threads))
+    assert hammer(program, 6, 0.1) >= 6
+    assert len(program.program._frames.frames) == 1
 
 
-def pool_of(most: int) -> tuple[FramePool, list[_Stub]]:
-    made: list[_Stub] = []
+def test_a_frame_that_cannot_be_made_blocks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = cast("VmExecutable", mdsl.compile(TEXT))
+    x, wanted = example(0)
 
-    def make() -> Frame:
-        made.append(_Stub())
-        return cast("Frame", made[-1])
+    def fails(*_: object, **__: object) -> Frame:
+        raise MemoryError
 
-    return FramePool(make, most), made
-
-
-def test_the_warmest_frame_comes_first() -> None:
-    pool, made = pool_of(3)
-    a, b = pool.take(), pool.take()
-    pool.give(a)
-    pool.give(b)
-    assert pool.take() is b and len(made) == 2
-
-
-def test_who_finds_no_frame_waits() -> None:
-    pool, made = pool_of(1)
-    held = pool.take()
-    taken: list[object] = []
-    waiting = [
-        threading.Thread(target=lambda: (taken.append(f := pool.take()), pool.give(f))) for _ in range(4)
-    ]
-    for thread in waiting:
-        thread.start()
-    time.sleep(0.05)
-    assert not taken
-    pool.give(held)
-    for thread in waiting:
-        thread.join(10)
-    assert taken == [held] * 4 and len(made) == 1
-
-
-def test_a_frame_that_cannot_be_made_blocks_nobody() -> None:
-    attempts = iter([MemoryError(), None])
-
-    def make() -> Frame:
-        error = next(attempts)
-        if error:
-            raise error
-        return cast("Frame", _Stub())
-
-    pool = FramePool(make, 1)
-    with pytest.raises(MemoryError):
-        pool.take()
-    assert isinstance(pool.take(), _Stub)
-
-
-def test_a_child_does_not_wait_for_frames_of_its_parent(monkeypatch: pytest.MonkeyPatch) -> None:
-    pool, made = pool_of(1)
-    pool.take()
-    monkeypatch.setattr(os, "getpid", lambda: -1)
-    pool.take()
-    assert len(made) == 2
+    monkeypatch.setattr("mdsl.vm.program.Frame", fails)
+    with pytest.raises(mdsl.MdslError, match="no memory for"):
+        program(x, W)
+    monkeypatch.undo()
+    np.testing.assert_allclose(program(x, W)[0], wanted, rtol=1e-4, atol=1e-4)
 
 
 PARTLY = """

@@ -21,7 +21,7 @@ from mdsl.ir.affine import Arithmetic, Binary, interval_of
 from mdsl.ir.attributes import DenseArrayAttr, DenseResourceAttr, IntegerAttr
 from mdsl.ir.core import Block, Op, Value
 from mdsl.ir.types import DYNAMIC, IndexType, IntegerType, MemRefType, Type, VectorType, element_of
-from mdsl.target.target import ELEMENT_BYTES
+from mdsl.target.target import ELEMENT_BYTES, MAX_FRAME_BYTES
 
 if TYPE_CHECKING:
     from mdsl.dialects.ukernel import UkernelFunc
@@ -30,7 +30,6 @@ RANGE = "mdsl.range"
 """The argument attribute that says which values of an index argument a kernel is made for."""
 
 MAX_LANES = 4096
-MAX_FRAME_BYTES = 256 << 10
 _MAX_COUNT = 1 << 62
 """Loop bounds and steps below this cannot overflow when they are added."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -10,7 +10,7 @@ from mdsl.analysis.regions import shaped
 from mdsl.analysis.tile_sizes import balanced
 from mdsl.dialects import linalg
 from mdsl.ir.core import Value
-from mdsl.target.target import Target
+from mdsl.target.target import MAX_FRAME_BYTES, Target
 
 Labels = list[int | None]
 """For each dimension of a tensor (or loop of an op) the dimension of the region's result that it is cut with;
@@ -100,21 +100,39 @@ def _crosses(op: linalg.LinalgOp, members: Collection[linalg.LinalgOp]) -> bool:
 
 def row_bytes(ops: Sequence[linalg.LinalgOp], rows: Rows) -> int:
     """Bytes of everything that the ops compute for one row, but for the result."""
-    total = 0
-    for op in ops[:-1]:
-        if isinstance(op, linalg.Fill):
-            continue
-        sizes, labels = op.loop_sizes(), rows.loops[op]
-        for result, map in zip(op.results, op.maps[len(op.inputs) :], strict=True):
-            whole = prod(sizes[d] for d in map.dim_positions() or () if labels[d] is None)
-            type = shaped(result)
-            total += whole * type.nbytes // max(type.size, 1)
+    return sum(_bytes_made(op, rows.loops[op]) for op in ops[:-1] if not isinstance(op, linalg.Fill))
+
+
+def _bytes_made(op: linalg.LinalgOp, labels: Labels) -> int:
+    total, sizes = 0, op.loop_sizes()
+    for result, map in zip(op.results, op.maps[len(op.inputs) :], strict=True):
+        whole = prod(sizes[d] for d in map.dim_positions() or () if labels[d] is None)
+        type = shaped(result)
+        total += whole * type.nbytes // max(type.size, 1)
     return total
+
+
+def frame_bytes(ops: Sequence[linalg.LinalgOp], rows: Rows) -> int:
+    """Bytes of the local memory that a kernel of one row needs: what `row_bytes` counts, but for what replaces,
+    element by element, something that is not needed any more."""
+    temporaries = [op for op in ops[:-1] if not isinstance(op, linalg.Fill)]
+    last = {v: op for op in ops for v in op.operands}
+    return sum(_bytes_made(op, rows.loops[op]) for op in temporaries if not _takes_over(op, set(ops), last))
+
+
+def _takes_over(
+    op: linalg.LinalgOp, members: Collection[linalg.LinalgOp], last: Mapping[Value, linalg.LinalgOp]
+) -> bool:
+    return op.is_elementwise and any(
+        v.owner in members and last[v] is op and v.type == op.results[0].type and m == op.maps[-1]
+        for v, m in zip(op.inputs, op.maps, strict=False)
+    )
 
 
 def row_tile(ops: Sequence[linalg.LinalgOp], rows: Rows, target: Target) -> list[int]:
     """Tile size for each dimension of the result: all columns, and as many rows as stay in the first-level
-    cache with what is computed for them; where there are contractions, enough to make use of what each loads."""
+    cache with what is computed for them; where there are contractions, enough to make use of what each loads. They
+    are no more than a kernel's local memory holds."""
     shape = shaped(ops[-1].results[0]).shape
     sizes = [1 if d in rows.dims else size for d, size in enumerate(shape)]
     each = max(row_bytes(ops, rows), 1)
@@ -122,7 +140,8 @@ def row_tile(ops: Sequence[linalg.LinalgOp], rows: Rows, target: Target) -> list
     order = sorted(rows.dims, reverse=True)
     if any(op.is_contraction for op in ops):
         count = min(max(count, _ROWS), _MOST_ROWS, max(target.l2_bytes // 2 // each, 1))
-        order = [d for d in order if d not in shared_dims(ops, rows)]
+        order = [d for d in order if d not in shared_dims(ops, rows)] or order
+    count = min(count, MAX_FRAME_BYTES // max(frame_bytes(ops, rows), 1))
     for d in order:
         sizes[d] = balanced(shape[d], count, whole=True)
         count //= sizes[d]

@@ -16,6 +16,9 @@ ELEMENT_BYTES = {
 }  # fmt: skip
 """Bytes of an element in memory."""
 
+MAX_FRAME_BYTES = 256 << 10
+"""Local memory of a kernel, at most: it lies on the stack of the thread that runs it."""
+
 
 HOST = "MDSL_HOST"
 """The environment variable that names a target for which the host is taken."""

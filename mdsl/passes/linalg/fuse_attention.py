@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from mdsl.analysis.regions import empty_like, permuted_map, take_place, with_maps
-from mdsl.analysis.rows import Rows, row_bytes, shared_dims
+from mdsl.analysis.rows import Rows, frame_bytes, row_bytes, shared_dims
 from mdsl.dialects import arith, linalg
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.ir.affine import AffineMap
@@ -17,7 +17,7 @@ from mdsl.passes.base import Pass, functions, option
 from mdsl.passes.linalg.fuse_rows import follows, group, grow, widest_region
 from mdsl.rewriting.constants import constant_data
 from mdsl.rewriting.transposes import transpose
-from mdsl.target.target import Target
+from mdsl.target.target import MAX_FRAME_BYTES, Target
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,8 @@ def _members(second: linalg.LinalgOp, target: Target) -> list[linalg.LinalgOp]:
     def fits(members: Sequence[linalg.LinalgOp], rows: Rows) -> bool:
         # Some rows must be left that keys and values lack, so that several rows share what is loaded of them.
         cut = rows.dims - shared_dims(members, rows)
-        return bool(cut) and row_bytes(members, rows) <= target.l2_bytes // 2
+        near = row_bytes(members, rows) <= target.l2_bytes // 2
+        return bool(cut) and near and frame_bytes(members, rows) <= MAX_FRAME_BYTES
 
     return grow(_root(second), _belongs, fits)
 

@@ -11,7 +11,7 @@ from math import prod
 from typing import ClassVar
 
 from mdsl.analysis.regions import shaped
-from mdsl.analysis.rows import Rows, find_rows, is_row_region, row_bytes
+from mdsl.analysis.rows import Rows, find_rows, frame_bytes, is_row_region, row_bytes
 from mdsl.analysis.tile_sizes import ELEMENTS
 from mdsl.dialects import linalg
 from mdsl.dialects.builtin import ModuleOp
@@ -19,7 +19,7 @@ from mdsl.ir.core import Op, Value
 from mdsl.passes.any.canonicalize import drop_unused
 from mdsl.passes.base import Pass, functions
 from mdsl.passes.linalg.fuse import MOST_INPUTS, fuse_producers, wrap
-from mdsl.target.target import Target
+from mdsl.target.target import MAX_FRAME_BYTES, Target
 
 MOST_OPS = 64
 """Ops of one region, at most: the longest normalisations and attentions have some twenty. To read and write a
@@ -224,6 +224,5 @@ def _is_cheap(members: Sequence[linalg.LinalgOp], rows: Rows, target: Target) ->
     shape = shaped(members[-1].results[0]).shape
     columns = prod(size for d, size in enumerate(shape) if d not in rows.dims)
     count = prod(shape[d] for d in rows.dims)
-    return row_bytes(members, rows) <= target.l2_bytes // 4 and (
-        count >= 8 or count * columns <= 2 * ELEMENTS
-    )
+    near = row_bytes(members, rows) <= target.l2_bytes // 4 and frame_bytes(members, rows) <= MAX_FRAME_BYTES
+    return near and (count >= 8 or count * columns <= 2 * ELEMENTS)

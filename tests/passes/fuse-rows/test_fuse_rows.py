@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 import mdsl
 from mdsl.reference import run
 from mdsl.runtime.executable import VmExecutable
+from mdsl.target.target import Target
 
 Program = Callable[[int, int], str]
 
@@ -132,6 +134,20 @@ def test_special_values() -> None:
     with np.errstate(invalid="ignore"):
         wanted = np.asarray(mdsl.compile(program, engine="reference")(x))
     np.testing.assert_allclose(np.asarray(mdsl.compile(program)(x)), wanted, rtol=1e-5, atol=1e-7)
+
+
+def test_as_many_rows_as_the_local_memory_holds() -> None:
+    """What is reduced over the rows of a softmax keeps several of its rows at a time, and a large cache would hold
+    more of them than a kernel's stack."""
+    text = """func.func @main(%x: tensor<8x97x768xf32>) -> tensor<97x768xf32> {
+  %n = nn.softmax %x {axis = -1} : (tensor<8x97x768xf32>) -> tensor<8x97x768xf32>
+  %y = nn.reduce %n {kind = "mean", axes = [0], keepdims = false} : (tensor<8x97x768xf32>) -> tensor<97x768xf32>
+  return %y : tensor<97x768xf32>
+}"""
+    target = replace(Target.host(), l1_bytes=1 << 20, l2_bytes=64 << 20)
+    arrays = inputs(text, 5)
+    wanted = mdsl.compile(text, engine="reference")(*arrays)
+    np.testing.assert_allclose(mdsl.compile(text, target=target)(*arrays), wanted, atol=1e-5)
 
 
 NORMS = {

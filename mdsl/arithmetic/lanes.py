@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import struct
 from typing import Any, TypeAlias
 
 from llvmlite import ir
+from llvmlite.ir.values import FormattedConstant
 
 F16, F32, F64 = ir.HalfType(), ir.FloatType(), ir.DoubleType()
 I1, I8, I16, I32, I64 = (ir.IntType(width) for width in (1, 8, 16, 32, 64))
@@ -25,7 +27,7 @@ class Splat(ir.Constant):  # pyright: ignore[reportUntypedBaseClass]
     def __init__(self, vector_type: ir.VectorType, value: float) -> None:
         self.type = vector_type
         element = vector_type.element
-        self.constant = f"splat ({element} {ir.Constant(element, value).get_reference()})"
+        self.constant = f"splat ({element} {lane_constant(element, value).get_reference()})"
 
     def _get_reference(self) -> str:
         return self.constant
@@ -35,7 +37,14 @@ def constant(value_type: LLVMType, value: float) -> ir.Constant:
     """`value` as a scalar, or in every lane of a vector."""
     if isinstance(value_type, ir.VectorType):
         return Splat(value_type, value)
-    return ir.Constant(value_type, value)
+    return lane_constant(value_type, value)
+
+
+def lane_constant(element: LLVMType, value: float) -> ir.Constant:
+    """`value` as a scalar; a NaN, of which llvmlite would make a quiet one, as the bits of the double that it is."""
+    if value == value:
+        return ir.Constant(element, value)
+    return FormattedConstant(element, f"0x{struct.unpack('<Q', struct.pack('<d', value))[0]:016X}")
 
 
 def shaped(element: LLVMType, like: LLVMType) -> LLVMType:

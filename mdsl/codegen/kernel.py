@@ -15,12 +15,14 @@ import numpy as np
 from llvmlite import ir
 
 from mdsl.arithmetic import ops as arithmetic
-from mdsl.arithmetic.lanes import I64, LLVMType, LLVMValue, Splat
+from mdsl.arithmetic.lanes import I64, LLVMType, LLVMValue, Splat, lane_constant
+from mdsl.arithmetic.lanes import constant as constant_lanes
 from mdsl.dialects.arith import Compare
 from mdsl.ir.affine import Arithmetic
-from mdsl.ir.attributes import Attribute, DenseAttr, DenseResourceAttr, FloatAttr, IntegerAttr
+from mdsl.ir.attributes import Attribute, DenseAttr, DenseResourceAttr, FloatAttr, IntegerAttr, is_splat
 from mdsl.ir.core import Block, Op, Value
-from mdsl.ir.types import MemRefType, Type, VectorType, element_of
+from mdsl.ir.floats import bits_of, to_numpy, to_python
+from mdsl.ir.types import SCALARS, MemRefType, Type, VectorType, bf16, dtype_of, element_of
 
 if TYPE_CHECKING:
     from mdsl.dialects.ukernel import UkernelFunc
@@ -188,22 +190,20 @@ def constant(attribute: Attribute, result: Type, op: Op) -> LLVMValue:
     element = str(element_of(result))
     match attribute:
         case IntegerAttr() | FloatAttr():
-            return ir.Constant(target, _number(np.asarray(attribute.value), element))
+            return constant_lanes(target, _number(attribute.value, element))
         case DenseAttr() | DenseResourceAttr():
+            if is_splat(attribute.array):
+                return Splat(target, _number(attribute.array.flat[0], element))
             numbers = [_number(value, element) for value in attribute.array.reshape(-1)]
-            if all(number == numbers[0] for number in numbers):
-                return Splat(target, numbers[0])
-            return ir.Constant(target, numbers)
+            return ir.Constant(target, [lane_constant(target.element, number) for number in numbers])
     raise op.error(f"has no machine code for {attribute}")
 
 
-def _number(value: np.ndarray | np.generic, element: str) -> float:
+def _number(value: float | np.generic, element: str) -> float:
     """A number as LLVM's constant of that element type takes it; bf16 as its bits."""
     if element == "bf16":
-        import ml_dtypes
-
-        return int(value.astype(ml_dtypes.bfloat16).view(np.uint16))
-    return float(value) if element[0] == "f" else int(value)
+        return bits_of(value, dtype_of(bf16))
+    return to_python(to_numpy(value, dtype_of(SCALARS[element]))) if element[0] == "f" else int(value)
 
 
 def _for(emitter: KernelEmitter, op: Op) -> None:

@@ -25,6 +25,7 @@ from mdsl.ir.declare import (
     operand,
     result,
 )
+from mdsl.ir.floats import to_numpy, to_python
 from mdsl.ir.types import (
     FloatType,
     IndexType,
@@ -52,7 +53,7 @@ class Constant(Op):
     output = result()
 
     @staticmethod
-    def of(value: float | bool | np.ndarray, type: Type) -> Constant:
+    def of(value: float | bool | np.generic | np.ndarray, type: Type) -> Constant:
         """A scalar constant, or a splat for a shaped type, or dense data from an array."""
         return Constant(value=constant_attribute(value, type), results=[type])
 
@@ -90,14 +91,14 @@ def type_of_constant(value: Attribute) -> Type:
     return value.type  # type: ignore[attr-defined, no-any-return]
 
 
-def constant_attribute(value: float | bool | np.ndarray, type: Type) -> Attribute:
+def constant_attribute(value: float | bool | np.generic | np.ndarray, type: Type) -> Attribute:
     """`value` as an attribute of `type`: a number, a splat or dense data."""
     if isinstance(type, ShapedType):
         if isinstance(value, np.ndarray) and value.ndim:
             return DenseAttr(np.asarray(value, dtype_of(type.element)).reshape(type.shape), type)
         return DenseAttr.splat(value, type)  # type: ignore[arg-type]
     if isinstance(type, FloatType):
-        return FloatAttr(float(dtype_of(type).type(value)), type)
+        return FloatAttr(to_python(to_numpy(value, dtype_of(type))), type)  # type: ignore[arg-type]
     if isinstance(type, IntegerType) and type.width == 1:
         return IntegerAttr(int(bool(value)), i1)
     assert isinstance(type, IntegerType | IndexType)

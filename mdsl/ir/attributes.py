@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from functools import cached_property
 import numpy as np
 
 from mdsl.ir.affine import AffineMap
+from mdsl.ir.floats import bits_of, to_numpy, to_python
 from mdsl.ir.types import FloatType, IntegerType, ShapedType, TensorType, Type, dtype_of, f64, i1, i64
 
 ELIDE_ABOVE = 16
@@ -56,12 +58,16 @@ class FloatAttr(Attribute):
     def __str__(self) -> str:
         return f"{format_float(self.value, self.type)} : {self.type}"
 
-    # Compared by what is printed: NaN equals itself, 0.0 differs from -0.0.
+    @property
+    def _key(self) -> tuple[Type, int]:
+        """Compared by its bits: NaN equals itself, 0.0 differs from -0.0."""
+        return self.type, bits_of(self.value, dtype_of(self.type))
+
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, FloatAttr) and str(self) == str(other)
+        return isinstance(other, FloatAttr) and self._key == other._key
 
     def __hash__(self) -> int:
-        return hash(str(self))
+        return hash(self._key)
 
 
 @dataclass(frozen=True)
@@ -120,12 +126,26 @@ class ArrayAttr(Attribute):
         return len(self.values)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DenseArrayAttr(Attribute):
     """`array<i64: 1, 2>`: plain numbers of one type."""
 
     element: Type
     values: tuple[int | float, ...]
+
+    @property
+    def _key(self) -> tuple[Type, tuple[int | float, ...]]:
+        """Compared by its bits, as `FloatAttr`."""
+        if not isinstance(self.element, FloatType):
+            return self.element, self.values
+        dtype = dtype_of(self.element)
+        return self.element, tuple(bits_of(v, dtype) for v in self.values)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, DenseArrayAttr) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
 
     def __str__(self) -> str:
         body = ", ".join(format_number(v, self.element) for v in self.values)
@@ -163,8 +183,9 @@ class DenseAttr(Attribute):
     type: ShapedType
 
     @staticmethod
-    def splat(value: float, type: ShapedType) -> DenseAttr:
-        return DenseAttr(np.broadcast_to(np.asarray(value, dtype_of(type.element)), type.shape), type)
+    def splat(value: float | np.generic, type: ShapedType) -> DenseAttr:
+        number = to_numpy(value, dtype_of(type.element))
+        return DenseAttr(np.broadcast_to(np.asarray(number), type.shape), type)
 
     @cached_property
     def is_splat(self) -> bool:
@@ -173,7 +194,7 @@ class DenseAttr(Attribute):
     def __str__(self) -> str:
         element = self.type.element
         if self.is_splat:
-            body = format_number(self.array.flat[0].item(), element)
+            body = format_number(self.array.flat[0], element)
         elif self.array.size == 0:
             body = ""
         else:
@@ -181,14 +202,23 @@ class DenseAttr(Attribute):
         return f"dense<{body}> : {self.type}"
 
     def __eq__(self, other: object) -> bool:
-        return (
-            isinstance(other, DenseAttr)
-            and self.type == other.type
-            and (self.array is other.array or self.array.tobytes() == other.array.tobytes())
-        )
+        if not isinstance(other, DenseAttr) or self.type != other.type or self.is_splat != other.is_splat:
+            return False
+        if self.array is other.array or not self.is_splat:
+            return self.array is other.array or np.array_equal(_bits(self.array), _bits(other.array))
+        return self._bytes == other._bytes
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.type, self._bytes))
 
     def __hash__(self) -> int:
-        return hash((self.type, self.array.size))
+        return self._hash
+
+    @property
+    def _bytes(self) -> bytes:
+        """The bits of the elements; of a splat, which may be larger than memory, those of one."""
+        return (self.array.flat[0] if self.is_splat else self.array).tobytes()
 
 
 @dataclass(frozen=True)
@@ -223,16 +253,20 @@ def is_splat(data: np.ndarray) -> bool:
         return False
     if all(s == 0 or n == 1 for s, n in zip(data.strides, data.shape, strict=True)):
         return True
-    bits = data.view(f"u{data.itemsize}")
+    bits = _bits(data)
     # A few first: weights lie in files that need not be read.
     first = bits.flat[0]
     return bool(first == bits.flat[bits.size // 2] == bits.flat[-1] and (bits == first).all())
 
 
+def _bits(data: np.ndarray) -> np.ndarray:
+    return data.view(f"u{data.itemsize}")
+
+
 def tensor_attribute(array: np.ndarray, type: ShapedType, name: str) -> DenseAttr | DenseResourceAttr:
     """Constant data for `type`: written out when it is small or a splat, else a resource called `name`."""
     if is_splat(array):
-        return DenseAttr.splat(array.flat[0].item(), type)
+        return DenseAttr.splat(array.flat[0], type)
     if array.size <= ELIDE_ABOVE:
         return DenseAttr(array, type)
     return DenseResourceAttr(name, type, Resource(array))
@@ -262,18 +296,18 @@ class Location(Attribute):
         return f"{self.place}: " if self.line else f"node '{self.file}': "
 
 
-def format_float(value: float, type: Type) -> str:
+def format_float(value: float | np.generic, type: Type) -> str:
     """Shortest decimal that reads back as the same `type`; hexadecimal bits for inf and NaN."""
     dtype = dtype_of(type)
-    if not np.isfinite(value):
-        bits = np.asarray(value, dtype).tobytes()[::-1].hex().upper()
-        return f"0x{bits}"
-    text = repr(float(value)) if dtype == np.float64 else str(dtype.type(value))
+    number = to_numpy(value, dtype)
+    if not math.isfinite(to_python(number)):
+        return f"0x{bits_of(number, dtype):0{2 * dtype.itemsize}X}"
+    text = repr(float(value)) if dtype == np.float64 else str(number)
     mantissa, exponent, power = text.partition("e")
     return (mantissa if "." in mantissa else f"{mantissa}.0") + (f"{exponent}{power}" if power else "")
 
 
-def format_number(value: float, element: Type) -> str:
+def format_number(value: float | np.generic, element: Type) -> str:
     """A number as it stands in `dense<>` and `array<>`."""
     if element == i1:
         return "true" if value else "false"
@@ -281,8 +315,8 @@ def format_number(value: float, element: Type) -> str:
 
 
 def _nested(array: np.ndarray, element: Type) -> str:
-    if array.ndim == 0:
-        return format_number(array.item(), element)
+    if array.ndim == 1:
+        return f"[{', '.join(format_number(n, element) for n in array)}]"
     return f"[{', '.join(_nested(a, element) for a in array)}]"
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from mdsl.ir.attributes import Attribute, DenseAttr, DenseResourceAttr, FloatAttr, IntegerAttr
+from mdsl.ir.floats import to_numpy
 from mdsl.ir.types import dtype_of
 
 _erf = np.frompyfunc(math.erf, 1, 1)
@@ -46,4 +47,4 @@ def constant_value(attr: Attribute) -> Any:
     if isinstance(attr, DenseAttr | DenseResourceAttr):
         return attr.array
     assert isinstance(attr, IntegerAttr | FloatAttr)
-    return dtype_of(attr.type).type(attr.value)
+    return to_numpy(attr.value, dtype_of(attr.type))

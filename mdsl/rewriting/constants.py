@@ -18,7 +18,8 @@ from mdsl.ir.attributes import (
     tensor_attribute,
 )
 from mdsl.ir.core import Op, Value
-from mdsl.ir.types import ShapedType, TensorType, dtype_of, i64, index
+from mdsl.ir.floats import to_numpy
+from mdsl.ir.types import ShapedType, TensorType, dtype_of
 from mdsl.reference.registry import meaning
 
 _SCALAR_DIALECTS = ("arith", "math")
@@ -60,7 +61,7 @@ def _fold_arithmetic(
         constants = [c[()] for c in constants]
     with np.errstate(all="ignore"):
         value = function(op, *constants)
-    return [constant_attribute(np.asarray(value).item(), type)]
+    return [constant_attribute(np.asarray(value)[()], type)]
 
 
 def constant_data(value: Value) -> np.ndarray | None:
@@ -74,7 +75,7 @@ def constant_data(value: Value) -> np.ndarray | None:
     if isinstance(attr, DenseResourceAttr):
         return None if attr.data is None else attr.array
     assert isinstance(attr, IntegerAttr | FloatAttr)
-    return np.asarray(attr.value, dtype_of(attr.type if attr.type != index else i64))
+    return np.asarray(to_numpy(attr.value, dtype_of(attr.type)))
 
 
 def resource_name(value: Value) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import struct
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 from math import prod
+from typing import Any
 
 import numpy as np
 from lark import Token, Tree
@@ -29,6 +30,7 @@ from mdsl.ir.attributes import (
     TypeAttr,
     UnitAttr,
 )
+from mdsl.ir.floats import of_bits, to_numpy, to_python
 from mdsl.ir.types import (
     DYNAMIC,
     MAX_ELEMENTS,
@@ -36,6 +38,8 @@ from mdsl.ir.types import (
     SCALARS,
     FloatType,
     FunctionType,
+    IndexType,
+    IntegerType,
     MemRefType,
     OpaqueType,
     ShapedType,
@@ -46,6 +50,7 @@ from mdsl.ir.types import (
     f64,
     i1,
     i64,
+    index,
 )
 from mdsl.syntax.grammar import Node, first_token, parse_tree
 from mdsl.syntax.resources import Resources
@@ -216,28 +221,39 @@ class AttributeReader:
         if type is None:
             type = f64 if "." in text else i64
         if isinstance(type, FloatType):
-            return FloatAttr(self._float(token, type), type)
+            return FloatAttr(to_python(self._float(token, type)), type)
+        return IntegerAttr(self._integer(token, type), type)
+
+    def _integer(self, token: Token, type: Type) -> int:
+        """The number whose bits are written: `255 : i8` names those of `-1 : i8`."""
+        text = str(token)
+        if not isinstance(type, IntegerType | IndexType):
+            raise self.error(f"{text} cannot be of type {type}", token)
         if "." in text:
             raise self.error(f"{text} is not an integer", token)
         value = int(text, 16 if "x" in text else 10)
-        bits = 64 if type not in SCALARS.values() or str(type) == "index" else int(str(type)[1:])
-        if not -(1 << bits - 1) <= value < 1 << bits:
+        bits = type.width if isinstance(type, IntegerType) else 64
+        end = 1 << bits - 1 if type == index else 1 << bits
+        if not -(1 << bits - 1) <= value < end:
             raise self.error(f"{text} does not fit in {type}", token)
-        # `255 : i8` names the same bits as `-1 : i8`.
-        return IntegerAttr(
-            value - (1 << bits) if value >= 1 << max(bits - 1, 1) and bits > 1 else value, type
-        )
+        if type == i1:
+            return abs(value)
+        return value - (1 << bits) if value >> bits - 1 > 0 else value
 
-    def _float(self, token: Token, type: FloatType) -> float:
+    def _float(self, token: Token, type: FloatType) -> np.generic:
+        """The decimal number, or the one of the hexadecimal bits."""
         text = str(token)
-        if not text.startswith("0x"):
-            return float(dtype_of(type).type(float(text)))
         dtype = dtype_of(type)
-        try:
-            raw = struct.pack(">Q", int(text, 16))[-dtype.itemsize :]
-        except struct.error:
-            raise self.error(f"{text} does not fit in {type}", token) from None
-        return float(np.frombuffer(raw[::-1], dtype)[0])
+        if "x" not in text:
+            if "." not in text:
+                raise self.error(f"{text} is an integer: as a number of {type} it is written {text}.0", token)
+            return to_numpy(float(text), dtype)
+        if text[0] == "-":
+            raise self.error(f"{text} has a sign: in hexadecimal a float is written as its bits", token)
+        bits = int(text, 16)
+        if bits >> 8 * dtype.itemsize:
+            raise self.error(f"{text} does not fit in {type}", token)
+        return of_bits(bits, dtype)
 
     def _dense(self, tree: Tree[Token], implied: ShapedType | None) -> Attribute:
         body, type_node = tree.children
@@ -262,26 +278,35 @@ class AttributeReader:
         return DenseAttr(array.reshape(type.shape), type)
 
     def _dense_bytes(self, token: Token, type: ShapedType) -> Attribute:
-        """`dense<"0x0000803F...">`: the elements' bytes, little-endian, in row-major order."""
+        """`dense<"0x0000803F...">`: the elements' bytes, little-endian, in row-major order, or those of a splat."""
         text = self.text(token)
-        try:
-            data = bytes.fromhex(text.removeprefix("0x"))
-        except ValueError:
-            raise self.error('dense data in a string is written in hexadecimal, "0x..."', token) from None
-        if len(data) != type.nbytes:
-            raise self.error(f"{len(data)} bytes of data for {type}, which has {type.nbytes}", token)
-        return DenseAttr(np.frombuffer(data, dtype_of(type.element)).reshape(type.shape), type)
+        if not re.fullmatch(r"0x([0-9A-Fa-f]{2})*", text):
+            raise self.error('dense data in a string is written in hexadecimal, "0x..."', token)
+        data = np.frombuffer(bytes.fromhex(text[2:]), np.uint8)
+        dtype = dtype_of(type.element)
+        array = (
+            (data if dtype != np.bool_ else data != 0).view(dtype)
+            if data.size % dtype.itemsize == 0
+            else None
+        )
+        if array is not None and array.size == 1:
+            return DenseAttr.splat(array[0], type)
+        if array is None or array.size != type.size:
+            raise self.error(f"{data.size} bytes of data for {type}, which has {type.nbytes}", token)
+        return DenseAttr(array.reshape(type.shape), type)
 
-    def _nested(self, node: Node, element: Type) -> float | list[float]:
+    def _nested(self, node: Node, element: Type) -> Any:
+        """A number as NumPy has it, or lists of them."""
         if isinstance(node, Tree):
-            return [self._nested(c, element) for c in node.children if c is not None]  # type: ignore[misc]
+            return [self._nested(c, element) for c in node.children if c is not None]
         assert isinstance(node, Token)
-        attr = IntegerAttr(_BOOLS[str(node)], i1) if str(node) in _BOOLS else None
-        if attr is None and node.type != "NUMBER":
-            raise self.error(f"expected a number, got '{node}'", node)
-        attr = attr or self.number(node, element)
-        assert isinstance(attr, IntegerAttr | FloatAttr)
-        return attr.value
+        if element == i1 and str(node) in _BOOLS:
+            return _BOOLS[str(node)]
+        if node.type != "NUMBER":
+            raise self.error(f"expected a number of {element}, got '{node}'", node)
+        if isinstance(element, FloatType):
+            return self._float(node, element)
+        return self._integer(node, element)
 
     def _shaped(self, node: Node, implied: ShapedType | None, data: Tree[Token]) -> ShapedType:
         """The type written behind dense `data`, or the implied one."""
@@ -305,8 +330,13 @@ class AttributeReader:
     def _array(self, tree: Tree[Token]) -> Attribute:
         element, *values = tree.children
         type = self.type(element)
+        for token in values:
+            if type == i1 and token is not None and str(token) not in _BOOLS:
+                raise self.error(f"expected true or false, got '{token}'", token)
         numbers = [self._nested(v, type) for v in values if v is not None]
-        return DenseArrayAttr(type, tuple(n for n in numbers if not isinstance(n, list)))
+        if isinstance(type, FloatType):
+            numbers = [to_python(n) for n in numbers]
+        return DenseArrayAttr(type, tuple(numbers))
 
     def location(self, node: Node) -> Location | None:
         """`loc("file":1:2)`, `loc("name")`; None for `loc(unknown)`."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import struct
-
 import numpy as np
 from llvmlite import ir
 
 from mdsl.bytecode.machine import I8, I64, POINTER, Context, Machine
 from mdsl.bytecode.module import DTYPES
+from mdsl.ir.floats import bits_of
 from mdsl.target.target import Target
 from mdsl.vm.memory import KernelProfile
 from mdsl.vm.runtime import clock_intrinsic
@@ -63,6 +62,5 @@ class NativeMachine(Machine):
 
 def slot_bits(value: int | float, element: str) -> int:
     """The 64-bit word whose first bytes are the element; a number too large for its type is an infinity."""
-    with np.errstate(over="ignore"):
-        data = np.array(value).astype(DTYPES[element]).tobytes()
-    return struct.unpack("<Q", data.ljust(8, b"\0"))[0]
+    dtype = DTYPES[element]
+    return bits_of(value if isinstance(value, float) else np.array(value).astype(dtype).flat[0], dtype)

@@ -160,9 +160,7 @@ def _merge(producer: Op, consumer: linalg.LinalgOp, index: int) -> linalg.Linalg
     if isinstance(producer, Constant):
         attr = producer.attributes["value"]
         assert isinstance(attr, DenseAttr)
-        produced = builder.value(
-            Constant.of(attr.array.flat[0].item(), attr.type.element), producer.result.name
-        )
+        produced = builder.value(Constant.of(attr.array.flat[0], attr.type.element), producer.result.name)
     else:
         assert isinstance(producer, linalg.LinalgOp)
         inner = arguments[index : index + len(inputs)]

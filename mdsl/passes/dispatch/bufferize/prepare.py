@@ -169,7 +169,7 @@ def _lower_splat_constant(op: arith.Constant, data: DenseAttr) -> None:
     builder = Builder.before(op)
     type = op.result.type
     assert isinstance(type, TensorType)
-    scalar = builder.value(arith.Constant.of(data.array.flat[0].item(), type.element), "value")
+    scalar = builder.value(arith.Constant.of(data.array.flat[0], type.element), "value")
     _replace(op, _filled(scalar, type, builder, None))
 
 

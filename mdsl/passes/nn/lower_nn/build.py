@@ -225,7 +225,7 @@ def splat_of(value: Value) -> arith.Constant | None:
     attr = owner.attributes["value"] if isinstance(owner, arith.Constant) else None
     if not isinstance(attr, DenseAttr) or not attr.is_splat:
         return None
-    return arith.Constant.of(attr.array.flat[0].item(), attr.type.element)
+    return arith.Constant.of(attr.array.flat[0], attr.type.element)
 
 
 def squeezed(value: Value, kept: Sequence[int]) -> tensor.CollapseShape:

@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import mdsl
+from mdsl.errors import MdslError
 from mdsl.ir.attributes import DenseArrayAttr, DenseAttr, FloatAttr
 from mdsl.ir.floats import bits_of, of_bits, to_numpy, to_python
 from mdsl.ir.types import FLOATS, TensorType, Type, bf16, dtype_of, f16, f32, f64
-from mdsl.syntax.errors import MdslError
 from mdsl.syntax.parser import parse
 
 READ = """

@@ -6,10 +6,12 @@ import itertools
 import threading
 import weakref
 from collections.abc import Callable, Iterable
+from functools import cache as memoize
 from typing import TYPE_CHECKING
 
 import llvmlite.binding as llvm
 
+from mdsl.codegen import half
 from mdsl.support import cache
 from mdsl.target.target import Target, TargetError, host_name
 
@@ -61,7 +63,8 @@ def load_object(key: str, symbols: Iterable[str], produce: Callable[[], bytes], 
     with _lock:
         code = _loaded.get(identity)
         if code is None:
-            code = _loaded[identity] = NativeCode(_link_cached(name, exports, produce))
+            library = _half_conversions(target).name if half.needed(target) else None
+            code = _loaded[identity] = NativeCode(_link_cached(name, exports, library, produce))
         return code
 
 
@@ -88,27 +91,36 @@ def to_object(llvm_ir: str, target: Target) -> bytes:
     return machine.emit_object(module)
 
 
-def _link_cached(name: str, exports: list[str], produce: Callable[[], bytes]) -> ResourceTracker:
+@memoize
+def _half_conversions(target: Target) -> ResourceTracker:
+    return _link(to_object(half.LLVM_IR, target), half.NAMES)
+
+
+def _link_cached(
+    name: str, exports: list[str], library: str | None, produce: Callable[[], bytes]
+) -> ResourceTracker:
     image = cache.get(name)
     if image is not None:
         try:
-            return _link(image, exports)
+            return _link(image, exports, library)
         except RuntimeError:  # an object that LLVM does not accept is a damaged one
             pass
     image = produce()
-    tracker = _link(image, exports)
+    tracker = _link(image, exports, library)
     cache.put(name, image)
     return tracker
 
 
-def _link(image: bytes, exports: list[str]) -> ResourceTracker:
-    """Load an object file. JITLink lays out its sections together, so that the small code model holds."""
+def _link(image: bytes, exports: Iterable[str], needed: str | None = None) -> ResourceTracker:
+    """Load an object file, which may call the functions of the library `needed`. JITLink lays out its sections together, so that the small code model holds."""
     global _jit
     if _jit is None:
         _jit = llvm.create_lljit_compiler(Target.host().machine(), use_jit_link=True)
     library = llvm.JITLibraryBuilder().add_object_img(image).add_current_process()
     for symbol in exports:
         library.export_symbol(symbol)
+    if needed is not None:
+        library.add_jit_library(needed)
     return library.link(_jit, f"mdsl-{next(_library_number)}")
 
 

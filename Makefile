@@ -23,8 +23,8 @@ bench: .venv/bench  ## the figures of the README
 
 peers: .peers/ready  ## an environment with all the runtimes that mdsl is compared with
 
-golden: .venv/dev  ## write the expected IR diffs anew: read them before you commit
-	@$(BIN)/pytest -q --golden tests/passes/test_golden.py
+golden: .venv/dev  ## write the expected IR diffs and tiles anew: read them before you commit
+	@$(BIN)/pytest -q --golden tests/passes/test_golden.py tests/passes/test_tiles.py
 
 docs: .venv/run  ## write the reference pages of docs/ anew, from the declarations
 	@$(BIN)/python -m mdsl.tools.reference_pages

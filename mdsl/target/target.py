@@ -62,9 +62,9 @@ class Target:
         """
         if name == "host":
             return Target.host()
-        known = _NAMED.get(name)
+        known = TARGETS.get(name)
         if known is None:
-            raise TargetError(f"unknown target '{name}'; known targets: {', '.join(['host', *_NAMED])}")
+            raise TargetError(f"unknown target '{name}'; known targets: {', '.join(['host', *TARGETS])}")
         return known
 
     @property
@@ -189,7 +189,7 @@ _V2 = frozenset(["cx16", "popcnt", "sahf", "sse3", "sse4.1", "sse4.2", "ssse3"])
 _V3 = _V2 | frozenset(["avx", "avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe"])
 _V4 = _V3 | frozenset(["avx512bw", "avx512cd", "avx512dq", "avx512f", "avx512vl"])
 
-_NAMED = {
+TARGETS = {
     target.name: target
     for target in (
         Target("avx512", _LINUX_X86, "x86-64-v4", "-prefer-256-bit", 64, 32, needs=_V4),

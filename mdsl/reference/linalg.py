@@ -207,9 +207,8 @@ class Nest:
             value = self._body(point, (), [combination.value], combination.op)[0]
             if axes and 0 not in full:
                 value = np.broadcast_to(value, full)
-                start = (
-                    {"initial": -0.0} if combination.op.name == "arith.addf" else {}
-                )  # NumPy's own is +0.0
+                # A sum starts from what changes none; NumPy's own start is +0.0.
+                start: dict[str, Any] = {"initial": -0.0} if combination.op.name == "arith.addf" else {}
                 value = combination.ufunc.reduce(value, axis=axes, dtype=value.dtype, **start)
             total = combination.ufunc(total, value) if 0 not in full else total
         return total

@@ -15,7 +15,7 @@ from mdsl.ir.core import Op
 from mdsl.passes.any.canonicalize import drop_unused
 from mdsl.passes.base import Pass, functions, option
 from mdsl.passes.linalg.pack.constants import cancel_pairs, pack_constants
-from mdsl.passes.linalg.pack.groups import merge_groups
+from mdsl.passes.linalg.pack.groups import share_blocks
 from mdsl.passes.linalg.pack.move import move_behind, unpacked
 from mdsl.rewriting.constants import constant_data
 from mdsl.rewriting.pack_layout import Tiles, pack_op
@@ -58,7 +58,7 @@ class Pack(Pass):
         for func in functions(module):
             for op in func.body.ops:
                 if isinstance(op, linalg.LinalgOp) and op.block is not None and op.is_contraction:
-                    merge_groups(op, self._block(op, target))
+                    share_blocks(op, self._block(op, target))
             for op in func.body.ops:
                 if isinstance(op, linalg.LinalgOp) and op.results:
                     self._visit(op, target)

@@ -1,36 +1,34 @@
-"""pack: groups of a convolution that are narrower than a block are merged, with zeros between them.
+"""pack: groups of a convolution that are narrower than a block share one, each with some of its lanes.
 
-A convolution of 32 groups of 4 channels is, on blocks of 16, one of 8 groups of 16 whose weights are zero
-outside of 4 x 4 squares. Vectors of 4 of 16 lanes would take as long, and the image would need another layout.
+A convolution of 32 groups of 4 channels is, on blocks of 16, one of 8 blocks of 4 groups of 4 channels: blocks of the
+same image, taken as 4 x 4. As a dense one, with zeros in 16 x 16 weights, it would take as many multiplications, and
+an infinity or NaN of one group times such a zero would reach the others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import lcm
 
 import numpy as np
 
 from mdsl.analysis.regions import empty_like, merged_dims, place_of_pair, shaped, with_maps
 from mdsl.dialects import linalg, tensor
 from mdsl.dialects.arith import Constant
-from mdsl.ir.affine import AffineMap, Dim
+from mdsl.ir.affine import AffineExpr, AffineMap, Dim
 from mdsl.ir.attributes import tensor_attribute
 from mdsl.ir.core import Builder, Op, Value
 from mdsl.ir.types import TensorType
 from mdsl.rewriting.constants import constant_data, fresh_resource, resource_name
-
-_WORTH = 2.0
-"""Multiplications, as a multiple of those that the narrow groups need, that keeping the layout may cost."""
+from mdsl.rewriting.pack_layout import pack_op
 
 
-def merge_groups(op: linalg.LinalgOp, block: int) -> None:
-    """Replaces `op`, and elementwise ops behind it, by ones with fewer, wider groups if that is worth while."""
+def share_blocks(op: linalg.LinalgOp, block: int) -> None:
+    """Replaces `op`, and elementwise ops behind it, by ones on blocks of several groups, if its groups are narrower."""
     groups = _Groups.of(op)
-    number = groups.to_merge(block) if groups else 1
-    if groups is not None and number > 1:
-        _merge(op, groups, number)
+    number = groups.in_block(block) if groups else 1
+    if groups is not None and number > 1 and isinstance(op.outputs[0].owner, linalg.Fill):
+        _share(op, groups, number)
 
 
 @dataclass(frozen=True)
@@ -58,125 +56,135 @@ class _Groups:
             return None
         return _Groups(group, summed, made, op.loop_sizes())
 
-    def to_merge(self, block: int) -> int:
-        """How many groups become one: the fewest that fill whole blocks; 1 if that does not pay or divide."""
+    def in_block(self, block: int) -> int:
+        """How many groups fill a block, as channels and as results; 1 if no number does."""
         summed, made, groups = (self.sizes[d] for d in (self.summed, self.made, self.group))
-        number = lcm(summed, made, block) // min(summed, made)
-        fitting = [
-            n for n in range(1, number + 1)
-            if n * summed % block == 0 and n * made % block == 0 and groups % n == 0
-        ]  # fmt: skip
-        if not fitting or fitting[0] == 1:
-            return 1
-
-        def work(n: int) -> float:
-            depth = n * summed if n * summed <= block else -(-n * summed // block) * block
-            return depth * -(-n * made // block) * block / n
-
-        return fitting[0] if work(fitting[0]) <= _WORTH * work(1) else 1
+        fits = summed == made and made and block % made == 0 and groups % (block // made) == 0
+        return block // made if fits else 1
 
 
-def _merge(op: linalg.LinalgOp, groups: _Groups, number: int) -> None:
-    image, _, out = op.maps
-    fill = op.outputs[0].owner
-    at = place_of_pair(image, groups.group, groups.summed)
-    made_at = place_of_pair(out, groups.group, groups.made)
-    assert at is not None and made_at is not None
-    if not isinstance(fill, linalg.Fill):
-        return
+def _share(op: linalg.LinalgOp, groups: _Groups, number: int) -> None:
+    """The loop over groups becomes one over blocks and, behind it, one over the groups in a block."""
+    fill, loop, data = op.outputs[0].owner, groups.group, constant_data(op.operands[1])
+    assert isinstance(fill, linalg.Fill) and data is not None
     builder = Builder.before(op)
-    given = _regrouped(op.operands[0], at, number, builder)
-    weight = _merged_weight(op, number, builder)
-    shape = _merged_shape(shaped(op.result).shape, made_at, number)
-    start = empty_like(TensorType(shape, shaped(op.result).element), builder, fill.outputs[0].name)
+    places = [m.results.index(Dim(loop)) for m in op.maps]
+    parts = (groups.sizes[loop] // number, number)
+    given = _split(op.operands[0], places[0], parts, builder)
+    weight = _constant(op, op.operands[1], _split_data(data, places[1], parts), builder)
+    start = _split_start(op.result, fill.outputs[0].name, places[2], parts, builder)
     zero = builder.value(linalg.Fill.make(fill.inputs, [start]), fill.result.name)
-    (new,) = with_maps(op, [given, weight, zero], op.maps, op.iterators, builder)
-    _replace(op, new, made_at, number)
+    new = _with_split_loop(op, [given, weight, zero], loop, parts, builder)
+    packed = new.owner
+    assert isinstance(packed, linalg.LinalgOp)
+    tiles = {loop + 1: number}
+    for dim in (groups.summed, groups.made):
+        tiles[dim + (dim > loop)] = groups.sizes[dim]
+    _replace(op, new, places[2], parts)
+    pack_op(packed, tiles)
 
 
-def _merged_shape(shape: Sequence[int], at: int, number: int) -> tuple[int, ...]:
-    return (*shape[:at], shape[at] // number, shape[at + 1] * number, *shape[at + 2 :])
+Parts = tuple[int, ...]
+"""The sizes of the dimensions that one dimension becomes."""
 
 
-def _regrouped(value: Value, at: int, number: int, builder: Builder) -> Value:
-    """`value` with `number` groups (dimension `at`) as one; its channels are the dimension behind."""
-    shape = shaped(value).shape
-    pairs = merged_dims(len(shape), at)
-    owner = value.owner
-    if isinstance(owner, tensor.ExpandShape) and owner.groups == pairs:
-        joined = owner.operands[0]
-    else:
-        joined = builder.value(tensor.CollapseShape.of(value, pairs), f"{value.name}_joined")
-    expand = tensor.ExpandShape.of(joined, pairs, _merged_shape(shape, at, number))
+def _split_shape(shape: Sequence[int], at: int, parts: Parts) -> tuple[int, ...]:
+    return (*shape[:at], *parts, *shape[at + 1 :])
+
+
+def _split_data(data: np.ndarray, at: int, parts: Parts) -> np.ndarray:
+    return np.asarray(data).reshape(_split_shape(data.shape, at, parts))
+
+
+def _split_dims(rank: int, at: int, parts: Parts) -> list[list[int]]:
+    """The reassociation of `rank` dimensions of which `at` becomes several."""
+    more = len(parts) - 1
+    return [[*range(at, at + more + 1)] if d == at else [d + more * (d > at)] for d in range(rank)]
+
+
+def _split_map(map: AffineMap, loop: int, parts: Parts) -> AffineMap:
+    """The map with loop `loop`, which occurs in it as itself, as several."""
+    dims = _split_dims(map.num_dims, loop, parts)
+    wider = map.compose([Dim(own[0]) for own in dims], map.num_dims + len(parts) - 1)
+    results: list[AffineExpr] = []
+    for expr in wider.results:
+        results += [Dim(d) for d in dims[loop]] if expr == Dim(loop) else [expr]
+    return AffineMap(wider.num_dims, 0, tuple(results))
+
+
+def _with_split_loop(
+    op: linalg.LinalgOp, operands: Sequence[Value], loop: int, parts: Parts, builder: Builder
+) -> Value:
+    kinds = [*op.iterators[:loop], *[op.iterators[loop]] * len(parts), *op.iterators[loop + 1 :]]
+    (new,) = with_maps(op, operands, [_split_map(m, loop, parts) for m in op.maps], kinds, builder)
+    return new
+
+
+def _split_start(like: Value, name: str | None, at: int, parts: Parts, builder: Builder) -> Value:
+    """An empty tensor for a result that has dimension `at` of `like` in parts."""
+    type = shaped(like)
+    return empty_like(TensorType(_split_shape(type.shape, at, parts), type.element), builder, name)
+
+
+def _split(value: Value, at: int, parts: Parts, builder: Builder) -> Value:
+    shape, owner = shaped(value).shape, value.owner
+    groups, source = _split_dims(len(shape), at, parts), value
+    if isinstance(owner, tensor.ExpandShape) and owner.groups == merged_dims(len(shape), at):
+        source = owner.operands[0]  # groups and channels come from one dimension, which is split in three
+        groups = [
+            [*groups[at], *groups[at + 1]] if d == at else own for d, own in enumerate(groups) if d != at + 1
+        ]
+    expand = tensor.ExpandShape.of(source, groups, _split_shape(shape, at, parts))
     return builder.value(expand, value.name)
-
-
-def _merged_weight(op: linalg.LinalgOp, number: int, builder: Builder) -> Value:
-    """(groups, made, summed, ...) -> (groups / n, n * made, n * summed, ...), zero between different groups."""
-    data = constant_data(op.operands[1])
-    assert data is not None
-    groups, made, summed, *window = data.shape
-    wide = np.zeros((groups // number, number, made, number, summed, *window), data.dtype)
-    narrow = np.asarray(data).reshape(groups // number, number, made, summed, *window)
-    for n in range(number):
-        wide[:, n, :, n] = narrow[:, n]
-    array = wide.reshape(groups // number, number * made, number * summed, *window)
-    return _constant(op, op.operands[1], array, builder)
 
 
 def _constant(op: Op, old: Value, array: np.ndarray, builder: Builder) -> Value:
     type = TensorType(array.shape, shaped(old).element)
-    attr = tensor_attribute(array, type, fresh_resource(op, f"{resource_name(old)}_merged"))
+    attr = tensor_attribute(array, type, fresh_resource(op, f"{resource_name(old)}_grouped"))
     return builder.value(Constant(value=attr, results=[type]), old.name)
 
 
-def _replace(op: linalg.LinalgOp, new: Value, at: int, number: int) -> None:
-    """Puts `new`, with merged groups, in the place of the result of `op`, and merges the elementwise ops that follow."""
-    users = list(op.result.users)
+def _replace(op: Op, new: Value, at: int, parts: Parts) -> None:
+    """Puts `new`, with dimension `at` in parts, in the place of the result of `op`, and does so with the elementwise
+    ops that follow: merging groups and channels waits until they are done."""
+    users, shape = list(op.result.users), shaped(op.result).shape
     user = users[0] if len(users) == 1 else None
-    if isinstance(user, linalg.LinalgOp):
-        inputs = _elementwise_inputs(op, user, new, at, number)
-        if inputs is not None:
-            builder = Builder.before(user)
-            type = shaped(user.result)
-            start = empty_like(
-                TensorType(_merged_shape(type.shape, at, number), type.element),
-                builder,
-                user.outputs[0].name,
-            )
-            (made,) = with_maps(user, [*inputs, start], user.maps, user.iterators, builder)
-            _replace(user, made, at, number)
-            op.erase()
-            return
-    shape = shaped(op.result).shape
-    pairs = merged_dims(len(shape), at)
-    if isinstance(user, tensor.CollapseShape) and user.groups == pairs:
-        user.replace_by(Builder.before(user).value(tensor.CollapseShape.of(new, pairs)))
+    if isinstance(user, tensor.CollapseShape) and user.groups == merged_dims(len(shape), at):
+        _replace(user, new, at, (*parts, shape[at + 1]))
+        op.erase()
+        return
+    if isinstance(user, linalg.LinalgOp) and _is_plain(user, op.result):
+        builder = Builder.before(user)
+        inputs = [
+            new if v is op.result else _split_input(user, v, m, at, parts, builder)
+            for v, m in zip(user.inputs, user.maps, strict=False)
+        ]  # fmt: skip
+        start = _split_start(user.result, user.outputs[0].name, at, parts, builder)
+        _replace(user, _with_split_loop(user, [*inputs, start], at, parts, builder), at, parts)
         op.erase()
         return
     builder = Builder.after(new.owner)  # type: ignore[arg-type]
-    joined = builder.value(tensor.CollapseShape.of(new, pairs), f"{op.result.name}_joined")
-    op.replace_by(builder.value(tensor.ExpandShape.of(joined, pairs, shape)))
+    op.replace_by(builder.value(tensor.CollapseShape.of(new, _split_dims(len(shape), at, parts))))
 
 
-def _elementwise_inputs(
-    op: linalg.LinalgOp, user: linalg.LinalgOp, new: Value, at: int, number: int
-) -> list[Value] | None:
-    """The inputs of the elementwise `user` on merged groups; None if one of them cannot be had."""
-    identity = AffineMap.identity(user.num_loops)
-    plain = user.is_elementwise and len(user.results) == 1 and isinstance(user.outputs[0].owner, tensor.Empty)
-    if not plain or any(isinstance(i, linalg.IndexOp) for i in user.body.ops) or user.maps[-1] != identity:
-        return None
-    inputs: list[Value] = []
-    for value, map in zip(user.inputs, user.maps, strict=False):
-        place, data = place_of_pair(map, at, at + 1), constant_data(value)
-        if value is op.result and map == identity:
-            inputs.append(new)
-        elif not {at, at + 1} & map.dims():
-            inputs.append(value)
-        elif place is not None and data is not None:
-            array = np.asarray(data).reshape(_merged_shape(data.shape, place, number))
-            inputs.append(_constant(user, value, array, Builder.before(user)))
-        else:
-            return None
-    return inputs
+def _is_plain(op: linalg.LinalgOp, given: Value) -> bool:
+    """True for an elementwise op whose loops are the dimensions of its result and of `given`, and no data."""
+    identity = AffineMap.identity(op.num_loops)
+    return (
+        op.is_elementwise
+        and len(op.results) == 1
+        and isinstance(op.outputs[0].owner, tensor.Empty)
+        and all(
+            m == identity for v, m in zip(op.operands, op.maps, strict=True) if v in (given, op.operands[-1])
+        )
+        and not any(isinstance(i, linalg.IndexOp) for i in op.body.ops)
+    )
+
+
+def _split_input(op: Op, value: Value, map: AffineMap, at: int, parts: Parts, builder: Builder) -> Value:
+    if at not in map.dims():
+        return value
+    place, data = map.results.index(Dim(at)), constant_data(value)
+    if data is None:
+        return _split(value, place, parts, builder)
+    return _constant(op, value, _split_data(data, place, parts), builder)

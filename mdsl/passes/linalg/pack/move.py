@@ -73,32 +73,54 @@ def _pad(op: tensor.Pad) -> None:
 
 
 def _reshape(op: tensor.ExpandShape | tensor.CollapseShape) -> None:
-    """Where each blocked dimension is the innermost one of what it is merged with, or split into, by whole blocks."""
+    """Where each block is the innermost part of what its dimension is merged with, or split into."""
     unpack = unpacked(op.operands[0])
     groups = op.groups
     if unpack is None or not groups:
         return
     collapses = isinstance(op, tensor.CollapseShape)
-    fine, coarse = (unpack.result, op.result) if collapses else (op.result, unpack.result)
-    tiles: Tiles = {}
-    place: Tiles = {}
-    for dim, tile in unpack.tiles.items():
-        group = next(g for g in groups if dim in g) if collapses else groups[dim]
-        real = [d for d in group if shaped(fine).shape[d] != 1] or [dim if collapses else group[0]]
-        if (collapses and real[-1] != dim) or (len(real) > 1 and shaped(fine).shape[real[-1]] % tile):
-            return
-        tiles[groups.index(group) if collapses else real[-1]] = tile
-        place[real[-1]] = tile
-    assert len(coarse.type.shape) == len(groups)  # type: ignore[attr-defined]
-    rank, inner = shaped(fine).rank, len(tiles)
-    packed_groups = [*groups, *([rank + i] for i in range(inner))]
+    fine = shaped(unpack.result if collapses else op.result).shape
+    found = _gathered(unpack.tiles, groups) if collapses else unpack.tiles
+    parts = {d: _parts(fine, groups[d], tile) for d, tile in found.items()}
+    tiles = {d: tile for own in parts.values() for d, tile in own.items()}
+    if not all(parts.values()) or (collapses and [*tiles.items()] != [*unpack.tiles.items()]):
+        return
+    numbers = iter(range(len(fine), len(fine) + len(tiles)))
+    packed_groups = [*groups, *([next(numbers) for _ in own] for own in parts.values())]
     builder = Builder.before(op)
     if collapses:
         new: Op = tensor.CollapseShape.of(unpack.operands[0], packed_groups)
     else:
-        shape = linalg.packed_shape(shaped(fine).shape, [*place], [*place.values()], ())
+        shape = linalg.packed_shape(fine, [*tiles], [*tiles.values()], ())
         new = tensor.ExpandShape.of(unpack.operands[0], packed_groups, shape)
-    _replace(op, builder.value(new, _packed_name(op)), tiles, builder)
+    _replace(op, builder.value(new, _packed_name(op)), found if collapses else tiles, builder)
+
+
+def _gathered(tiles: Tiles, groups: Sequence[Sequence[int]]) -> Tiles:
+    """The blocks of merged dimensions: each as large as those of its parts together."""
+    found: Tiles = {}
+    for dim, tile in tiles.items():
+        at = next(i for i, group in enumerate(groups) if dim in group)
+        found[at] = found.get(at, 1) * tile
+    return found
+
+
+def _parts(shape: Sequence[int], group: Sequence[int], tile: int) -> Tiles:
+    """A block of the dimensions `group` together as blocks of each, whole ones but for the outermost; none if it is
+    no such thing."""
+    real = [d for d in group if shape[d] != 1] or [group[0]]
+    if len(real) == 1:
+        return {real[0]: tile}
+    found: Tiles = {}
+    for dim in reversed(real):
+        part = min(tile, shape[dim])
+        if shape[dim] % part or tile % part:
+            return {}
+        found = {dim: part, **found}
+        tile //= part
+        if tile == 1:
+            return found
+    return {}
 
 
 # Parts ----------------------------------------------------------------------------------------------------

@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from mdsl.analysis.footprints import KernelArgument
 from mdsl.bytecode.module import BufferArgument, Function, Instruction, Kernel, Module, TensorSpec
-from mdsl.bytecode.verify import KernelArgument
 from mdsl.codegen import native
 from mdsl.vm.program import Program
 

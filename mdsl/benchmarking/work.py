@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
+from mdsl.analysis.footprints import KernelSignatures
 from mdsl.analysis.intervals import Interval
 from mdsl.bytecode.module import Buffer, Function, Module
-from mdsl.bytecode.verify import KernelSignatures, verify
+from mdsl.bytecode.verify import verify
 from mdsl.dialects import scf
 from mdsl.dialects.arith import constant_of
 from mdsl.ir.core import Block, Op

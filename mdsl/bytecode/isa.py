@@ -17,19 +17,16 @@ from functools import partial
 from itertools import product
 from typing import Literal
 
-from mdsl.analysis.intervals import Transfer, transfer_of
+from mdsl.analysis.intervals import INTEGER_BITS, Transfer, transfer_of
 from mdsl.arithmetic import ops as arithmetic
 from mdsl.bytecode import semantics
-from mdsl.bytecode.machine import BYTES, FLOAT_TYPES, INTEGER_BITS, TYPES, Machine
+from mdsl.bytecode.machine import BYTES, FLOAT_TYPES, TYPES, Machine
 
 Kind = Literal["read", "write", "update", "scratch", "integer", "value", "buffer", "kernel", "calls", "label"]
 """What an operand is: a register that is read, written or both; a hidden register of the block; an i64; a
 value of `type`; a buffer's number; a kernel's number; argument lists; a place in the code."""
 
 Role = Literal["", "open", "divide", "close"]
-
-MAX_ARGUMENTS = 64
-"""Arguments of a dispatch."""
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,13 @@ from typing import NamedTuple
 
 from llvmlite import ir
 
+from mdsl.analysis.intervals import INTEGER_BITS
 from mdsl.arithmetic import ops as arithmetic
 from mdsl.bytecode.module import DTYPES
 
 I1, I8, I64 = ir.IntType(1), ir.IntType(8), ir.IntType(64)
 POINTER = ir.PointerType()
 
-INTEGER_BITS = {"i1": 1, "i8": 8, "i16": 16, "i32": 32, "i64": 64}
 FLOAT_TYPES = ("f32", "f64", "f16", "bf16")
 TYPES = (*FLOAT_TYPES, *INTEGER_BITS)
 """The types of registers. A value of type `index` lies in an `i64` register."""

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 import ml_dtypes
 import numpy as np
 
+from mdsl.analysis.footprints import MAX_BYTES
+
 if TYPE_CHECKING:
     from mdsl.dialects.ukernel import UkernelFunc
 
 FORMAT_VERSION = 2
 
-MAX_BYTES = 1 << 46
-"""The size of a buffer; offsets within it never overflow."""
 MAX_DIMENSIONS = 32
 
 DTYPES: dict[str, np.dtype] = {

@@ -8,15 +8,14 @@ proved of an access is proved of every trip and of every worker.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Callable
 
-from mdsl.analysis.intervals import Interval, affine, clip, constant, whole
-from mdsl.bytecode.isa import MAX_ARGUMENTS, Operand
-from mdsl.bytecode.machine import BYTES, INTEGER_BITS, TYPES
+from mdsl.analysis.footprints import MAX_ARGUMENTS, MAX_BYTES, KernelArgument, KernelSignatures
+from mdsl.analysis.intervals import INTEGER_BITS, Interval, affine, clip, constant, whole
+from mdsl.bytecode.isa import Operand
+from mdsl.bytecode.machine import BYTES, TYPES
 from mdsl.bytecode.module import (
     DTYPES,
-    MAX_BYTES,
     Argument,
     Buffer,
     BufferArgument,
@@ -29,22 +28,6 @@ from mdsl.bytecode.module import (
 from mdsl.bytecode.module import Operand as Value
 from mdsl.bytecode.structure import Step, error, resolve
 from mdsl.bytecode.verify_state import Block, Fact, State, registers_written
-
-
-class KernelArgument(NamedTuple):
-    """What a micro-kernel does with one argument.
-
-    A pointer ("read" or "write", which also reads) is used for `span` bytes from its address on, which must
-    be a multiple of `alignment` from the buffer's start; an "index" must lie in `interval`, bounds included.
-    """
-
-    kind: Literal["read", "write", "index"]
-    span: int = 0
-    interval: Interval | tuple[int, int] = whole("i64")
-    alignment: int = 1
-
-
-KernelSignatures = Mapping[str, Sequence[KernelArgument]]
 
 Observe = Callable[[Function, int, int, Interval], None]
 """Called with what is proved of a pointer that a dispatch passes: the function, the instruction's index, the buffer's

@@ -8,7 +8,6 @@ that accumulators stay in registers over a whole reduction.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,12 +16,14 @@ from llvmlite import ir
 from mdsl.arithmetic import ops as arithmetic
 from mdsl.arithmetic.lanes import I64, LLVMType, LLVMValue, Splat, lane_constant
 from mdsl.arithmetic.lanes import constant as constant_lanes
+from mdsl.codegen.emitter import Handler, KernelEmitter, value_type
+from mdsl.codegen.kernel_memory import MEMORY_HANDLERS
 from mdsl.dialects.arith import Compare
 from mdsl.ir.affine import Arithmetic
 from mdsl.ir.attributes import Attribute, DenseAttr, DenseResourceAttr, FloatAttr, IntegerAttr, is_splat
-from mdsl.ir.core import Block, Op, Value
+from mdsl.ir.core import Op
 from mdsl.ir.floats import bits_of, to_numpy, to_python
-from mdsl.ir.types import SCALARS, MemRefType, Type, VectorType, bf16, dtype_of, element_of
+from mdsl.ir.types import SCALARS, Type, bf16, dtype_of, element_of
 
 if TYPE_CHECKING:
     from mdsl.dialects.ukernel import UkernelFunc
@@ -76,7 +77,7 @@ def _emit_body(func: UkernelFunc, module: ir.Module, name: str) -> ir.Function:
     function = ir.Function(module, ir.FunctionType(_VOID, types), name)
     function.linkage = "internal"
     function.attributes.add("alwaysinline")
-    emitter = KernelEmitter(function)
+    emitter = KernelEmitter(function, HANDLERS)
     attributes = func.arg_attributes()
     for argument, source, attrs in zip(function.args, func.args, attributes, strict=True):
         argument.name = source.name or "arg"
@@ -85,91 +86,6 @@ def _emit_body(func: UkernelFunc, module: ir.Module, name: str) -> ir.Function:
         emitter.values[source] = argument
     emitter.block(func.body)
     return function
-
-
-def value_type(source: Type) -> LLVMType:
-    """The LLVM type of a value in a kernel."""
-    if isinstance(source, MemRefType):
-        return _POINTER
-    element = str(element_of(source))
-    return arithmetic.llvm_type(element, source.size if isinstance(source, VectorType) else None)
-
-
-class KernelEmitter:
-    """Emits the ops of one kernel into an LLVM function; `values` maps what has been emitted."""
-
-    def __init__(self, function: ir.Function) -> None:
-        self.function = function
-        self.builder = ir.IRBuilder(function.append_basic_block("entry"))
-        self.values: dict[Value, LLVMValue] = {}
-        self.deferred: dict[Value, Op] = {}
-
-    def __getitem__(self, value: Value) -> LLVMValue:
-        """What has been emitted for `value`; a deferred op is emitted now."""
-        op = self.deferred.pop(value, None)
-        if op is not None:
-            self.operation(op)
-        return self.values[value]
-
-    def block(self, block: Block) -> list[LLVMValue]:
-        """Emit a block's ops; returns the operands of its terminator.
-
-        Broadcasts of loaded scalars wait for their first use, but not past an op that may write memory.
-        LLVM keeps to the order that it is given: if all the broadcasts of a reduction's step stood before
-        its FMAs, they would take the accumulators' registers.
-        """
-        for op in block.ops:
-            if op.has("terminator"):
-                if op.name == "ukernel.return":
-                    self.builder.ret_void()
-                results = [self[value] for value in op.operands]
-                self.deferred.clear()  # what is left has no user
-                return results
-            if _is_deferrable(op):
-                self.deferred[op.result] = op
-                continue
-            if not op.has("pure") and not op.has("reads"):
-                for value in list(self.deferred):
-                    self[value]
-            self.operation(op)
-        return []
-
-    def operation(self, op: Op) -> None:
-        """Emit one op that is not a terminator."""
-        handler = handlers().get(op.name)
-        if handler is None:
-            raise op.error("has no machine code; a micro-kernel must be lowered before it is compiled")
-        result = handler(self, op)
-        if result is not None:
-            self.values[op.result] = result
-
-    def combine(self, op_name: str, element: str, *operands: LLVMValue) -> LLVMValue:
-        """An arithmetic op whose operands and result have one element type."""
-        return arithmetic.emit(op_name, self.builder, operands, element, element)
-
-
-def _is_deferrable(op: Op) -> bool:
-    """A broadcast, or a load that is only broadcast, used in its own block alone."""
-    if op.name == "memref.load":
-        return bool(op.result.users) and all(user.name == "vector.broadcast" for user in op.result.users)
-    return op.name == "vector.broadcast" and all(user.block is op.block for user in op.result.users)
-
-
-Handler = Callable[[KernelEmitter, Op], "LLVMValue | None"]
-
-
-def handlers() -> dict[str, Handler]:
-    """What emits each op, by its name. It returns the op's result; None if it has none or has set them."""
-    if not _HANDLERS:
-        from mdsl.codegen.kernel_memory import MEMORY_HANDLERS
-
-        _HANDLERS.update(dict.fromkeys((name.split(":")[0] for name in arithmetic.OPS), _elementwise))
-        _HANDLERS.update(_CONTROL_HANDLERS)
-        _HANDLERS.update(MEMORY_HANDLERS)
-    return _HANDLERS
-
-
-_HANDLERS: dict[str, Handler] = {}
 
 
 def _elementwise(emitter: KernelEmitter, op: Op) -> LLVMValue:
@@ -272,3 +188,10 @@ _CONTROL_HANDLERS: dict[str, Handler] = {
     "scf.for": _for,
     "scf.if": _if,
 }
+
+HANDLERS: dict[str, Handler] = {
+    **dict.fromkeys((name.split(":")[0] for name in arithmetic.OPS), _elementwise),
+    **_CONTROL_HANDLERS,
+    **MEMORY_HANDLERS,
+}
+"""What emits each op, by its name. It returns the op's result; None if it has none or has set them."""

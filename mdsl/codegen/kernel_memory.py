@@ -8,7 +8,7 @@ from llvmlite import ir
 
 from mdsl.arithmetic import ops as arithmetic
 from mdsl.arithmetic.lanes import I1, I8, I32, I64, LLVMValue, constant, declare, shaped
-from mdsl.codegen.kernel import Handler, KernelEmitter, value_type
+from mdsl.codegen.emitter import Handler, KernelEmitter, value_type
 from mdsl.dialects.memref import SubView
 from mdsl.dialects.vector import Extract, Insert, Reduction
 from mdsl.ir.core import Op, Value

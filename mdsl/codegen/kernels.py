@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from functools import cache as memoize
 from typing import TYPE_CHECKING
 
+from mdsl.analysis.footprints import KernelArgument
 from mdsl.analysis.intervals import Interval
-from mdsl.bytecode.verify import KernelArgument
 from mdsl.codegen.native import NativeCode, load_object, to_object
 from mdsl.ir.errors import VerifyError
 from mdsl.support import cache
@@ -120,7 +120,7 @@ def _signature(key: str, make: Callable[[], UkernelFunc]) -> tuple[KernelArgumen
     known = cache.get_json(name)
     if known is not None:
         return tuple(_from_json(*row) for row in known)
-    from mdsl.analysis.bounds import prove
+    from mdsl.codegen.bounds import prove
 
     signature = prove(make())
     cache.put_json(name, signature)

@@ -38,6 +38,7 @@ from mdsl.ir.types import (
     i64,
     is_float,
 )
+from mdsl.ir.verifier import infer_results
 
 if TYPE_CHECKING:
     from mdsl.syntax.cursor import Cursor
@@ -433,7 +434,7 @@ class Compare(Op):
         type = cursor.type()
         cursor.typed(operands, [type, type], start)
         op = cls.from_parts(operands, [], attributes)
-        op.infer_results()
+        infer_results(op)
         return op
 
     def print_custom(self, printer: Printer) -> None:

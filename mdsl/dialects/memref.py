@@ -49,6 +49,7 @@ from mdsl.ir.declare import (
     result,
 )
 from mdsl.ir.types import DYNAMIC, MemRefType, TensorType, Type, dense_strides, i32, i64
+from mdsl.ir.verifier import infer_results
 
 if TYPE_CHECKING:
     from mdsl.syntax.cursor import Cursor
@@ -240,7 +241,7 @@ class Load(Op):
         start = cursor.at
         cursor.typed([memory], [cursor.type()], start)
         op = cls.from_parts([memory, *indices], [], attributes)
-        op.infer_results()
+        infer_results(op)
         return op
 
     def print_custom(self, printer: Printer) -> None:

@@ -10,6 +10,7 @@ from mdsl.ir.attributes import ArrayAttr, Attribute, DenseArrayAttr, IntegerAttr
 from mdsl.ir.core import Block, Op, Region, Value
 from mdsl.ir.declare import ARRAY, INDEX, INT, INTS, PURE, TENSOR, TERMINATOR, attr, operand, region, result
 from mdsl.ir.types import DYNAMIC, TensorType, Type, i64
+from mdsl.ir.verifier import infer_results
 
 if TYPE_CHECKING:
     from mdsl.syntax.cursor import Cursor
@@ -433,7 +434,7 @@ class Extract(Op):
         start = cursor.at
         cursor.typed([source], [cursor.type()], start)
         op = cls.from_parts([source, *indices], [], attributes)
-        op.infer_results()
+        infer_results(op)
         return op
 
     def print_custom(self, printer: Printer) -> None:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from mdsl.syntax.cursor import Cursor
     from mdsl.syntax.printer import Printer
 
+RANGE = "mdsl.range"
+"""The argument attribute that says which values of an index argument a kernel is made for."""
+
 
 class UkernelFunc(FunctionLike):
     """A micro-kernel: compiled to native code, called by `ukernel.dispatch`.

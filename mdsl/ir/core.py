@@ -7,7 +7,7 @@ where two values of one function ask for the same name, the older keeps it (`syn
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -160,6 +160,8 @@ class Op:
     traits: ClassVar[frozenset[str]] = frozenset()
     assembly: ClassVar[str | None] = None
     fields: ClassVar[tuple[Field, ...]] = ()
+    printer: ClassVar[Callable[[Op], str]] = staticmethod(lambda op: f"<{op.name}>")
+    """Writes an op as text. The printer, which lies above the IR, puts itself here."""
 
     def __init__(
         self,
@@ -233,13 +235,6 @@ class Op:
         if self.has("same-type"):
             return [self.operands[0].type] * len(results)
         raise AssertionError(f"{self.name} does not infer its result types")
-
-    def infer_results(self) -> None:
-        """Gives the op the results that it infers, once its operands are what it declares. Raises VerifyError."""
-        from mdsl.ir.verifier import verify_operands
-
-        verify_operands(self)
-        self.set_result_types(self.infer())
 
     def verify_op(self) -> None:
         """Checks the op's own contract; raises through `self.error(...)`."""
@@ -369,9 +364,7 @@ class Op:
         return VerifyError(message, self)
 
     def __repr__(self) -> str:
-        from mdsl.syntax.printer import print_op
-
-        return print_op(self)
+        return Op.printer(self)
 
 
 class Builder:

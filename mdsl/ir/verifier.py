@@ -56,6 +56,12 @@ def verify_operands(op: Op) -> None:
     _verify_names(op)
 
 
+def infer_results(op: Op) -> None:
+    """Gives `op` the results that it infers, once its operands are what it declares. Raises VerifyError."""
+    verify_operands(op)
+    op.set_result_types(op.infer())
+
+
 def _verify_values(op: Op, kind: str, values: list[Value] | list[OpResult]) -> None:
     fields = fields_of(type(op), kind)
     plain = sum(not f.variadic for f in fields)

@@ -32,6 +32,7 @@ from mdsl.ir.attributes import (
 from mdsl.ir.core import Op, Region, Value
 from mdsl.ir.declare import SYMBOL_REF, TYPE, UNIT, Field
 from mdsl.ir.types import Type, i64
+from mdsl.ir.verifier import infer_results
 from mdsl.syntax.cursor import Cursor
 
 if TYPE_CHECKING:
@@ -198,7 +199,7 @@ class _Parts:
         op = declaration.from_parts(self._flat(), [], self.attributes, self.regions)
         written = self._written_results()
         if written is None:
-            op.infer_results()
+            infer_results(op)
         else:
             op.set_result_types(written)
         return op

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 from lark import Token, Tree
 
 from mdsl.errors import SyntaxError_
-from mdsl.ir.attributes import ArrayAttr, Attribute, DictAttr, Location
+from mdsl.ir.attributes import ArrayAttr, Attribute, DictAttr, Location, UnitAttr
 from mdsl.ir.core import Region, Value
 from mdsl.ir.types import DYNAMIC, FunctionType, ShapedType, Type
 from mdsl.syntax.grammar import Node, first_token
@@ -196,14 +196,12 @@ class Cursor:
 
     def dictionary(self) -> dict[str, Attribute]:
         """`{name = value, flag}` if it comes next, else nothing."""
-        from mdsl.syntax.parser import unit_entries
-
         piece = self.piece
         if not isinstance(piece, Tree) or not self.sees("{"):
             return {}
         inner = piece.children[0]
         assert isinstance(inner, Tree)
-        entries = self.parser.attributes.entries(inner) if inner.data == "dict" else unit_entries(inner)
+        entries = self.parser.attributes.entries(inner) if inner.data == "dict" else _unit_entries(inner)
         if entries is None:
             return {}
         self.at += 1
@@ -254,3 +252,19 @@ class Cursor:
                 del self.pieces[-2:]
                 return self.parser.attributes.location_of(list(group.children))
         return None
+
+
+def _unit_entries(tree: Tree[Token]) -> dict[str, Attribute] | None:
+    """`{dialect.flag}` was read as a region with one bare op: as the attribute that it means."""
+    if tree.data == "region_body" and len(tree.children) == 1:
+        op = tree.children[0]
+        if (
+            isinstance(op, Tree)
+            and op.data == "custom_op"
+            and op.children[0] is None
+            and len(op.children) == 2
+        ):
+            name = op.children[1]
+            assert isinstance(name, Tree)
+            return {str(name.children[0]): UnitAttr()}
+    return None

@@ -14,7 +14,7 @@ from lark import Token, Tree
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.func import FunctionLike
 from mdsl.errors import MdslError, Source, SyntaxError_, nearest
-from mdsl.ir.attributes import Attribute, Location, UnitAttr
+from mdsl.ir.attributes import Attribute, Location
 from mdsl.ir.core import Block, Op, Region, Value, VerifyError
 from mdsl.ir.registry import operations
 from mdsl.ir.types import FunctionType, Type
@@ -248,19 +248,3 @@ class Parser:
 def _token(node: Node) -> Token:
     assert isinstance(node, Token)
     return node
-
-
-def unit_entries(tree: Tree[Token]) -> dict[str, Attribute] | None:
-    """`{dialect.flag}` was read as a region with one bare op: as the attribute that it means."""
-    if tree.data == "region_body" and len(tree.children) == 1:
-        op = tree.children[0]
-        if (
-            isinstance(op, Tree)
-            and op.data == "custom_op"
-            and op.children[0] is None
-            and len(op.children) == 2
-        ):
-            name = op.children[1]
-            assert isinstance(name, Tree)
-            return {str(name.children[0]): UnitAttr()}
-    return None

@@ -42,6 +42,9 @@ def print_op(op: Op) -> str:
     return print_module(op).rstrip("\n")
 
 
+Op.printer = staticmethod(print_op)
+
+
 class Printer:
     """Lines so far, the one being written, and the names of the values."""
 

@@ -11,13 +11,13 @@ from collections.abc import Iterator
 
 from llvmlite import ir
 
+from mdsl.analysis.footprints import MAX_ARGUMENTS
+from mdsl.analysis.intervals import INTEGER_BITS
 from mdsl.arithmetic import ops as arithmetic
-from mdsl.bytecode.isa import MAX_ARGUMENTS
 from mdsl.bytecode.machine import (
     BYTES,
     I8,
     I64,
-    INTEGER_BITS,
     POINTER,
     CallArgument,
     load_element,

@@ -13,7 +13,7 @@ from math import prod
 import numpy as np
 from llvmlite import ir
 
-from mdsl.bytecode.isa import MAX_ARGUMENTS
+from mdsl.analysis.footprints import MAX_ARGUMENTS
 from mdsl.bytecode.machine import POINTER, Context
 from mdsl.vm.locks import NativeLock
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mdsl.analysis.footprints import KernelArgument
 from mdsl.bytecode.module import DTYPES, BytecodeError, Module, TensorSpec
-from mdsl.bytecode.verify import KernelArgument, verify
+from mdsl.bytecode.verify import verify
 from mdsl.vm import interpreter
 from mdsl.vm.frames import FramePool
 from mdsl.vm.memory import Frame, KernelProfile, OutputPool, address, aligned_array, processors

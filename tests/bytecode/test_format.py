@@ -7,6 +7,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from mdsl.analysis.footprints import KernelArgument
 from mdsl.bytecode.decode import decode, file_digest, load
 from mdsl.bytecode.disassemble import disassemble
 from mdsl.bytecode.encode import DIGEST, HEADER, SECTION, encode, save
@@ -23,7 +24,7 @@ from mdsl.bytecode.module import (
     RegisterArgument,
     TensorSpec,
 )
-from mdsl.bytecode.verify import KernelArgument, verify
+from mdsl.bytecode.verify import verify
 
 SIGNATURES = {"scale": [KernelArgument("read", 16), KernelArgument("write", 16), KernelArgument("index")]}
 

@@ -5,6 +5,7 @@ import time
 import numpy as np
 import pytest
 
+from mdsl.analysis.footprints import KernelArgument
 from mdsl.bytecode.module import (
     BufferArgument,
     BytecodeError,
@@ -16,7 +17,7 @@ from mdsl.bytecode.module import (
     RegisterArgument,
     TensorSpec,
 )
-from mdsl.bytecode.verify import KernelArgument, Observe, verify
+from mdsl.bytecode.verify import Observe, verify
 
 X, Y, W, ARENA = range(4)
 """An input and an output of 16 f32, a constant of 4, an arena of 64 bytes."""

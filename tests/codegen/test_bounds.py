@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mdsl.analysis.bounds import prove
+from mdsl.codegen.bounds import prove
 from mdsl.codegen.kernels import load_kernels
 from mdsl.dialects.ukernel import UkernelFunc
 from mdsl.errors import MdslError

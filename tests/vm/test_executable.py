@@ -10,8 +10,8 @@ import time
 import numpy as np
 import pytest
 
+from mdsl.analysis.footprints import MAX_BYTES, KernelArgument
 from mdsl.bytecode.module import (
-    MAX_BYTES,
     BufferArgument,
     BytecodeError,
     Function,
@@ -21,7 +21,6 @@ from mdsl.bytecode.module import (
     RegisterArgument,
     TensorSpec,
 )
-from mdsl.bytecode.verify import KernelArgument
 from mdsl.codegen import native
 from mdsl.errors import MdslError
 from mdsl.runtime.executable import VmExecutable

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from llvmlite import ir
 
+from mdsl.analysis.intervals import INTEGER_BITS
 from mdsl.bytecode.decode import decode
 from mdsl.bytecode.encode import encode
 from mdsl.bytecode.isa import OPCODES, Opcode
-from mdsl.bytecode.machine import BYTES, FLOAT_TYPES, INTEGER_BITS, TYPES
+from mdsl.bytecode.machine import BYTES, FLOAT_TYPES, TYPES
 from mdsl.bytecode.module import DTYPES, Constant, Function, Instruction, Module, TensorSpec
 from mdsl.vm.interpreter import HANDLER, HandlerMachine
 from mdsl.vm.program import Program

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from mdsl.analysis.footprints import MAX_ARGUMENTS
 from mdsl.analysis.regions import inline_body, sequences, writes_old_content
-from mdsl.bytecode.isa import MAX_ARGUMENTS
 from mdsl.dialects import linalg, tensor, ukernel
 from mdsl.dialects.arith import Constant
 from mdsl.dialects.builtin import ModuleOp

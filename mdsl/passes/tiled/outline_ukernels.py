@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from mdsl.analysis.bounds import RANGE
 from mdsl.analysis.regions import captured, shaped
 from mdsl.dialects import linalg, scf, tensor, ukernel
 from mdsl.dialects.arith import Constant
 from mdsl.dialects.builtin import ModuleOp
+from mdsl.dialects.ukernel import RANGE
 from mdsl.ir.attributes import Attribute, DenseArrayAttr, SymbolRefAttr
 from mdsl.ir.core import BlockArgument, Builder, Op, Value
 from mdsl.ir.types import DYNAMIC, FloatType, ShapedType, TensorType, i64, index

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import ceil
 
 from mdsl.analysis.nest import Access, Axis, Group, Linear, Nest
 from mdsl.dialects import arith, linalg, math, vector
 from mdsl.ir.core import Op, Value
 from mdsl.ir.types import VectorType, element_of, index
+from mdsl.passes.buffers.vectorize.fold import fold
 from mdsl.passes.buffers.vectorize.plan import (
     AHEAD,
     COMBINING,
     Plan,
+    Point,
     combining_op,
     neutral,
     rows_ahead,
@@ -21,16 +22,6 @@ from mdsl.passes.buffers.vectorize.plan import (
 )
 from mdsl.rewriting.kernel_builder import KernelBuilder, Key
 from mdsl.target.target import ELEMENT_BYTES
-
-
-@dataclass(frozen=True)
-class Point:
-    """One vector of a block (one element if `lanes` is 0): where each axis stands, along which axis it lies."""
-
-    env: dict[Axis, Linear]
-    along: Axis | None
-    lanes: int
-
 
 Write = tuple[Access, Point, Value]
 
@@ -72,8 +63,6 @@ class GroupEmitter:
         self.writes.clear()
         for nest in self.group.nests:
             if nest in self.plan.folded:
-                from mdsl.passes.buffers.vectorize.fold import fold
-
                 results = fold(self, nest, points)
             elif nest.reduction:
                 results = self._reduce(nest, points)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from mdsl.analysis.nest import Axis, Linear, Nest
 from mdsl.dialects import vector
 from mdsl.ir.core import Value
 from mdsl.ir.types import element_of
-from mdsl.passes.buffers.vectorize.emit import GroupEmitter, Point
-from mdsl.passes.buffers.vectorize.plan import COMBINING, combining_op, neutral
+from mdsl.passes.buffers.vectorize.plan import COMBINING, Point, combining_op, neutral
+
+if TYPE_CHECKING:
+    from mdsl.passes.buffers.vectorize.emit import GroupEmitter
 
 
 def fold(emitter: GroupEmitter, nest: Nest, points: list[Point]) -> list[list[Value]]:

@@ -8,7 +8,7 @@ from math import ceil, log2, prod
 
 import numpy as np
 
-from mdsl.analysis.nest import Access, Axis, Group, Nest
+from mdsl.analysis.nest import Access, Axis, Group, Linear, Nest
 from mdsl.ir.core import Op, Value
 from mdsl.ir.types import FloatType, IntegerType, Type, dtype_of
 from mdsl.target.target import ELEMENT_BYTES, Target
@@ -33,6 +33,15 @@ COMBINING = {
     **{f"arith.{kind}": kind for kind in ("maximumf", "minimumf", "maxnumf", "minnumf", "maxsi", "minsi", "maxui", "minui")},
 }  # fmt: skip
 """The ops whose result does not depend on the order of combination (but for rounding), as `vector.kind`."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One vector of a block (one element if `lanes` is 0): where each axis stands, along which axis it lies."""
+
+    env: dict[Axis, Linear]
+    along: Axis | None
+    lanes: int
 
 
 @dataclass

@@ -13,10 +13,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from mdsl.analysis.footprints import MAX_BYTES, KernelArgument
 from mdsl.analysis.intervals import Interval, clip, constant, transfer_of, whole
-from mdsl.bytecode.verify import MAX_BYTES, KernelArgument
-from mdsl.codegen.kernel import handlers
+from mdsl.codegen.kernel import HANDLERS
 from mdsl.dialects.memref import SubView
+from mdsl.dialects.ukernel import RANGE
 from mdsl.ir.affine import Arithmetic, Binary, interval_of
 from mdsl.ir.attributes import DenseArrayAttr, DenseResourceAttr, IntegerAttr
 from mdsl.ir.core import Block, Op, Value
@@ -25,9 +26,6 @@ from mdsl.target.target import ELEMENT_BYTES, MAX_FRAME_BYTES
 
 if TYPE_CHECKING:
     from mdsl.dialects.ukernel import UkernelFunc
-
-RANGE = "mdsl.range"
-"""The argument attribute that says which values of an index argument a kernel is made for."""
 
 MAX_LANES = 4096
 _MAX_COUNT = 1 << 62
@@ -94,7 +92,7 @@ class _Prover:
 
     def _check(self, op: Op) -> None:
         """What can be said of an op without knowing when it runs."""
-        if op.name not in handlers():
+        if op.name not in HANDLERS:
             raise op.error("cannot stand in a compiled micro-kernel")
         for result in op.results:
             self._check_type(op, result.type)

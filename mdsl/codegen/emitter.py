@@ -1,0 +1,86 @@
+"""Emitting a micro-kernel op by op into an LLVM function: what has been emitted, and what waits for its first use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from llvmlite import ir
+
+from mdsl.arithmetic import ops as arithmetic
+from mdsl.arithmetic.lanes import LLVMType, LLVMValue
+from mdsl.ir.core import Block, Op, Value
+from mdsl.ir.types import MemRefType, Type, VectorType, element_of
+
+_POINTER = ir.PointerType()
+
+
+def value_type(source: Type) -> LLVMType:
+    """The LLVM type of a value in a kernel."""
+    if isinstance(source, MemRefType):
+        return _POINTER
+    element = str(element_of(source))
+    return arithmetic.llvm_type(element, source.size if isinstance(source, VectorType) else None)
+
+
+class KernelEmitter:
+    """Emits the ops of one kernel into an LLVM function; `values` maps what has been emitted."""
+
+    def __init__(self, function: ir.Function, handlers: Mapping[str, Handler]) -> None:
+        self.function = function
+        self.handlers = handlers
+        self.builder = ir.IRBuilder(function.append_basic_block("entry"))
+        self.values: dict[Value, LLVMValue] = {}
+        self.deferred: dict[Value, Op] = {}
+
+    def __getitem__(self, value: Value) -> LLVMValue:
+        """What has been emitted for `value`; a deferred op is emitted now."""
+        op = self.deferred.pop(value, None)
+        if op is not None:
+            self.operation(op)
+        return self.values[value]
+
+    def block(self, block: Block) -> list[LLVMValue]:
+        """Emit a block's ops; returns the operands of its terminator.
+
+        Broadcasts of loaded scalars wait for their first use, but not past an op that may write memory.
+        LLVM keeps to the order that it is given: if all the broadcasts of a reduction's step stood before
+        its FMAs, they would take the accumulators' registers.
+        """
+        for op in block.ops:
+            if op.has("terminator"):
+                if op.name == "ukernel.return":
+                    self.builder.ret_void()
+                results = [self[value] for value in op.operands]
+                self.deferred.clear()  # what is left has no user
+                return results
+            if _is_deferrable(op):
+                self.deferred[op.result] = op
+                continue
+            if not op.has("pure") and not op.has("reads"):
+                for value in list(self.deferred):
+                    self[value]
+            self.operation(op)
+        return []
+
+    def operation(self, op: Op) -> None:
+        """Emit one op that is not a terminator."""
+        handler = self.handlers.get(op.name)
+        if handler is None:
+            raise op.error("has no machine code; a micro-kernel must be lowered before it is compiled")
+        result = handler(self, op)
+        if result is not None:
+            self.values[op.result] = result
+
+    def combine(self, op_name: str, element: str, *operands: LLVMValue) -> LLVMValue:
+        """An arithmetic op whose operands and result have one element type."""
+        return arithmetic.emit(op_name, self.builder, operands, element, element)
+
+
+def _is_deferrable(op: Op) -> bool:
+    """A broadcast, or a load that is only broadcast, used in its own block alone."""
+    if op.name == "memref.load":
+        return bool(op.result.users) and all(user.name == "vector.broadcast" for user in op.result.users)
+    return op.name == "vector.broadcast" and all(user.block is op.block for user in op.result.users)
+
+
+Handler = Callable[[KernelEmitter, Op], "LLVMValue | None"]

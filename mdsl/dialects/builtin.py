@@ -16,17 +16,25 @@ class ModuleOp(Op):
     sym_name = attr(STRING, optional=True)
     body_region = region()
 
+    _found: dict[str, Op] | None = None  # by `lookup`; what has been renamed or moved since does not count
+
     def lookup(self, symbol: str) -> Op | None:
         """The op that defines `@symbol`."""
-        for op in self.body.ops:
-            if op.has("symbol") and op.attributes.get("sym_name") == StringAttr(symbol):
-                return op
-        return None
+        known = (self._found or {}).get(symbol)
+        if known is None or known.block is not self.body or _name_of(known) != symbol:
+            self._found = {str(_name_of(op)): op for op in reversed(self.body.ops) if op.has("symbol")}
+        return (self._found or {}).get(symbol)
 
     def fresh_symbol(self, base: str) -> str:
         """`base`, with a number if the module has it already."""
+        taken = {_name_of(op) for op in self.body.ops}
         name, number = base, 0
-        while self.lookup(name) is not None:
+        while name in taken:
             number += 1
             name = f"{base}_{number}"
         return name
+
+
+def _name_of(op: Op) -> str | None:
+    name = op.attributes.get("sym_name")
+    return name.value if isinstance(name, StringAttr) else None

@@ -87,7 +87,8 @@ class SymbolRefAttr(Attribute):
     name: str
 
     def __str__(self) -> str:
-        return f"@{self.name}" if re.fullmatch(r"[A-Za-z_][\w$.]*", self.name) else f"@{quote(self.name)}"
+        bare = re.fullmatch(r"[A-Za-z_][\w$.]*", self.name, re.ASCII)
+        return f"@{self.name}" if bare else f"@{quote(self.name)}"
 
 
 @dataclass(frozen=True)
@@ -329,7 +330,7 @@ def format_dict(entries: Mapping[str, Attribute]) -> str:
 
 
 def name_of_key(key: str) -> str:
-    return key if re.fullmatch(r"[A-Za-z_][\w$.]*", key) else quote(key)
+    return key if re.fullmatch(r"[A-Za-z_][\w$]*(\.[\w$]+)*", key, re.ASCII) else quote(key)
 
 
 AttributeLike = Attribute | Type | AffineMap | str | bool | int | float | list | tuple | dict | None

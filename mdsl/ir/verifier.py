@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from mdsl.errors import nearest
 from mdsl.ir.attributes import Attribute, DenseArrayAttr, StringAttr, SymbolRefAttr
 from mdsl.ir.core import Block, Op, OpResult, Value
@@ -146,18 +148,27 @@ def _verify_attribute(op: Op, field: Field) -> None:
 
 
 def _verify_symbols(op: Op) -> None:
-    """In a module: names are unique, and every reference finds its definition."""
+    """In a module: names are unique, and every reference finds its definition in the nearest module."""
     if op.name != "builtin.module":
         return
-    defined: set[str] = set()
+    defined: set[StringAttr] = set()
     for inner in op.body.ops:
-        if inner.has("symbol"):
-            name = inner.attributes.get("sym_name")
-            assert isinstance(name, StringAttr)
-            if name.value in defined:
-                raise inner.error(f"@{name.value} is already defined")
-            defined.add(name.value)
-    for inner in op.walk():
+        name = inner.attributes.get("sym_name")
+        if not isinstance(name, StringAttr):
+            continue
+        if name in defined:
+            raise inner.error(f"{SymbolRefAttr(name.value)} is already defined")
+        defined.add(name)
+    for inner in _in_module(op):
         for attr in inner.attributes.values():
-            if isinstance(attr, SymbolRefAttr) and attr.name not in defined:
-                raise inner.error(f"@{attr.name} is not defined")
+            if isinstance(attr, SymbolRefAttr) and StringAttr(attr.name) not in defined:
+                raise inner.error(f"{attr} is not defined")
+
+
+def _in_module(op: Op) -> Iterator[Op]:
+    """The ops under a module, without what modules in it hold."""
+    for region in op.regions:
+        for inner in region.block.ops:
+            yield inner
+            if inner.name != "builtin.module":
+                yield from _in_module(inner)

@@ -50,18 +50,63 @@ def lark() -> Lark:
     text = files("mdsl").joinpath("grammar.lark").read_text(encoding="utf-8")
     key = disk.key("grammar", text, lark_version, sys.version)
     tables = disk.get_json(key)
-    if tables is not None:
-        return Lark.load(_numbered(tables))
+    if tables is None:
+        tables = _tables(text)
+        disk.put_json(key, tables)
+    return Lark.load(_numbered(tables))
+
+
+def _tables(text: str) -> Any:
     parser = Lark(
         text,
         parser="lalr",
         lexer="contextual",
         start=["file", "shaped_type", "affine_map"],
         maybe_placeholders=True,
+        g_regex_flags=int(re.ASCII),
     )
     data, memo = parser.memo_serialize([TerminalDef, Rule])
-    disk.put_json(key, {"data": data, "memo": memo})
-    return parser
+    return {"data": data, "memo": memo}
+
+
+_MARK = "\x01"
+_TEXT = r'"[^"\\\n]*(?:\\.[^"\\\n]*)*"|//[^\n]*'  # strings and comments
+_VALUE = r"%[\w$.-]+(?::\d{1,9})?"
+_VALUES = re.compile(
+    rf"{_TEXT}|{_MARK}|(?P<results>{_VALUE}(?:\s*,\s*{_VALUE})*)"
+    r'(?:\s*=(?=(?:\s|//[^\n]*\n)*(?:"[\w$.]+"\s*\(|[A-Za-z_][\w$]*\.[A-Za-z_]))(?P<end>))?',
+    re.ASCII,
+)
+
+
+def _marked(source: Source) -> str:
+    """The text with a mark in place of the `%` of every list of values that are an operation's results."""
+    parts: list[str] = []
+    last = 0
+    for found in _VALUES.finditer(source.text):
+        if found[0] == _MARK:
+            raise SyntaxError_("unexpected control character", source, found.start())
+        if found["end"] is not None:
+            parts += [source.text[last : found.start()], _MARK]
+            last = found.start() + 1
+    return "".join([*parts, source.text[last:]])
+
+
+def _unmarked(token: Token) -> Token:
+    return token.update(value=f"%{token[1:]}") if token.type == "RESULTS" else token
+
+
+_BRACKETS = re.compile(rf"{_TEXT}|->|[(\[{{<]|[)\]}}>]")
+
+
+def too_deep(source: Source) -> SyntaxError_:
+    """The error at the innermost bracket of a text whose nesting Python's stack does not bear."""
+    depth, deepest, place = 0, 0, 0
+    for found in _BRACKETS.finditer(source.text):
+        depth += (found[0] in "([{<") - (found[0] in ")]}>")
+        if depth > deepest:
+            deepest, place = depth, found.start()
+    return SyntaxError_("the text is nested too deeply", source, place)
 
 
 def _numbered(tables: Any) -> Any:
@@ -75,15 +120,14 @@ def _numbered(tables: Any) -> Any:
 
 def first_token(node: Node) -> Token | None:
     """Where a piece of the tree begins; None for an empty one."""
-    if isinstance(node, Tree):
-        return next(iter(node.scan_values(lambda _: True)), None)
-    return node
+    found = next(iter(node.scan_values(lambda _: True)), None) if isinstance(node, Tree) else node
+    return None if found is None else _unmarked(found)
 
 
 def parse_tree(source: Source, start: str = "file", text: str | None = None, offset: int = 0) -> Tree[Token]:
     """The syntax tree of `text` (default: the whole source), which lies at `offset` in the source."""
     try:
-        return lark().parse(source.text if text is None else text, start=start)
+        return lark().parse(_marked(source) if text is None else text, start=start)
     except UnexpectedInput as error:
         raise _readable(error, source, offset) from None
 
@@ -127,7 +171,7 @@ def _bare_operation(source: Source, place: int) -> SyntaxError_ | None:
 
 def _found(error: UnexpectedInput, source: Source, place: int) -> tuple[str, int]:
     if isinstance(error, UnexpectedToken):
-        text = str(error.token)
+        text = str(_unmarked(error.token))
         return f"'{text.splitlines()[0]}'", len(text)
     assert isinstance(error, UnexpectedCharacters)
     return f"'{source.text[place : place + 1]}'", 1

@@ -24,7 +24,10 @@ from mdsl.syntax import resources
 from mdsl.syntax.assembly import parse_custom
 from mdsl.syntax.attributes import AttributeReader
 from mdsl.syntax.cursor import Cursor
-from mdsl.syntax.grammar import Node, first_token, parse_tree
+from mdsl.syntax.grammar import Node, first_token, parse_tree, too_deep
+
+MAX_NESTING = 100
+"""Regions within regions: what reads them again and again must do so on Python's stack."""
 
 _OPS = ("custom_op", "generic_op")
 _KEYWORDS = {"return": "func.return", "module": "builtin.module"}
@@ -42,14 +45,20 @@ def parse(text: str, name: str = "<text>", folder: Path | None = None) -> Module
         try:
             module = parser.file(parse_tree(source))
             verify(module)
-            for op in module.body.ops:
-                if isinstance(op, FunctionLike):
-                    op.name_args()
+            _name_args(module)
         except VerifyError as error:
             raise parser.at_location(error) from None
         except RecursionError:
-            raise MdslError(f"{name}: error: the text is nested too deeply") from None
+            raise too_deep(source) from None
     return module
+
+
+def _name_args(module: ModuleOp) -> None:
+    for op in module.body.ops:
+        if isinstance(op, FunctionLike):
+            op.name_args()
+        elif isinstance(op, ModuleOp):
+            _name_args(op)
 
 
 def parse_file(path: Path) -> ModuleOp:
@@ -231,6 +240,8 @@ class Parser:
     def _block(
         self, args: Sequence[tuple[Token, Type]], ops: Sequence[Tree[Token]], isolated: bool
     ) -> Region:
+        if len(self.scopes) > MAX_NESTING:
+            raise too_deep(self.source)
         outer = self.scopes[-1]
         self.scopes.append({} if isolated else outer)
         self.local.append([])

@@ -25,7 +25,7 @@ def print_module(op: Op, *, generic: bool = False, locations: bool = False, data
     data of all resources, so that the text stands alone.
     """
     printer = Printer(generic, locations)
-    if op.name == "builtin.module" and not generic and not op.attributes:
+    if _is_module(op) and not generic and not op.attributes and not _holds_one_module(op):
         printer.name_values(op)
         for inner in op.body.ops:
             printer.op(inner)
@@ -35,6 +35,15 @@ def print_module(op: Op, *, generic: bool = False, locations: bool = False, data
     if data:
         text += resources.print_section(resources.used(op))
     return text
+
+
+def _is_module(op: Op | None) -> bool:
+    return op is not None and op.name == "builtin.module"
+
+
+def _holds_one_module(module: Op) -> bool:
+    """True for a module whose content alone would read as the one module that it holds."""
+    return module.body.first is module.body.last and _is_module(module.body.first)
 
 
 def print_op(op: Op) -> str:

@@ -13,6 +13,7 @@ from mdsl.errors import MdslError, Source, SyntaxError_, nearest
 from mdsl.ir.attributes import DenseResourceAttr, Resource, name_of_key
 from mdsl.ir.core import Op
 from mdsl.ir.types import FLOATS, INTEGERS, SCALARS, ShapedType, dtype_of, i1, index, type_of_dtype
+from mdsl.syntax.strings import unquote
 
 _ALIGNMENT = b"\x40\x00\x00\x00"  # MLIR's blobs start with their alignment, 64, as a little-endian i32
 
@@ -35,8 +36,10 @@ class Resources:
 
     def read_section(self, text: str, offset: int) -> None:
         """MLIR's `{-# dialect_resources: { builtin: { name: "0x..." } } #-}`."""
-        for match in re.finditer(r'([\w.$]+|"[^"]*")\s*:\s*"(0x[0-9A-Fa-f]*)"', text):
-            name = match[1].strip('"')
+        for match in re.finditer(
+            r'([\w.$]+|"[^"\\\n]*(?:\\.[^"\\\n]*)*")\s*:\s*"(0x[0-9A-Fa-f]*)"', text, re.ASCII
+        ):
+            name = unquote(match[1]) if match[1][0] == '"' else match[1]
             try:
                 data = bytes.fromhex(match[2][2:])
             except ValueError:

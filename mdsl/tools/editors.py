@@ -33,7 +33,7 @@ class Language:
 def language() -> Language:
     grammar = (ROOT / "mdsl/grammar.lark").read_text()
     tokens: dict[str, str] = dict(re.findall(r"^([A-Z_]+)(?:\.\d+)?: /(.*)/$", grammar, re.MULTILINE))
-    scalars = re.findall(r"[a-z][\w\\+]*", tokens["SCALAR_TYPE"].removesuffix(r"\b"))
+    scalars = re.findall(r"[a-z][\w\\+]*", tokens["SCALAR_TYPE"].partition(")")[0])
     rules = grammar[: grammar.index("\n// Tokens ---")]
     words = set(re.findall(r'"([a-z_]+)"', rules)) | {"return"} | _words_of_ops()
     return Language(

@@ -19,9 +19,9 @@ from mdsl.benchmarking.measure import empty_outputs
 from mdsl.benchmarking.peak import read_loop
 from mdsl.benchmarking.profile import profile_layers
 from mdsl.benchmarking.versus import Contender, compare, modules
+from mdsl.compiler.entry import random_arrays
 from mdsl.compiler.settings import DEFAULT
 from mdsl.runtime.executable import VmExecutable
-from mdsl.runtime.signature import random_arrays
 
 BEST = ("onnxruntime", "openvino")
 """The two that a network's time is compared with the better of."""

@@ -2,34 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Union
 
-from mdsl import __version__, frontends
-from mdsl.bytecode.assemble import assemble
-from mdsl.bytecode.module import Module
-from mdsl.compiler.levels import level_of, plan, standard_passes, without_effect
-from mdsl.compiler.pipeline import Hook, parse_pipeline, run_passes
+from mdsl import frontends
+from mdsl.compiler.driver import bind_dims, context_of
+from mdsl.compiler.entry import open_dims, open_signature
+from mdsl.compiler.levels import level_of, plan
+from mdsl.compiler.pipeline import parse_pipeline, run_passes
 from mdsl.compiler.program_cache import executable_of
-from mdsl.compiler.settings import DEFAULT, Settings, SettingsError
+from mdsl.compiler.settings import Settings
 from mdsl.dialects.builtin import ModuleOp
-from mdsl.dialects.func import FuncOp
 from mdsl.errors import MdslError, SyntaxError_
-from mdsl.ir.core import VerifyError
-from mdsl.passes.any.box_scalars import BoxScalars, has_scalars
-from mdsl.passes.base import Pass, functions
-from mdsl.passes.nn.bind import Bind, is_open
 from mdsl.runtime.executable import Executable, OpenExecutable, ReferenceExecutable
 from mdsl.runtime.loading import check_engine, load
-from mdsl.runtime.signature import check_compilable, entry, open_dims, open_signature, signature
-from mdsl.support.collector import collector_paused
 from mdsl.syntax.parser import parse as parse_text
-from mdsl.syntax.printer import print_module
 from mdsl.target.target import Target
 
 if TYPE_CHECKING:
@@ -118,71 +109,8 @@ def opt(program: Program, pipeline: str, *, target: str | Target | None = None) 
     machine = Settings(target=target).machine()
     module = parse(program)
     steps, _ = plan(parse_pipeline(pipeline, "pipeline"), level_of(module))
-    run_passes(module, [p for lowering, step in steps for p in (*lowering, step)], machine)
+    run_passes(module, [p for lowering, step in steps for p in (*lowering, step)], context_of(machine))
     return module
-
-
-@collector_paused()
-def to_bytecode(
-    module: ModuleOp,
-    settings: Settings = DEFAULT,
-    hooks: Sequence[Hook] = (),
-    text: str | None = None,
-) -> Module:
-    """Lowers `module`, in place, and assembles it; `text` is the module's, if the caller has it. Raises MdslError."""
-    source = hashlib.sha256((text or print_module(module)).encode()).hexdigest()
-    machine = settings.machine()
-    bound = binding(module, settings.bind) + boxing(module)
-    run_passes(module, bound, machine, hooks=hooks)
-    check_compilable(module)
-    steps = lowering(module, settings)
-    # Whatever a pass left wrong, the bytecode's verifier finds; `mdsl opt` verifies after each.
-    run_passes(module, steps, machine, hooks=hooks, verify_each=False)
-    provenance = {
-        "version": __version__,
-        "pipeline": ",".join(map(str, [*bound, *steps])),
-        "source": f"sha256:{source}",
-        "target": f"{machine.name} ({machine.cpu})",
-    }
-    try:
-        return assemble(module, provenance)
-    except VerifyError as error:
-        raise MdslError(f"error: {error}") from error
-
-
-def bind_dims(module: ModuleOp, sizes: Mapping[str, int]) -> ModuleOp:
-    """Gives `?` dimensions of `module`, which it alters, their sizes. Raises MdslError."""
-    run_passes(module, binding(module, sizes))
-    return module
-
-
-def binding(module: ModuleOp, sizes: Mapping[str, int]) -> list[Pass]:
-    """The pass that gives dimensions their sizes and computes shapes, if there is something for it to do."""
-    if not sizes and not any(map(is_open, functions(module))):
-        return []
-    try:
-        return [Bind.of(sizes)]
-    except ValueError as error:
-        raise MdslError(f"error: bind: {error}") from None
-
-
-def boxing(module: ModuleOp) -> list[Pass]:
-    """The pass that makes tensors of the numbers that the program takes and gives, if there are any."""
-    function = entry(module)
-    return [BoxScalars()] if isinstance(function, FuncOp) and has_scalars(function) else []
-
-
-def lowering(module: ModuleOp, settings: Settings) -> list[Pass]:
-    """The passes that take `module` to the VM's level. Raises MdslError."""
-    signature(module)  # tells of what cannot be compiled before any pass does
-    late = without_effect(settings, module)
-    if late:
-        raise SettingsError(
-            late, f"cannot be chosen any more: the program is on the {level_of(module)} level"
-        )
-    asked = parse_pipeline(settings.pipeline, "pipeline") if settings.pipeline else []
-    planned, level = plan(asked, level_of(module), settings)
-    return [*(p for before, step in planned for p in (*before, step)), *standard_passes(settings, level)]
 
 
 _SUFFIXES = (".mir", ".mbc", *frontends.SUFFIXES)

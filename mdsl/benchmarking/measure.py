@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from mdsl.bytecode.module import DTYPES
+from mdsl.compiler.entry import closed
 from mdsl.runtime.executable import Executable, VmExecutable
-from mdsl.runtime.signature import closed
 from mdsl.vm.program import Profile
 
 BUDGET = 2.0

@@ -39,7 +39,8 @@ class Request:
     def read(self) -> tuple[Program, list[np.ndarray]]:
         """The program with all sizes, and the arrays of `--input`, else random ones. Raises MdslError, OSError."""
         from mdsl.cli.inputs import read_inputs
-        from mdsl.runtime.signature import arrange, closed, random_arrays
+        from mdsl.compiler.entry import closed, random_arrays
+        from mdsl.runtime.signature import arrange
 
         found = Program(self.program, self.engine, self.threads, self.settings)
         texts, specs = self.inputs, found.inputs

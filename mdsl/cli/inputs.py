@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from mdsl.bytecode.module import DTYPES, TensorSpec
+from mdsl.compiler.entry import Spec, describe, example, random_array
 from mdsl.errors import MdslError, nearest
-from mdsl.runtime.signature import Spec, describe, example, fits, random_array
+from mdsl.runtime.signature import fits
 
 _LITERAL = re.compile(r"(?:([^=]+)=)?((?:\d+x)*(?:f16|bf16|f32|f64|i1|i8|i16|i32|i64|index))=(.*)")
 _FILE = re.compile(r"(?:([^=]+)=)?(.*\.np[yz])")

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     import numpy as np
 
     from mdsl.bytecode.module import Module
+    from mdsl.compiler.entry import Spec
     from mdsl.compiler.settings import Settings
     from mdsl.dialects.builtin import ModuleOp
     from mdsl.runtime.executable import Executable
-    from mdsl.runtime.signature import Spec
 
 ProgramFile = Annotated[
     str,
@@ -70,9 +70,9 @@ class Program:
                 self._bind(module, sizes)
 
     def _bind(self, module: ModuleOp, sizes: Mapping[str, int]) -> None:
-        from mdsl.api import bind_dims
         from mdsl.bytecode.module import DTYPES
-        from mdsl.runtime.signature import check_compilable, open_signature
+        from mdsl.compiler.driver import bind_dims
+        from mdsl.compiler.entry import check_compilable, open_signature
 
         self.module = bind_dims(module, sizes)
         self.inputs, self.outputs = open_signature(module)
@@ -102,7 +102,7 @@ class Program:
 
 def lower_program(module: ModuleOp, settings: Settings, keep: bool = False) -> Module:
     """The module's bytecode; shows the pass at work. With `keep` the cache may have it, and `module` stays as it is."""
-    from mdsl.api import to_bytecode
+    from mdsl.compiler.driver import to_bytecode
     from mdsl.compiler.pipeline import Hook
     from mdsl.compiler.program_cache import bytecode_of
     from mdsl.passes.base import Pass

@@ -158,17 +158,19 @@ def run_asked(
 ) -> None:
     """Runs the passes that were asked for, each after the standard passes that its level needs; `watch`
     watches only the former."""
+    from mdsl.compiler.driver import context_of
     from mdsl.compiler.levels import level_of, plan
     from mdsl.compiler.pipeline import run_passes
 
+    context = context_of(machine)
     for lowering, step in plan(asked, level_of(module))[0]:
         if lowering:
             names = ", ".join(map(str, lowering))
             note(
                 f"pass '{step.name}' works on the {step.level} level; ran the standard passes down to it first: {names}"
             )
-            run_passes(module, lowering, machine, hooks=every, verify_each=verify_each)
-        run_passes(module, [step], machine, hooks=[*every, watch], verify_each=verify_each)
+            run_passes(module, lowering, context, hooks=every, verify_each=verify_each)
+        run_passes(module, [step], context, hooks=[*every, watch], verify_each=verify_each)
 
 
 def _print_diff(text: str) -> None:

@@ -40,7 +40,8 @@ def run(
 ) -> None:
     """Run a program and print its outputs."""
     from mdsl.cli.inputs import read_inputs
-    from mdsl.runtime.signature import arrange, closed, describe
+    from mdsl.compiler.entry import closed, describe
+    from mdsl.runtime.signature import arrange
 
     check_output(output, program)
     found = Program(program, engine, threads, settings)
@@ -75,7 +76,7 @@ def _check_form(path: Path, outputs: int) -> None:
 def _print(executable: Executable, arrays: list[np.ndarray]) -> None:
     import numpy as np
 
-    from mdsl.runtime.signature import describe
+    from mdsl.compiler.entry import describe
 
     for spec, array in zip(executable.outputs, arrays, strict=True):
         text = np.array2string(

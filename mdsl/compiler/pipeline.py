@@ -19,9 +19,8 @@ from mdsl.errors import MdslError, Source, SyntaxError_, nearest
 from mdsl.ir.core import VerifyError
 from mdsl.ir.verifier import verify
 from mdsl.passes import PASSES
-from mdsl.passes.base import Pass, functions
+from mdsl.passes.base import Context, Pass, functions
 from mdsl.syntax.printer import print_op
-from mdsl.target.target import Target
 
 
 def pass_named(name: str) -> type[Pass] | None:
@@ -243,19 +242,19 @@ def _first_line(text: str) -> str:
 def run_passes(
     module: ModuleOp,
     steps: Iterable[Pass],
-    target: Target | None = None,
+    context: Context | None = None,
     *,
     hooks: Sequence[Hook] = (),
     verify_each: bool = True,
 ) -> None:
     """Runs the passes on `module`, in place. Raises PassFailure, which names the pass."""
-    target = target or Target.host()
+    context = context or Context()
     for step in steps:
         for hook in hooks:
             hook.before(module, step)
         names = {f.symbol: f.result_names() for f in functions(module)}
         start = time.perf_counter()
-        _guarded(step, lambda step=step: step.run(module, target), invalid=False)
+        _guarded(step, lambda step=step: step.run(module, context), invalid=False)
         for function in functions(module):
             before = names.get(function.symbol, [])
             if len(before) == len(function.type.results):

@@ -17,6 +17,7 @@ import numpy as np
 from mdsl.bytecode.decode import decode
 from mdsl.bytecode.encode import HEADER, pieces
 from mdsl.bytecode.module import BytecodeError, Module
+from mdsl.compiler.driver import to_bytecode
 from mdsl.compiler.fingerprint import made_by
 from mdsl.compiler.pipeline import Hook
 from mdsl.compiler.settings import Settings
@@ -32,7 +33,7 @@ _WORTH_KEEPING = 0.5
 
 
 def bytecode_of(module: ModuleOp, settings: Settings, hooks: Sequence[Hook] = ()) -> Module:
-    """What `api.to_bytecode` makes of `module`, which it may lower in place, or made of an equal one before.
+    """What `driver.to_bytecode` makes of `module`, which it may lower in place, or made of an equal one before.
     Raises MdslError."""
     program = _Kept(module, settings)
     return program.found() or program.compiled(hooks)
@@ -77,8 +78,6 @@ class _Kept:
             cache.discard(self.key)
 
     def compiled(self, hooks: Sequence[Hook] = ()) -> Module:
-        from mdsl.api import to_bytecode
-
         start = time.perf_counter()
         bytecode = to_bytecode(self.module, self.settings, hooks, self.text)
         if self.key is not None and time.perf_counter() - start > _WORTH_KEEPING:

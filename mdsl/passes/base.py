@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.func import FuncOp
+from mdsl.errors import MdslError
+from mdsl.support.progress import tell
 from mdsl.target.target import Target
 
 LEVELS = ("nn", "linalg", "tiled", "dispatch", "buffers", "kernels", "vm")
@@ -17,6 +20,25 @@ def option(default: Any, help: str, least: int | None = None) -> Any:
     """A pass's option: a dataclass field with its documentation and, for numbers, the smallest one allowed.
     Types: int, bool, str, tuple[int, ...], tuple[tuple[str, int], ...] (numbers by name)."""
     return field(default=default, metadata={"help": help, "least": least})
+
+
+Measure = Callable[[ModuleOp, Sequence[str], int], list[float]]
+"""Takes a program, pipelines, and how many rounds to time; gives the least seconds of a call of the program that each
+pipeline begins to lower. Raises MdslError where the target's code cannot run."""
+
+
+def _nothing_runs(program: ModuleOp, pipelines: Sequence[str], rounds: int) -> list[float]:
+    raise MdslError("error: nothing can be timed here")
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a pass is given beside the program: the machine that it compiles for, whom to tell how far it is, and
+    means to time programs, which lie above the passes."""
+
+    target: Target = field(default_factory=Target.host)
+    progress: Callable[[str], None] = tell
+    measure: Measure = _nothing_runs
 
 
 @dataclass(frozen=True)
@@ -37,7 +59,7 @@ class Pass:
             if least is not None and any(n < least for n in _numbers(value)):
                 raise ValueError(f"option '{f.name}' must be at least {least}, got {_spell(value)}")
 
-    def run(self, module: ModuleOp, target: Target) -> None:
+    def run(self, module: ModuleOp, context: Context) -> None:
         """Rewrites `module`. Raises VerifyError where the program cannot be lowered."""
         raise AssertionError(f"pass {self.name} has no run method")
 

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from mdsl.bytecode.module import TensorSpec
+from mdsl.compiler.entry import OpenSpec, Spec, closed, open_dims, open_signature, random_arrays
 from mdsl.compiler.pipeline import Hook
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.errors import MdslError
 from mdsl.passes.base import Pass
 from mdsl.passes.nn.bind import Bind
 from mdsl.reference import run
-from mdsl.runtime.signature import OpenSpec, Spec, closed, open_dims, open_signature, random_arrays
 
 TOLERANCE = {"f64": 1e-9, "f32": 1e-4, "f16": 2e-2, "bf16": 1e-1}
 """Difference allowed to reordered arithmetic, relative to the output's largest number (at least 1)."""

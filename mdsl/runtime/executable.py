@@ -13,17 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mdsl.bytecode.module import BytecodeError, Module, TensorSpec
+from mdsl.compiler.entry import Spec, describe, open_dims, open_signature, signature
 from mdsl.compiler.settings import OpenDimsError
 from mdsl.errors import MdslError
-from mdsl.runtime.signature import (
-    Spec,
-    arrange,
-    describe,
-    open_dims,
-    open_signature,
-    signature,
-    sizes_of,
-)
+from mdsl.runtime.signature import arrange, sizes_of
 
 if TYPE_CHECKING:
     from mdsl.compiler.settings import Settings

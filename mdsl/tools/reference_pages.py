@@ -30,7 +30,7 @@ from mdsl.ir.core import Op
 from mdsl.ir.declare import ANY, Field
 from mdsl.ir.registry import DIALECTS, operations
 from mdsl.passes import PASSES
-from mdsl.passes.base import LEVELS, Pass
+from mdsl.passes.base import LEVELS, Context, Pass
 from mdsl.passes.kernels.lower_vm import LowerVm
 from mdsl.report.diff import Diffs
 from mdsl.syntax.parser import parse, parse_file
@@ -136,7 +136,7 @@ def _opcodes() -> Iterator[str]:
 def _listing() -> str:
     path = ROOT / _LISTED
     module = parse(path.read_text(), path.name)
-    run_passes(module, [LowerVm()], Target.parse("avx512"))
+    run_passes(module, [LowerVm()], Context(Target.parse("avx512")))
     return disassemble(assemble(module), kernels=False).rstrip("\n")
 
 
@@ -238,14 +238,14 @@ def _diff(command: str) -> str:
         f"not a command that shows a diff: {command}"
     )
     targets = [word.partition("=")[2] for word in words if word.startswith("--target=")]
-    target = Target.parse(targets[0] if targets else "host")
+    context = Context(Target.parse(targets[0] if targets else "host"))
     flags = [word for word in words[:-1] if word != "--diff" and not word.startswith("--target=")]
     module = parse_file(ROOT / words[-1])
     shown: list[str] = []
     diffs = Diffs(shown.append, lambda step: shown.append(f"pass '{step}' changed nothing\n"))
     for lowering, step in plan([parse_flag(flag) for flag in flags], level_of(module))[0]:
-        run_passes(module, lowering, target)
-        run_passes(module, [step], target, hooks=[diffs])
+        run_passes(module, lowering, context)
+        run_passes(module, [step], context, hooks=[diffs])
     return "".join(shown).rstrip("\n")
 
 

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 import mdsl
-from mdsl import api
 from mdsl.bytecode import decode, encode
 from mdsl.bytecode.module import Module
 from mdsl.compiler import program_cache as programs
@@ -50,13 +49,13 @@ def _text(scale: float = 1) -> str:
 
 def _compilations(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
     seen: list[Settings] = []
-    original = api.to_bytecode
+    original = programs.to_bytecode
 
     def counted(module: ModuleOp, settings: Settings, *rest: Any) -> Module:
         seen.append(settings)
         return original(module, settings, *rest)
 
-    monkeypatch.setattr(api, "to_bytecode", counted)
+    monkeypatch.setattr(programs, "to_bytecode", counted)
     return seen
 
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mdsl import api
 from mdsl.cli import command
+from mdsl.compiler import driver
 
 HEAD = "func.func @main(%x: tensor<4x8xf32>) -> tensor<4x8xf32> {\n"
 TAIL = "  return %y : tensor<4x8xf32>\n}\n"
@@ -234,7 +234,7 @@ def test_refused_before_compiling(args: list[str], monkeypatch: pytest.MonkeyPat
     def compiled(*_: object, **__: object) -> None:
         raise AssertionError("it was compiled")
 
-    monkeypatch.setattr(api, "to_bytecode", compiled)
+    monkeypatch.setattr(driver, "to_bytecode", compiled)
     refused(*args, message="error: ")
 
 

@@ -13,13 +13,13 @@ import pytest
 import mdsl
 from mdsl.bytecode.module import TensorSpec
 from mdsl.cli import main
+from mdsl.compiler.entry import Spec, random_arrays
 from mdsl.compiler.levels import level_of, plan
 from mdsl.compiler.pipeline import parse_flag, run_passes
 from mdsl.ir.registry import operations
 from mdsl.ir.verifier import verify
 from mdsl.passes import PASSES
 from mdsl.report.check import Check
-from mdsl.runtime.signature import Spec, random_arrays
 from mdsl.syntax.parser import parse, parse_file
 from mdsl.syntax.printer import print_module
 from mdsl.tools.reference_pages import ROOT, pages

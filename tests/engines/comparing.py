@@ -11,13 +11,13 @@ from random import Random
 import numpy as np
 
 import mdsl
-from mdsl.api import to_bytecode
 from mdsl.bytecode.module import TensorSpec
+from mdsl.compiler.driver import to_bytecode
+from mdsl.compiler.entry import random_arrays
 from mdsl.compiler.levels import without_effect
 from mdsl.compiler.settings import DEFAULT, Settings
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.runtime.executable import VmExecutable
-from mdsl.runtime.signature import random_arrays
 
 TOLERANCE = {"f64": 1e-9, "f32": 2e-4, "f16": 4e-2, "bf16": 3e-1}
 """Largest difference, relative to the output's largest number (at least 1), that rounding in another order explains."""

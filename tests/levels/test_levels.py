@@ -20,12 +20,13 @@ from loops import loops
 from structured import structured
 
 import mdsl
-from mdsl.api import build, lowering
+from mdsl.api import build
+from mdsl.compiler.driver import lowering
+from mdsl.compiler.entry import random_arrays, signature
 from mdsl.compiler.pipeline import run_passes
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.ir.verifier import verify
 from mdsl.reference import run
-from mdsl.runtime.signature import random_arrays, signature
 from mdsl.syntax.parser import parse
 from mdsl.syntax.printer import print_module
 from mdsl.syntax.resources import print_section, used

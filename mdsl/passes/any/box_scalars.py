@@ -11,8 +11,7 @@ from mdsl.dialects.func import Call, FuncOp
 from mdsl.ir.core import Builder, Value
 from mdsl.ir.declare import SCALAR_TYPES
 from mdsl.ir.types import MemRefType, TensorType
-from mdsl.passes.base import Pass, functions
-from mdsl.target.target import Target
+from mdsl.passes.base import Context, Pass, functions
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class BoxScalars(Pass):
 
     name: ClassVar[str] = "box-scalars"
 
-    def run(self, module: ModuleOp, target: Target) -> None:
+    def run(self, module: ModuleOp, context: Context) -> None:
         called = {str(op.attr("callee")) for op in module.walk() if isinstance(op, Call)}
         for function in functions(module):
             if function.symbol not in called:

@@ -10,9 +10,8 @@ from mdsl.dialects.arith import Constant
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.ir.attributes import Attribute
 from mdsl.ir.core import Block, Builder, Op, Value
-from mdsl.passes.base import Pass
+from mdsl.passes.base import Context, Pass
 from mdsl.rewriting.constants import fold_constants
-from mdsl.target.target import Target
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class Canonicalize(Pass):
 
     name: ClassVar[str] = "canonicalize"
 
-    def run(self, module: ModuleOp, target: Target) -> None:
+    def run(self, module: ModuleOp, context: Context) -> None:
         changed = True
         while changed:
             changed = fold_all(module)

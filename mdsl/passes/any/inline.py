@@ -8,8 +8,7 @@ from typing import ClassVar
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.func import Call, FuncOp
 from mdsl.ir.core import Builder, Value
-from mdsl.passes.base import Pass, functions
-from mdsl.target.target import Target
+from mdsl.passes.base import Context, Pass, functions
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class Inline(Pass):
 
     name: ClassVar[str] = "inline"
 
-    def run(self, module: ModuleOp, target: Target) -> None:
+    def run(self, module: ModuleOp, context: Context) -> None:
         for func in functions(module):
             _inline_into(func, module, (func.symbol,))
         for func in functions(module):

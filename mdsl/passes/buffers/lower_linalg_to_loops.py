@@ -13,8 +13,7 @@ from mdsl.ir.affine import AffineExpr, AffineMap, Arithmetic, Binary, Const, Dim
 from mdsl.ir.core import Builder, Op, Value
 from mdsl.ir.registry import operations
 from mdsl.ir.types import MemRefType, f32, f64, index
-from mdsl.passes.base import Pass
-from mdsl.target.target import Target
+from mdsl.passes.base import Context, Pass
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class LowerLinalgToLoops(Pass):
     level: ClassVar[str | None] = "buffers"
     leads_to: ClassVar[str | None] = "kernels"
 
-    def run(self, module: ModuleOp, target: Target) -> None:
+    def run(self, module: ModuleOp, context: Context) -> None:
         for op in list(module.walk()):
             on_memory = all(
                 not hasattr(v.type, "shape") or isinstance(v.type, MemRefType) for v in op.operands

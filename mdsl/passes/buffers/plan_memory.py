@@ -12,8 +12,7 @@ from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.tensor import Index
 from mdsl.ir.core import Builder, Op, Value
 from mdsl.ir.types import MemRefType, i8, index
-from mdsl.passes.base import Pass, functions, option
-from mdsl.target.target import Target
+from mdsl.passes.base import Context, Pass, functions, option
 
 ALIGNMENT = 64
 """Bytes: a cache line, and the widest vector register."""
@@ -64,7 +63,7 @@ class PlanMemory(Pass):
 
     reuse: bool = option(True, "let buffers that are not in use together share memory")
 
-    def run(self, module: ModuleOp, target: Target) -> None:
+    def run(self, module: ModuleOp, context: Context) -> None:
         for function in functions(module):
             _plan(function, self.reuse)
 

@@ -8,9 +8,8 @@ from mdsl.dialects import arith, scf
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.ir.core import Builder, Op, Value
 from mdsl.ir.types import index
-from mdsl.passes.base import Pass, option
+from mdsl.passes.base import Context, Pass, option
 from mdsl.rewriting.kernel_builder import Constants
-from mdsl.target.target import Target
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class Unroll(Pass):
     factor: int = option(4, "iterations that become one", least=1)
     full: int = option(0, "loops of at most this many iterations are unrolled entirely", least=0)
 
-    def run(self, module: ModuleOp, target: Target) -> None:
+    def run(self, module: ModuleOp, context: Context) -> None:
         for op in list(module.walk()):
             if isinstance(op, scf.For) and op.block is not None and _is_innermost(op):
                 self._unroll(op)

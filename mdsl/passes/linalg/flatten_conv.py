@@ -14,8 +14,7 @@ from mdsl.ir.affine import AffineExpr, AffineMap, Dim
 from mdsl.ir.core import Builder, Value
 from mdsl.ir.types import TensorType
 from mdsl.passes.any.canonicalize import drop_unused
-from mdsl.passes.base import Pass, functions
-from mdsl.target.target import Target
+from mdsl.passes.base import Context, Pass, functions
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class FlattenConv(Pass):
     name: ClassVar[str] = "flatten-conv"
     level: ClassVar[str | None] = "linalg"
 
-    def run(self, module: ModuleOp, target: Target) -> None:
+    def run(self, module: ModuleOp, context: Context) -> None:
         for func in functions(module):
             for op in func.body.ops:
                 if isinstance(op, linalg.LinalgOp) and op.block is not None and op.is_contraction:

@@ -12,9 +12,8 @@ from mdsl.dialects import linalg, tensor
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.ir.core import Builder, Op, Value
 from mdsl.passes.any.canonicalize import drop_unused
-from mdsl.passes.base import Pass, functions
+from mdsl.passes.base import Context, Pass, functions
 from mdsl.rewriting.transposes import fold_transpose, transpose
-from mdsl.target.target import Target
 
 Shape = Sequence[int]
 
@@ -45,7 +44,7 @@ class FoldShapes(Pass):
     name: ClassVar[str] = "fold-shapes"
     level: ClassVar[str | None] = "linalg"
 
-    def run(self, module: ModuleOp, target: Target) -> None:
+    def run(self, module: ModuleOp, context: Context) -> None:
         for func in functions(module):
             changed = True
             while changed:

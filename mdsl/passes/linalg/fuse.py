@@ -15,8 +15,7 @@ from mdsl.ir.affine import AffineMap, Dim
 from mdsl.ir.attributes import DenseAttr
 from mdsl.ir.core import Builder, Op, Value
 from mdsl.passes.any.canonicalize import drop_unused
-from mdsl.passes.base import Pass, functions, option
-from mdsl.target.target import Target
+from mdsl.passes.base import Context, Pass, functions, option
 
 MOST_SCALARS = 256
 """Ops of one body that merging makes, at most: to read and write a tensor once more is little beside so many, and
@@ -57,7 +56,7 @@ class Fuse(Pass):
 
     group: bool = option(True, "group contractions and reductions with their epilogues in ukernel.region")
 
-    def run(self, module: ModuleOp, target: Target) -> None:
+    def run(self, module: ModuleOp, context: Context) -> None:
         for func in functions(module):
             blocks = sequences(func)
             for op in (op for block in blocks for op in block.ops):

@@ -13,7 +13,7 @@ from mdsl.dialects.builtin import ModuleOp
 from mdsl.ir.affine import AffineMap
 from mdsl.ir.core import Builder, Value
 from mdsl.passes.any.canonicalize import drop_unused
-from mdsl.passes.base import Pass, functions, option
+from mdsl.passes.base import Context, Pass, functions, option
 from mdsl.passes.linalg.fuse_rows import follows, group, grow, widest_region
 from mdsl.rewriting.constants import constant_data
 from mdsl.rewriting.transposes import transpose
@@ -58,11 +58,11 @@ class FuseAttention(Pass):
 
     late_division: bool = option(True, "divide the rows by their sum behind the second product")
 
-    def run(self, module: ModuleOp, target: Target) -> None:
+    def run(self, module: ModuleOp, context: Context) -> None:
         for func in functions(module):
             for op in func.body.ops:
                 if op.block is func.body and isinstance(op, linalg.LinalgOp) and _multiplies(op):
-                    self._visit(op, target)
+                    self._visit(op, context.target)
             drop_unused(func)
 
     def _visit(self, second: linalg.LinalgOp, target: Target) -> None:

@@ -17,7 +17,7 @@ from mdsl.dialects import linalg
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.ir.core import Op, Value
 from mdsl.passes.any.canonicalize import drop_unused
-from mdsl.passes.base import Pass, functions
+from mdsl.passes.base import Context, Pass, functions
 from mdsl.passes.linalg.fuse import MOST_INPUTS, fuse_producers, wrap
 from mdsl.target.target import MAX_FRAME_BYTES, Target
 
@@ -56,7 +56,7 @@ class FuseRows(Pass):
     name: ClassVar[str] = "fuse-rows"
     level: ClassVar[str | None] = "linalg"
 
-    def run(self, module: ModuleOp, target: Target) -> None:
+    def run(self, module: ModuleOp, context: Context) -> None:
         for func in functions(module):
             # Regions are made from the end of the program on: what belongs to one above stays as it is.
             belongs = cache(_belongs)
@@ -65,7 +65,7 @@ class FuseRows(Pass):
                 if op.block is not func.body or op in hopeless:
                     continue
                 if isinstance(op, linalg.LinalgOp) and op.results:
-                    hopeless |= _group(op, belongs, target)
+                    hopeless |= _group(op, belongs, context.target)
             drop_unused(func)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,8 +10,6 @@ import numpy as np
 from mdsl.analysis.regions import captured, shaped
 from mdsl.analysis.rows import find_rows
 from mdsl.analysis.tile_sizes import TILE, contraction_tiles
-from mdsl.compiler.fingerprint import made_by
-from mdsl.compiler.settings import Settings
 from mdsl.dialects import func, linalg, tensor, ukernel
 from mdsl.dialects.arith import Constant
 from mdsl.dialects.builtin import ModuleOp
@@ -21,14 +17,8 @@ from mdsl.errors import MdslError
 from mdsl.ir.attributes import DenseArrayAttr, DenseResourceAttr, Resource
 from mdsl.ir.core import Builder, Op, Region, Value
 from mdsl.ir.types import TensorType, dtype_of, i64
-from mdsl.passes.base import Pass, functions, option
-from mdsl.support import cache
-from mdsl.support.progress import tell
-from mdsl.syntax.printer import print_module
-from mdsl.target.target import Target, TargetError
-
-_SECONDS = 0.02
-"""What the calls of one candidate may take in a round."""
+from mdsl.passes.base import Context, Pass, functions, option
+from mdsl.target.target import TargetError
 
 
 @dataclass(frozen=True)
@@ -60,29 +50,28 @@ class Tune(Pass):
     candidates: int = option(6, "tilings to measure, in the cost model's order", least=1)
     rounds: int = option(5, "how often each candidate is timed", least=1)
 
-    def run(self, module: ModuleOp, target: Target) -> None:
+    def run(self, module: ModuleOp, context: Context) -> None:
         regions = [(op, _contraction(op)) for function in functions(module) for op in function.body.ops]
         found = [(op, main) for op, main in regions if main is not None]
         for number, (op, main) in enumerate(found, 1):
-            tell(f"tuning region {number} of {len(found)}: {op.results[0].name or main.name}")
-            op.attributes[TILE] = DenseArrayAttr(i64, tuple(self._choose(op, main, target)))
+            context.progress(f"tuning region {number} of {len(found)}: {op.results[0].name or main.name}")
+            op.attributes[TILE] = DenseArrayAttr(i64, tuple(self._choose(op, main, context)))
 
-    def _choose(self, op: Op, main: linalg.LinalgOp, target: Target) -> list[int]:
+    def _choose(self, op: Op, main: linalg.LinalgOp, context: Context) -> list[int]:
         """The fastest tile of `op`, known or measured."""
         rows = find_rows(_structured(op))
         if rows is None:
             return [*shaped(op.results[0]).shape]  # stays one kernel
-        tiles = [rows.of_result(tile, main) for tile in contraction_tiles(main, target)[: self.candidates]]
+        found = contraction_tiles(main, context.target)[: self.candidates]
+        tiles = [rows.of_result(tile, main) for tile in found]
         if len(tiles) == 1:
             return tiles[0]
-        program = _alone(op)
-        key = cache.key("tile", print_module(program), str(tiles), *made_by(target))
-        known = cache.get_json(key)
-        if known is not None:
-            return known
-        best = tiles[_fastest(program, tiles, target, self.rounds)]
-        cache.put_json(key, best)
-        return best
+        pipelines = [f"tile{{sizes=[{','.join(map(str, tile))}]}}" for tile in tiles]
+        try:
+            seconds = context.measure(_alone(op), pipelines, self.rounds)
+        except TargetError as error:
+            raise MdslError(f"error: tune: {error}") from None
+        return tiles[seconds.index(min(seconds))]
 
 
 def _contraction(op: Op) -> linalg.LinalgOp | None:
@@ -142,41 +131,3 @@ def _fill(value: Value, builder: Builder, mapping: dict[Value, Value]) -> Value:
         if operand not in mapping and isinstance(operand.owner, Op):
             mapping[operand] = builder.value(operand.owner.clone(), operand.name)
     return builder.value(fill.clone(mapping), value.name)
-
-
-def _fastest(program: ModuleOp, tiles: Sequence[Sequence[int]], target: Target, rounds: int) -> int:
-    """The position of the tile whose program takes the least time. Raises MdslError if the target cannot run here."""
-    # The one pass that runs programs: it needs the whole road below it.
-    from mdsl.api import to_bytecode
-    from mdsl.codegen import native
-    from mdsl.runtime.executable import VmExecutable
-    from mdsl.runtime.signature import random_arrays
-
-    try:
-        native.check_executable(target, "be timed")
-    except TargetError as error:
-        raise MdslError(f"error: tune: {error}") from None
-    calls: list[Callable[[], object]] = []
-    for tile in tiles:
-        sizes = f"tile{{sizes=[{','.join(map(str, tile))}]}}"
-        settings = Settings(target=target, pipeline=sizes)
-        executable = VmExecutable(to_bytecode(program.clone(), settings), "vm", 1)
-        arrays = random_arrays(executable.inputs)
-        calls.append(lambda executable=executable, arrays=arrays: executable(*arrays))
-    seconds = [_time(call) for call in calls]
-    for _ in range(rounds - 1):
-        seconds = [min(best, _time(call)) for best, call in zip(seconds, calls, strict=True)]
-    return seconds.index(min(seconds))
-
-
-def _time(call: Callable[[], object]) -> float:
-    """The shortest of some calls, in seconds."""
-    end = time.perf_counter() + _SECONDS
-    best = float("inf")
-    while True:
-        start = time.perf_counter()
-        call()
-        now = time.perf_counter()
-        best = min(best, now - start)
-        if now > end:
-            return best

@@ -15,9 +15,8 @@ from mdsl.dialects.nn.base import tensor as type_of
 from mdsl.ir.attributes import tensor_attribute
 from mdsl.ir.core import Builder, Op, Value
 from mdsl.ir.types import TensorType, bf16, dtype_of, f16
-from mdsl.passes.base import Pass
+from mdsl.passes.base import Context, Pass
 from mdsl.rewriting.constants import constant_data, fresh_resource, resource_name
-from mdsl.target.target import Target
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ class FoldBatchnorm(Pass):
     name: ClassVar[str] = "fold-batchnorm"
     level: ClassVar[str | None] = "nn"
 
-    def run(self, module: ModuleOp, target: Target) -> None:
+    def run(self, module: ModuleOp, context: Context) -> None:
         for op in list(module.walk()):
             if isinstance(op, nn.BatchNorm):
                 _visit(op)

@@ -15,9 +15,8 @@ from mdsl.ir.attributes import Attribute, DenseArrayAttr, SymbolRefAttr
 from mdsl.ir.core import BlockArgument, Builder, Op, Value
 from mdsl.ir.types import DYNAMIC, FloatType, ShapedType, TensorType, i64, index
 from mdsl.passes.any.canonicalize import drop_unused
-from mdsl.passes.base import Pass, functions
+from mdsl.passes.base import Context, Pass, functions
 from mdsl.syntax.printer import print_module
-from mdsl.target.target import Target
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ class OutlineUkernels(Pass):
     level: ClassVar[str | None] = "tiled"
     leads_to: ClassVar[str | None] = "dispatch"
 
-    def run(self, module: ModuleOp, target: Target) -> None:
+    def run(self, module: ModuleOp, context: Context) -> None:
         known: dict[str, str] = {}
         for func in functions(module):
             for op in func.walk():

@@ -18,9 +18,8 @@ from mdsl.ir.attributes import AffineMapAttr, ArrayAttr, tensor_attribute
 from mdsl.ir.core import Block, Builder, Op, Value
 from mdsl.ir.types import TensorType
 from mdsl.passes.any.canonicalize import drop_unused
-from mdsl.passes.base import Pass, functions
+from mdsl.passes.base import Context, Pass, functions
 from mdsl.rewriting.constants import constant_data, fresh_resource, resource_name
-from mdsl.target.target import Target
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class Prepack(Pass):
     name: ClassVar[str] = "prepack"
     level: ClassVar[str | None] = "tiled"
 
-    def run(self, module: ModuleOp, target: Target) -> None:
+    def run(self, module: ModuleOp, context: Context) -> None:
         for func in functions(module):
             for op in list(func.walk()):
                 if isinstance(op, Constant) and isinstance(op.result.type, TensorType):

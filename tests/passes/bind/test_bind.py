@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 
 import mdsl
-from mdsl.api import bind_dims
 from mdsl.bytecode.module import TensorSpec
+from mdsl.compiler.driver import bind_dims
+from mdsl.compiler.entry import open_signature, random_arrays
 from mdsl.dialects.nn.dynamic import Dynamic
 from mdsl.errors import MdslError
 from mdsl.ir.types import ShapedType
 from mdsl.ir.verifier import verify
 from mdsl.reference import run
-from mdsl.runtime.signature import open_signature, random_arrays, sizes_of
+from mdsl.runtime.signature import sizes_of
 from mdsl.syntax.parser import parse
 
 

@@ -17,6 +17,7 @@ from mdsl.dialects.func import FunctionLike
 from mdsl.ir.core import Op, VerifyError
 from mdsl.ir.types import TensorType
 from mdsl.ir.verifier import verify
+from mdsl.passes.base import Context
 from mdsl.passes.buffers.lower_linalg_to_loops import LowerLinalgToLoops
 from mdsl.passes.buffers.plan_memory import PlanMemory
 from mdsl.passes.dispatch.bufferize import Bufferize
@@ -29,7 +30,7 @@ from mdsl.target.target import Target
 def bufferized(text: str) -> ModuleOp:
     module = parse(text, "test.mir")
     verify(module)
-    Bufferize().run(module, Target.host())
+    Bufferize().run(module, Context(Target.host()))
     verify(module)
     for op in module.walk():
         assert not any(isinstance(v.type, TensorType) for v in (*op.operands, *op.results))
@@ -109,7 +110,7 @@ def test_tiled_program_is_computed_in_the_output() -> None:
 def test_running_it_again_changes_nothing() -> None:
     module = bufferized(TILED)
     text = print_module(module)
-    Bufferize().run(module, Target.host())
+    Bufferize().run(module, Context(Target.host()))
     assert print_module(module) == text
 
 
@@ -299,7 +300,7 @@ def test_what_cannot_be_bufferized_is_an_error(body: str, message: str) -> None:
         f"func.func @main(%x: tensor<4xf32>) -> {type} {{\n{body}\nfunc.return %y : {type}\n}}", "test.mir"
     )
     with pytest.raises(VerifyError, match=message):
-        Bufferize().run(module, Target.host())
+        Bufferize().run(module, Context(Target.host()))
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -313,7 +314,7 @@ def test_random_programs_keep_their_results(seed: int, length: int) -> None:
     inputs = [random.integers(-3, 4, a.type.shape).astype(np.float32) for a in main_of(module).args]  # type: ignore[attr-defined]
     expected = run(module, inputs)
     for step in (Bufferize(), PlanMemory(), LowerLinalgToLoops()):
-        step.run(module, Target.host())
+        step.run(module, Context(Target.host()))
         verify(module)
         if isinstance(step, Bufferize):
             assert_inputs_kept(module)

@@ -9,6 +9,7 @@ from mdsl.dialects.arith import Constant
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.ir.attributes import DenseResourceAttr
 from mdsl.ir.verifier import verify
+from mdsl.passes.base import Context
 from mdsl.passes.nn.fold_batchnorm import FoldBatchnorm
 from mdsl.reference import run
 from mdsl.syntax.parser import parse
@@ -47,7 +48,7 @@ def folded(text: str, tolerance: float = 1e-5) -> ModuleOp:
     type = module.body.ops[0].body.args[0].type
     x = RANDOM.standard_normal(type.shape).astype(np.float32)  # type: ignore[attr-defined]
     (wanted,) = run(module, [x])
-    FoldBatchnorm().run(module, Target.host())
+    FoldBatchnorm().run(module, Context(Target.host()))
     verify(module)
     (found,) = run(module, [x])
     np.testing.assert_allclose(found, wanted, rtol=tolerance, atol=tolerance)
@@ -128,7 +129,7 @@ def test_names_of_resources_stay_unique() -> None:
     linear = f"  %c = nn.linear %x, %w : ({x}, tensor<5x4xf32>) -> {y}\n"
     one = function(x, y, constant("w", 5, 4), parameters(5), linear, normalise("%c", y, 5))
     module = parse(one + one.replace("@main", "@other"), "test.mir")
-    FoldBatchnorm().run(module, Target.host())
+    FoldBatchnorm().run(module, Context(Target.host()))
     names = [
         a.name for op in module.walk() for a in op.attributes.values() if isinstance(a, DenseResourceAttr)
     ]
@@ -147,7 +148,7 @@ def test_what_is_left_alone(case: str) -> None:
         )
     module = parse(text, "test.mir")
     before = print_module(module)
-    FoldBatchnorm().run(module, Target.host())
+    FoldBatchnorm().run(module, Context(Target.host()))
     assert print_module(module) == before
 
 

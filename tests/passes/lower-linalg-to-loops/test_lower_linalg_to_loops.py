@@ -9,6 +9,7 @@ from mdsl.dialects import scf
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.ir.core import Op
 from mdsl.ir.verifier import verify
+from mdsl.passes.base import Context
 from mdsl.passes.buffers.lower_linalg_to_loops import LowerLinalgToLoops
 from mdsl.reference import run
 from mdsl.syntax.parser import parse
@@ -25,7 +26,7 @@ def lowered(text: str, *inputs: np.ndarray) -> ModuleOp:
     module = parse(MAPS + text, "test.mir")
     verify(module)
     expected = run(module, inputs)
-    LowerLinalgToLoops().run(module, Target.host())
+    LowerLinalgToLoops().run(module, Context(Target.host()))
     verify(module)
     for before, after in zip(expected, run(module, inputs), strict=True):
         np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-5)

@@ -18,6 +18,7 @@ from mdsl.ir.core import VerifyError
 from mdsl.ir.registry import operations
 from mdsl.ir.types import dtype_of, i1, is_float
 from mdsl.ir.verifier import verify
+from mdsl.passes.base import Context
 from mdsl.passes.nn.lower_nn import LowerNn
 from mdsl.passes.nn.lower_nn.build import RULES
 from mdsl.reference import run
@@ -58,7 +59,7 @@ def arrays(module: ModuleOp, seed: int = 0, low: float = -3, high: float = 3) ->
 def lowered(text: str) -> ModuleOp:
     module = parse(text, "test.mir")
     verify(module)
-    LowerNn().run(module, Target.host())
+    LowerNn().run(module, Context(Target.host()))
     verify(module)
     assert not [op for op in module.walk() if op.name.startswith("nn.")]
     return module
@@ -239,7 +240,7 @@ def test_every_op_has_a_rule_and_a_case() -> None:
 @pytest.mark.skipif(not IREE_OPT.exists(), reason="iree-opt is not installed")
 def test_upstream_accepts_every_lowering() -> None:
     module = parse("".join(program(*case, name=f"f{i}") for i, case in enumerate(CASES)), "all.mir")
-    LowerNn().run(module, Target.host())
+    LowerNn().run(module, Context(Target.host()))
     text = print_module(module, generic=True)
     command = [str(IREE_OPT), "--allow-unregistered-dialect", "-", "-o", "/dev/null"]
     done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
@@ -429,7 +430,7 @@ def test_docstring_example() -> None:
 def test_shapes_that_are_not_lowered(text: str, message: str) -> None:
     module = parse(text, "test.mir")
     with pytest.raises(VerifyError) as error:
-        LowerNn().run(module, Target.host())
+        LowerNn().run(module, Context(Target.host()))
     assert message in str(error.value)
 
 

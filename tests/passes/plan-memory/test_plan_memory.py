@@ -11,6 +11,7 @@ from mdsl.dialects.arith import constant_of
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.ir.types import MemRefType, f32
 from mdsl.ir.verifier import verify
+from mdsl.passes.base import Context
 from mdsl.passes.buffers.plan_memory import Buffer, PlanMemory, place
 from mdsl.reference import run
 from mdsl.syntax.parser import parse
@@ -35,7 +36,7 @@ def planned(text: str, reuse: bool = True) -> tuple[ModuleOp, dict[str, int], in
     """The module, each buffer's offset and the arena's size, in bytes."""
     module = parse(text, "test.mir")
     verify(module)
-    PlanMemory(reuse=reuse).run(module, Target.host())
+    PlanMemory(reuse=reuse).run(module, Context(Target.host()))
     verify(module)
     views = [op for op in module.walk() if isinstance(op, memref.View)]
     offsets = {str(v.result.name): int(constant_of(v.operands[1]) or 0) for v in views}
@@ -59,7 +60,7 @@ def test_without_reuse_each_has_its_own_place() -> None:
 def test_planning_again_changes_nothing() -> None:
     module, _, _ = planned(CHAIN)
     text = print_module(module)
-    PlanMemory().run(module, Target.host())
+    PlanMemory().run(module, Context(Target.host()))
     assert print_module(module) == text
 
 

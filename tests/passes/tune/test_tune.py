@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,13 @@ import pytest
 
 import mdsl
 from mdsl.analysis.tile_sizes import TILE
-from mdsl.api import to_bytecode
+from mdsl.compiler import measuring
+from mdsl.compiler.driver import to_bytecode
 from mdsl.compiler.settings import Settings
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.ir.attributes import DenseArrayAttr
-from mdsl.passes.linalg import tune
+from mdsl.passes.base import Context
+from mdsl.passes.linalg.tune import Tune
 from mdsl.support.progress import listening
 from mdsl.target.target import Target
 
@@ -40,43 +43,42 @@ def _noted(module: ModuleOp) -> list[tuple[int, ...]]:
     return [a.values for a in found]
 
 
-def test_the_fastest_candidate_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[list[list[int]]] = []
+def test_the_fastest_candidate_is_noted() -> None:
+    seen: list[list[str]] = []
 
-    def last(program: object, tiles: list[list[int]], target: object, rounds: int) -> int:
-        seen.append(tiles)
-        return len(tiles) - 1
+    def last(program: ModuleOp, pipelines: Sequence[str], rounds: int) -> list[float]:
+        seen.append([*pipelines])
+        return [3.0, 2.0, 1.0]
 
-    monkeypatch.setattr(tune, "_fastest", last)
-    module = mdsl.opt(PROGRAM, "fuse,tune{candidates=3}")
-    assert len(seen) == 1 and len(seen[0]) == 3
-    assert _noted(module) == [tuple(seen[0][2])]
+    module = mdsl.opt(PROGRAM, "fuse,canonicalize")
+    Tune(candidates=3).run(module, Context(measure=last))
+    ((_, _, fastest),) = seen
+    assert [f"tile{{sizes=[{','.join(map(str, sizes))}]}}" for sizes in _noted(module)] == [fastest]
+
+
+def _count(monkeypatch: pytest.MonkeyPatch) -> list[Target]:
+    """The targets for which programs are really timed from now on; nothing runs."""
+    seen: list[Target] = []
+    monkeypatch.setattr(measuring, "check_executable", lambda target, what: seen.append(target))
+    monkeypatch.setattr(measuring, "_call", lambda module: lambda: None)
+    return seen
 
 
 def test_a_second_time_measures_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = _count(monkeypatch)
     first = _noted(mdsl.opt(PROGRAM, "fuse,tune{candidates=2,rounds=1}"))
-    assert first
-
-    def never(*_: object) -> int:
-        raise AssertionError("was measured before")
-
-    monkeypatch.setattr(tune, "_fastest", never)
+    assert first and len(seen) == 1
     assert _noted(mdsl.opt(PROGRAM, "fuse,tune{candidates=2,rounds=1}")) == first
+    assert len(seen) == 1
 
 
 @pytest.mark.parametrize("change", [{"features": "+sse2"}, {"l2_bytes": 1 << 22}], ids=str)
 def test_another_machine_measures_anew(monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]) -> None:
-    seen: list[Target] = []
-
-    def first(program: object, tiles: object, target: Target, rounds: int) -> int:
-        seen.append(target)
-        return 0
-
-    monkeypatch.setattr(tune, "_fastest", first)
+    seen = _count(monkeypatch)
     host = Target.host()
     targets = [host, replace(host, **change)]
     for target in (*targets, *targets):
-        mdsl.opt(PROGRAM, "fuse,tune{candidates=2}", target=target)
+        mdsl.opt(PROGRAM, "fuse,tune{candidates=2,rounds=1}", target=target)
     assert seen == targets
 
 
@@ -127,7 +129,7 @@ def test_other_element_types(element: str) -> None:
 
 
 def test_it_tells_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tune, "_fastest", lambda *_: 0)
+    _count(monkeypatch)
     twice = PROGRAM.replace(
         "  return %y : tensor<24x48xf32>",
         "  %d = nn.matmul %y, %w : (tensor<24x48xf32>, tensor<48x48xf32>) -> tensor<24x48xf32>\n"

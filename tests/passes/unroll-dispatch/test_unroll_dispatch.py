@@ -12,6 +12,7 @@ from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.scf import For, Forall
 from mdsl.dialects.ukernel import Dispatch, UkernelFunc
 from mdsl.ir.verifier import verify
+from mdsl.passes.base import Context
 from mdsl.passes.buffers.vectorize import Vectorize
 from mdsl.passes.kernels.unroll_dispatch import UnrollDispatch
 from mdsl.reference import run
@@ -67,8 +68,8 @@ def matmul(m: int, n: int, k: int, rows: int, loop: str = "forall") -> str:
 
 def unrolled(text: str, **options: int) -> ModuleOp:
     module = parse(text, "test.mir")
-    Vectorize().run(module, AVX512)
-    UnrollDispatch(**options).run(module, AVX512)
+    Vectorize().run(module, Context(AVX512))
+    UnrollDispatch(**options).run(module, Context(AVX512))
     verify(module)
     return module
 
@@ -195,7 +196,7 @@ def test_elementwise_kernels_become_a_batch():
 def test_factor_of_one_changes_nothing(factor):
     text = matmul(4, 64, 3, 4)
     module = parse(text, "test.mir")
-    Vectorize().run(module, AVX512)
+    Vectorize().run(module, Context(AVX512))
     assert print_module(unrolled(text, factor=factor)) == print_module(module)
 
 

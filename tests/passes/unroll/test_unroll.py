@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.scf import For
 from mdsl.ir.verifier import verify
+from mdsl.passes.base import Context
 from mdsl.passes.kernels.unroll import Unroll
 from mdsl.reference import run
 from mdsl.syntax.parser import parse
@@ -38,7 +39,7 @@ SUM = """func.func @main(%x: memref<100xf64>, %out: memref<2xf64> {{mdsl.output}
 
 def unrolled(text: str, **options: int) -> ModuleOp:
     module = parse(text, "test.mir")
-    Unroll(**options).run(module, Target.parse("avx512"))
+    Unroll(**options).run(module, Context(Target.parse("avx512")))
     verify(module)
     return module
 

@@ -13,6 +13,7 @@ from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.ukernel import UkernelFunc
 from mdsl.ir.types import SCALARS, MemRefType, dtype_of
 from mdsl.ir.verifier import verify
+from mdsl.passes.base import Context
 from mdsl.passes.buffers.vectorize import Vectorize
 from mdsl.reference import run
 from mdsl.syntax.parser import parse
@@ -65,7 +66,7 @@ def vectorized(text: str, target: str = "host") -> ModuleOp:
     """The module after the pass; it must verify."""
     module = parse(text, "test.mir")
     verify(module)
-    Vectorize().run(module, Target.parse(target))
+    Vectorize().run(module, Context(Target.parse(target)))
     verify(module)
     return module
 

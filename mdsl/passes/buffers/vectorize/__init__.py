@@ -12,7 +12,7 @@ from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.ukernel import UkernelFunc
 from mdsl.ir.core import Block, Builder, Op, Value
 from mdsl.passes.any.canonicalize import drop_unused
-from mdsl.passes.base import Pass
+from mdsl.passes.base import Context, Pass
 from mdsl.passes.buffers.vectorize.emit import GroupEmitter
 from mdsl.passes.buffers.vectorize.plan import plan
 from mdsl.rewriting.kernel_builder import Constants, KernelBuilder
@@ -60,10 +60,10 @@ class Vectorize(Pass):
     level = "buffers"
     leads_to: ClassVar[str | None] = "kernels"
 
-    def run(self, module: ModuleOp, target: Target) -> None:
+    def run(self, module: ModuleOp, context: Context) -> None:
         for func in module.body.ops:
             if isinstance(func, UkernelFunc) and not func.type.results:
-                vectorize_kernel(func, target)
+                vectorize_kernel(func, context.target)
 
 
 def vectorize_kernel(func: UkernelFunc, target: Target) -> None:

@@ -13,12 +13,11 @@ from mdsl.dialects.func import FunctionLike
 from mdsl.ir.attributes import StringAttr, SymbolRefAttr, UnitAttr
 from mdsl.ir.core import BlockArgument, Builder, Value
 from mdsl.ir.types import DYNAMIC, MemRefType, Type
-from mdsl.passes.base import Pass, functions
+from mdsl.passes.base import Context, Pass, functions
 from mdsl.passes.dispatch.bufferize.forward import forward_copies
 from mdsl.passes.dispatch.bufferize.ops import Globals, OpBufferizer
 from mdsl.passes.dispatch.bufferize.prepare import prepare
 from mdsl.passes.dispatch.bufferize.storage import Storage, StorageMap, copy_all, is_tensor
-from mdsl.target.target import Target
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ class Bufferize(Pass):
     level: ClassVar[str | None] = "dispatch"
     leads_to: ClassVar[str | None] = "buffers"
 
-    def run(self, module: ModuleOp, target: Target) -> None:
+    def run(self, module: ModuleOp, context: Context) -> None:
         if not any(_mentions_tensors(f) for f in module.body.ops if isinstance(f, FunctionLike)):
             return
         names = {f: f.result_names() for f in functions(module)}

@@ -16,12 +16,11 @@ from mdsl.ir.core import Block, Builder, Op, Region, Value
 from mdsl.ir.registry import operations
 from mdsl.ir.types import DYNAMIC, IndexType, MemRefType, ShapedType, dtype_of
 from mdsl.passes.any.canonicalize import drop_unused
-from mdsl.passes.base import Pass, functions
+from mdsl.passes.base import Context, Pass, functions
 from mdsl.passes.buffers.lower_linalg_to_loops import lower_op
 from mdsl.passes.kernels.lower_vm.address import Address, Affine, Registers, combined
 from mdsl.passes.kernels.lower_vm.fuse import fuse_dots
 from mdsl.passes.kernels.lower_vm.workers import is_for_one, is_shared, shared_loop, writes
-from mdsl.target.target import Target
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class LowerVm(Pass):
     level: ClassVar[str | None] = "kernels"
     leads_to: ClassVar[str | None] = "vm"
 
-    def run(self, module: ModuleOp, target: Target) -> None:
+    def run(self, module: ModuleOp, context: Context) -> None:
         for func in functions(module):
             for op in func.walk():
                 if isinstance(op, linalg.LinalgOp) and not isinstance(op, linalg.Fill | linalg.Copy):

@@ -12,7 +12,7 @@ from mdsl.ir.attributes import SymbolRefAttr
 from mdsl.ir.core import Builder, Op, Value
 from mdsl.ir.types import index
 from mdsl.passes.any.canonicalize import merge_equal
-from mdsl.passes.base import Pass, option
+from mdsl.passes.base import Context, Pass, option
 from mdsl.passes.kernels.unroll import clone_body
 from mdsl.passes.kernels.unroll_dispatch.jam import jam, jam_width
 from mdsl.rewriting.kernel_builder import Constants
@@ -54,10 +54,10 @@ class UnrollDispatch(Pass):
     factor: int = option(4, "micro-kernels in a block", least=1)
     jam: bool = option(True, "fuse the kernels of a block where their accumulators fit the registers")
 
-    def run(self, module: ModuleOp, target: Target) -> None:
+    def run(self, module: ModuleOp, context: Context) -> None:
         if self.factor < 2:
             return
-        unroller = _Unroller(module, target, self)
+        unroller = _Unroller(module, context.target, self)
         for op in list(module.walk()):
             if isinstance(op, scf.Forall | scf.For) and op.block is not None:
                 unroller.loop(op)

@@ -13,7 +13,7 @@ from mdsl.dialects.builtin import ModuleOp
 from mdsl.ir.affine import AffineMap, Dim
 from mdsl.ir.core import Op
 from mdsl.passes.any.canonicalize import drop_unused
-from mdsl.passes.base import Pass, functions, option
+from mdsl.passes.base import Context, Pass, functions, option
 from mdsl.passes.linalg.pack.constants import cancel_pairs, pack_constants
 from mdsl.passes.linalg.pack.groups import share_blocks
 from mdsl.passes.linalg.pack.move import move_behind, unpacked
@@ -54,14 +54,14 @@ class Pack(Pass):
         "move layouts through elementwise ops, reductions, poolings, paddings, slices and concatenations",
     )
 
-    def run(self, module: ModuleOp, target: Target) -> None:
+    def run(self, module: ModuleOp, context: Context) -> None:
         for func in functions(module):
             for op in func.body.ops:
                 if isinstance(op, linalg.LinalgOp) and op.block is not None and op.is_contraction:
-                    share_blocks(op, self._block(op, target))
+                    share_blocks(op, self._block(op, context.target))
             for op in func.body.ops:
                 if isinstance(op, linalg.LinalgOp) and op.results:
-                    self._visit(op, target)
+                    self._visit(op, context.target)
                 elif self.propagate:
                     move_behind(op)
             cancel_pairs(func)

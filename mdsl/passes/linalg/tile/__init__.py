@@ -16,7 +16,7 @@ from mdsl.dialects.builtin import ModuleOp
 from mdsl.ir.core import Builder, Region, Value
 from mdsl.ir.types import TensorType
 from mdsl.passes.any.canonicalize import drop_unused
-from mdsl.passes.base import Pass, functions, option
+from mdsl.passes.base import Context, Pass, functions, option
 from mdsl.passes.linalg.tile.slices import Slicer, Span, on_tiles
 from mdsl.passes.linalg.tile.windows import windows
 from mdsl.rewriting.lower_pack import lower_relayout
@@ -61,7 +61,7 @@ class Tile(Pass):
         (), "tile of a contraction's last output dimensions (0: whole, the rest: 1)", least=0
     )
 
-    def run(self, module: ModuleOp, target: Target) -> None:
+    def run(self, module: ModuleOp, context: Context) -> None:
         for func in functions(module):
             for op in func.body.ops:
                 if isinstance(op, linalg.Pack | linalg.Unpack):
@@ -70,9 +70,9 @@ class Tile(Pass):
             for block in sequences(func):
                 for op in block.ops:
                     if isinstance(op, ukernel.RegionOp):
-                        self._tile(op, target)
+                        self._tile(op, context.target)
                     elif isinstance(op, linalg.LinalgOp) and op.results:
-                        self._tile(_as_region(op), target)
+                        self._tile(_as_region(op), context.target)
             drop_unused(func)
 
     def _tile(self, region: ukernel.RegionOp, target: Target) -> None:

@@ -19,13 +19,12 @@ from mdsl.ir.attributes import tensor_attribute
 from mdsl.ir.core import Builder, Value
 from mdsl.ir.types import TensorType, f32
 from mdsl.passes.any.canonicalize import drop_unused
-from mdsl.passes.base import Pass, functions, option
+from mdsl.passes.base import Context, Pass, functions, option
 from mdsl.passes.linalg.winograd.cost import best_tile
 from mdsl.passes.linalg.winograd.match import Conv, conv_of
 from mdsl.passes.linalg.winograd.output import build_outputs
 from mdsl.passes.linalg.winograd.transform import TAPS, Transform, alpha, transformed_weight
 from mdsl.rewriting.constants import constant_data, fresh_resource, resource_name
-from mdsl.target.target import Target
 
 
 @dataclass(frozen=True)
@@ -75,11 +74,11 @@ class Winograd(Pass):
         if self.tile not in (0, 2, 4):
             raise ValueError(f"option 'tile' must be 0, 2 or 4, got {self.tile}")
 
-    def run(self, module: ModuleOp, target: Target) -> None:
+    def run(self, module: ModuleOp, context: Context) -> None:
         for func in functions(module):
             for op in func.body.ops:
                 conv = conv_of(op)
-                m = best_tile(conv, self.tile, self.all, target) if conv else None
+                m = best_tile(conv, self.tile, self.all, context.target) if conv else None
                 if conv and m:
                     _Rewriter(conv, m).run()
             drop_unused(func)

@@ -21,11 +21,10 @@ from mdsl.ir.attributes import ArrayAttr, StringAttr, tensor_attribute
 from mdsl.ir.core import Builder, Op, Value
 from mdsl.ir.types import DYNAMIC, MAX_ELEMENTS, ShapedType, TensorType, Type, element_of, index, is_integer
 from mdsl.passes.any.inline import Inline
-from mdsl.passes.base import Pass, functions, option
+from mdsl.passes.base import Context, Pass, functions, option
 from mdsl.passes.nn.bind.rules import RULES
 from mdsl.reference.registry import EvaluationError, meaning
 from mdsl.rewriting.constants import constant_data, fresh_resource
-from mdsl.target.target import Target
 
 LARGEST = 1 << 16
 """Elements of a tensor that is evaluated: shapes and positions are smaller, weights are not meant."""
@@ -65,10 +64,10 @@ class Bind(Pass):
         (), "the sizes of dimensions by name, batch=8,seq=128", least=1
     )
 
-    def run(self, module: ModuleOp, target: Target) -> None:
+    def run(self, module: ModuleOp, context: Context) -> None:
         self._check_names(module)
         if any(is_open(f) for f in functions(module)):
-            _inline(module, target)
+            _inline(module, context)
         for function in functions(module):
             _Binder(function).bind(dict(self.sizes))
 
@@ -94,12 +93,12 @@ def is_open(function: FuncOp) -> bool:
     )
 
 
-def _inline(module: ModuleOp, target: Target) -> None:
+def _inline(module: ModuleOp, context: Context) -> None:
     """Inlines all calls: what is called with several sizes cannot stay one function. Of what was called, a
     function with open dimensions goes."""
     called = {str(op.attr("callee")) for op in module.walk() if isinstance(op, Call)}
     if called:
-        Inline().run(module, target)
+        Inline().run(module, context)
     for function in functions(module):
         if function.symbol in called and is_open(function):
             function.erase()

@@ -11,7 +11,7 @@ from mdsl.dialects.nn.base import NnOp
 from mdsl.dialects.nn.base import tensor as type_of
 from mdsl.dialects.nn.dynamic import Dynamic
 from mdsl.ir.core import Block, Value
-from mdsl.passes.base import Pass
+from mdsl.passes.base import Context, Pass
 from mdsl.passes.nn.lower_nn import data as lower_nn_data
 from mdsl.passes.nn.lower_nn import elementwise as lower_nn_elementwise
 from mdsl.passes.nn.lower_nn import functions as lower_nn_functions
@@ -20,7 +20,6 @@ from mdsl.passes.nn.lower_nn import order as lower_nn_order
 from mdsl.passes.nn.lower_nn import windows as lower_nn_windows
 from mdsl.passes.nn.lower_nn.build import RULES, Emitter
 from mdsl.passes.nn.lower_nn.empty import has_no_elements, lower_empty
-from mdsl.target.target import Target
 
 THEMES = (
     lower_nn_data,
@@ -61,7 +60,7 @@ class LowerNn(Pass):
     level: ClassVar[str | None] = "nn"
     leads_to: ClassVar[str | None] = "linalg"
 
-    def run(self, module: ModuleOp, target: Target) -> None:
+    def run(self, module: ModuleOp, context: Context) -> None:
         constants: dict[tuple[Block, str], Value] = {}
         for op in list(module.walk()):
             if isinstance(op, NnOp):

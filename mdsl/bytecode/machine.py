@@ -7,7 +7,7 @@ from the code stream and registers from memory; the JIT's has constants and loca
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from llvmlite import ir
@@ -92,6 +92,11 @@ class Machine(ABC):
         """Call the instruction's micro-kernel on i64 arguments."""
 
     @abstractmethod
+    def spend(self, steps: Callable[[], ir.Value]) -> None:
+        """Take what may be long, in steps, from the worker's fuel, where it has a limit; without enough it returns
+        from the function."""
+
+    @abstractmethod
     def context(self, field: int) -> ir.Value:
         """An i64 field of the worker's context (see `Context`)."""
 
@@ -107,5 +112,7 @@ class Context:
     WORKERS = 1
     BARRIER = 2
     BARRIER_FUNCTION = 3
-    PROFILE = 4
+    STOP_FUNCTION = 4
+    PROFILE = 5
+    FUEL = 6
     WORDS = 8

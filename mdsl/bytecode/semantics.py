@@ -71,6 +71,7 @@ def dot(m: Machine, element: str) -> None:
 
 
 def copy(m: Machine, element: str) -> None:
+    m.spend(lambda: m.immediate("count"))
     target = _address(m, "target", m.read("target_index"), element)
     source = _address(m, "source", m.read("source_index"), element)
     nbytes = m.builder.mul(m.immediate("count"), I64(BYTES[element]))
@@ -80,6 +81,7 @@ def copy(m: Machine, element: str) -> None:
 
 
 def fill(m: Machine, element: str) -> None:
+    m.spend(lambda: m.immediate("count"))
     b = m.builder
     value, start = m.read("value"), _address(m, "buffer", m.read("index"), element)
     count, before = m.immediate("count"), b.block
@@ -99,10 +101,12 @@ def dispatch(m: Machine) -> None:
     b = m.builder
     for arguments in m.calls():
         m.call_kernel([b.add(b.add(a.base, b.mul(a.register, a.stride)), a.offset) for a in arguments])
+        m.spend(lambda: I64(1))  # a kernel whose loops have used up what there was leaves nothing
 
 
 def loop_begin(m: Machine) -> None:
     lower, upper = m.read("lower"), m.read("upper")
+    m.spend(lambda: _trips(m, lower, upper))
     m.write("counter", lower)
     m.jump_if(m.builder.icmp_signed(">=", lower, upper), "exit")
 
@@ -118,13 +122,12 @@ def parallel_begin(m: Machine) -> None:
     b = m.builder
     lower, upper, step = m.read("lower"), m.read("upper"), m.immediate("step")
     worker, workers = m.context(Context.WORKER), m.context(Context.WORKERS)
-    last = b.sub(b.sub(upper, lower), I64(1))
-    trips = b.add(b.udiv(last, step), I64(1))
-    trips = b.select(b.icmp_signed("<", lower, upper), trips, I64(0))
+    trips = _trips(m, lower, upper)
     share, rest = b.udiv(trips, workers), b.urem(trips, workers)
     first = b.add(b.mul(worker, share), b.select(b.icmp_unsigned("<", worker, rest), worker, rest))
     count = b.add(share, b.zext(b.icmp_unsigned("<", worker, rest), I64))
     counter = b.add(lower, b.mul(first, step))
+    m.spend(lambda: count)
     m.write("counter", counter)
     m.write("stop", b.add(counter, b.mul(count, step)))
     m.jump_if(b.icmp_unsigned("==", count, I64(0)), "exit")
@@ -158,6 +161,14 @@ def barrier(m: Machine) -> None:
 
 def ret(m: Machine) -> None:
     m.finish()
+
+
+def _trips(m: Machine, lower: ir.Value, upper: ir.Value) -> ir.Value:
+    """How often a loop's body runs."""
+    b = m.builder
+    last = b.sub(b.sub(upper, lower), I64(1))
+    trips = b.add(b.udiv(last, m.immediate("step")), I64(1))
+    return b.select(b.icmp_signed("<", lower, upper), trips, I64(0))
 
 
 def _indexed(m: Machine, prefix: str = "") -> ir.Value:

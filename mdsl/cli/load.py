@@ -51,10 +51,14 @@ class Program:
     inputs: Sequence[Spec]
     outputs: Sequence[Spec]
 
-    def __init__(self, file: str, engine: str, threads: int, settings: Settings) -> None:
-        from mdsl.runtime.loading import check_engine, read_bytecode
+    def __init__(
+        self, file: str, engine: str, threads: int, settings: Settings, fuel: int | None = None
+    ) -> None:
+        from mdsl.runtime.loading import check_engine, check_fuel, read_bytecode
 
         check_engine(engine, threads)
+        check_fuel(fuel, engine)
+        self.fuel = fuel
         self.file, self.engine, self.threads, self.settings = file, engine, threads, settings
         self.module: ModuleOp | None = None
         self.bytecode: Module | None = None
@@ -93,11 +97,16 @@ class Program:
             if self.bytecode is not None:
                 from mdsl.runtime.loading import ready
 
-                return ready(self.bytecode, self.file, self.engine, self.threads)
+                return ready(self.bytecode, self.file, self.engine, self.threads, self.fuel)
             from mdsl.api import build
+            from mdsl.compiler.program_cache import bytecode_of
+            from mdsl.runtime.executable import VmExecutable
 
             assert self.module is not None
-            return build(self.module, self.settings, self.engine, self.threads)
+            if self.fuel is None:
+                return build(self.module, self.settings, self.engine, self.threads)
+            bytecode = bytecode_of(self.module.clone(), self.settings)
+            return VmExecutable(bytecode, self.engine, self.threads, self.fuel)
 
 
 def lower_program(module: ModuleOp, settings: Settings, keep: bool = False) -> Module:

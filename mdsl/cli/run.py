@@ -35,6 +35,13 @@ def run(
     ] = None,
     engine: Engine = "vm",
     threads: Threads = 1,
+    fuel: Annotated[
+        int | None,
+        typer.Option(
+            help="Stop with an error once the program is known to take more steps, of which each trip of a loop is one.",
+            metavar="STEPS",
+        ),
+    ] = None,
     settings: Settings = DEFAULT,
     seed: Annotated[int, typer.Option(help="Seed of random inputs.", min=0)] = 0,
 ) -> None:
@@ -44,7 +51,7 @@ def run(
     from mdsl.runtime.signature import arrange
 
     check_output(output, program)
-    found = Program(program, engine, threads, settings)
+    found = Program(program, engine, threads, settings, fuel)
     if output is not None:
         _check_form(output, len(found.outputs))
     texts = input or [f"{spec.name}={describe(spec)}=random" for spec in closed(found.inputs)]

@@ -25,8 +25,10 @@ def value_type(source: Type) -> LLVMType:
 class KernelEmitter:
     """Emits the ops of one kernel into an LLVM function; `values` maps what has been emitted."""
 
-    def __init__(self, function: ir.Function, handlers: Mapping[str, Handler]) -> None:
-        self.function = function
+    def __init__(
+        self, function: ir.Function, handlers: Mapping[str, Handler], fuel: LLVMValue | None = None
+    ) -> None:
+        self.function, self.fuel = function, fuel
         self.handlers = handlers
         self.builder = ir.IRBuilder(function.append_basic_block("entry"))
         self.values: dict[Value, LLVMValue] = {}

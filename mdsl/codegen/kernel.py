@@ -35,15 +35,16 @@ NOALIAS = "llvm.noalias"
 """The argument attribute (upstream's) by which a kernel promises that nothing else overlaps a memref."""
 
 
-def emit_kernel(func: UkernelFunc, module: ir.Module, name: str) -> ir.Function:
-    """Add kernel `func` to `module` under the symbol `name`, with the ABI above.
+def emit_kernel(func: UkernelFunc, module: ir.Module, name: str, fuelled: bool = False) -> ir.Function:
+    """Add kernel `func` to `module` under the symbol `name`, with the ABI above. One that is `fuelled` has an
+    argument more, where the fuel is (see `bytecode.machine`): a loop for which there is not enough is left out.
 
     Raises VerifyError at an op that has no machine code: the kernel must be lowered as far as scf, arith,
     math, vector and memref.
     """
     if func.type.results:
         raise func.error("returns tensors; bufferize it before it is compiled")
-    body = _emit_body(func, module, f"{name}.body")
+    body = _emit_body(func, module, f"{name}.body", fuelled)
     entry = ir.Function(module, ir.FunctionType(_VOID, [_POINTER]), name)
     builder = ir.IRBuilder(entry.append_basic_block("entry"))
     slots = []
@@ -55,10 +56,10 @@ def emit_kernel(func: UkernelFunc, module: ir.Module, name: str) -> ir.Function:
     return entry
 
 
-def to_llvm_ir(func: UkernelFunc, name: str | None = None) -> str:
+def to_llvm_ir(func: UkernelFunc, name: str | None = None, fuelled: bool = False) -> str:
     """The LLVM IR of one kernel as a module of its own, before optimisation."""
     module = ir.Module(name="kernel")
-    emit_kernel(func, module, name or func.symbol)
+    emit_kernel(func, module, name or func.symbol, fuelled)
     return str(module)
 
 
@@ -71,15 +72,15 @@ def _load_slot(builder: ir.IRBuilder, slot: LLVMValue, value_type: LLVMType) -> 
     return builder.load(slot, typ=value_type, align=8)
 
 
-def _emit_body(func: UkernelFunc, module: ir.Module, name: str) -> ir.Function:
+def _emit_body(func: UkernelFunc, module: ir.Module, name: str, fuelled: bool) -> ir.Function:
     """The kernel as a function with typed arguments, inlined into its entry: so `noalias` can be said."""
-    types = [value_type(argument.type) for argument in func.args]
+    types = [*(value_type(argument.type) for argument in func.args), *[_POINTER] * fuelled]
     function = ir.Function(module, ir.FunctionType(_VOID, types), name)
     function.linkage = "internal"
     function.attributes.add("alwaysinline")
-    emitter = KernelEmitter(function, HANDLERS)
+    emitter = KernelEmitter(function, HANDLERS, function.args[-1] if fuelled else None)
     attributes = func.arg_attributes()
-    for argument, source, attrs in zip(function.args, func.args, attributes, strict=True):
+    for argument, source, attrs in zip(function.args[: len(func.args)], func.args, attributes, strict=True):
         argument.name = source.name or "arg"
         if NOALIAS in attrs:
             argument.add_attribute("noalias")
@@ -130,7 +131,12 @@ def _for(emitter: KernelEmitter, op: Op) -> None:
     before, name = builder.block, counter.name or "loop"
     loop = emitter.function.append_basic_block(f"{name}.loop")
     after = emitter.function.append_basic_block(f"{name}.end")
-    builder.cbranch(builder.icmp_signed("<", lower, upper), loop, after)
+    entered = builder.icmp_signed("<", lower, upper)
+    if emitter.fuel is not None:
+        entered = builder.and_(
+            entered, _spend(builder, emitter.fuel, entered, builder.sub(upper, lower), step)
+        )
+    builder.cbranch(entered, loop, after)
 
     builder.position_at_end(loop)
     phis = [
@@ -148,6 +154,18 @@ def _for(emitter: KernelEmitter, op: Op) -> None:
 
     builder.position_at_end(after)
     _merge(emitter, op, [(inits, before), (yielded, latch)])
+
+
+def _spend(
+    builder: ir.IRBuilder, fuel: LLVMValue, entered: LLVMValue, distance: LLVMValue, step: LLVMValue
+) -> LLVMValue:
+    """Takes a loop's trips from the fuel; whether there was enough."""
+    trips = builder.add(builder.udiv(builder.sub(distance, I64(1)), step), I64(1))
+    trips = builder.select(entered, trips, I64(0))
+    left = builder.load(fuel, typ=I64, align=8)
+    enough = builder.icmp_unsigned("<", trips, left)
+    builder.store(builder.select(enough, builder.sub(left, trips), I64(0)), fuel, align=8)
+    return enough
 
 
 def _if(emitter: KernelEmitter, op: Op) -> None:

@@ -65,10 +65,11 @@ def load_kernels(
     sources: Mapping[str, str],
     target: Target | None = None,
     parsed: Mapping[str, UkernelFunc] | None = None,
+    fuelled: bool = False,
 ) -> Kernels:
     """Like `compile_kernels`, from the text of each `ukernel.func` by name, which may be hostile: it is
     parsed and verified unless the cache knows it, or `parsed` has the op that it is the text of.
-    Raises MdslError or VerifyError."""
+    With `fuelled` they keep to a limit of steps (see `kernel.emit_kernel`). Raises MdslError or VerifyError."""
     kernels = Kernels()
     for name, source in sources.items():
         known = (parsed or {}).get(name)
@@ -78,6 +79,7 @@ def load_kernels(
             source,
             lambda name=name, source=source, known=known: known or _parse(name, source),
             target or Target.host(),
+            fuelled,
         )
     return kernels
 
@@ -93,23 +95,31 @@ def _parse(name: str, source: str) -> UkernelFunc:
     return ops[0]
 
 
-def _add(kernels: Kernels, name: str, source: str, make: Callable[[], UkernelFunc], target: Target) -> None:
+def _add(
+    kernels: Kernels,
+    name: str,
+    source: str,
+    make: Callable[[], UkernelFunc],
+    target: Target,
+    fuelled: bool = False,
+) -> None:
     """Compile one kernel, or take it from the cache. Its name is left out of the key: what it computes
     does not depend on it."""
     anonymous = source.replace(f"@{name}(", f"@{_SYMBOL}(", 1)
     key = cache.key("kernel", anonymous, source_digest(*_ROOMS))
     make = memoize(make)  # a new kernel is parsed once, to be proved and then compiled
     kernels.signatures[name] = _signature(key, make)
-    code = load_object(key, [_SYMBOL], lambda: _object(make(), target), target)
+    variant = cache.key(key, "fuelled") if fuelled else key
+    code = load_object(variant, [_SYMBOL], lambda: _object(make(), target, fuelled), target)
     kernels.code[name] = code
     kernels.addresses[name] = code.address(_SYMBOL)
 
 
-def _object(func: UkernelFunc, target: Target) -> bytes:
+def _object(func: UkernelFunc, target: Target, fuelled: bool) -> bytes:
     from mdsl.codegen.kernel import to_llvm_ir
 
     try:
-        return to_object(to_llvm_ir(func, _SYMBOL), target)
+        return to_object(to_llvm_ir(func, _SYMBOL, fuelled), target)
     except RuntimeError as error:  # only a hostile kernel comes so far
         raise func.error(f"has no machine code: {str(error).strip().splitlines()[0]}") from None
 

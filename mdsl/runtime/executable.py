@@ -71,21 +71,22 @@ class Executable:
 
 
 class VmExecutable(Executable):
-    """Bytecode on the VM's interpreter ("vm") or compiled as a whole ("jit"). Raises MdslError for bytecode
-    that is not safe to run."""
+    """Bytecode on the VM's interpreter ("vm") or compiled as a whole ("jit"); with `fuel` a call that takes more
+    steps, on any of its threads, is stopped by an MdslError. Raises MdslError for bytecode that is not safe to run."""
 
-    def __init__(self, module: Module, engine: str = "vm", threads: int = 1) -> None:
+    def __init__(self, module: Module, engine: str = "vm", threads: int = 1, fuel: int | None = None) -> None:
         from mdsl.codegen.kernels import load_kernels
         from mdsl.ir.errors import VerifyError
         from mdsl.vm.program import Program
 
-        self.module, self.engine, self.threads = module, engine, threads
+        self.module, self.engine, self.threads, self.fuel = module, engine, threads, fuel
         try:
             # The kernels own their machine code: they must live as long as the program.
             parsed, module.parsed = module.parsed, {}
-            self.kernels = load_kernels({k.name: k.ir for k in module.kernels}, parsed=parsed)
+            texts = {k.name: k.ir for k in module.kernels}
+            self.kernels = load_kernels(texts, parsed=parsed, fuelled=fuel is not None)
             self.program: Program = Program(
-                module, self.kernels.addresses, self.kernels.signatures, engine, threads
+                module, self.kernels.addresses, self.kernels.signatures, engine, threads, fuel=fuel
             )
         except (BytecodeError, VerifyError) as error:
             raise MdslError(f"error: {error}") from error
@@ -124,13 +125,13 @@ class VmExecutable(Executable):
     def __reduce__(self) -> tuple[Any, ...]:
         from mdsl.bytecode.encode import encode
 
-        return _from_bytes, (encode(self.module), self.engine, self.threads)
+        return _from_bytes, (encode(self.module), self.engine, self.threads, self.fuel)
 
 
-def _from_bytes(data: bytes, engine: str, threads: int) -> VmExecutable:
+def _from_bytes(data: bytes, engine: str, threads: int, fuel: int | None) -> VmExecutable:
     from mdsl.bytecode.decode import decode
 
-    return VmExecutable(decode(data), engine, threads)
+    return VmExecutable(decode(data), engine, threads, fuel)
 
 
 class ReferenceExecutable(Executable):

@@ -24,13 +24,13 @@ class FramePool:
         self._call = native.runtime().call
         self._table = self._table_of(())
 
-    def run(self, addresses: bytes) -> None:
-        """Make a call on arrays at these addresses, which are 64-bit words."""
+    def run(self, addresses: bytes) -> bool:
+        """Make a call on arrays at these addresses, which are 64-bit words. False if it ran out of fuel."""
         while True:
             table = self._table
             status = self._call(table.address, addresses)
-            if status == native.SUCCESS:
-                return
+            if status in (native.SUCCESS, native.EXHAUSTED):
+                return status == native.SUCCESS
             kept = () if status == native.STALE else table.frames
             self._table = self._table_of((*kept, self._make()))
 

@@ -34,7 +34,7 @@ from mdsl.support import cache
 from mdsl.support.fingerprint import source_digest
 from mdsl.target.target import Target
 from mdsl.vm.memory import ARGUMENTS_BYTES, ENTRY, NULL_BUFFER, KernelProfile, buffer_slot
-from mdsl.vm.native_machine import NativeMachine, slot_bits
+from mdsl.vm.native_machine import PLAIN, NativeMachine, Variant, slot_bits
 
 HANDLER = ENTRY
 """void(code, registers, buffers, context), as of the entry of a function; only the convention differs."""
@@ -50,10 +50,10 @@ _ARGUMENT_WORDS = 4
 class HandlerMachine(NativeMachine):
     """Operands come from the code stream, registers lie in memory."""
 
-    def __init__(self, handler: ir.Function, opcode: Opcode, arity: int, profiled: bool) -> None:
+    def __init__(self, handler: ir.Function, opcode: Opcode, arity: int, variant: Variant) -> None:
         self.builder = ir.IRBuilder(handler.append_basic_block("entry"))
         self.handler = handler
-        self.profiled = profiled
+        self.variant = variant
         self.code, self.registers, self.buffers, self.context_pointer = handler.args
         self.arity = arity
         self._operands: dict[str, tuple[Operand, int]] = {}
@@ -126,7 +126,7 @@ class HandlerMachine(NativeMachine):
 
     def _go(self, distance: ir.Value) -> None:
         b = self.builder
-        if self.profiled:
+        if self.variant.profiled:
             self.count(KernelProfile.INSTRUCTIONS, I64(0), I64(1))
         code = b.gep(self.code, [distance], source_etype=I8)
         following = b.load(code, typ=HANDLER.as_pointer(), align=8)
@@ -156,43 +156,43 @@ class HandlerMachine(NativeMachine):
         return word
 
 
-def entry_address(profiled: bool = False) -> int:
+def entry_address(variant: Variant = PLAIN) -> int:
     """The address of the C function that runs laid out code: void(code, registers, buffers, context)."""
-    return handler_address("enter", 0, profiled)
+    return handler_address("enter", 0, variant)
 
 
-def handler_address(mnemonic: str, arity: int, profiled: bool) -> int:
+def handler_address(mnemonic: str, arity: int, variant: Variant) -> int:
     """The address of an opcode's handler; `arity` is the number of a dispatch's arguments, else 0."""
     if mnemonic == "dispatch" and arity > _COMMON_ARITY:
         group = f"dispatch.{arity}"
     else:
         group = "core" if mnemonic == "enter" else OPCODES[mnemonic].group
     with _lock:
-        handlers = _groups.get((group, profiled))
+        handlers = _groups.get((group, variant))
         if handlers is None:
-            handlers = _groups[group, profiled] = _load(group, profiled)
+            handlers = _groups[group, variant] = _load(group, variant)
         return handlers[mnemonic, arity]
 
 
-def lay_out(function: Function, kernels: Sequence[int], profiled: bool = False) -> np.ndarray:
+def lay_out(function: Function, kernels: Sequence[int], variant: Variant = PLAIN) -> np.ndarray:
     """The words of a verified function's code; `kernels` has the address of each of the module's kernels."""
-    return _Layout(function, kernels, profiled).words()
+    return _Layout(function, kernels, variant).words()
 
 
 _lock = threading.RLock()
 """Whoever interrupts the thread that holds it may compile a program, too."""
-_groups: dict[tuple[str, bool], Mapping[tuple[str, int], int]] = {}
+_groups: dict[tuple[str, Variant], Mapping[tuple[str, int], int]] = {}
 _codes: list[native.NativeCode] = []
 """Keeps the handlers loaded for the life of the process."""
 
 
-def _load(group: str, profiled: bool) -> Mapping[tuple[str, int], int]:
+def _load(group: str, variant: Variant) -> Mapping[tuple[str, int], int]:
     members = _members(group)
     key = cache.key(
-        "handlers", group, str(profiled), source_digest("arithmetic", "bytecode", "codegen", "target", "vm")
+        "handlers", group, str(variant), source_digest("arithmetic", "bytecode", "codegen", "target", "vm")
     )
     target = Target.host()
-    produce = lambda: native.to_object(str(_generate(members, profiled)), target)  # noqa: E731
+    produce = lambda: native.to_object(str(_generate(members, variant)), target)  # noqa: E731
     code = native.load_object(key, ["handlers"], produce, target)
     _codes.append(code)
     table = (ctypes.c_uint64 * len(members)).from_address(code.address("handlers"))
@@ -208,18 +208,18 @@ def _members(group: str) -> list[tuple[str, int]]:
     return members
 
 
-def _generate(members: list[tuple[str, int]], profiled: bool) -> ir.Module:
+def _generate(members: list[tuple[str, int]], variant: Variant) -> ir.Module:
     """A module with the handlers and a table of their addresses, in the order of `members`."""
     module = ir.Module(context=ir.Context())
     module.triple = Target.host().triple
-    functions = [_handler(module, mnemonic, arity, profiled) for mnemonic, arity in members]
+    functions = [_handler(module, mnemonic, arity, variant) for mnemonic, arity in members]
     table = ir.GlobalVariable(module, ir.ArrayType(POINTER, len(functions)), "handlers")
     table.initializer = ir.Constant(table.value_type, functions)
     table.global_constant = True
     return module
 
 
-def _handler(module: ir.Module, mnemonic: str, arity: int, profiled: bool) -> ir.Function:
+def _handler(module: ir.Module, mnemonic: str, arity: int, variant: Variant) -> ir.Function:
     handler = ir.Function(module, HANDLER, f"{mnemonic}.{arity}")
     handler.linkage = "internal"
     handler.attributes.add("nounwind")
@@ -227,7 +227,7 @@ def _handler(module: ir.Module, mnemonic: str, arity: int, profiled: bool) -> ir
         _emit_enter(handler)
         return handler
     handler.calling_convention = CONVENTION
-    machine = HandlerMachine(handler, OPCODES[mnemonic], arity, profiled)
+    machine = HandlerMachine(handler, OPCODES[mnemonic], arity, variant)
     OPCODES[mnemonic].emit(machine)
     machine.go_on()
     return handler
@@ -243,9 +243,9 @@ def _emit_enter(function: ir.Function) -> None:
 class _Layout:
     """The words of a function's code and where each instruction begins in them."""
 
-    def __init__(self, function: Function, kernels: Sequence[int], profiled: bool) -> None:
+    def __init__(self, function: Function, kernels: Sequence[int], variant: Variant) -> None:
         self.kernels = kernels
-        self.profiled = profiled
+        self.variant = variant
         self.steps = resolve(function)
         self.starts = [0]
         for step in self.steps:
@@ -255,7 +255,7 @@ class _Layout:
         words: list[int] = []
         for index, step in enumerate(self.steps):
             if self._size(step):
-                words.append(handler_address(step.opcode.mnemonic, _arity(step), self.profiled))
+                words.append(handler_address(step.opcode.mnemonic, _arity(step), self.variant))
                 for name in step.operands:
                     words += self._operand(step, name, index)
         return np.array(words, dtype=np.uint64)

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 
 from llvmlite import ir
 
-from mdsl.analysis.footprints import MAX_ARGUMENTS
 from mdsl.analysis.intervals import INTEGER_BITS
 from mdsl.arithmetic import ops as arithmetic
 from mdsl.bytecode.machine import (
@@ -28,32 +27,31 @@ from mdsl.bytecode.module import Argument, BufferArgument, Function
 from mdsl.bytecode.structure import Step, resolve
 from mdsl.codegen import native
 from mdsl.target.target import Target
-from mdsl.vm.memory import ENTRY, buffer_slot
-from mdsl.vm.native_machine import NativeMachine, slot_bits
+from mdsl.vm.memory import ARGUMENT_SLOTS, ENTRY, buffer_slot
+from mdsl.vm.native_machine import PLAIN, NativeMachine, Variant, slot_bits
 
 
-def compile_function(function: Function) -> native.NativeCode:
+def compile_function(function: Function, variant: Variant = PLAIN) -> native.NativeCode:
     """The native code of a verified function. Its symbol `main` is an entry (see `memory.ENTRY`) whose code
     is the table of the kernels' addresses."""
-    return native.compile_module(to_llvm(function), ["main"])
+    return native.compile_module(to_llvm(function, variant), ["main"])
 
 
-def to_llvm(function: Function) -> str:
+def to_llvm(function: Function, variant: Variant = PLAIN) -> str:
     """The LLVM IR of a verified function, before optimisation."""
     module = ir.Module(context=ir.Context())
     module.triple = Target.host().triple
     main = ir.Function(module, ENTRY, "main")
     main.attributes.add("nounwind")
-    _FunctionMachine(main, function).emit()
+    _FunctionMachine(main, function, variant).emit()
     return str(module)
 
 
 class _FunctionMachine(NativeMachine):
     """Operands are constants; registers are stack slots, which LLVM's first pass turns into SSA values."""
 
-    profiled = False
-
-    def __init__(self, main: ir.Function, function: Function) -> None:
+    def __init__(self, main: ir.Function, function: Function, variant: Variant) -> None:
+        self.variant = variant
         self.kernels, _, self.buffers, self.context_pointer = main.args
         self.steps = resolve(function)
         self.types = dict(enumerate(function.registers))
@@ -61,7 +59,7 @@ class _FunctionMachine(NativeMachine):
         self.slots: dict[int, ir.Value] = {}
         self.bases: dict[int, ir.Value] = {}
         self.blocks = {label: main.append_basic_block(f"at{label}") for label in sorted(self._labels())}
-        slots = self.entry.alloca(I64, MAX_ARGUMENTS, name="arguments")
+        slots = self.entry.alloca(I64, ARGUMENT_SLOTS, name="arguments")
         self._arguments = self.entry.bitcast(slots, POINTER)
         self.body = main.append_basic_block("body")
         self.builder = ir.IRBuilder(self.body)

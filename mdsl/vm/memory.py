@@ -23,12 +23,19 @@ ENTRY = ir.FunctionType(ir.VoidType(), [POINTER] * 4)
 NULL_BUFFER = 0
 """The slot of a buffer at address zero, whose offsets are plain numbers."""
 
-ARGUMENTS_BYTES = 8 * MAX_ARGUMENTS
-"""What lies before the registers: the slots in which a dispatch passes its arguments."""
+ARGUMENT_SLOTS = MAX_ARGUMENTS + 1
+"""The slots in which a dispatch passes its arguments, then the address of the worker's fuel."""
+
+ARGUMENTS_BYTES = 8 * ARGUMENT_SLOTS
+"""What lies before the registers: these slots."""
 
 ALIGNMENT = 64
 LINE_WORDS = 16
 """Two cache lines: processors fetch them in pairs."""
+
+STOPPED, GENERATION = 1, LINE_WORDS
+"""Words of a barrier, beside the number of workers who have come: whether one has run out of fuel and will not; how
+often it has opened."""
 
 _ARENA_ALIGNMENT = 4096
 
@@ -55,10 +62,11 @@ class KernelProfile:
 
 
 class Job:
-    """The words of a job: what to run, the lock of who runs it, then each worker's registers and context."""
+    """The words of a job: what to run, the lock of who runs it, a worker's fuel and one more (0 where there is no
+    limit), the barrier, then each worker's registers and context."""
 
-    ENTRY, CODE, BUFFERS, LOCK = range(4)
-    WORKERS = 4
+    ENTRY, CODE, BUFFERS, LOCK, FUEL, BARRIER = range(6)
+    WORKERS = 6
 
 
 def aligned(nbytes: int, alignment: int = ALIGNMENT) -> np.ndarray:
@@ -85,15 +93,15 @@ class Frame:
 
     def __init__(
         self, entry: int, code: int, registers: int, inputs_and_outputs: int, constants: list[int],
-        arena: int, kernels: int, threads: int, barrier: int,
+        arena: int, kernels: int, threads: int, meeting: tuple[int, int], fuel: int | None,
     ) -> None:  # fmt: skip
-        """`barrier` is the address of the barrier's function."""
+        """`meeting` is the addresses of the functions `barrier` and `stop`, `fuel` how many steps each worker may take."""
         slots = inputs_and_outputs + len(constants) + 2
         sizes = {
             "buffers": slots,
             "job": Job.WORKERS + 2 * threads,
             "barrier": 2 * LINE_WORDS,
-            "workers": threads * (words := _round(MAX_ARGUMENTS + registers + Context.WORDS)),
+            "workers": threads * (words := _round(ARGUMENT_SLOTS + registers + Context.WORDS)),
             "profile": threads * _round(KernelProfile.words(kernels)),
         }
         self._memory = aligned(8 * sum(map(_round, sizes.values())))
@@ -103,12 +111,14 @@ class Frame:
         job, table = parts["job"], parts["buffers"]
         table[buffer_slot(inputs_and_outputs) :] = [*constants, self.arena.ctypes.data]
         self._lock = NativeLock()
-        job[: Job.WORKERS] = entry, code, table.ctypes.data, self._lock.address
+        limit = 0 if fuel is None else fuel + 1
+        barrier = parts["barrier"].ctypes.data
+        job[: Job.WORKERS] = entry, code, table.ctypes.data, self._lock.address, limit, barrier
         for worker, block in enumerate(parts["workers"].reshape(threads, words)):
             context = block[-Context.WORDS :]
             context[Context.WORKER], context[Context.WORKERS] = worker, threads
-            context[Context.BARRIER] = parts["barrier"].ctypes.data
-            context[Context.BARRIER_FUNCTION] = barrier
+            context[Context.BARRIER] = barrier
+            context[Context.BARRIER_FUNCTION], context[Context.STOP_FUNCTION] = meeting
             context[Context.PROFILE] = self.profile[worker].ctypes.data
             start = Job.WORKERS + 2 * worker
             job[start : start + 2] = block.ctypes.data + ARGUMENTS_BYTES, context.ctypes.data

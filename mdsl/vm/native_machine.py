@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import numpy as np
 from llvmlite import ir
 
@@ -13,31 +16,68 @@ from mdsl.vm.memory import KernelProfile
 from mdsl.vm.runtime import clock_intrinsic
 
 _KERNEL = ir.FunctionType(ir.VoidType(), [POINTER])
-_BARRIER = ir.FunctionType(ir.VoidType(), [POINTER])
+_BARRIER = ir.FunctionType(I64, [POINTER])
+_STOP = ir.FunctionType(ir.VoidType(), [POINTER])
+
+
+class Variant(NamedTuple):
+    """What native code does beside its work: count instructions and kernels, or keep to a limit of steps."""
+
+    profiled: bool = False
+    fuelled: bool = False
+
+
+PLAIN = Variant()
 
 
 class NativeMachine(Machine):
     """Emits into a function whose worker's context is `context_pointer`."""
 
     context_pointer: ir.Value
-    profiled: bool
+    variant: Variant
 
     def context(self, field: int) -> ir.Value:
         return self.builder.load(self._field(field), typ=I64, align=8)
 
     def call_barrier(self) -> None:
         pointer = self.builder.load(self._field(Context.BARRIER_FUNCTION), typ=_BARRIER.as_pointer(), align=8)
-        self.builder.call(pointer, [self.context_pointer])
+        stopped = self.builder.call(pointer, [self.context_pointer])
+        if self.variant.fuelled:  # another worker may have run out, and does not come
+            self._finish_if(self.builder.icmp_unsigned("!=", stopped, I64(0)))
+
+    def spend(self, steps: Callable[[], ir.Value]) -> None:
+        """The context holds one more than what is left, and 0 once something was too long."""
+        if not self.variant.fuelled:
+            return
+        b, wanted = self.builder, steps()
+        left = self.context(Context.FUEL)
+        enough = b.icmp_unsigned("<", wanted, left)
+        b.store(b.select(enough, b.sub(left, wanted), I64(0)), self._field(Context.FUEL), align=8)
+        self._finish_if(b.not_(enough), Context.STOP_FUNCTION)
+
+    def _finish_if(self, condition: ir.Value, first: int | None = None) -> None:
+        """Return from the function, having called a `first` one of the context."""
+        b = self.builder
+        stop, go_on = b.append_basic_block("stop"), b.append_basic_block("go_on")
+        b.cbranch(condition, stop, go_on)
+        b.position_at_end(stop)
+        if first is not None:
+            b.call(b.load(self._field(first), typ=_STOP.as_pointer(), align=8), [self.context_pointer])
+        self.finish()
+        b.position_at_end(go_on)
 
     def call_native(
         self, address: ir.Value, profile: ir.Value, slots: ir.Value, arguments: list[ir.Value]
     ) -> None:
-        """Store the arguments in `slots` and call the kernel; `profile` is the offset of its counters."""
+        """Store the arguments in `slots`, then where the fuel is, and call the kernel; `profile` is the offset of
+        its counters."""
         b = self.builder
+        if self.variant.fuelled:
+            arguments = [*arguments, b.ptrtoint(self._field(Context.FUEL), I64)]
         for index, argument in enumerate(arguments):
             b.store(argument, b.gep(slots, [I64(8 * index)], source_etype=I8), align=8)
         kernel = b.inttoptr(address, _KERNEL.as_pointer())
-        before = self._ticks() if self.profiled else None
+        before = self._ticks() if self.variant.profiled else None
         b.call(kernel, [slots])
         if before is not None:
             self.count(KernelProfile.CALLS, profile, I64(1))

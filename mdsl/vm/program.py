@@ -12,9 +12,11 @@ import numpy as np
 from mdsl.analysis.footprints import KernelArgument
 from mdsl.bytecode.module import DTYPES, BytecodeError, Module, TensorSpec
 from mdsl.bytecode.verify import verify
+from mdsl.errors import MdslError
 from mdsl.vm import interpreter
 from mdsl.vm.frames import FramePool
 from mdsl.vm.memory import Frame, KernelProfile, OutputPool, address, aligned_array, processors
+from mdsl.vm.native_machine import Variant
 from mdsl.vm.runtime import MAX_THREADS, runtime
 
 ENGINES = ("vm", "jit")
@@ -48,7 +50,9 @@ class Program:
 
     `kernels` has the address of each of the module's micro-kernels and `signatures` what each may touch;
     the caller keeps the kernels loaded while the program lives. Calls from several threads may overlap:
-    each has a frame of its own. Raises BytecodeError if the module cannot be proved safe.
+    each has a frame of its own. With `fuel` each worker may take so many steps in a call, and the kernels must be
+    compiled to keep to that; a step is a trip of a loop, the call of a kernel, or an element of a copy or fill.
+    Raises BytecodeError if the module cannot be proved safe.
     """
 
     def __init__(
@@ -59,6 +63,7 @@ class Program:
         engine: str = "vm",
         threads: int = 1,
         function: str | None = None,
+        fuel: int | None = None,
     ) -> None:
         if engine not in ENGINES:
             raise ValueError(f"unknown engine '{engine}'; engines of the VM: {', '.join(ENGINES)}")
@@ -69,6 +74,7 @@ class Program:
         self.function = module.function(function)
         self.engine = engine
         self.threads = threads
+        self.fuel = fuel
         self.kernel_addresses = _addresses(module, kernels or {})
         self.inputs, self.outputs = self.function.inputs, self.function.outputs
         self._wanted = [
@@ -92,9 +98,9 @@ class Program:
         """Run the function on arrays in the order of the signature, writing into `outputs`.
 
         Arrays must have the signature's shapes and dtypes and be C-contiguous; outputs must be writeable.
-        Raises CallError otherwise, before anything ran.
+        Raises CallError otherwise, before anything ran; MdslError when the fuel is used up.
         """
-        self._frames.run(self._addresses(inputs, outputs))
+        self._run(self._frames, self._addresses(inputs, outputs))
 
     def __call__(self, *inputs: np.ndarray) -> list[np.ndarray]:
         """Run the function on arrays; returns new outputs."""
@@ -113,7 +119,7 @@ class Program:
         for frame in pool.frames:
             frame.profile[...] = 0
         ticks, start = self._runtime.clock(), time.perf_counter()
-        pool.run(addresses)
+        self._run(pool, addresses)
         seconds = time.perf_counter() - start
         tick = seconds / max(self._runtime.clock() - ticks, 1)
         profile = self._read_profile(pool.frames[0].profile, seconds, tick)
@@ -121,8 +127,9 @@ class Program:
         return profile
 
     def _new_profiled(self) -> FramePool:
-        words = interpreter.lay_out(self.function, self.kernel_addresses, profiled=True)
-        entry = interpreter.entry_address(profiled=True)
+        variant = Variant(profiled=True, fuelled=self.fuel is not None)
+        words = interpreter.lay_out(self.function, self.kernel_addresses, variant)
+        entry = interpreter.entry_address(variant)
         return self._pool(lambda: self._new_frame(entry, words), 1)
 
     def _read_profile(self, counters: np.ndarray, seconds: float, tick: float) -> Profile:
@@ -137,12 +144,18 @@ class Program:
 
     def _prepare(self) -> tuple[int, np.ndarray]:
         """The entry to run and the code that it is given."""
+        variant = Variant(fuelled=self.fuel is not None)
         if self.engine == "vm":
-            return interpreter.entry_address(), interpreter.lay_out(self.function, self.kernel_addresses)
+            words = interpreter.lay_out(self.function, self.kernel_addresses, variant)
+            return interpreter.entry_address(variant), words
         from mdsl.vm import jit
 
-        self._native = jit.compile_function(self.function)
+        self._native = jit.compile_function(self.function, variant)
         return self._native.address("main"), np.array([*self.kernel_addresses, 0], dtype=np.uint64)
+
+    def _run(self, pool: FramePool, addresses: bytes) -> None:
+        if not pool.run(addresses):
+            raise MdslError(f"error: the program takes more than {self.fuel} steps, which is its fuel")
 
     def _pool(self, make: Callable[[], Frame], most: int) -> FramePool:
         return FramePool(make, most, len(self._wanted), self.threads)
@@ -159,7 +172,8 @@ class Program:
             arena=function.arena,
             kernels=len(self.module.kernels),
             threads=self.threads,
-            barrier=self._runtime.barrier_address,
+            meeting=self._runtime.meeting,
+            fuel=self.fuel,
         )
 
     def _addresses(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> bytes:

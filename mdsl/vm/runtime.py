@@ -35,16 +35,16 @@ from mdsl.codegen import native
 from mdsl.support import cache as object_cache
 from mdsl.target.target import Target
 from mdsl.vm.locks import function_address
-from mdsl.vm.memory import LINE_WORDS, Job, buffer_slot
+from mdsl.vm.memory import GENERATION, LINE_WORDS, STOPPED, Job, buffer_slot
 
 SEQUENCE, JOB, DONE, SETTINGS, WORKERS = (LINE_WORDS * line for line in range(5))
 SPINS, STOP, SIZE, LOCK = range(SETTINGS, SETTINGS + 4)
 ASLEEP, SEEN, WAKER = range(3)
 ERA, TEAM, ARGUMENTS, FULL, TURN, COUNT, FRAMES = range(7)
 
-SUCCESS, BUSY, STALE = range(3)
+SUCCESS, BUSY, STALE, EXHAUSTED = range(4)
 """What a call answers: it is done; there is no free frame, and another may be made; the process has been forked, or
-the team has ended, since the table of frames was made."""
+the team has ended, since the table of frames was made; a worker has run out of fuel, and nothing is finished."""
 
 MAX_THREADS = 64
 """Workers of a team."""
@@ -135,17 +135,23 @@ end:
   ret void
 }
 
-; The last worker to come starts a new generation, which the others wait for.
-define void @barrier(ptr %context) {
+; The last worker to come starts a new generation, which the others wait for. Returns whether one has stopped, who
+; does not come.
+define i64 @barrier(ptr %context) {
   %workers.p = getelementptr i64, ptr %context, i64 %WORKERS%
   %workers = load i64, ptr %workers.p
   %alone = icmp eq i64 %workers, 1
-  br i1 %alone, label %end, label %arrive
+  br i1 %alone, label %through, label %arrive
 arrive:
   %count.pp = getelementptr i64, ptr %context, i64 %BARRIER%
   %count.p = load ptr, ptr %count.pp
-  %generation.p = getelementptr i64, ptr %count.p, i64 %LINE_WORDS%
-  %generation = load atomic i64, ptr %generation.p monotonic, align 8
+  %generation.p = getelementptr i64, ptr %count.p, i64 %GENERATION%
+  %generation = load atomic i64, ptr %generation.p acquire, align 8
+  %stopped.p = getelementptr i64, ptr %count.p, i64 %STOPPED%
+  %stopped = load atomic i64, ptr %stopped.p acquire, align 8
+  %is.stopped = icmp ne i64 %stopped, 0
+  br i1 %is.stopped, label %late, label %come
+come:
   %others = atomicrmw add ptr %count.p, i64 1 acq_rel
   %arrived = add i64 %others, 1
   %last = icmp eq i64 %arrived, %workers
@@ -154,11 +160,25 @@ release:
   store atomic i64 0, ptr %count.p monotonic, align 8
   %following = add i64 %generation, 1
   store atomic i64 %following, ptr %generation.p release, align 8
-  ret void
+  br label %through
+through:
+  ret i64 0
+late:
+  ret i64 1
 wait:
   call void @await_change(ptr %generation.p, i64 %generation)
-  br label %end
-end:
+  %stopped.now = load atomic i64, ptr %stopped.p acquire, align 8
+  ret i64 %stopped.now
+}
+
+; A worker stops: it says so, then lets those go who wait at the barrier. Who comes later sees it.
+define void @stop(ptr %context) {
+  %count.pp = getelementptr i64, ptr %context, i64 %BARRIER%
+  %count.p = load ptr, ptr %count.pp
+  %stopped.p = getelementptr i64, ptr %count.p, i64 %STOPPED%
+  store atomic i64 1, ptr %stopped.p release, align 8
+  %generation.p = getelementptr i64, ptr %count.p, i64 %GENERATION%
+  %before = atomicrmw add ptr %generation.p, i64 1 acq_rel
   ret void
 }
 
@@ -173,6 +193,10 @@ define internal void @run(ptr %job, i64 %worker) {
   %registers = load ptr, ptr %pair
   %context.p = getelementptr i64, ptr %pair, i64 1
   %context = load ptr, ptr %context.p
+  %fuel.p = getelementptr i64, ptr %job, i64 %JOB_FUEL%
+  %fuel = load i64, ptr %fuel.p
+  %left.p = getelementptr i64, ptr %context, i64 %CONTEXT_FUEL%
+  store i64 %fuel, ptr %left.p
   call void %entry(ptr %code, ptr %registers, ptr %buffers, ptr %context)
   ret void
 }
@@ -319,7 +343,23 @@ run.together:
   %ran = call i64 @together(ptr %team, ptr %mine)
   br label %end
 end:
-  %status = phi i64 [ %SUCCESS%, %run.alone ], [ %ran, %run.together ]
+  %ended = phi i64 [ %SUCCESS%, %run.alone ], [ %ran, %run.together ]
+  %fuel.p = getelementptr i64, ptr %mine, i64 %JOB_FUEL%
+  %fuel = load i64, ptr %fuel.p
+  %limited = icmp ne i64 %fuel, 0
+  br i1 %limited, label %measure, label %give
+measure:
+  %barrier.p = getelementptr i64, ptr %mine, i64 %JOB_BARRIER%
+  %barrier = load ptr, ptr %barrier.p
+  %stopped.p = getelementptr i64, ptr %barrier, i64 %STOPPED%
+  %stopped = load i64, ptr %stopped.p
+  %exhausted = icmp ne i64 %stopped, 0
+  %measured = select i1 %exhausted, i64 %EXHAUSTED%, i64 %ended
+  store i64 0, ptr %barrier
+  store i64 0, ptr %stopped.p
+  br label %give
+give:
+  %status = phi i64 [ %ended, %end ], [ %measured, %measure ]
   call void @unlock(ptr %mine.lock)
   ret i64 %status
 }
@@ -392,7 +432,7 @@ end:
 }
 """
 
-_SYMBOLS = ("set_up", "forked", "era", "pause", "clock", "barrier", "call", "halt", "serve")
+_SYMBOLS = ("set_up", "forked", "era", "pause", "clock", "barrier", "stop", "call", "halt", "serve")
 
 
 class Runtime:
@@ -412,7 +452,7 @@ class Runtime:
         self.call = make("call", word, word, ctypes.c_char_p)
         self.halt = make("halt", None, word)
         self.serve = make("serve", None, word, word)
-        self.barrier_address = code.address("barrier")
+        self.meeting = code.address("barrier"), code.address("stop")
         locking = map(function_address, ("PyThread_acquire_lock", "PyThread_release_lock"))
         make("set_up", None, word, word, word)(*locking, _yield_address())
         if hasattr(os, "register_at_fork"):
@@ -434,7 +474,8 @@ def _text(architecture: str) -> str:
         "CLOCK": clock_intrinsic(architecture), "PAUSE_DECLARATION": declaration, "PAUSE": pause,
         "LINE_WORDS": LINE_WORDS, "WORKERS": Context.WORKERS, "BARRIER": Context.BARRIER,
         "JOB_CODE": Job.CODE, "JOB_BUFFERS": Job.BUFFERS, "JOB_LOCK": Job.LOCK, "JOB_WORKERS": Job.WORKERS,
-        "FIRST_SLOT": buffer_slot(0), "TEAM_WORKERS": WORKERS, "SIZE": SIZE, "DONE": DONE, "JOB": JOB, "STOP": STOP,
+        "JOB_FUEL": Job.FUEL, "JOB_BARRIER": Job.BARRIER, "CONTEXT_FUEL": Context.FUEL, "STOPPED": STOPPED,
+        "GENERATION": GENERATION, "EXHAUSTED": EXHAUSTED, "FIRST_SLOT": buffer_slot(0), "TEAM_WORKERS": WORKERS, "SIZE": SIZE, "DONE": DONE, "JOB": JOB, "STOP": STOP,
         "SPINS": SPINS, "LOCK": LOCK, "SEEN": SEEN, "WAKER": WAKER, "TEAM": TEAM, "ARGUMENTS": ARGUMENTS, "FULL": FULL,
         "TURN": TURN, "COUNT": COUNT, "FRAMES": FRAMES, "SUCCESS": SUCCESS, "BUSY": BUSY, "STALE": STALE,
     }  # fmt: skip

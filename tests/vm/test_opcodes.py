@@ -16,6 +16,7 @@ from mdsl.bytecode.isa import OPCODES, Opcode
 from mdsl.bytecode.machine import BYTES, FLOAT_TYPES, TYPES
 from mdsl.bytecode.module import DTYPES, Constant, Function, Instruction, Module, TensorSpec
 from mdsl.vm.interpreter import HANDLER, HandlerMachine
+from mdsl.vm.native_machine import PLAIN
 from mdsl.vm.program import Program
 
 COUNT = 64
@@ -322,7 +323,7 @@ class OrderedMachine(HandlerMachine):
 
     def __init__(self, opcode: Opcode) -> None:
         module = ir.Module(context=ir.Context())
-        super().__init__(ir.Function(module, HANDLER, "handler"), opcode, 1, profiled=False)
+        super().__init__(ir.Function(module, HANDLER, "handler"), opcode, 1, PLAIN)
         self.order: list[str] = []
 
     def read(self, name: str) -> ir.Value:

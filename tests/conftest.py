@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from mdsl.codegen import native
@@ -18,24 +20,24 @@ def golden(request: pytest.FixtureRequest) -> bool:
     return bool(request.config.getoption("--golden"))
 
 
-@pytest.fixture(autouse=True)
-def skip_where_code_is_executed(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="session")
+def skip_where_code_is_executed() -> Iterator[None]:
     """The host may be taken for one whose code this processor cannot execute (MDSL_HOST): a test ends as skipped where
     it would load such code."""
-    host = Target.host()
-    if host.runs_here:
-        return
-    check = native.check_executable
+    host, check = Target.host(), native.check_executable
+    runs = host.runs_here
 
     def skip(target: Target, *to: str) -> None:
-        if target == host:
+        if target == host and not runs:
             pytest.skip(f"this processor cannot execute code for {host.name}")
         check(target, *to)
 
-    monkeypatch.setattr(native, "check_executable", skip)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(native, "check_executable", skip)
+        yield
 
 
 @pytest.fixture
-def executes(skip_where_code_is_executed: None) -> None:
+def executes() -> None:
     """For tests that execute code in another process."""
     native.check_executable(Target.host())

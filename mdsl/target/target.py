@@ -52,7 +52,7 @@ class Target:
 
         Raises TargetError if that variable names no target.
         """
-        return _taken_for(os.environ.get(HOST, "host"))
+        return _taken_for(os.environ.get(HOST, "host"), _processor())
 
     @staticmethod
     def parse(name: str) -> Target:
@@ -120,9 +120,8 @@ def _initialize(native: bool) -> None:
 
 
 @cache
-def _taken_for(name: str) -> Target:
-    """The host, taken for the target called `name`: all but its system is the target's."""
-    real = _processor()
+def _taken_for(name: str, real: Target) -> Target:
+    """The machine `real`, taken for the target called `name`: all but its system is the target's."""
     if name in ("", "host"):
         return real
     try:

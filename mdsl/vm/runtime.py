@@ -486,8 +486,9 @@ def _text(architecture: str) -> str:
 
 
 def clock_intrinsic(architecture: str) -> str:
-    """The processor's clock. Only x86 lets every program read its cycle counter."""
-    return "llvm.readcyclecounter" if architecture == "x86_64" else "llvm.readsteadycounter"
+    """The processor's clock that every program may read. On AArch64 LLVM's cycle counter is the virtual timer, and its
+    steady counter is always 0."""
+    return "llvm.readcyclecounter" if architecture in ("x86_64", "aarch64") else "llvm.readsteadycounter"
 
 
 def _yield_address() -> int:

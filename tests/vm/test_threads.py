@@ -14,6 +14,7 @@ import pytest
 import mdsl
 from mdsl.runtime.executable import VmExecutable
 from mdsl.vm.memory import Frame, OutputPool, processors
+from mdsl.vm.runtime import runtime
 
 TEXT = """
 func.func @main(%x: tensor<64x256xf32>, %w: tensor<256x256xf32>) -> (tensor<64x256xf32>, tensor<64xf32>) {
@@ -33,14 +34,14 @@ def example(seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def hammer(program: VmExecutable, callers: int, seconds: float) -> int:
-    """Calls from many threads for a while, each checked; how many there were."""
+    """Calls from many threads for a while, twice from each at least, each checked; how many there were."""
     together = threading.Barrier(callers)
 
     def caller(seed: int) -> int:
         x, wanted = example(seed)
         together.wait(30)
         end, calls = time.perf_counter() + seconds, 0
-        while time.perf_counter() < end:
+        while calls < 2 or time.perf_counter() < end:
             y, largest = program(x, W)
             calls += 1
             if calls % 8 == 1:
@@ -56,7 +57,7 @@ def hammer(program: VmExecutable, callers: int, seconds: float) -> int:
 @pytest.mark.parametrize("threads", [1, 2])
 def test_eight_callers(engine: str, threads: int) -> None:
     program = cast("VmExecutable", mdsl.compile(TEXT, engine=engine, threads=threads))
-    assert hammer(program, 8, 0.2) > 8
+    hammer(program, 8, 0.2)
     assert len(program.program._frames.frames) <= (processors() if threads == 1 else 1)
     assert all(len(pool._free) <= OutputPool.KEPT for pool in program.program._pools)
 
@@ -122,3 +123,10 @@ def test_what_is_not_written_is_zero(size: int) -> None:
         assert y[2] == 3 and np.count_nonzero(y) == 1 and not z.any()
         y[...] = z[...] = 7
         del y, z
+
+
+def test_the_clock_goes_on() -> None:
+    start, end = runtime().clock(), time.perf_counter() + 1
+    while runtime().clock() <= start and time.perf_counter() < end:
+        pass
+    assert runtime().clock() > start

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from mdsl.analysis.code_size import code_size
 from mdsl.analysis.footprints import MAX_BYTES, KernelArgument
 from mdsl.analysis.intervals import Interval, clip, constant, transfer_of, whole
 from mdsl.codegen.kernel import HANDLERS
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from mdsl.dialects.ukernel import UkernelFunc
 
 MAX_LANES = 4096
+MAX_CODE = 1 << 18
+"""`code_size` of all ops of a kernel: LLVM takes seconds for so much, and minutes for ten times as much."""
 _MAX_COUNT = 1 << 62
 """Loop bounds and steps below this cannot overflow when they are added."""
 
@@ -48,6 +51,7 @@ class _Prover:
         self.roots: dict[Value, Value] = {}
         self.written: set[Value] = set()
         self.frame_bytes = 0
+        self.code = 0
 
     def run(self) -> tuple[KernelArgument, ...]:
         if self.func.type.results:
@@ -74,11 +78,20 @@ class _Prover:
             return KernelArgument("read", span=value.type.span * size, alignment=size)
         if not isinstance(value.type, IndexType | IntegerType):
             raise self.func.error(f"argument %{value.name} must be a memref, an index or an integer")
-        interval = whole(_element(value))
-        if isinstance(declared, DenseArrayAttr) and len(declared.values) == 2:
-            interval = clip(Interval(int(declared.values[0]), int(declared.values[1])), _element(value))
-        self.ranges[value] = interval
-        return KernelArgument("index", interval=interval)
+        self.ranges[value] = self._declared(value, declared)
+        return KernelArgument("index", interval=self.ranges[value])
+
+    def _declared(self, value: Value, attribute: object) -> Interval:
+        """Where an integer argument lies."""
+        everything = whole(_element(value))
+        match attribute:
+            case None:
+                return everything
+            case DenseArrayAttr(values=(int(lo), int(hi))) if everything.lo <= lo <= hi <= everything.hi:
+                return Interval(lo, hi)
+        raise self.func.error(
+            f"%{value.name}: '{RANGE}' must be the least and the greatest {value.type} of it"
+        )
 
     # -- ops ------------------------------------------------------------------------------------------
 
@@ -98,6 +111,11 @@ class _Prover:
             self._check_type(op, result.type)
         if op.name in _ALLOCATIONS:
             self._allocation(op)
+        self.code += code_size(op)
+        if self.code > MAX_CODE:
+            raise op.error(
+                "the kernel is too large to be compiled: its ops and the lanes of its vectors are too many"
+            )
 
     def _operation(self, op: Op) -> None:
         for result in op.results:

@@ -204,6 +204,64 @@ REJECTED = {
         "",
         "too large",
     ),
+    "range that is none": ("%i: index {mdsl.range = array<i64: 5, 3>}", "", "'mdsl.range' must be the least"),
+    "range of infinities": ("%i: index {mdsl.range = array<f64: 0.0, 1.0e400>}", "", "'mdsl.range' must be"),
+    "range that is no number": (
+        "%i: index {mdsl.range = array<f64: 0.0, 0x7FF8000000000000>}",
+        "",
+        "'mdsl.range'",
+    ),
+    "range of floats": ("%i: index {mdsl.range = array<f64: 0.0, 3.0>}", "", "'mdsl.range' must be"),
+    "range of one number": ("%i: index {mdsl.range = array<i64: 0>}", "", "'mdsl.range' must be"),
+    "range of no array": ("%i: index {mdsl.range = [0, 3]}", "", "'mdsl.range' must be"),
+    "range beyond its type": ("%i: i8 {mdsl.range = array<i64: 0, 300>}", "", "the greatest i8"),
+    "product beyond 64 bits": (
+        f"{A}, {INDEX}",
+        """%j = affine.apply affine_map<(d0) -> ((d0 * 4611686018427387904 * 4 + d0) mod 16)>(%i)
+           %k = affine.apply affine_map<(d0) -> (d0 * 4611686018427387904 * 4)>(%i)
+           %v = memref.load %a[%k] : memref<16xf32>""",
+        "reaches",
+    ),
+    "least number by -1": (
+        "%a: memref<1xf32>, %i: index",
+        """%m = arith.constant -1 : index
+           %q = arith.floordivsi %i, %m : index
+           %low = arith.maxsi %q, %c0 : index
+           %v = memref.load %a[%low] : memref<1xf32>""",
+        r"reaches \[0, 9223372036854775807\]",
+    ),
+    "sum of loop bound and step": (
+        A,
+        """%s = arith.constant 9223372036854775807 : index
+           scf.for %i = %c0 to %c4 step %s { %v = memref.load %a[%i] : memref<16xf32> }""",
+        "may overflow",
+    ),
+    "lanes of all vectors": (
+        "%a: memref<4096xf64>",
+        "%v0 = vector.load %a[%c0] : memref<4096xf64>, vector<4096xf64>\n"
+        + "".join(f"%v{i + 1} = math.powf %v{i}, %v0 : vector<4096xf64>\n" for i in range(2)),
+        "too large to be compiled",
+    ),
+    "constants of many lanes": (
+        A,
+        "".join(f"%s{i} = vector.step : vector<4096xindex>\n" for i in range(70)),
+        "too large to be compiled",
+    ),
+    "lanes that are only stored": (
+        "%a: memref<4096xf32>",
+        "%v = vector.load %a[%c0] : memref<4096xf32>, vector<4096xf32>\n"
+        + "vector.store %v, %a[%c0] : memref<4096xf32>, vector<4096xf32>\n" * 64,
+        "too large to be compiled",
+    ),
+    "a long map many times": (
+        INDEX,
+        "".join(
+            f"%j{i} = affine.apply affine_map<(d0) -> ({' + '.join(['d0 floordiv 3'] * 100)})>(%i)\n"
+            for i in range(90)
+        ),
+        "too large to be compiled",
+    ),
+    "blocks": ("%f: i1", "scf.if %f { }\n" * 2100, "too large to be compiled"),
     "unknown shape": ("%a: memref<?xf32>", "", "static shape"),
     "float argument": ("%x: f32", "", "must be a memref, an index or an integer"),
     "tensor": ("%x: tensor<4xf32>", "", "no machine code for type tensor<4xf32>"),

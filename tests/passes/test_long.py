@@ -44,6 +44,12 @@ PROGRAMS = {
 }
 
 
+def test_a_chain_of_elementary_functions_makes_no_kernel_that_is_too_large() -> None:
+    text = chain(f"nn.sin %a : ({T}) -> {T}", 100)
+    (y,) = [mdsl.compile(mdsl.parse(text))(np.zeros((8, 8), np.float32), np.zeros((8, 8), np.float32))]
+    assert not y.any()
+
+
 def calls_to_compile(text: str) -> int:
     """How many functions are called to compile the program: what its time is proportional to."""
     module = mdsl.parse(text)

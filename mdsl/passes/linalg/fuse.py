@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from mdsl.analysis.code_size import lane_size
 from mdsl.analysis.footprints import MAX_ARGUMENTS
 from mdsl.analysis.regions import inline_body, sequences, writes_old_content
 from mdsl.dialects import linalg, tensor, ukernel
@@ -19,7 +20,8 @@ from mdsl.passes.base import Context, Pass, functions, option
 
 MOST_SCALARS = 256
 """Ops of one body that merging makes, at most: to read and write a tensor once more is little beside so many, and
-each merge clones the body."""
+each merge clones the body. An elementary function counts as `_FUNCTION`: LLVM's time grows with the square of its code."""
+_FUNCTION = 8
 
 MOST_INPUTS = MAX_ARGUMENTS // 2
 """Tensors that a merged op or a region of rows reads, at most: a kernel also takes destinations, indices and what an
@@ -110,7 +112,7 @@ def _can_merge(producer: linalg.LinalgOp, consumer: linalg.LinalgOp, index: int)
     if len(producer.result.users) != 1 or consumer.operands.count(producer.result) != 1:
         return False
     inputs = {*producer.inputs, *consumer.inputs} - {producer.result}
-    if len(producer.body.ops) + len(consumer.body.ops) > MOST_SCALARS or len(inputs) > MOST_INPUTS:
+    if _scalars(producer) + _scalars(consumer) > MOST_SCALARS or len(inputs) > MOST_INPUTS:
         return False
     map = consumer.maps[index]
     # A broadcast or a window would compute the producer's elements again and again.
@@ -118,6 +120,11 @@ def _can_merge(producer: linalg.LinalgOp, consumer: linalg.LinalgOp, index: int)
         return False
     repeats = set(range(consumer.num_loops)) - map.dims()
     return not repeats & set(consumer.parallel_dims)
+
+
+def _scalars(op: linalg.LinalgOp) -> int:
+    """The length of a body, as `MOST_SCALARS` limits it."""
+    return sum(min(lane_size(scalar), _FUNCTION) for scalar in op.body.ops)
 
 
 def _leaves_extents(producer: Op, consumer: linalg.LinalgOp, index: int) -> bool:

@@ -1,0 +1,44 @@
+"""About how much machine code LLVM makes of an op of a kernel, and so how long it takes.
+
+Measured on vectors of 16 f32 in one block; LLVM's time grows with the square of the code's length.
+"""
+
+from __future__ import annotations
+
+from mdsl.ir.affine import Binary
+from mdsl.ir.core import Op
+from mdsl.ir.types import VectorType, element_of
+
+_DIVISION, _NARROW, _ACCESS, _CONTROL = 32, 16, 16, 128
+"""Lanes' worth of an integer division, of a lane that is computed in another type, of an access, of a block."""
+
+_LANE = {
+    **dict.fromkeys(("divsi", "divui", "remsi", "remui", "floordivsi", "ceildivsi", "ceildivui"), _DIVISION),
+    **dict.fromkeys(("exp", "exp2", "expm1", "log", "log2", "tanh", "erf"), 8),
+    **dict.fromkeys(("powf", "remf", "log1p", "atan"), 32),
+    **dict.fromkeys(("sin", "cos"), 64),
+}
+
+_WIDE = 512
+"""Lanes from which on one such op takes time by their square."""
+
+
+def lane_size(op: Op) -> int:
+    """The size of one lane's code: 1, or more for a division or an elementary function."""
+    return _LANE.get(op.name.partition(".")[2], 1)
+
+
+def code_size(op: Op) -> int:
+    """The size of an op's code, in lanes of an addition; a block's without what is in it."""
+    if op.name == "affine.apply":
+        parts = [part for result in op.attr("map").results for part in result.parts()]
+        return sum(_DIVISION if isinstance(part, Binary) and part.kind not in "+*" else 1 for part in parts)
+    if op.regions:
+        return _CONTROL
+    types = [value.type for value in (*op.operands, *op.results)]
+    lanes = max((type.size for type in types if isinstance(type, VectorType)), default=1)
+    if op.name.startswith(("memref.", "vector.load", "vector.store")):
+        return _ACCESS + lanes
+    if lane_size(op) > 1:
+        return lane_size(op) * lanes * max(1, lanes // _WIDE)
+    return lanes * (_NARROW if any(str(element_of(type)) in ("f16", "bf16") for type in types) else 1)

@@ -9,6 +9,13 @@ class MdslError(Exception):
     """An error to be shown without a traceback; every command turns it into exit code 1."""
 
 
+_WIDTH = 400
+"""What is shown of a longer line: a file may be one line."""
+
+_LONGEST, _MOST = 100, 10_000
+"""Comparing words takes the square of their lengths."""
+
+
 @dataclass(frozen=True)
 class Source:
     """A text and the name of the file that it came from."""
@@ -30,9 +37,11 @@ class SyntaxError_(MdslError):
         self.line, self.column = source.place(min(offset, len(source.text)))
         lines = source.text.split("\n")
         text = lines[self.line - 1] if self.line <= len(lines) else ""
-        marks = "^" * max(1, min(length, len(text) - self.column + 1))
+        start = max(0, self.column - _WIDTH // 2) if len(text) > _WIDTH else 0
+        text, before = text[start : start + _WIDTH], self.column - 1 - start
+        marks = "^" * max(1, min(length, len(text) - before))
         # Tabs stay tabs under the line, so that the caret stands under its character.
-        indent = "".join("\t" if c == "\t" else " " for c in text[: self.column - 1])
+        indent = "".join("\t" if c == "\t" else " " for c in text[:before])
         super().__init__(
             f"{source.name}:{self.line}:{self.column}: error: {message}\n{text}\n{indent}{marks}"
         )
@@ -42,5 +51,7 @@ def nearest(word: str, known: list[str]) -> str:
     """`; did you mean 'x'?` for a word that is close to a known one, else nothing."""
     from difflib import get_close_matches
 
-    close = get_close_matches(word, known, 1, 0.6)
+    if len(word) > _LONGEST:
+        return ""
+    close = get_close_matches(word, [k for k in known[:_MOST] if len(k) <= _LONGEST], 1, 0.6)
     return f"; did you mean '{close[0]}'?" if close else ""

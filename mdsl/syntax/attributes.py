@@ -52,7 +52,7 @@ from mdsl.ir.types import (
     i64,
     index,
 )
-from mdsl.syntax.grammar import Node, first_token, parse_tree
+from mdsl.syntax.grammar import MAX_NESTING, Node, first_token, parse_tree, too_deep
 from mdsl.syntax.resources import Resources
 from mdsl.syntax.strings import unquote
 
@@ -67,6 +67,7 @@ class AttributeReader:
         self.resources = resources
         self.types: dict[str, Type] = {}
         self.aliases: dict[str, Attribute] = {}
+        self.depth = 0
 
     def error(self, message: str, node: Node) -> SyntaxError_:
         token = first_token(node)
@@ -171,6 +172,14 @@ class AttributeReader:
         if isinstance(node, Token):
             return self._token(node)
         assert isinstance(node, Tree)
+        if self.depth == MAX_NESTING:
+            raise too_deep(self.source, f"attributes are nested more than {MAX_NESTING} deep")
+        self.depth += 1
+        found = self._composed(node, implied)
+        self.depth -= 1
+        return found
+
+    def _composed(self, node: Tree[Token], implied: ShapedType | None) -> Attribute:
         match node.data:
             case "typed_number":
                 number, type = node.children

@@ -17,6 +17,9 @@ from lark.lexer import TerminalDef
 from mdsl.errors import Source, SyntaxError_
 from mdsl.support import cache as disk
 
+MAX_NESTING = 100
+"""Regions in regions, or attributes in attributes: every pass walks them on Python's stack."""
+
 Node = Tree[Token] | Token | None
 
 _READABLE = {
@@ -99,14 +102,14 @@ def _unmarked(token: Token) -> Token:
 _BRACKETS = re.compile(rf"{_TEXT}|->|[(\[{{<]|[)\]}}>]")
 
 
-def too_deep(source: Source) -> SyntaxError_:
+def too_deep(source: Source, message: str = "the text is nested too deeply") -> SyntaxError_:
     """The error at the innermost bracket of a text whose nesting Python's stack does not bear."""
     depth, deepest, place = 0, 0, 0
     for found in _BRACKETS.finditer(source.text):
         depth += (found[0] in "([{<") - (found[0] in ")]}>")
         if depth > deepest:
             deepest, place = depth, found.start()
-    return SyntaxError_("the text is nested too deeply", source, place)
+    return SyntaxError_(message, source, place)
 
 
 def _numbered(tables: Any) -> Any:

@@ -24,10 +24,7 @@ from mdsl.syntax import resources
 from mdsl.syntax.assembly import parse_custom
 from mdsl.syntax.attributes import AttributeReader
 from mdsl.syntax.cursor import Cursor
-from mdsl.syntax.grammar import Node, first_token, parse_tree, too_deep
-
-MAX_NESTING = 100
-"""Regions within regions: what reads them again and again must do so on Python's stack."""
+from mdsl.syntax.grammar import MAX_NESTING, Node, first_token, parse_tree, too_deep
 
 _OPS = ("custom_op", "generic_op")
 _KEYWORDS = {"return": "func.return", "module": "builtin.module"}
@@ -241,7 +238,7 @@ class Parser:
         self, args: Sequence[tuple[Token, Type]], ops: Sequence[Tree[Token]], isolated: bool
     ) -> Region:
         if len(self.scopes) > MAX_NESTING:
-            raise too_deep(self.source)
+            raise too_deep(self.source, f"regions are nested more than {MAX_NESTING} deep")
         outer = self.scopes[-1]
         self.scopes.append({} if isolated else outer)
         self.local.append([])

@@ -54,6 +54,9 @@ def print_op(op: Op) -> str:
 Op.printer = staticmethod(print_op)
 
 
+_TRIES = 64
+
+
 class Printer:
     """Lines so far, the one being written, and the names of the values."""
 
@@ -76,14 +79,19 @@ class Printer:
         self._collect(root, found, 0)
         taken: dict[str, list[tuple[int, int]]] = {}
         numbers: dict[tuple[str, tuple[int, int]], int] = {}  # lower ones are taken in that scope
+        free: dict[str, int] = {}  # this one and higher ones nobody has
         for value, scope in sorted(found, key=lambda f: f[0].serial):
             base = _clean(value.name) or self._default(value)
-            number = numbers.get((base, scope), 0)
+            number = first = numbers.get((base, scope), 0)
             while _overlaps(taken.setdefault(name := _numbered(base, number), []), scope):
-                number += 1
+                # Of many scopes in one that has many such names, each would try all of these.
+                number = number + 1 if number < first + _TRIES else max(number + 1, free.get(base, 0))
             numbers[base, scope] = number
             insort(taken[name], scope)
             self.names[value] = name
+            prefix, _, end = name.rpartition("_")
+            if end.isdecimal() and len(end) < 10:
+                free[prefix] = max(free.get(prefix, 0), int(end) + 1)
 
     def _collect(self, op: Op, found: list[tuple[Value, tuple[int, int]]], at: int) -> int:
         """Appends the values of the op's regions with their scopes; positions count from `at`."""

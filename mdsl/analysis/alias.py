@@ -1,19 +1,39 @@
-"""What passes on memrefs share: views, the memory behind them, and who touches it."""
+"""Alias analysis: what memory a memref may lie in, who touches it, and whether two of them are the same or apart.
+
+Two memrefs are apart if that is proved: they lie in different allocations, or are cut from one at separate places.
+What is not known (the result of an op that this module has not heard of, a function's argument whose callers cannot
+be seen through) may alias anything. All relations hold within one iteration of the loops around both values.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from enum import Enum
+from functools import cached_property
+from math import gcd
 
-from mdsl.dialects import func, linalg, memref, ukernel
+from mdsl.dialects import arith, func, linalg, memref, scf, ukernel
 from mdsl.dialects.arith import constant_of
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.tensor import Index, SliceLike
-from mdsl.ir.core import Block, Op, Value
+from mdsl.dialects.terminator import Terminator
+from mdsl.ir.core import Block, BlockArgument, Op, OpResult, Value
 from mdsl.ir.types import MemRefType, TensorType, Type
 
 VIEWS = (memref.SubView, memref.ExpandShape, memref.CollapseShape, memref.Cast, memref.View)
 RESHAPES = (memref.ExpandShape, memref.CollapseShape)
 ALLOCATIONS = (memref.Alloc, memref.Alloca)
+
+_FORWARDERS = (*VIEWS, arith.Select, scf.For, scf.If, scf.Forall, ukernel.RegionOp)
+"""Ops that read and write no memory themselves, and whose memref results are among those that they are given."""
+
+
+class Alias(Enum):
+    """How two memrefs relate: the same elements in the same order, no element in common, or perhaps some."""
+
+    SAME = "same"
+    APART = "apart"
+    MAY = "may"
 
 
 def memref_of(type: Type) -> MemRefType:
@@ -23,26 +43,96 @@ def memref_of(type: Type) -> MemRefType:
 
 
 def root(value: Value) -> Value:
-    """The memory that `value` is a view of: an allocation, a global or an argument."""
+    """What `value` is a view of: an allocation, a global, an argument, or the result of another op."""
     while isinstance(value.owner, VIEWS):
         value = value.owner.operands[0]
     return value
 
 
-def views(value: Value) -> Iterator[Value]:
-    """`value` and every view of it."""
-    yield value
-    for user in list(value.users):
-        if isinstance(user, VIEWS):
-            yield from views(user.result)
+# From a memref back to its memory -----------------------------------------------------------------------------
+
+
+def memories(value: Value) -> list[Value]:
+    """The roots that `value` may lie in, looked up through loops, branches and selections."""
+    seen = {root(value): None}
+    for found in (waiting := list(seen)):
+        for source in _choices(found):
+            origin = root(source)
+            if origin not in seen:
+                seen[origin] = None
+                waiting.append(origin)
+    return [v for v in seen if not _choices(v)]
+
+
+def _choices(value: Value) -> Sequence[Value]:
+    """The values of which `value`, no view, is one; none if it is a memory or nothing is known."""
+    assert isinstance(value, BlockArgument | OpResult)
+    inside, number = isinstance(value, BlockArgument), value.index
+    op = value.block.parent_op if isinstance(value, BlockArgument) else value.op
+    match op:
+        case arith.Select():
+            return op.operands[1:]
+        case scf.If():
+            return [block.terminator.operands[number] for block in op.branches]
+        case ukernel.RegionOp():
+            return [op.body.terminator.operands[number]]
+        case scf.For():
+            carried = number - inside
+            return [op.operands[3 + carried], op.body.terminator.operands[carried]]
+        case scf.Forall():
+            return [op.outputs[number - op.rank * inside]]
+        case _:
+            return ()
+
+
+# From a memref on to its users --------------------------------------------------------------------------------
+
+
+def views(value: Value) -> list[Value]:
+    """`value`, every view of it, and whatever else may be one of them."""
+    seen = {value: None}
+    for found in (waiting := [value]):
+        for user in found.users:
+            new = [v for v in _handed_on(user, found) if v not in seen]
+            seen.update(dict.fromkeys(new))
+            waiting += new
+    return list(seen)
+
+
+def _handed_on(user: Op, value: Value) -> Sequence[Value]:
+    """The memrefs that `user` may make `value`."""
+    parent = user.parent
+    places = [k for k, v in enumerate(user.operands) if v is value]
+    match user:
+        case scf.For():
+            return [v for k in places if k >= 3 for v in (user.results[k - 3], user.carried[k - 3])]
+        case scf.Forall():
+            outputs = [k for k, v in enumerate(user.outputs) if v is value]
+            return [v for k in outputs for v in (user.results[k], user.shared[k])]
+        case Terminator() if isinstance(parent, scf.For):
+            return [v for k in places for v in (parent.results[k], parent.carried[k])]
+        case Terminator() if isinstance(parent, scf.If | ukernel.RegionOp):
+            return [parent.results[k] for k in places]
+        case _:
+            return [r for r in user.results if isinstance(r.type, MemRefType)]
 
 
 def accesses(value: Value) -> Iterator[tuple[Op, Value]]:
-    """The ops that read or write memory through `value` or a view of it, and which of these they use."""
+    """The ops that read or write memory through `value` or a view of it, or may hand it out of the function, and
+    which of these they use."""
     for view in views(value):
         for user in view.users:
-            if not isinstance(user, VIEWS):
+            inner = isinstance(user, Terminator) and isinstance(user.parent, _FORWARDERS)
+            if not inner and not isinstance(user, _FORWARDERS):
                 yield user, view
+
+
+def ancestor_in(block: Block, op: Op) -> Op | None:
+    """`op` or the op around it that lies in `block`; None if it lies outside."""
+    found: Op | None = op
+    while found is not None and found.block is not block:
+        found = found.parent
+    return found
 
 
 def writes(op: Op, value: Value) -> bool:
@@ -54,30 +144,144 @@ def writes(op: Op, value: Value) -> bool:
             return op.operands[1] is value
         case linalg.LinalgOp():
             return value in op.outputs
-        case ukernel.Dispatch():
-            return any(value in call[len(call) - op.attr("outs") :] for call in op.calls())
-        case func.Call():
-            return _call_writes(op, value)
+        case ukernel.Dispatch() | func.Call():
+            places = [k for call in _calls(op) for k, v in enumerate(call) if v is value]
+            return any(_callee_writes(op, k) for k in places)
         case _:
             return not op.has("reads")
 
 
-def _call_writes(call: func.Call, value: Value) -> bool:
-    """True unless the called function marks its outputs and `value` is none of them."""
-    module = next((a for a in call.ancestors() if isinstance(a, ModuleOp)), None)
-    callee = module.lookup(str(call.attr("callee"))) if module else None
-    if not isinstance(callee, func.FunctionLike):
+def _calls(op: ukernel.Dispatch | func.Call) -> list[list[Value]]:
+    return op.calls() if isinstance(op, ukernel.Dispatch) else [list(op.operands)]
+
+
+def _callee_writes(op: ukernel.Dispatch | func.Call, place: int) -> bool:
+    """True unless the argument at `place` of the callee is seen to be read only."""
+    module = next((a for a in op.ancestors() if isinstance(a, ModuleOp)), None)
+    callee = module.lookup(str(op.attr("callee"))) if module else None
+    if not isinstance(callee, func.FunctionLike) or place >= len(callee.args) or callee in op.ancestors():
         return True
-    marks = [func.OUTPUT in attrs for attrs in callee.arg_attributes()]
-    return not any(marks) or any(v is value and mark for v, mark in zip(call.operands, marks, strict=True))
+    argument = callee.args[place]
+    if isinstance(argument.type, TensorType):  # not bufferized yet: its outputs come behind the arguments
+        return isinstance(op, ukernel.Dispatch) and place >= len(callee.args) - op.attr("outs")
+    return any(writes(user, view) for user, view in accesses(argument))
 
 
-def ancestor_in(block: Block, op: Op) -> Op | None:
-    """`op` or the op around it that lies in `block`; None if it lies outside."""
-    found: Op | None = op
-    while found is not None and found.block is not block:
-        found = found.parent
-    return found
+# How two memrefs relate ---------------------------------------------------------------------------------------
+
+
+class AliasAnalysis:
+    """The relations between the memrefs of one module, in which arguments are what the calls of a function or
+    kernel give it; the arguments of a function that nobody calls have memory of their own."""
+
+    def __init__(self, module: Op) -> None:
+        self.module = module
+        self.arguments: dict[tuple[Value, Value], bool] = {}
+        self.others: dict[Value, list[Value]] = {}
+        self.made: dict[Op, list[Value]] = {}
+
+    @cached_property
+    def calls(self) -> dict[str, list[list[Value]]]:
+        """What each symbol is called with."""
+        found: dict[str, list[list[Value]]] = {}
+        for op in self.module.walk():
+            if isinstance(op, ukernel.Dispatch | func.Call):
+                found.setdefault(str(op.attr("callee")), []).extend(_calls(op))
+        return found
+
+    def relation(self, left: Value, right: Value) -> Alias:
+        """How the two relate."""
+        if left is right or _same_place(left, right):
+            return Alias.SAME
+        if _cut_apart(left, right):
+            return Alias.APART
+        theirs = memories(right)
+        separate = all(self._separate(a, b) for a in memories(left) for b in theirs)
+        return Alias.APART if separate else Alias.MAY
+
+    def apart(self, left: Value, right: Value) -> bool:
+        """True if the two are proved to have no element in common."""
+        return self.relation(left, right) is Alias.APART
+
+    def touching(self, value: Value) -> Iterator[tuple[Op, Value]]:
+        """The accesses, by ops of its function, to the memories that `value` may lie in: also to what is apart from
+        it there."""
+        found: dict[tuple[Op, Value], None] = {}
+        for base in memories(value):
+            if base not in self.others:
+                self.others[base] = [base] if isinstance(base.owner, ALLOCATIONS) else self._others(base)
+            for other in self.others[base]:
+                found.update(dict.fromkeys(accesses(other)))
+        return iter(found)
+
+    def _others(self, base: Value) -> list[Value]:
+        """The memories of the function that may be that of `base`, itself among them."""
+        around = [base.owner.parent_op] if isinstance(base.owner, Block) else base.owner.ancestors()
+        function = next(op for op in around if isinstance(op, func.FunctionLike))
+        if function not in self.made:
+            results = [r for op in function.walk() for r in op.results if isinstance(r.type, MemRefType)]
+            self.made[function] = [v for v in results if root(v) is v and not _choices(v)]
+        if _kind(base) == "argument" and function.symbol not in self.calls:
+            others = [v for v in self.made[function] if _kind(v) == "unknown"]
+            return [base, *others]
+        given = [a for a in function.args if isinstance(a.type, MemRefType)]
+        return [v for v in (*given, *self.made[function]) if not self._separate(v, base)]
+
+    def _separate(self, left: Value, right: Value) -> bool:
+        """True if two memories are known to be different ones."""
+        if left is right:
+            return False
+        kinds = {_kind(left), _kind(right)}
+        if "unknown" in kinds:
+            return False
+        if "allocation" in kinds:
+            return True
+        if kinds == {"global"}:
+            return _symbol(left) != _symbol(right)
+        return self._given_apart(*((left, right) if _kind(left) == "argument" else (right, left)))
+
+    def _given_apart(self, argument: Value, other: Value) -> bool:
+        """True if every call gives a function's argument memory that is apart from `other`, a global or from what it
+        gives another argument."""
+        if (argument, other) not in self.arguments:
+            self.arguments[argument, other] = False  # what calls itself is not known to be apart
+            function = argument.owner.parent_op if isinstance(argument.owner, Block) else None
+            calls = self.calls.get(function.symbol, []) if isinstance(function, func.FunctionLike) else []
+            self.arguments[argument, other] = all(
+                self.apart(x, y)
+                for call in calls
+                for x, y in [[_given(v, call) for v in (argument, other)]]
+                if x is not None and y is not None
+            )
+        return self.arguments[argument, other]
+
+
+def _kind(memory: Value) -> str:
+    match memory.owner:
+        case memref.Alloc() | memref.Alloca():
+            return "allocation"
+        case memref.GetGlobal():
+            return "global"
+        case Block() as block if isinstance(block.parent_op, func.FunctionLike):
+            return "argument"
+        case _:
+            return "unknown"
+
+
+def _symbol(memory: Value) -> str:
+    assert isinstance(memory.owner, memref.GetGlobal)
+    return memory.owner.symbol
+
+
+def _given(value: Value, call: Sequence[Value]) -> Value | None:
+    """What the call gives an argument (None for a tensor, which is read only or gets memory of its own)."""
+    if not isinstance(value, BlockArgument):
+        return value
+    given = call[value.index] if value.index < len(call) else None
+    return given if given is not None and isinstance(given.type, MemRefType) else None
+
+
+# Parts of one memory ------------------------------------------------------------------------------------------
 
 
 def same_index(left: Index, right: Index) -> bool:
@@ -126,33 +330,72 @@ def is_view_of(view: Value, source: Value, part: SliceLike) -> bool:
     return isinstance(owner, memref.SubView) and owner.operands[0] is source and same_slice(owner, part)
 
 
-def disjoint(left: Value, right: Value) -> bool:
-    """True if two views are known to share no element: they are cut from one memory at separate places."""
-    if root(left) is not root(right):
+def _same_place(left: Value, right: Value) -> bool:
+    """True if two memrefs are the same views of one memory."""
+    if left is right:
+        return True
+    a, b = left.owner, right.owner
+    if isinstance(a, memref.GetGlobal) and isinstance(b, memref.GetGlobal):
+        return a.symbol == b.symbol
+    if not isinstance(a, VIEWS) or not isinstance(b, VIEWS) or a.name != b.name or left.type != right.type:
         return False
+    if isinstance(a, SliceLike) and isinstance(b, SliceLike):
+        equal = same_slice(a, b)
+    else:
+        equal = all(same_index(x, y) for x, y in zip(a.operands[1:], b.operands[1:], strict=True))
+    return equal and _same_place(a.operands[0], b.operands[0])
+
+
+def _cut_apart(left: Value, right: Value) -> bool:
+    """True if two views are cut from one memref at separate places."""
     cuts = dict(_cuts(left))
     return any(source in cuts and _apart(cuts[source], cut) for source, cut in _cuts(right))
 
 
-def _cuts(view: Value) -> Iterator[tuple[Value, memref.SubView]]:
-    """The subviews between `view` and its memory, each with what it is cut from."""
+def _cuts(view: Value) -> Iterator[tuple[Value, Op]]:
+    """The views of a part between `view` and its memory, each with what it is cut from."""
     while isinstance(view.owner, VIEWS):
         source = view.owner.operands[0]
-        if isinstance(view.owner, memref.SubView):
+        if isinstance(view.owner, memref.SubView | memref.View):
             yield source, view.owner
         view = source
 
 
-def _apart(left: memref.SubView, right: memref.SubView) -> bool:
-    spans = [
-        list(zip(*(cut.mixed(w) for w in ("offsets", "sizes", "strides")), strict=True))
-        for cut in (left, right)
-    ]
-    for (start, size, step), (other_start, other_size, other_step) in zip(*spans, strict=True):
-        if isinstance(start, Value) or isinstance(other_start, Value):
-            continue
-        if start + (size - 1) * step < other_start or other_start + (other_size - 1) * other_step < start:
-            return True
-        if step == other_step and (start - other_start) % step:
-            return True  # they alternate
-    return False
+def _apart(left: Op, right: Op) -> bool:
+    if isinstance(left, memref.View) and isinstance(right, memref.View):
+        spans = [
+            (constant_of(cut.operands[1]), memref.memref_type(cut.result).nbytes) for cut in (left, right)
+        ]
+        return all(start is not None for start, _ in spans) and _separate_spans(
+            *((int(start or 0), size, 1) for start, size in spans)
+        )
+    if not isinstance(left, memref.SubView) or not isinstance(right, memref.SubView):
+        return False
+    pairs = zip(_spans(left), _spans(right), strict=True)
+    return memref.memref_type(left.operands[0]).is_injective and any(
+        _separate_spans(one, other) for one, other in pairs
+    )
+
+
+Span = tuple[Index, int, int]
+"""Start, size and step of a part of one dimension."""
+
+
+def _spans(cut: memref.SubView) -> list[Span]:
+    sizes, strides = cut.attr("static_sizes"), cut.attr("static_strides")
+    return list(zip(cut.mixed("offsets"), sizes, strides, strict=True))
+
+
+def _separate_spans(left: Span, right: Span) -> bool:
+    """True if the parts have no index in common: one is empty, or ends before the other begins, or they alternate."""
+    (start, size, step), (other_start, other_size, other_step) = left, right
+    if size == 0 or other_size == 0:
+        return True
+    if isinstance(start, Value) or isinstance(other_start, Value):
+        return False
+    reach, other_reach = (size - 1) * step, (other_size - 1) * other_step
+    first, last = sorted((start, start + reach))
+    other_first, other_last = sorted((other_start, other_start + other_reach))
+    common = gcd(reach and step, other_reach and other_step)
+    between = start - other_start
+    return last < other_first or other_last < first or bool(common and between % common)

@@ -8,7 +8,7 @@ from functools import cached_property
 from itertools import count
 from math import prod
 
-from mdsl.analysis.alias import ALLOCATIONS, root
+from mdsl.analysis.alias import ALLOCATIONS, AliasAnalysis
 from mdsl.dialects import linalg
 from mdsl.ir.affine import AffineExpr
 from mdsl.ir.core import Block, Op, Value
@@ -254,7 +254,7 @@ class Group:
         return Group([change(nest) for nest in self.nests])
 
 
-def merge(first: Group, second: Group) -> Group | None:
+def merge(first: Group, second: Group, aliases: AliasAnalysis) -> Group | None:
     """Both as one group, `first` before `second`; None if their axes or their data do not correspond."""
     same = _corresponding_axes(first, second)
     if same is None:
@@ -262,7 +262,7 @@ def merge(first: Group, second: Group) -> Group | None:
     merged = second.transform(lambda nest: nest.substitute(same))
     for earlier in first.nests:
         for later in merged.nests:
-            if not _independent(earlier, later):
+            if not _independent(earlier, later, aliases):
                 return None
     return Group([*first.nests, *merged.nests])
 
@@ -287,16 +287,15 @@ def _corresponding_axes(first: Group, second: Group) -> dict[Axis, Axis] | None:
     return same if linked and fits and complete else None
 
 
-def _independent(earlier: Nest, later: Nest) -> bool:
+def _independent(earlier: Nest, later: Nest, aliases: AliasAnalysis) -> bool:
     """True if `later` touches what `earlier` wrote, and writes what it read, at the same point only."""
-    pairs = [(w, a) for w in earlier.outputs for a in (*later.reads, *later.outputs)]
-    pairs += [(r, w) for r in earlier.reads for w in later.outputs]
-    for one, other in pairs:
-        if root(one.memory) is root(other.memory) and (
-            one.memory is not other.memory or one.indices != other.indices
-        ):
-            return False
-    return True
+    pairs = [(w, a) for w in earlier.outputs for a in (*later.reads, *later.outputs) if a.type]
+    pairs += [(r, w) for r in earlier.reads if r.type for w in later.outputs]
+    return all(
+        (one.memory is other.memory and one.indices == other.indices)
+        or aliases.apart(one.memory, other.memory)
+        for one, other in pairs
+    )
 
 
 # Merging axes -------------------------------------------------------------------------------------------

@@ -68,6 +68,8 @@ class SliceLike(Op):
         for which, known in zip(("offsets", "sizes", "strides"), numbers, strict=True):
             verify_dynamic(self, which, getattr(self, which), known)
         for dim, offset, size, stride in zip(shape, *numbers, strict=True):
+            if stride < 1 and stride != DYNAMIC:
+                raise self.error(f"strides must be positive, got {stride}")
             known = DYNAMIC not in (offset, size, stride)
             if known and dim >= 0 and size > 0 and not 0 <= offset + (size - 1) * stride < dim:
                 raise self.error(f"[{offset}] [{size}] [{stride}] leaves a dimension of {dim}")

@@ -168,6 +168,17 @@ class MemRefType(ShapedType):
         return all(d == 1 or s == e for d, s, e in zip(self.shape, self.layout, dense, strict=True))
 
     @property
+    def is_injective(self) -> bool:
+        """True if it is seen that no two elements lie in one place: each stride steps over all smaller ones."""
+        steps = sorted((abs(s), d) for d, s in zip(self.shape, self.layout, strict=True) if d != 1)
+        reached = 0
+        for step, size in steps:
+            if step <= reached:
+                return False
+            reached += step * (size - 1)
+        return DYNAMIC not in (*self.shape, *self.layout)
+
+    @property
     def span(self) -> int:
         """Elements from the first to one past the last that the view can reach."""
         if 0 in self.shape:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from mdsl.analysis.alias import RESHAPES
+from mdsl.analysis.alias import AliasAnalysis
 from mdsl.dialects import arith, linalg, math, memref, scf
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.func import FunctionLike
@@ -49,23 +49,24 @@ class LowerLinalgToLoops(Pass):
     leads_to: ClassVar[str | None] = "kernels"
 
     def run(self, module: ModuleOp, context: Context) -> None:
+        aliases = AliasAnalysis(module)
         for op in list(module.walk()):
             on_memory = all(
                 not hasattr(v.type, "shape") or isinstance(v.type, MemRefType) for v in op.operands
             )
             if isinstance(op, linalg.LinalgOp) and on_memory:
-                lower_op(op, Builder.before(op))
+                lower_op(op, Builder.before(op), aliases)
                 op.erase()
             elif isinstance(op, memref.Copy):
                 nest = linalg.Copy.make([op.operands[0]], [op.operands[1]])
-                lower_op(nest, Builder.before(op))
+                lower_op(nest, Builder.before(op), aliases)
                 nest.erase()
                 op.erase()
 
 
-def lower_op(op: linalg.LinalgOp, builder: Builder) -> None:
+def lower_op(op: linalg.LinalgOp, builder: Builder, aliases: AliasAnalysis) -> None:
     """Builds the loops of `op`, whose operands are memrefs and scalars, at `builder`; the caller erases `op`."""
-    _Nest(op, builder).build()
+    _Nest(op, builder, aliases).build()
 
 
 def index_constant(value: int, at: Builder) -> Value:
@@ -83,13 +84,6 @@ def index_constant(value: int, at: Builder) -> Value:
     return Builder(block, op).value(arith.Constant.of(value, index), f"c{value}")
 
 
-def _buffer(value: Value) -> Value:
-    """The memory behind a view; places in the arena count as memory of their own."""
-    while isinstance(value.owner, (memref.SubView, memref.Cast, *RESHAPES)):
-        value = value.owner.operands[0]
-    return value
-
-
 _DIVISIONS = {"floordiv": "arith.divsi", "mod": "arith.remsi"}
 """The ops of one machine instruction, which are right where nothing is negative."""
 
@@ -98,8 +92,9 @@ class _Nest:
     """The loops of one op. Level 0 is outside them, level i inside the i-th; every value is made on the
     outermost level that knows what it depends on."""
 
-    def __init__(self, op: linalg.LinalgOp, builder: Builder) -> None:
+    def __init__(self, op: linalg.LinalgOp, builder: Builder, aliases: AliasAnalysis) -> None:
         self.op = op
+        self.aliases = aliases
         self.sizes = op.loop_sizes()
         self.split = len(op.inputs)
         counted = [d for d in (*op.parallel_dims, *op.reduction_dims) if self.sizes[d] != 1]
@@ -107,7 +102,6 @@ class _Nest:
         # A loop of one iteration is none: its counter is 0 in every map.
         inner = [Dim(d) if d in counted else Const(0) for d in range(len(self.sizes))]
         self.maps = [m.compose(inner, len(self.sizes)) for m in op.maps]
-        self.written = {_buffer(v) for v in op.outputs}
         outputs = self.maps[self.split :]
         reductions = [d for d in counted if d in op.reduction_dims]
         carries = not any(e.dims() & set(reductions) for m in outputs for e in m.results)
@@ -242,7 +236,7 @@ class _Nest:
         depth = len(self.dims)
         level = (
             depth
-            if _buffer(value) in self.written
+            if not all(self.aliases.apart(value, out) for out in self.op.outputs)
             else max((self._level_of(e) for e in map.results), default=0)
         )
         indices = self._indices(i)

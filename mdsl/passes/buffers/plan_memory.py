@@ -75,6 +75,7 @@ def _plan(function: func.FuncOp, reuse: bool) -> None:
     for op in allocations:
         if not memref.memref_type(op.result).is_static:
             raise op.error("the size must be known at compile time")
+        _check_stays(op)
     _make_sequential(function)
     for op in allocations:
         _hoist(op, function)
@@ -103,6 +104,16 @@ def _replace_by_view(buffer: Buffer, arena: Value, offset: int) -> None:
 
 
 # Where buffers live -------------------------------------------------------------------------------------------
+
+
+def _check_stays(op: Op) -> None:
+    """Raises for memory that a loop carries on from the iteration that allocates it: it would need a place for each."""
+    held = set(views(op.result))
+    loops = (a for a in op.ancestors() if isinstance(a, scf.For))
+    if any(v in held for loop in loops for v in loop.carried):
+        raise op.error(
+            "must be allocated in front of the loop that carries it from one iteration to the next"
+        )
 
 
 def _make_sequential(function: func.FuncOp) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from mdsl.analysis.alias import ALLOCATIONS, VIEWS, root
+from mdsl.analysis.alias import ALLOCATIONS, VIEWS, AliasAnalysis, root
 from mdsl.analysis.nest import Group, Nest, collapse, merge, nest_of
 from mdsl.dialects import linalg, memref
 from mdsl.dialects.builtin import ModuleOp
@@ -61,19 +61,20 @@ class Vectorize(Pass):
     leads_to: ClassVar[str | None] = "kernels"
 
     def run(self, module: ModuleOp, context: Context) -> None:
+        aliases = AliasAnalysis(module)
         for func in module.body.ops:
             if isinstance(func, UkernelFunc) and not func.type.results:
-                vectorize_kernel(func, context.target)
+                vectorize_kernel(func, context.target, aliases)
 
 
-def vectorize_kernel(func: UkernelFunc, target: Target) -> None:
+def vectorize_kernel(func: UkernelFunc, target: Target, aliases: AliasAnalysis) -> None:
     """Rewrites the kernel's structured ops, those in its loops too."""
     blocks = [func.body] + [r.block for op in func.walk() if op.name.startswith("scf.") for r in op.regions]
     if not any(_is_structured(op) for block in blocks for op in block.ops):
         return
     constants = Constants(func.body)
     for block in blocks:
-        _BlockVectorizer(block, constants, target).run()
+        _BlockVectorizer(block, constants, target, aliases).run()
     drop_unused(func)
 
 
@@ -87,8 +88,9 @@ class _BlockVectorizer:
     A fill waits until its memory is used, so that it can join the group that uses it.
     """
 
-    def __init__(self, block: Block, constants: Constants, target: Target) -> None:
+    def __init__(self, block: Block, constants: Constants, target: Target, aliases: AliasAnalysis) -> None:
         self.block = block
+        self.aliases = aliases
         self.constants = constants
         self.target = target
         self.group: Group | None = None
@@ -115,13 +117,15 @@ class _BlockVectorizer:
             self._flush(op)
             self._lower_to_loops(op)
         elif isinstance(op, linalg.Fill) and root(op.outputs[0]) is op.outputs[0]:
-            self._delay(nest)
+            self._delay(nest, op)
         else:
             self._join(nest)
 
-    def _delay(self, fill: Nest) -> None:
+    def _delay(self, fill: Nest, op: Op) -> None:
         memory = fill.outputs[0].memory
         older = self.fills.pop(memory, None)
+        if not all(self.aliases.apart(other, memory) for other in self.fills):
+            self._flush(op)
         if older is not None:
             older.op.erase()
         self.fills[memory] = fill
@@ -129,10 +133,9 @@ class _BlockVectorizer:
     def _join(self, nest: Nest) -> None:
         """Adds the nest, and the fills of what it uses, to the current group, or starts another."""
         group = Group([nest])
-        touched = {root(access.memory) for access in (*nest.inputs, *nest.outputs)}
-        for memory in [m for m in self.fills if m in touched]:
+        for memory in [m for m in self.fills if self._touches(nest, m)]:
             fill = Group([self.fills.pop(memory)])
-            merged = merge(fill, group)
+            merged = merge(fill, group, self.aliases)
             if merged is None:
                 self._close()
                 fill.nests[0].op.detach()
@@ -140,10 +143,14 @@ class _BlockVectorizer:
                 self._emit(fill)
             else:
                 group = merged
-        merged = merge(self.group, group) if self.group else None
+        merged = merge(self.group, group, self.aliases) if self.group else None
         if merged is None:
             self._close()
         self.group = merged or group
+
+    def _touches(self, nest: Nest, memory: Value) -> bool:
+        used = [access.memory for access in (*nest.inputs, *nest.outputs) if access.type is not None]
+        return not all(self.aliases.apart(memory, other) for other in used)
 
     def _flush(self, op: Op) -> None:
         """Emits all that waits, in front of an op that may depend on it."""
@@ -170,5 +177,5 @@ class _BlockVectorizer:
     def _lower_to_loops(self, op: linalg.LinalgOp) -> None:
         from mdsl.passes.buffers.lower_linalg_to_loops import lower_op
 
-        lower_op(op, Builder.before(op))
+        lower_op(op, Builder.before(op), self.aliases)
         op.erase()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from mdsl.analysis.alias import memref_of
+from mdsl.analysis.alias import AliasAnalysis, memref_of
 from mdsl.dialects import func, ukernel
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.func import FunctionLike
@@ -73,7 +73,7 @@ def _mentions_tensors(function: FunctionLike) -> bool:
 
 def _bufferize_function(function: func.FuncOp, module: ModuleOp, globals: Globals) -> None:
     """Inputs are only read; each returned tensor is copied to an output (`forward_copies` removes most copies)."""
-    map = StorageMap(function)
+    map = StorageMap(function, AliasAnalysis(module))
     ops = OpBufferizer(map, module, globals)
     old = _replace_arguments(
         function, [memref_of(a.type) if is_tensor(a) else a.type for a in function.args], map, 0
@@ -119,7 +119,7 @@ def _finish(function: FunctionLike, ops: OpBufferizer, old: Sequence[BlockArgume
     ops.finish()
     assert not any(a.users for a in old), "a tensor is still in use"
     function.update_type()
-    forward_copies(function)
+    forward_copies(function, ops.map.aliases)
 
 
 # Kernels ------------------------------------------------------------------------------------------------------
@@ -179,7 +179,7 @@ def _bufferize_variant(
     kernel: ukernel.UkernelFunc, types: Sequence[Type], module: ModuleOp, globals: Globals
 ) -> None:
     """The last arguments are destinations; what the kernel returned must lie there at its end."""
-    map = StorageMap(kernel)
+    map = StorageMap(kernel, AliasAnalysis(module))
     ops = OpBufferizer(map, module, globals)
     end = kernel.body.terminator
     returned = [v for v in end.operands if is_tensor(v)]

@@ -8,14 +8,14 @@ from mdsl.analysis.alias import (
     ALLOCATIONS,
     RESHAPES,
     VIEWS,
+    AliasAnalysis,
     accesses,
     ancestor_in,
-    disjoint,
-    root,
+    memories,
     views,
     writes,
 )
-from mdsl.dialects import func, linalg, memref, ukernel
+from mdsl.dialects import linalg, memref, ukernel
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.ir.core import Block, Builder, Op, Value
 from mdsl.ir.types import MemRefType
@@ -24,7 +24,7 @@ Positions = dict[Block, dict[Op, int]]
 """The place of each op in its block, for the blocks that were asked about since the last change."""
 
 
-def forward_copies(function: Op) -> None:
+def forward_copies(function: Op, aliases: AliasAnalysis) -> None:
     """Removes copies from a buffer that has no other purpose, last copy first: the target is final then."""
     changed = True
     while changed:
@@ -32,7 +32,7 @@ def forward_copies(function: Op) -> None:
         positions: Positions = {}
         copies = [op for op in function.walk() if isinstance(op, memref.Copy)]
         for copy in reversed(copies):
-            if _forward(copy, positions):
+            if _forward(copy, positions, aliases):
                 changed = True
                 positions.clear()
     drop_unused_views(function)
@@ -46,7 +46,7 @@ def drop_unused_views(function: Op) -> None:
             op.erase()
 
 
-def _forward(copy: memref.Copy, positions: Positions) -> bool:
+def _forward(copy: memref.Copy, positions: Positions, aliases: AliasAnalysis) -> bool:
     """Computes the copy's source in its target, if nobody can tell the difference."""
     source, target = copy.operands
     chain: list[Op] = []
@@ -55,13 +55,13 @@ def _forward(copy: memref.Copy, positions: Positions) -> bool:
         source = source.owner.operands[0]
     local, block = source.owner, copy.block
     assert block is not None
-    if not isinstance(local, ALLOCATIONS) or local.block is not block or root(target) is source:
+    if not isinstance(local, ALLOCATIONS) or local.block is not block or source in memories(target):
         return False
     types = _shapes_of_target(chain, memref.memref_type(target))
     if types is None or not _can_become(source, types[-1]):
         return False
     plan = _Plan(copy, source, target, positions.setdefault(block, {}))
-    if not plan.is_sound():
+    if not plan.is_sound(aliases):
         return False
     plan.hoist()
     builder = Builder.before(plan.start)
@@ -117,20 +117,20 @@ class _Plan:
         found = ancestor_in(self.block, op)
         return None if found is None else self.position[found]
 
-    def is_sound(self) -> bool:
+    def is_sound(self, aliases: AliasAnalysis) -> bool:
         """True if nobody else touches the target while the source lives, and nobody writes the source later."""
         copied = self.position[self.copy]
         if any(at > copied and writes(op, view) for at, op, view in self.uses):
             return False
         fills: list[tuple[int, Op]] = []
         others: list[int] = []
-        for op, view in accesses(root(self.target)):
+        for op, view in aliases.touching(self.target):
             at = self._at(op)
             if (
                 op is self.copy
                 or at is None
                 or not self.first <= at <= self.last
-                or disjoint(view, self.target)
+                or aliases.apart(view, self.target)
             ):
                 others += [at] if at is not None and op is not self.copy else []
             elif isinstance(op, linalg.Fill) and op.block is self.block and at < copied:
@@ -183,12 +183,12 @@ def _can_become(value: Value, type: MemRefType) -> bool:
                 fine = view is not None and _can_become(user.result, view)
             case memref.Cast() | memref.View():
                 fine = False
-            case func.Call():
-                fine = type == old
             case ukernel.Dispatch():
                 fine = _accepts(user, value, type)
-            case _:
+            case memref.Load() | memref.Store() | memref.Copy() | memref.Dealloc() | linalg.LinalgOp():
                 fine = True
+            case _:
+                fine = type == old
         if not fine:
             return False
     return True

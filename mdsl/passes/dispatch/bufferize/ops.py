@@ -219,6 +219,8 @@ class OpBufferizer:
         sizes, strides = ([int(v) for v in found if v is not None] for found in numbers)
         if len(sizes) != len(numbers[0]) or len(strides) != len(numbers[1]):
             raise op.error("sizes and strides must be numbers to be bufferized")
+        if min(strides, default=1) < 1:
+            raise op.error(f"strides must be positive, got {min(strides)}")
         return builder.value(memref.SubView.of(whole, op.mixed("offsets"), sizes, strides, part.shape), name)
 
     def insert_slice(self, op: tensor.InsertSlice) -> None:

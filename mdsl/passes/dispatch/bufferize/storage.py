@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 
-from mdsl.analysis.alias import VIEWS, disjoint, memref_of, root, same_slice
+from mdsl.analysis.alias import VIEWS, AliasAnalysis, memref_of, root, same_slice
 from mdsl.dialects import memref, scf, tensor
 from mdsl.ir.core import Builder, Op, Value
 from mdsl.ir.types import MemRefType, TensorType
@@ -46,7 +46,8 @@ def loop_of(op: Op) -> Op | None:
 class StorageMap:
     """Tensors of one function -> memory. `order` numbers the ops as they stood before rewriting."""
 
-    def __init__(self, function: Op) -> None:
+    def __init__(self, function: Op, aliases: AliasAnalysis) -> None:
+        self.aliases = aliases
         self.order = {op: i for i, op in enumerate(function.walk())}
         self.memory: dict[Value, Value] = {}
         self.storage: dict[Value, Storage] = {}
@@ -100,14 +101,16 @@ class StorageMap:
         storage, target = self.storage[dest], self.memory[dest]
         if not storage.writable or storage.scope is not loop_of(op):
             return False
-        if any(self.storage.get(v) is storage and not disjoint(self.memory[v], target) for v in others):
+        if any(
+            self.storage.get(v) is storage and not self.aliases.apart(self.memory[v], target) for v in others
+        ):
             return False
         now = self.order[op]
         later = {m: [u for u in m.users if self.order.get(u, -1) > now] for m in storage.members}
         # Ops are asked about in program order: what nobody reads after this one stays so.
         storage.members = [member for member in storage.members if later[member]]
         return all(
-            disjoint(self.memory[member], target)
+            self.aliases.apart(self.memory[member], target)
             or all(self._overwrites(u, member, target) for u in later[member])
             for member in storage.members
         )
@@ -141,7 +144,10 @@ def copy_all(pairs: Sequence[tuple[Value, Value]], storage: StorageMap, builder:
         """True if no other copy is still to read what this one overwrites."""
         own, target = pending[number]
         others = (pending[other][0] for other in readers[root(target)] if other in pending)
-        return not any(source is not own and _overlap(source, target) for source in others)
+        return not any(source is not own and overlap(source, target) for source in others)
+
+    def overlap(left: Value, right: Value) -> bool:
+        return root(left) is root(right) and not storage.aliases.apart(left, right)
 
     free = [number for number in pending if is_free(number)]
     while pending:
@@ -149,7 +155,7 @@ def copy_all(pairs: Sequence[tuple[Value, Value]], storage: StorageMap, builder:
         number = heappop(free) if free else next(iter(pending))
         source, target = pending.pop(number)
         memory = root(source)
-        if not is_next or _overlap(source, target):
+        if not is_next or overlap(source, target):
             kept = memref.memref_type(source)
             aside = storage.allocate(MemRefType(kept.shape, kept.element), builder, f"{source.name}_kept")
             builder.add(memref.Copy(source, aside))
@@ -163,7 +169,3 @@ def copy_all(pairs: Sequence[tuple[Value, Value]], storage: StorageMap, builder:
         for other in writers[memory]:
             if other in pending and other not in free and is_free(other):
                 heappush(free, other)
-
-
-def _overlap(left: Value, right: Value) -> bool:
-    return root(left) is root(right) and not disjoint(left, right)

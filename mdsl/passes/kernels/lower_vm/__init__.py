@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from mdsl.analysis.alias import AliasAnalysis
 from mdsl.dialects import arith, linalg, memref, mvm, scf, ukernel
 from mdsl.dialects.affine import Apply
 from mdsl.dialects.builtin import ModuleOp
@@ -51,10 +52,11 @@ class LowerVm(Pass):
     leads_to: ClassVar[str | None] = "vm"
 
     def run(self, module: ModuleOp, context: Context) -> None:
+        aliases = AliasAnalysis(module)
         for func in functions(module):
             for op in func.walk():
                 if isinstance(op, linalg.LinalgOp) and not isinstance(op, linalg.Fill | linalg.Copy):
-                    lower_op(op, Builder.before(op))
+                    lower_op(op, Builder.before(op), aliases)
                     if op.block is not None:
                         op.erase()
             lowering = _Lowering(func)
@@ -187,6 +189,7 @@ class _Lowering:
             raise op.error("cannot be lowered to the VM")
 
     def _structure(self, op: Op, lower: Callable[[Op], None]) -> None:
+        _check_places(op)
         if isinstance(op, scf.For):
             self._for(op, lower)
         elif isinstance(op, scf.If):
@@ -286,6 +289,7 @@ class _Lowering:
 
     def _compute(self, op: Op) -> None:
         """Scalar arithmetic; index arithmetic stays symbolic while it is affine."""
+        _check_places(op)
         if isinstance(op.results[0].type, ShapedType):
             raise op.error("vectors live in micro-kernels only")
         result = op.results[0]
@@ -449,6 +453,12 @@ class _Lowering:
 
     def _nothing(self, op: Op) -> None:
         """Liveness was planned: there is nothing to free."""
+
+
+def _check_places(op: Op) -> None:
+    """Raises for memory that is chosen while the program runs."""
+    if any(isinstance(r.type, MemRefType) for r in op.results):
+        raise op.error("the VM has no pointers: which memory is meant must be known at compile time")
 
 
 _ELSEWHERE = (

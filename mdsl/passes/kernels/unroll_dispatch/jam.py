@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import count
 
-from mdsl.analysis.alias import root
+from mdsl.analysis.alias import AliasAnalysis, root
 from mdsl.dialects import scf, ukernel
 from mdsl.ir.core import Block, Builder, Op, Value
-from mdsl.ir.types import VectorType
+from mdsl.ir.types import MemRefType, VectorType
 from mdsl.target.target import ELEMENT_BYTES, Target
 
 
@@ -76,7 +76,9 @@ def jam(kernel: ukernel.UkernelFunc, shared: Sequence[bool], copies: int, name: 
         for c, mapping in enumerate(mappings):
             mapping[kernel.args[p]] = new[c % number[p]]
     effects = [op for op in kernel.walk() if not op.has("pure") and not op.has("reads")]
-    read_only = set(kernel.args) - {root(v) for op in effects for v in op.operands}
+    written = [v for op in effects for v in op.operands if isinstance(v.type, MemRefType)]
+    aliases = AliasAnalysis(kernel.parent or kernel)
+    read_only = {arg for arg in kernel.args if all(aliases.apart(arg, v) for v in written)}
     _Jammer(mappings, read_only).block(kernel.body, Builder(jammed.body))
     jammed.body.append(ukernel.Return([]))
     return jammed

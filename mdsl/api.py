@@ -7,11 +7,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Union
+from typing import TYPE_CHECKING, Any, Union
 
 from mdsl import frontends
 from mdsl.compiler.driver import bind_dims, context_of
-from mdsl.compiler.entry import open_dims, open_signature
 from mdsl.compiler.levels import level_of, plan
 from mdsl.compiler.pipeline import parse_pipeline, run_passes
 from mdsl.compiler.program_cache import executable_of
@@ -20,11 +19,14 @@ from mdsl.dialects.builtin import ModuleOp
 from mdsl.errors import MdslError, SyntaxError_
 from mdsl.runtime.executable import Executable, OpenExecutable, ReferenceExecutable
 from mdsl.runtime.loading import check_engine, load
+from mdsl.runtime.opened import Opened, opened
 from mdsl.syntax.parser import parse as parse_text
 from mdsl.target.target import Target
 
 if TYPE_CHECKING:
     from onnx import ModelProto
+
+    from mdsl.frontends.onnx import Source
 
 Program = Union[str, os.PathLike[str], ModuleOp, "ModelProto"]
 """A path (a string that ends in `.mir`, `.onnx` or `.mbc`), a text, a module, or an `onnx.ModelProto`."""
@@ -41,7 +43,7 @@ def compile(
     tune: bool = False,
     target: str | Target | None = None,
     pipeline: str | None = None,
-    bind: Mapping[str, int] | None = None,
+    bind: Mapping[str, Any] | None = None,
 ) -> Executable:
     """Compiles a program on any level and makes it ready to be called.
 
@@ -50,8 +52,8 @@ def compile(
     the number of micro-kernels that one instruction issues; without `winograd` every 3x3 convolution is a
     plain sum of products; `tune` measures how each contraction is best tiled (see the passes of these names).
     `pipeline` lists passes to run first, as `mdsl opt --pass-pipeline` takes them; the standard passes finish
-    the lowering. `bind` has the sizes of `?` dimensions by name; what it leaves open gets its size from the
-    arguments of a call. A module is not altered. Raises MdslError.
+    the lowering. `bind` has the sizes of `?` dimensions by name, and may have values of inputs, which the program takes
+    no more; what it leaves open gets its size from the arguments of a call. A module is not altered. Raises MdslError.
     """
     settings = Settings(ukernels, unroll_dispatch, winograd, tune, target, pipeline, bind or {})
     return build(program, settings, engine, threads)
@@ -64,34 +66,37 @@ def build(program: Program, settings: Settings, engine: str = "vm", threads: int
     if path is not None and path.suffix.lower() == ".mbc":
         settings.check_compiled(path)
         return load(path, engine=engine, threads=threads)
-    module, sizes = _parse_bound(program, settings.bind)
-    still_open = set(open_dims(open_signature(module)[0])) - set(sizes)
-    if not still_open and engine != "reference":
-        return executable_of(module, replace(settings, bind=sizes), engine, threads)
-    module, settings = bind_dims(module, sizes), replace(settings, bind={})
-    if still_open:
-        return OpenExecutable(module, engine, threads, settings)
-    return ReferenceExecutable(module, settings)
+    return ready(opened(_source(program), settings.bind), settings, engine, threads)
+
+
+def ready(program: Opened, settings: Settings, engine: str, threads: int) -> Executable:
+    """The program compiled, or as one that the first call compiles. What it is bound to, it knows. Raises MdslError."""
+    settings = replace(settings, bind=program.sizes)
+    if program.is_open or program.module is None:
+        return OpenExecutable(program, engine, threads, replace(settings, bind={}))
+    if engine != "reference":
+        return executable_of(program.module, settings, engine, threads)
+    return ReferenceExecutable(bind_dims(program.module, program.sizes), replace(settings, bind={}))
 
 
 def parse(program: Program, name: str = "<text>") -> ModuleOp:
     """The verified module of a text, a `.mir` or an `.onnx` file or model; of a module, a copy. Raises MdslError."""
-    return _parse_bound(program, {}, name)[0]
-
-
-def _parse_bound(
-    program: Program, sizes: Mapping[str, int], name: str = "<text>"
-) -> tuple[ModuleOp, Mapping[str, int]]:
-    """As `parse`, and those of the `sizes` that are yet to be bound."""
     if isinstance(program, ModuleOp):
-        return program.clone(), sizes
+        return program.clone()
+    return frontends.module_of(_source(program, name), {})[0]
+
+
+def _source(program: Program, name: str = "<text>") -> ModuleOp | Source:
+    """A module, or a model that is yet to be imported."""
+    if isinstance(program, ModuleOp):
+        return program
     path = _path(program)
     if path is not None:
-        return frontends.read(path, sizes)
+        return frontends.read(path)
     if not isinstance(program, str):
-        return frontends.of_model(program, sizes), {}
+        return frontends.of_model(program)
     try:
-        return parse_text(program, name), sizes
+        return parse_text(program, name)
     except SyntaxError_:
         if program and not re.search(r"\s", program):  # no text of a program is a single word
             raise MdslError(

@@ -45,8 +45,7 @@ class Request:
         found = Program(self.program, self.engine, self.threads, self.settings)
         texts, specs = self.inputs, found.inputs
         arrays = arrange(specs, [], read_inputs(texts, specs)) if texts else random_arrays(closed(specs))
-        found.take_sizes(arrays)
-        return found, arrays
+        return found, found.take(arrays)
 
     @property
     def shown(self) -> bool:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mdsl.support.files import check_writable, is_stream, replacing
 
 if TYPE_CHECKING:
     from mdsl.dialects.builtin import ModuleOp
+    from mdsl.frontends.onnx import Source
     from mdsl.ir.attributes import Resource
 
 
@@ -20,12 +21,19 @@ def read_program(path: str) -> ModuleOp:
     return read_bound(path, {})[0]
 
 
-def read_bound(path: str, sizes: Mapping[str, int]) -> tuple[ModuleOp, Mapping[str, int]]:
-    """The same, and those of the `sizes` of its dimensions that are yet to be bound. Raises MdslError, OSError."""
+def read_bound(path: str, bind: Mapping[str, Any]) -> tuple[ModuleOp, Mapping[str, int]]:
+    """The same with what `bind` has of it, and the sizes in that which are yet to be bound. Raises MdslError, OSError."""
+    from mdsl import frontends
+
+    return frontends.module_of(read_source(path), bind)
+
+
+def read_source(path: str) -> ModuleOp | Source:
+    """The same, or a model that is yet to be imported. Raises MdslError, OSError."""
     if path != "-":
         from mdsl import frontends
 
-        return frontends.read(Path(path), sizes)
+        return frontends.read(Path(path))
     from mdsl.errors import MdslError
     from mdsl.syntax.parser import parse
 
@@ -33,7 +41,7 @@ def read_bound(path: str, sizes: Mapping[str, int]) -> tuple[ModuleOp, Mapping[s
         text = sys.stdin.buffer.read().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise MdslError(f"<stdin>: error: not a text file (byte {error.start} is not UTF-8)") from None
-    return parse(text, "<stdin>"), sizes
+    return parse(text, "<stdin>")
 
 
 def check_output(output: Path | None, source: str, *, text: bool = False) -> None:

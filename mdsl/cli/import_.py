@@ -54,10 +54,11 @@ def import_(
 def _print(report: Report) -> None:
     """What is missing, operator by operator, and whether that is all."""
     subjects = Counter(problem.subject for problem in report.problems)
-    total = report.supported + subjects["node"] + report.unjudged
+    total = report.supported + subjects["node"] + report.unjudged + len(report.waiting)
     if not report.problems:
         every = "the only node is" if total == 1 else f"all {total} nodes are"
         typer.echo(f"{report.model}: {every} supported")
+        _print_waiting(report)
         return
     missing = [f"{subjects['node']} of {_number(total, 'node')}"] if subjects["node"] else []
     missing += [_number(subjects[name], name) for name in ("input", "initializer") if subjects[name]]
@@ -76,6 +77,18 @@ def _print(report: Report) -> None:
         )
     elif report.supported:
         typer.echo("all other nodes are supported")
+    _print_waiting(report)
+
+
+def _print_waiting(report: Report) -> None:
+    """Which nodes wait for what is known of the inputs at the first call, and for what."""
+    if not report.waiting:
+        return
+    typer.echo("some need more to be known, which --bind or the inputs of the first call tell:")
+    for problem in report.waiting:
+        typer.echo(
+            f"  '{problem.node}' ({problem.kind}): {problem.reason}; depends on {', '.join(problem.decided_by())}"
+        )
 
 
 def _number(n: int, noun: str) -> str:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mdsl.cli.files import read_bound
+from mdsl.cli.files import read_source
 from mdsl.cli.progress import progress
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mdsl.compiler.settings import Settings
     from mdsl.dialects.builtin import ModuleOp
     from mdsl.runtime.executable import Executable
+    from mdsl.runtime.opened import Opened
 
 ProgramFile = Annotated[
     str,
@@ -45,7 +46,7 @@ Threads = Annotated[int, typer.Option(help="Threads that share the loops.")]
 class Program:
     """The program in `file`, read but not yet compiled: what it takes and gives is known before the work starts.
 
-    Sizes that `settings` leave open come from the inputs (`take_sizes`). Raises MdslError, OSError.
+    Sizes that `settings` leave open come from the inputs (`take`). Raises MdslError, OSError.
     """
 
     inputs: Sequence[Spec]
@@ -60,6 +61,7 @@ class Program:
         check_fuel(fuel, engine)
         self.fuel = fuel
         self.file, self.engine, self.threads, self.settings = file, engine, threads, settings
+        self.program: Opened | None = None
         self.module: ModuleOp | None = None
         self.bytecode: Module | None = None
         if file.lower().endswith(".mbc"):
@@ -68,28 +70,33 @@ class Program:
             function = self.bytecode.function()
             self.inputs, self.outputs = function.inputs, function.outputs
         else:
-            with progress(f"reading {file}"):
-                module, sizes = read_bound(file, settings.bind)
-                self.settings = replace(settings, bind={})
-                self._bind(module, sizes)
+            from mdsl.runtime.opened import opened
 
-    def _bind(self, module: ModuleOp, sizes: Mapping[str, int]) -> None:
+            with progress(f"reading {file}"):
+                self._open(opened(read_source(file), settings.bind))
+                self.settings = replace(settings, bind={})
+
+    def _open(self, program: Opened) -> None:
         from mdsl.bytecode.module import DTYPES
         from mdsl.compiler.driver import bind_dims
         from mdsl.compiler.entry import check_compilable, open_signature
 
-        self.module = bind_dims(module, sizes)
-        self.inputs, self.outputs = open_signature(module)
+        self.program, self.inputs, self.outputs = program, program.inputs, program.outputs
+        if program.module is None:
+            return
+        if not program.is_open:
+            self.module = bind_dims(program.module, program.sizes)
+            self.inputs, self.outputs = open_signature(self.module)
         if any(spec.dtype not in DTYPES for spec in self.inputs):
-            check_compilable(module)
+            check_compilable(program.module)
 
-    def take_sizes(self, arrays: Sequence[np.ndarray]) -> None:
-        """Gives dimensions that are open the sizes that the inputs `arrays` have. Raises MdslError."""
-        from mdsl.runtime.signature import sizes_of
-
-        sizes = sizes_of(self.inputs, arrays)
-        if self.module is not None and sizes:
-            self._bind(self.module, sizes)
+    def take(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
+        """Gives dimensions that are open the sizes that the inputs `arrays` have, and takes the numbers that decide shapes;
+        returns the arrays that are inputs still. Raises MdslError."""
+        while self.program is not None and self.program.is_open:
+            given, arrays = self.program.given(arrays), self.program.rest(arrays)
+            self._open(self.program.knowing(given))
+        return arrays
 
     def executable(self) -> Executable:
         """The program, compiled. Raises MdslError."""

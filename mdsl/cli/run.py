@@ -56,7 +56,7 @@ def run(
         _check_form(output, len(found.outputs))
     texts = input or [f"{spec.name}={describe(spec)}=random" for spec in closed(found.inputs)]
     inputs = arrange(found.inputs, [], read_inputs(texts, found.inputs, seed))
-    found.take_sizes(inputs)
+    inputs = found.take(inputs)
     executable = found.executable()
     if texts and not input:
         note(f"no --input: random numbers of seed {seed} for {', '.join(s.name for s in found.inputs)}")

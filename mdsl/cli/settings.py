@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import json
+import re
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from functools import wraps
@@ -17,7 +19,8 @@ BindOption = Annotated[
     list[str] | None,
     typer.Option(
         "--bind",
-        help="The size of a '?' dimension; more than one: again, or after a comma.",
+        help="The size of a '?' dimension, or the value of an input (k=3, shape=[2,8]), which is then given no more; more than "
+        "one: again, or after a comma.",
         metavar="NAME=SIZE",
     ),
 ]
@@ -100,20 +103,21 @@ def _settings(
     return Settings(ukernels, unroll_dispatch, winograd, tune, pipeline=pass_pipeline, bind=bindings(bind))
 
 
-def bindings(texts: Sequence[str] | None) -> dict[str, int]:
-    """The sizes that `--bind` options give. Raises MdslError."""
-    if not texts:
-        return {}
-    from mdsl.compiler.pipeline import read_sizes
-
-    found: dict[str, int] = {}
-    for text in texts:
-        for item in text.split(","):
+def bindings(texts: Sequence[str] | None) -> dict[str, Any]:
+    """The sizes, and values of inputs, that `--bind` options give. Raises MdslError."""
+    found: dict[str, Any] = {}
+    for text in texts or ():
+        for item in re.split(r",(?![^\[]*\])", text):  # not those within a list
+            name, _, value = item.rpartition("=")
             try:
-                ((name, size),) = read_sizes(item)
-            except ValueError:
-                raise MdslError(f"error: --bind {text}: expected NAME=SIZE, such as batch=8") from None
-            if name in found:
-                raise MdslError(f"error: --bind {text}: dimension '{name}' was given twice")
-            found[name] = size
+                number = json.loads(value)
+            except (ValueError, RecursionError):
+                number = None
+            if not name.strip() or not isinstance(number, int | float | list):
+                raise MdslError(
+                    f"error: --bind {text}: expected NAME=SIZE, such as batch=8, or an input's value, k=3 or shape=[2,8]"
+                )
+            if name.strip() in found:
+                raise MdslError(f"error: --bind {text}: dimension '{name.strip()}' was given twice")
+            found[name.strip()] = number
     return found

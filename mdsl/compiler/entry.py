@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # a compiled program is loaded without the IR, which takes lo
     from mdsl.dialects.builtin import ModuleOp
     from mdsl.dialects.func import FunctionLike
     from mdsl.ir.core import Value
+    from mdsl.ir.types import Type
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,8 @@ def open_signature(module: ModuleOp) -> tuple[tuple[Spec, ...], tuple[Spec, ...]
     if not outputs and isinstance(function, FuncOp):
         outputs, names = function.body.terminator.operands, function.result_names()
     return (
-        tuple(_spec(v.name or f"input{i}", v, dims) for i, (v, dims) in enumerate(inputs)),
-        tuple(_spec(n, v, None) for n, v in zip(names, outputs, strict=True)),
+        tuple(spec_of(v.name or f"input{i}", v.type, dims) for i, (v, dims) in enumerate(inputs)),
+        tuple(spec_of(n, v.type) for n, v in zip(names, outputs, strict=True)),
     )
 
 
@@ -110,11 +111,10 @@ def check_compilable(module: ModuleOp) -> None:
                 )
 
 
-def _spec(name: str, value: Value, dims: Sequence[str] | None) -> Spec:
-    """`dims` are the names of an input's dimensions."""
+def spec_of(name: str, type: Type, dims: Sequence[str] | None = None) -> Spec:
+    """The spec of an input or output of this type; `dims` are the names of an input's dimensions."""
     from mdsl.ir.types import DYNAMIC, MemRefType, ShapedType, TensorType
 
-    type = value.type
     if not isinstance(type, TensorType | MemRefType):
         return TensorSpec(name, str(type), ())
     assert isinstance(type, ShapedType)
@@ -123,6 +123,14 @@ def _spec(name: str, value: Value, dims: Sequence[str] | None) -> Spec:
     names = dims or [None] * type.rank
     shape = tuple(n if s == DYNAMIC else s for s, n in zip(type.shape, names, strict=True))
     return OpenSpec(name, str(type.element), shape)
+
+
+def sized(spec: Spec, sizes: Mapping[str, int]) -> Spec:
+    """The spec with these sizes of its dimensions."""
+    shape = tuple(sizes.get(s, s) if isinstance(s, str) else s for s in spec.shape)
+    numbers = tuple(s for s in shape if isinstance(s, int))
+    closed = len(numbers) == len(shape)
+    return TensorSpec(spec.name, spec.dtype, numbers) if closed else OpenSpec(spec.name, spec.dtype, shape)
 
 
 def describe(spec: Spec) -> str:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from operator import index
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mdsl.errors import MdslError
 
@@ -64,8 +64,8 @@ class Settings:
     pipeline: str | None = None
     """Passes to run first, as `mdsl opt --pass-pipeline` takes them."""
 
-    bind: Mapping[str, int] = field(default_factory=dict)
-    """The sizes of `?` dimensions by name; they are kept in the order of the names."""
+    bind: Mapping[str, Any] = field(default_factory=dict)
+    """The sizes of `?` dimensions, and values of inputs, by name; they are kept in the order of the names."""
 
     def __post_init__(self) -> None:
         if self.unroll_dispatch is not None and not _is_positive(self.unroll_dispatch):
@@ -74,14 +74,7 @@ class Settings:
             )
         if not isinstance(self.bind, Mapping) or not all(isinstance(name, str) for name in self.bind):
             raise SettingsError(["bind"], f"must be sizes by name, such as {{'batch': 8}}, got {self.bind!r}")
-        sizes: dict[str, int] = {}
-        for name, size in sorted(self.bind.items()):
-            try:
-                sizes[name] = index(size)
-            except TypeError:
-                raise MdslError(
-                    f"error: the size of dimension '{name}' must be an integer, got {size!r}"
-                ) from None
+        sizes = {name: _number(name, given) for name, given in sorted(self.bind.items())}
         object.__setattr__(self, "bind", sizes)
 
     def machine(self) -> Target:
@@ -108,6 +101,23 @@ class Settings:
         late = self.chosen()
         if late:
             raise SettingsError(late, "cannot be chosen any more: the program is compiled", os.fspath(path))
+
+
+def _number(name: str, given: Any) -> Any:
+    """What `name` is bound to: a number, or several in nested tuples. Raises MdslError."""
+    if isinstance(given, list | tuple):
+        return tuple(_number(name, part) for part in given)
+    listed = getattr(given, "tolist", None)  # NumPy's
+    if listed is not None and getattr(given, "ndim", 0):
+        return _number(name, listed())
+    if isinstance(given, bool | float):
+        return given
+    try:
+        return index(given)
+    except TypeError:
+        if listed is not None and isinstance(listed(), bool | float):
+            return listed()
+        raise MdslError(f"error: the size of dimension '{name}' must be an integer, got {given!r}") from None
 
 
 def _is_positive(number: object) -> bool:

@@ -5,39 +5,38 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mdsl.dialects.builtin import ModuleOp
+    from mdsl.frontends.onnx import Source
 
-IMPORTERS = {".onnx": "mdsl.frontends.onnx:import_onnx"}
-"""The function that imports a format, by what the names of its files end in."""
+IMPORTERS = {".onnx": "mdsl.frontends.onnx:Source"}
+"""What reads and imports a format, by what the names of its files end in."""
 
-MODELS = {"onnx.ModelProto": "mdsl.frontends.onnx:import_model"}
-"""The function that imports a model in memory, by the name of its protobuf message."""
+MODELS = {"onnx.ModelProto": "mdsl.frontends.onnx:Source"}
+"""The same for a model in memory, by the name of its protobuf message."""
 
 SUFFIXES = tuple(IMPORTERS)
 
 
-def read(path: Path, sizes: Mapping[str, int]) -> tuple[ModuleOp, Mapping[str, int]]:
-    """The verified module of a program's file, `.mir` text or another format, and those of the `sizes` of its
-    dimensions that are yet to be bound: a model of another format takes them when it is imported, where they tell
-    most. Raises MdslError, OSError."""
+def read(path: Path) -> ModuleOp | Source:
+    """What is in a program's file: the verified module of a `.mir` text, or a model of another format, which is imported
+    with what is bound, for then that tells most. Raises MdslError, OSError."""
     importer = IMPORTERS.get(path.suffix.lower())
     if importer is not None:
-        return resolve_name(importer)(path, sizes), {}
+        return resolve_name(importer).of(path)
     from mdsl.errors import MdslError
     from mdsl.support.formats import TEXT, advice
     from mdsl.syntax.parser import parse_file
 
     if why := advice(path, TEXT):
         raise MdslError(f"{path}: error: not a text file{why}")
-    return parse_file(path), sizes
+    return parse_file(path)
 
 
-def of_model(model: object, sizes: Mapping[str, int]) -> ModuleOp:
-    """The module of a model in memory, an `onnx.ModelProto`, with these sizes of its dimensions. Raises MdslError, also
-    for anything else."""
+def of_model(model: object) -> Source:
+    """A model in memory, an `onnx.ModelProto`. Raises MdslError, also for anything else."""
     importer = MODELS.get(getattr(getattr(model, "DESCRIPTOR", None), "full_name", ""))
     if importer is None:
         from mdsl.errors import MdslError
@@ -45,4 +44,16 @@ def of_model(model: object, sizes: Mapping[str, int]) -> ModuleOp:
         raise MdslError(
             f"error: a program is a path, a text, a module or an onnx.ModelProto, not of type {type(model).__name__}"
         )
-    return resolve_name(importer)(model, sizes)
+    return resolve_name(importer).of(model)
+
+
+def module_of(source: ModuleOp | Source, bind: Mapping[str, Any]) -> tuple[ModuleOp, Mapping[str, int]]:
+    """The module of what was read, which it may be itself, with the values of inputs that `bind` has, and those sizes in
+    `bind` that are yet to be bound. Raises MdslError."""
+    from mdsl.dialects.builtin import ModuleOp
+
+    if not isinstance(source, ModuleOp):
+        return source.module(bind), {}
+    from mdsl.frontends.values import fix_inputs
+
+    return source, fix_inputs(source, bind)

@@ -7,20 +7,20 @@ import threading
 from collections import OrderedDict
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mdsl.bytecode.module import BytecodeError, Module, TensorSpec
-from mdsl.compiler.entry import Spec, describe, open_dims, open_signature, signature
+from mdsl.compiler.entry import Spec, describe, open_dims, signature
 from mdsl.compiler.settings import OpenDimsError
 from mdsl.errors import MdslError
-from mdsl.runtime.signature import arrange, sizes_of
+from mdsl.runtime.signature import arrange
 
 if TYPE_CHECKING:
     from mdsl.compiler.settings import Settings
     from mdsl.dialects.builtin import ModuleOp
+    from mdsl.runtime.opened import Opened
     from mdsl.vm.program import Program
 
 Outputs = np.ndarray | tuple[np.ndarray, ...]
@@ -58,6 +58,10 @@ class Executable:
     def bytecode(self) -> Module:
         """The program as a bytecode module."""
         raise AssertionError
+
+    def fitting(self, arrays: list[np.ndarray]) -> tuple[Executable, list[np.ndarray]]:
+        """The program that runs when it is called with these arrays, and what that one takes."""
+        return self, arrays
 
     def _run(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
         raise AssertionError
@@ -164,15 +168,9 @@ class ReferenceExecutable(Executable):
         return bytecode_of(self.module.clone(), self.settings)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _from_text, (_as_text(self.module), self.settings)
+        from mdsl.runtime.opened import as_text
 
-
-def _as_text(module: ModuleOp) -> str:
-    """The module with the data of its constants."""
-    from mdsl.syntax.printer import print_module
-    from mdsl.syntax.resources import print_section, used
-
-    return print_module(module) + print_section(used(module))
+        return _from_text, (as_text(self.module), self.settings)
 
 
 def _from_text(text: str, settings: Settings) -> ReferenceExecutable:
@@ -182,77 +180,77 @@ def _from_text(text: str, settings: Settings) -> ReferenceExecutable:
 
 
 class OpenExecutable(Executable):
-    """A program with dimensions that get their sizes from the arguments of a call.
+    """A program with dimensions that get their sizes from the arguments of a call, or with inputs whose numbers decide
+    what shapes there are.
 
-    For each combination of sizes it is compiled once; the `KEPT` that were used last are kept. In `inputs` and
-    `outputs` such a dimension has its name in the size's place (None in an output if it has no name).
+    For each combination of sizes and such numbers it is compiled once; the `KEPT` that were used last are kept. In
+    `inputs` and `outputs` such a dimension has its name in the size's place (None in an output if it has no name).
     """
 
     KEPT = 8
 
-    def __init__(self, module: ModuleOp, engine: str, threads: int, settings: Settings) -> None:
-        self.module, self.engine, self.threads, self.settings = module, engine, threads, settings
-        self._inputs, self._outputs = open_signature(module)
+    def __init__(self, program: Opened, engine: str, threads: int, settings: Settings) -> None:
+        self.program, self.engine, self.threads, self.settings = program, engine, threads, settings
         # Whoever interrupts a call, as the handler of a signal may, may call as well.
         self._lock, self._compiling = threading.RLock(), threading.RLock()
-        self._bound: OrderedDict[tuple[int, ...], Executable] = OrderedDict()
+        self._bound: OrderedDict[tuple[Any, ...], Executable] = OrderedDict()
 
     @property
     def inputs(self) -> tuple[Spec, ...]:
-        return self._inputs
+        return self.program.inputs
 
     @property
     def outputs(self) -> tuple[Spec, ...]:
-        return self._outputs
+        return self.program.outputs
 
     @property
     def dims(self) -> list[str]:
-        """The names of the dimensions without a size."""
-        return open_dims(self._inputs)
+        """The names of the dimensions without a size, and of the inputs whose numbers must be known."""
+        return [*open_dims(self.inputs), *self.program.values]
 
-    def bound(self, sizes: Mapping[str, int]) -> Executable:
-        """The program for these sizes of all its `dims`. Raises MdslError."""
-        missing = [name for name in self.dims if name not in sizes]
+    def bound(self, given: Mapping[str, Any]) -> Executable:
+        """The program for these sizes, and values, of all its `dims`. Raises MdslError."""
+        missing = [name for name in self.dims if name not in given]
         if missing:
             raise OpenDimsError(missing)
-        key = tuple(sizes[name] for name in self.dims)
+        key = tuple(given[name] for name in self.dims)
         found = self._known(key)
         if found is None:
             with self._compiling:  # one at a time: another thread may want the same
-                found = self._known(key) or self._keep(key, self._compile(sizes))
+                found = self._known(key) or self._keep(key, self._compile(given))
         return found
 
-    def _run(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
-        return self.bound(sizes_of(self._inputs, arrays))._run(arrays)
+    def fitting(self, arrays: list[np.ndarray]) -> tuple[Executable, list[np.ndarray]]:
+        """The program for the arrays of a call, all of whose shapes are known, and those of them that it takes."""
+        found, rest = self.bound(self.program.given(arrays)), self.program.rest(arrays)
+        return found.fitting(rest)
 
-    def _known(self, key: tuple[int, ...]) -> Executable | None:
+    def _run(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
+        executable, rest = self.fitting(arrays)
+        return executable._run(rest)
+
+    def _known(self, key: tuple[Any, ...]) -> Executable | None:
         with self._lock:
             found = self._bound.get(key)
             with suppress(KeyError):
                 self._bound.move_to_end(key)
             return found
 
-    def _keep(self, key: tuple[int, ...], executable: Executable) -> Executable:
+    def _keep(self, key: tuple[Any, ...], executable: Executable) -> Executable:
         with self._lock:
             self._bound[key] = executable
             while len(self._bound) > self.KEPT:
                 self._bound.popitem(last=False)
             return executable
 
-    def _compile(self, sizes: Mapping[str, int]) -> Executable:
-        from mdsl.api import build
+    def _compile(self, given: Mapping[str, Any]) -> Executable:
+        from mdsl.api import ready
 
-        settings = replace(self.settings, bind={name: sizes[name] for name in self.dims})
-        return build(self.module, settings, self.engine, self.threads)
+        program = self.program.knowing({name: given[name] for name in self.dims})
+        return ready(program, self.settings, self.engine, self.threads)
 
     def bytecode(self) -> Module:
         raise OpenDimsError(self.dims, "only a program of known shapes can be saved: ")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _open_from_text, (_as_text(self.module), self.engine, self.threads, self.settings)
-
-
-def _open_from_text(text: str, engine: str, threads: int, settings: Settings) -> OpenExecutable:
-    from mdsl.syntax.parser import parse
-
-    return OpenExecutable(parse(text), engine, threads, settings)
+        return OpenExecutable, (self.program, self.engine, self.threads, self.settings)

@@ -14,13 +14,11 @@ from mdsl.benchmarking.peers import Prepared
 def prepare(model: str, inputs: dict[str, np.ndarray], threads: int, settings: Mapping[str, Any]) -> Prepared:
     import mdsl
     from mdsl.benchmarking.measure import empty_outputs
-    from mdsl.runtime.executable import OpenExecutable, VmExecutable
-    from mdsl.runtime.signature import sizes_of
+    from mdsl.runtime.executable import VmExecutable
 
     executable = mdsl.compile(model, threads=threads, **settings)
     arrays = list(inputs.values())
-    if isinstance(executable, OpenExecutable):
-        executable = executable.bound(sizes_of(executable.inputs, arrays))
+    executable, arrays = executable.fitting(arrays)
     if not isinstance(executable, VmExecutable):
         return Prepared(lambda: executable(*arrays), _arrays, mdsl.__version__, executable.engine)
     outputs = empty_outputs(executable)

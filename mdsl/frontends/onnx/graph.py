@@ -6,10 +6,12 @@ them. The outputs of such a node are `Missing`, or stand-ins if the model says t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from mdsl.analysis.deciding import deciding, is_small
 from mdsl.errors import MdslError
 from mdsl.frontends.onnx import functions
 from mdsl.frontends.onnx.folding import Folder
@@ -43,6 +45,20 @@ class Problem:
     reason: str
     cause: Exception | None = field(default=None, repr=False, compare=False)
     """What the node's rule raised."""
+    sizes: frozenset[Value] = frozenset()
+    values: frozenset[Value] = frozenset()
+    """The graph's inputs whose sizes, and those whose numbers, may make the node convertible once they are known."""
+
+    @property
+    def may_go(self) -> bool:
+        """True if the node may be convertible when more is known of the graph's inputs."""
+        return bool(self.sizes or self.values)
+
+    def decided_by(self) -> list[str]:
+        """What must be known, in the order of the inputs: "the size of x", "the numbers in k"."""
+        found = {(v.serial, f"the size of {v.name}") for v in self.sizes}
+        found |= {(v.serial, f"the numbers in {v.name}") for v in self.values}
+        return [text for _, text in sorted(found)]
 
     @property
     def kind(self) -> str:
@@ -63,18 +79,16 @@ _FAILURES = ArithmeticError, AssertionError, LookupError, MemoryError, TypeError
 """What Python and NumPy raise when a rule works with ranks, sizes or values that it did not think of."""
 
 
-def _problem_of(node: Node, error: Exception) -> Problem:
-    """The problem of a node whose conversion raised `error`."""
-    reason = str(error)
+def _reason(error: Exception) -> str:
+    """Why a node whose conversion raised `error` cannot be converted."""
     if isinstance(error, VerifyError):
-        reason = reason.split(": ", 1)[-1]
-    elif not isinstance(error, Unsupported):
-        reason = (
-            f"internal failure ({type(error).__name__}: {error}): either its operands and attributes do not fit "
-            "together, and nothing noticed that in time, or mdsl is wrong"
-        )
-    shown = {k: plain_attribute(v) for k, v in node.attributes.items()}
-    return Problem(node.scope.prefix + node.name, node.op_type, node.domain, shown, reason, error)
+        return str(error).split(": ", 1)[-1]
+    if isinstance(error, Unsupported):
+        return str(error)
+    return (
+        f"internal failure ({type(error).__name__}: {error}): either its operands and attributes do not fit "
+        "together, and nothing noticed that in time, or mdsl is wrong"
+    )
 
 
 @dataclass(frozen=True)
@@ -135,6 +149,7 @@ class Graph:
         self.unjudged = 0
         self.functions = functions.local_functions(self.model.proto)
         self._expanded = 0
+        self.conditions: list[Value] = []
 
     # Graphs ---------------------------------------------------------------------------------------------------
 
@@ -216,11 +231,32 @@ class Graph:
         except Incomplete:
             pass
         except (Unsupported, VerifyError, *_FAILURES) as error:
-            self.problem(_problem_of(node, error))
+            shown = {k: plain_attribute(v) for k, v in node.attributes.items()}
+            where_ = scope.prefix + name
+            decided = self._decided_by(node, error)
+            self.problem(Problem(where_, node.op_type, domain, shown, _reason(error), error, *decided))
         self._define(proto, scope, values, where, name)
 
     def problem(self, problem: Problem) -> None:
         self.problems.append(problem)
+
+    def _decided_by(self, node: Node, error: Exception) -> tuple[frozenset[Value], frozenset[Value]]:
+        """The inputs of the graph whose sizes, and those whose numbers, may keep the error from being raised."""
+        if not self.conditions and (isinstance(error, Malformed) or not functions.is_convertible(self, node)):
+            return frozenset(), frozenset()
+        sizes, numbers = deciding((v for v in node.inputs if v is not None), [*node.asked, *self.conditions])
+        # What stands in for the output of a node that may be converted later is no input.
+        known = {v for v in numbers if is_small(v) and v in self.block.args}
+        return frozenset(sizes | {v for v in numbers if v not in self.block.args}), frozenset(known)
+
+    @contextmanager
+    def under(self, condition: Value) -> Generator[None]:
+        """While nodes are converted that only run if the condition holds: one that is not convertible is no error yet."""
+        self.conditions.append(condition)
+        try:
+            yield
+        finally:
+            self.conditions.pop()
 
     def _judge(self, node: Node) -> None:
         """Counts a node some of whose operands are missing. Raises Unsupported if its operator is not known."""

@@ -6,15 +6,17 @@ import os
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from mdsl.analysis.deciding import is_small, undecided
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.func import DIMS, NAME, FuncOp, Return
 from mdsl.dialects.nn.base import tensor
-from mdsl.errors import MdslError, nearest
+from mdsl.errors import MdslError
+from mdsl.frontends.onnx.arguments import Arguments
 from mdsl.frontends.onnx.graph import Graph, Missing, Problem, Scope
 from mdsl.frontends.onnx.model import Model, check_text, load, model_of
-from mdsl.frontends.onnx.registry import Unsupported, rule_for
+from mdsl.frontends.onnx.registry import Unsupported
 from mdsl.frontends.onnx.rules import (
     constants,
     control,
@@ -33,7 +35,7 @@ from mdsl.frontends.onnx.rules import (
     signal,
     windows,
 )
-from mdsl.frontends.onnx.tensors import element_type, open_names, tensor_type
+from mdsl.frontends.onnx.tensors import element_type, tensor_type
 from mdsl.ir.attributes import ArrayAttr, Attribute, StringAttr
 from mdsl.ir.core import Block, Op, Region, Value, VerifyError
 from mdsl.ir.types import DYNAMIC, TensorType
@@ -73,6 +75,8 @@ class Report:
     supported: int
     unjudged: int
     """Nodes with a rule, behind an unsupported one that keeps their operands' types from being known."""
+    waiting: tuple[Problem, ...] = ()
+    """Nodes that are converted once more is known of the inputs: when they are bound, or at the first call."""
 
     def groups(self) -> list[list[Problem]]:
         """The problems with one operator and one reason together, the most frequent first."""
@@ -82,57 +86,67 @@ class Report:
         return sorted(found.values(), key=len, reverse=True)
 
 
-def import_onnx(path: str | os.PathLike[str], bind: Mapping[str, int] | None = None) -> ModuleOp:
-    """The module of an `.onnx` file. `bind` gives sizes of named dimensions. Raises MdslError, OSError."""
-    return _module(load(path), bind or {})
+@dataclass(frozen=True)
+class Imported:
+    """What an import made of a model: a module, or None where more must be known of the inputs before there can be one."""
+
+    module: ModuleOp | None
+    inputs: tuple[tuple[str, TensorType, tuple[str, ...]], ...]
+    """The program's inputs: name, type, and the names of the dimensions that are open."""
+    outputs: tuple[tuple[str, TensorType | None], ...]
+    """The program's outputs; of some the type may not be known without a module."""
+    values: tuple[str, ...]
+    """The inputs whose numbers must be known for a module, or for shapes in it."""
 
 
-def import_model(proto: ModelProto, bind: Mapping[str, int] | None = None, name: str = "<model>") -> ModuleOp:
+class Source:
+    """A model that is read, and can be imported with whatever is bound. Raises MdslError, OSError."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+
+    @staticmethod
+    def of(program: str | os.PathLike[str] | ModelProto, name: str = "<model>") -> Source:
+        """Of a file, or a model in memory."""
+        is_path = isinstance(program, str | os.PathLike)
+        return Source(load(program) if is_path else model_of(program, name))
+
+    def imported(self, bind: Mapping[str, Any]) -> Imported:
+        """The import with these sizes of dimensions and values of inputs, by name."""
+        with _named(self._model):
+            conversion = _Conversion(self._model, bind)
+        problems = conversion.graph.problems
+        if not all(p.may_go for p in problems):
+            raise conversion.error()
+        module = None if problems else conversion.module()
+        return Imported(module, conversion.arguments(), conversion.outputs(), conversion.wanted())
+
+    def module(self, bind: Mapping[str, Any]) -> ModuleOp:
+        """The module of the model. Raises MdslError also where more must be bound for one."""
+        with _named(self._model):
+            conversion = _Conversion(self._model, bind)
+        if conversion.graph.problems:
+            raise conversion.error()
+        return conversion.module()
+
+
+def import_onnx(path: str | os.PathLike[str], bind: Mapping[str, Any] | None = None) -> ModuleOp:
+    """The module of an `.onnx` file. `bind` gives sizes of named dimensions and values of inputs. Raises MdslError, OSError."""
+    return Source.of(path).module(bind or {})
+
+
+def import_model(proto: ModelProto, bind: Mapping[str, Any] | None = None, name: str = "<model>") -> ModuleOp:
     """The module of a model in memory. Raises MdslError."""
-    return _module(model_of(proto, name), bind or {})
+    return Source.of(proto, name).module(bind or {})
 
 
-def check(path: str | os.PathLike[str], bind: Mapping[str, int] | None = None) -> Report:
+def check(path: str | os.PathLike[str], bind: Mapping[str, Any] | None = None) -> Report:
     """What of the model can be imported. Raises MdslError for a file that is no valid model, OSError."""
     model = load(path)
     with _named(model):
-        graph = _convert(model, bind or {})[0]
-    return Report(model.name, tuple(graph.problems), graph.converted, graph.unjudged)
-
-
-def _module(model: Model, bind: Mapping[str, int]) -> ModuleOp:
-    with _named(model):
-        graph, function = _convert(model, bind)
-    if graph.problems:
-        first, more = graph.problems[0], len(graph.problems) - 1
-        rest = f"\n{more} more; 'mdsl import --check {model.name}' lists all" if more else ""
-        raise MdslError(
-            f"{model.name}: error: {first}{_open_hint(model, bind, first)}{rest}"
-        ) from first.cause
-    module = ModuleOp(results=[], regions=[Region()])
-    module.body.append(function)
-    try:
-        verify(module)
-    except VerifyError as error:
-        where = f" at {error.op.location}" if error.op.location else ""
-        raise MdslError(f"{model.name}: error: {error}{where}") from error
-    return module
-
-
-def _open_hint(model: Model, bind: Mapping[str, int], problem: Problem) -> str:
-    """What may help a node that cannot do without a size; nothing if no size helps, for its operator has no rule."""
-    if rule_for(problem.domain, problem.op_type, model.opsets.get(problem.domain, 0)) is None:
-        return ""
-    inputs = _inputs(model.proto)
-    pairs = [p for names in open_names(inputs).values() for p in names]
-    names = {p[1]: None for p in pairs if p[1] and not {*p} & {*bind}}
-    return f"; sizes that are open: {', '.join(names)} (give them with --bind)" if names else ""
-
-
-def _inputs(proto: ModelProto) -> list[ValueInfoProto]:
-    """The graph's inputs but for the weights that are listed among them."""
-    given = {t.name for t in proto.graph.initializer}
-    return [i for i in proto.graph.input if i.name not in given]
+        graph = _Conversion(model, bind or {}).graph
+    problems, waiting = ([p for p in graph.problems if p.may_go is goes] for goes in (False, True))
+    return Report(model.name, tuple(problems), graph.converted, graph.unjudged, tuple(waiting))
 
 
 @contextmanager
@@ -146,41 +160,93 @@ def _named(model: Model) -> Generator[None]:
         raise MdslError(f"{model.name}: {error}") from error.__cause__
 
 
-def _convert(model: Model, bind: Mapping[str, int]) -> tuple[Graph, FuncOp]:
-    """The converted graph in a function, complete if `graph.problems` is empty."""
-    proto = model.proto.graph
-    inputs = _inputs(model.proto)
-    names = open_names(inputs)
-    _check_bind(names, bind)
-    block = Block()
-    graph = Graph(model, block, _hints(model))
-    scope = Scope(None, model.opsets)
-    for info in (*inputs, *proto.output):
-        check_text(info.name)
-    for info in inputs:
+class _Conversion:
+    """A model converted as far as it can be."""
+
+    def __init__(self, model: Model, bind: Mapping[str, Any]) -> None:
+        proto = model.proto.graph
+        self.model, self.given, self.block = model, Arguments(model.proto, bind), Block()
+        self.graph = Graph(model, self.block, _hints(model))
+        scope = Scope(None, model.opsets)
+        for info in (*self.given.inputs, *proto.output):
+            check_text(info.name)
+        for info in self.given.inputs:
+            scope.define(info.name, self._input(info), "the graph")
+        self.graph.enter(proto, scope)
+        self.found = {
+            o.name: self.graph.lookup(o.name, scope, "the graph's list of outputs") for o in proto.output
+        }
+        self.results = _results(self.graph, self.found)
+
+    def _input(self, info: ValueInfoProto) -> Value | Missing:
+        """An argument of the program, or the constant that it is bound to."""
         try:
-            type = tensor_type(info.type, names[info.name], bind)
-            graph.folder.check_size(type)
-            value: Value | Missing = block.add_arg(type, info.name)
+            type = self.given.type(info)
+            self.graph.folder.check_size(type)
         except Unsupported as error:
-            graph.problem(Problem(info.name, "input", "", {}, str(error)))
-            value = Missing(info.name)
-        scope.define(info.name, value, "the graph")
-    graph.enter(proto, scope)
-    results = _results(graph, scope)
-    if graph.problems:  # the function lacks values: there is nothing to finish
-        return graph, FuncOp.from_parts([], [], {}, [Region(block)])
-    return graph, _finish(block, results, names, [o.name for o in proto.output])
+            self.graph.problem(Problem(info.name, "input", "", {}, str(error)))
+            return Missing(info.name)
+        value = self.given.value(info, type)
+        if value is not None:
+            return self.graph.folder.constant_value(value, info.name)
+        return self.block.add_arg(type, info.name)
+
+    def module(self) -> ModuleOp:
+        """The module; there may be no problems. Raises MdslError."""
+        dims = {str(a.name): self.given.dims[str(a.name)] for a in self.block.args}
+        function = _finish(self.block, self.results, dims, list(self.found))
+        module = ModuleOp(results=[], regions=[Region()])
+        module.body.append(function)
+        try:
+            verify(module)
+        except VerifyError as error:
+            where = f" at {error.op.location}" if error.op.location else ""
+            raise MdslError(f"{self.model.name}: error: {error}{where}") from error
+        return module
+
+    def arguments(self) -> tuple[tuple[str, TensorType, tuple[str, ...]], ...]:
+        named = [(str(a.name), tensor(a)) for a in self.block.args]
+        return tuple((name, type, self.given.open_dims(name, type)) for name, type in named)
+
+    def outputs(self) -> tuple[tuple[str, TensorType | None], ...]:
+        found = self.found.items()
+        return tuple((name, tensor(v) if isinstance(v, Value) else None) for name, v in found)
+
+    def wanted(self) -> tuple[str, ...]:
+        """The inputs whose numbers must be known."""
+        problems = self.graph.problems
+        values = {v for p in problems for v in p.values} if problems else undecided(self.block.ops)[1]
+        return tuple(str(a.name) for a in self.block.args if a in values and is_small(a))
+
+    def error(self) -> MdslError:
+        """Of a model that cannot be imported: the first problem that stays, or else the first, and what may help."""
+        problems = self.graph.problems
+        first, more = next((p for p in problems if not p.may_go), problems[0]), len(problems) - 1
+        rest = f"\n{more} more; 'mdsl import --check {self.model.name}' lists all" if more else ""
+        error = MdslError(f"{self.model.name}: error: {first}{self._hint(first)}{rest}")
+        error.__cause__ = first.cause
+        return error
+
+    def _hint(self, problem: Problem) -> str:
+        """What may help a node that cannot do without a size or a value; nothing if none helps."""
+        if not problem.may_go:
+            return ""
+        dims = {name: None for _, _, names in self.arguments() for name in names if name}
+        sizes = f"; sizes that are open: {', '.join(dims)} (give them with --bind)" if dims else ""
+        values = [str(a.name) for a in self.block.args if a in problem.values]
+        return (
+            f"{sizes}; inputs that decide: {', '.join(values)} (give them with --bind)" if values else sizes
+        )
 
 
-def _results(graph: Graph, scope: Scope) -> list[Value]:
+def _results(graph: Graph, outputs: Mapping[str, Value | Missing]) -> list[Value]:
     """The values of the graph's outputs, in the program; an intermediate one takes the output's name."""
     found: list[Value] = []
     if not graph.model.proto.graph.output:
         raise MdslError("error: the graph has no outputs")
     names = {o.name for o in graph.model.proto.graph.output}
     for info in graph.model.proto.graph.output:
-        value = graph.lookup(info.name, scope, "the graph's list of outputs")
+        value = outputs[info.name]
         if isinstance(value, Missing):
             continue
         _check_element(info, value)
@@ -234,19 +300,6 @@ def _argument(arg: Value, shown: str, name: str, dims: list[tuple[str, str]]) ->
     if any(names):
         attributes[DIMS] = ArrayAttr(tuple(map(StringAttr, names)))
     return attributes
-
-
-def _check_bind(dims: dict[str, list[tuple[str, str]]], bind: Mapping[str, int]) -> None:
-    pairs = [p for found in dims.values() for p in found if p[1]]
-    names = list(dict.fromkeys(mine for _, mine in pairs))
-    for name, size in bind.items():
-        if name not in names and name not in (given for given, _ in pairs):
-            known = ", ".join(names) or "none"
-            raise MdslError(
-                f"error: no dimension '{name}' to bind{nearest(name, names)} (named dimensions: {known})"
-            )
-        if size < 0:
-            raise MdslError(f"error: dimension '{name}' cannot be {size}")
 
 
 def _hints(model: Model) -> dict[str, TensorType]:

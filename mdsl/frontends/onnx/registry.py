@@ -119,6 +119,8 @@ class Node:
         self.outputs = list(outputs)
         self.attributes = attributes
         self.location = location
+        self.asked: list[Value] = []
+        """Values of which the rule wanted to know the numbers, and they are not all known."""
 
     # Errors -----------------------------------------------------------------------------------------------
 
@@ -174,12 +176,18 @@ class Node:
     def constant(self, which: int | Value) -> np.ndarray | None:
         """The data of an input (by number) or a value, None if it is not known at import."""
         value = self.input(which) if isinstance(which, int) else which
-        return None if value is None else self.graph.folder.constant(value)
+        found = None if value is None else self.graph.folder.constant(value)
+        if found is None and value is not None:
+            self.asked.append(value)
+        return found
 
     def known(self, which: int | Value) -> list[int | None] | None:
         """The elements of a small integer tensor, None for those that are not known; None if nothing is."""
         value = self.operand(which) if isinstance(which, int) else which
-        return self.graph.folder.known(value)
+        found = self.graph.folder.known(value)
+        if found is None or None in found:
+            self.asked.append(value)
+        return found
 
     def ints(self, which: int | Value, what: str) -> list[int]:
         """The integers of an input or a value, flat. `what` names them in the error if they are not known."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import numpy as np
 
@@ -25,7 +26,8 @@ def if_(node: Node) -> list[Value | None]:
             raise node.malformed(f"the condition has {known.size} elements")
         return list(node.body("then_branch" if bool(known.reshape(-1)[0]) else "else_branch"))
     condition = node.reshape(node.operand(0), [], "condition")
-    then, otherwise = node.body("then_branch"), node.body("else_branch")
+    with node.graph.under(condition):
+        then, otherwise = node.body("then_branch"), node.body("else_branch")
     if len(then) != len(otherwise):
         raise node.malformed(f"one branch has {len(then)} outputs, the other {len(otherwise)}")
     for a, b in zip(then, otherwise, strict=True):
@@ -57,7 +59,9 @@ def loop(node: Node) -> list[Value | None]:
         if isinstance(running, Value) and limit is None:
             raise node.unsupported("neither the number of iterations nor the condition is known")
         number = node.const(np.array(trip, np.int64), f"trip{trip}")
-        found = node.body("body", [number, node.const(np.array(True), "running"), *carried])
+        arguments = [number, node.const(np.array(True), "running"), *carried]
+        with node.graph.under(running) if isinstance(running, Value) else nullcontext():
+            found = node.body("body", arguments)
         if len(found) != 1 + len(carried) + len(collected):
             raise node.malformed(
                 f"the body has {len(found)} outputs, not {1 + len(carried) + len(collected)}"

@@ -10,6 +10,7 @@ import numpy as np
 
 from mdsl.dialects import nn
 from mdsl.dialects.nn.base import tensor
+from mdsl.frontends.onnx.building import times
 from mdsl.frontends.onnx.registry import Node, converts
 from mdsl.ir.core import Value
 from mdsl.ir.types import i64
@@ -179,6 +180,31 @@ def _tap(node: Node, m: Arithmetic, x: Value, places: Sequence[Value], sizes: Se
         return found
     n, count = tensor(position).shape
     return m.select(node.reshape(valid, (n, 1, count), m.name("flags")), found, 0)
+
+
+@converts("AffineGrid")
+def affine_grid(node: Node) -> Value:
+    """For each place of an image of `size`, in -1 .. 1, the place that a batch's matrices take it to."""
+    theta, (_, _, *sizes) = node.operand(0), node.ints(1, "size")
+    rank = len(sizes)
+    if tensor(theta).shape[1:] != (rank, rank + 1):
+        raise node.malformed(f"{tensor(theta)} does not hold matrices for {rank} dimensions")
+    node.check_made([rank + 1, *sizes], tensor(theta).element)
+    batch, count = node.sizes(theta)[0], prod(sizes)
+    places = np.meshgrid(*(_centres(node, n) for n in sizes), indexing="ij")[::-1]
+    known = np.stack([p.reshape(-1) for p in (*places, np.ones(sizes))])
+    rows = node.reshape(theta, (times(node, [batch, rank]), rank + 1), "rows")
+    moved = node.build(nn.Matmul(rows, node.const(known, "places", theta.type)), "moved")
+    columns = node.reshape(moved, (batch, rank, count), "columns")
+    points = node.build(nn.Transpose(columns, perm=[0, 2, 1]), "points")
+    return node.reshape(points, (batch, *sizes, rank))
+
+
+def _centres(node: Node, size: int) -> np.ndarray:
+    """Where elements lie in -1 .. 1. ONNX does not define where a single one lies between two corners: as onnxruntime, at 1."""
+    if node.attr("align_corners", 0):
+        return np.linspace(1, -1, size)[::-1]
+    return (2 * np.arange(size) + 1) / size - 1
 
 
 # RoiAlign -------------------------------------------------------------------------------------------------

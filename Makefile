@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test test-all check bench peers golden docs editors clean
+.PHONY: run test test-all test-hosts test-aarch64 check bench peers golden docs editors clean
 
 run: .venv/run  ## recognise handwritten digits
 	@$(BIN)/python examples/mnist/recognise.py
@@ -13,6 +13,19 @@ test: .venv/dev  ## the tests, without the slow ones
 
 test-all: .venv/bench  ## all tests, upstream's parser and another runtime among their judges
 	@$(BIN)/pytest -q -m ''
+
+# Where the processor decides what is made; tests that would execute what this one cannot are skipped.
+HOSTS ?= avx512 avx2 x86-64-v2 neon
+HOST_TESTS := tests/codegen tests/docs tests/api/test_programs.py tests/cli/test_commands.py \
+	tests/passes/test_golden.py tests/passes/tile tests/passes/tune
+
+test-hosts: .venv/dev  ## the tests that the processor matters to, with the host taken for others
+	@for host in $(HOSTS); do echo "MDSL_HOST=$$host"; MDSL_HOST=$$host $(BIN)/pytest -q $(HOST_TESTS) || exit 1; done
+
+AARCH64_TESTS ?= tests/codegen tests/bytecode tests/vm tests/engines tests/api tests/passes/test_golden.py
+
+test-aarch64: .venv/dev  ## the tests of machine code on AArch64: emulated, with packages for it in .aarch64/, or as it is
+	@PYTHON=$(BIN)/python tests/aarch64/run.sh python3 -m pytest -q -p no:cacheprovider $(AARCH64_TESTS)
 
 check: .venv/dev  ## lint and types
 	@$(BIN)/ruff check .
@@ -33,7 +46,7 @@ editors: .venv/run  ## write the editors' word lists anew, from the op declarati
 	@$(BIN)/python -m mdsl.tools.editors
 
 clean:
-	rm -rf .venv .peers build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .peers .aarch64 build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Stamps: one a set of packages, renewed when pyproject.toml changes.

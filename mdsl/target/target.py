@@ -162,7 +162,7 @@ def _processor() -> Target:
 
 def host_name() -> str:
     """What to call this machine in messages."""
-    taken = os.environ.get(HOST, "")
+    taken = os.environ.get(HOST, "").removeprefix("host")
     return _processor().cpu + (f", taken for {taken} by {HOST}" if taken else "")
 
 

@@ -9,13 +9,14 @@
 # The guest is a Neoverse N1; QEMU_CPU= has the emulator's default, which LLVM takes for "generic".
 # GUEST_ENV="A=1 B=2" sets variables for the command.
 # Needs root or unprivileged user namespaces, Linux 6.7 or newer (binfmt_misc in a user namespace), Debian's apt and
-# dpkg, and pip.
+# dpkg, and pip (of PYTHON).
 set -euo pipefail
 src=$(cd "$(dirname "$0")/../.." && pwd)
+python=${PYTHON:-python3}
 
 if [ "$(uname -m)" = aarch64 ]; then
     cd "$src"
-    exec "$@"
+    PATH=$src/.venv/bin:$PATH exec "$@"
 fi
 
 dir=${AARCH64_DIR:-$src/.aarch64}
@@ -67,7 +68,7 @@ unpack_python_packages() {
     local version platforms=() needs
     version=$(ls "$root/usr/bin" | sed -n 's/^python\(3\.[0-9]*\)$/\1/p' | head -1)
     for libc in 2_28 2_27 2_26 2_17; do platforms+=(--platform "manylinux_${libc}_aarch64"); done
-    mapfile -t needs < <(python3 - "$src/pyproject.toml" <<'PY'
+    mapfile -t needs < <("$python" - "$src/pyproject.toml" <<'PY'
 import sys, tomllib
 
 project = tomllib.load(open(sys.argv[1], "rb"))["project"]
@@ -75,7 +76,7 @@ tools = [need for need in project["optional-dependencies"]["dev"] if not need.st
 print(*project["dependencies"], *tools, sep="\n")
 PY
 )
-    python3 -m pip install --quiet --disable-pip-version-check --only-binary=:all: --implementation cp \
+    "$python" -m pip install --quiet --disable-pip-version-check --only-binary=:all: --implementation cp \
         "${platforms[@]}" --platform manylinux2014_aarch64 --python-version "$version" \
         --target "$root/opt/python" --upgrade "${needs[@]}"
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -18,8 +19,10 @@ from typer.testing import CliRunner, Result
 from mdsl.cli import app
 from mdsl.cli.passes import pass_help, pass_names
 from mdsl.cli.progress import progress
+from mdsl.errors import MdslError
 from mdsl.passes import PASSES
 from mdsl.support.progress import tell
+from mdsl.target.target import TARGETS, Target, TargetError
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -144,6 +147,32 @@ def test_a_compiled_program_runs_without_the_compiler(executes: None, net: Path)
 def test_compile_to_text(net: Path, emit: str, word: str) -> None:
     assert word in mdsl("compile", net, f"--emit={emit}", "--target=avx2").stdout
     assert [p.name for p in net.parent.iterdir()] == ["net.mir"]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_target_on_every_host(net: Path, target: str) -> None:
+    """Nothing is executed: `--tune` is refused at the first thing that must be timed, where the target cannot run."""
+    machine = Target.parse(target)
+    register = {64: "%zmm", 32: "%ymm", 16: "%xmm"}[machine.vector_bytes]
+    assembly = mdsl("compile", net, "--emit=asm", f"--target={target}").stdout
+    assert ("v0" if machine.architecture == "aarch64" else register) in assembly
+    assert "define void @" in mdsl("compile", net, "--emit=llvm", f"--target={target}").stdout
+    mdsl("compile", net, "-o", "net.mbc", f"--target={target}")
+    assert "mvm.func" in mdsl("compile", net, "--emit=mir", f"--target={target}").stdout
+    assert "+  %" in mdsl("opt", net, "--tune=1", "--tile", "--diff", f"--target={target}").stdout
+    if not machine.runs_here:
+        with pytest.raises(MdslError, match=f"tune: code for target '{target}' cannot be timed"):
+            mdsl("compile", net, "--tune", "--emit=mir", f"--target={target}")
+
+
+def test_a_host_that_this_processor_is_not(net: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = "neon" if platform.machine() in ("x86_64", "AMD64") else "avx2"
+    monkeypatch.setenv("MDSL_HOST", other)
+    assert mdsl("compile", net, "-o", "net.mbc").exit_code == 0
+    assert mdsl("run", net, "--engine=reference").stdout.startswith("y: 4x16xf32\n")
+    for command in (["run", net], ["run", "net.mbc"], ["bench", net]):
+        with pytest.raises(TargetError, match=f"code for target '{other}' cannot run .* by MDSL_HOST"):
+            mdsl(*command)
 
 
 @pytest.mark.parametrize(

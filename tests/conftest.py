@@ -8,6 +8,7 @@ import pytest
 
 from mdsl.codegen import native
 from mdsl.target.target import Target
+from tests.guarding import guard
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -18,6 +19,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def golden(request: pytest.FixtureRequest) -> bool:
     """True if expected files are to be written."""
     return bool(request.config.getoption("--golden"))
+
+
+@pytest.fixture(autouse=True)
+def guard_pages(request: pytest.FixtureRequest) -> Iterator[None]:
+    """An access beyond an argument, a constant or the arena ends the test, and names it: pytest's faulthandler does.
+    A module that counts instructions or measures memory says `UNGUARDED = True`."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not getattr(request.module, "UNGUARDED", False):
+            guard(patch)
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")

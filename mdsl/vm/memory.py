@@ -6,8 +6,10 @@ A `Frame` is laid out once and used by one call at a time; native code reads it 
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
 from collections import deque
+from collections.abc import Callable
 from math import prod
 
 import numpy as np
@@ -37,7 +39,7 @@ STOPPED, GENERATION = 1, LINE_WORDS
 """Words of a barrier, beside the number of workers who have come: whether one has run out of fuel and will not; how
 often it has opened."""
 
-_ARENA_ALIGNMENT = 4096
+ARENA_ALIGNMENT = 4096
 
 
 def buffer_slot(buffer: int) -> int:
@@ -76,6 +78,41 @@ def aligned(nbytes: int, alignment: int = ALIGNMENT) -> np.ndarray:
     return memory[start : start + nbytes]
 
 
+def guarded(nbytes: int, alignment: int = ALIGNMENT) -> np.ndarray:
+    """Zeroed bytes at an aligned address, between two pages that nobody may touch: an access beyond them ends the
+    process at once. They end where the second of these begins, as far as the alignment lets them. Raises MemoryError."""
+    if _protect is None:
+        return aligned(nbytes, alignment)
+    page = mmap.PAGESIZE
+    size = -(-nbytes // page) * page
+    try:
+        memory = mmap.mmap(-1, size + 2 * page, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        if size >= _LARGE and hasattr(mmap, "MADV_HUGEPAGE"):
+            memory.madvise(mmap.MADV_HUGEPAGE, page, size)
+    except OSError:
+        raise MemoryError(f"no memory for {nbytes} bytes") from None
+    pages = np.frombuffer(memory, np.uint8)
+    for guard in (0, page + size):
+        _protect(pages.ctypes.data + guard, page, _NO_ACCESS)
+    start = page + (size - nbytes) // alignment * alignment
+    return pages[start : start + nbytes]
+
+
+def _mprotect() -> Callable[[int, int, int], int] | None:
+    """The system's function that sets what may be done with pages; None where there is none of that name."""
+    if os.name != "posix":
+        return None
+    return ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_int)(
+        ("mprotect", ctypes.CDLL(None))
+    )
+
+
+_protect = _mprotect()
+_NO_ACCESS = 0
+_LARGE = 4 << 20
+"""Bytes from which NumPy, too, asks the system for large pages."""
+
+
 def aligned_array(array: np.ndarray) -> np.ndarray:
     """The array itself if it is dense, row-major and aligned, else a copy that is."""
     if array.flags.c_contiguous and array.ctypes.data % ALIGNMENT == 0:
@@ -106,7 +143,7 @@ class Frame:
         }
         self._memory = aligned(8 * sum(map(_round, sizes.values())))
         parts = self._split(sizes)
-        self.arena = aligned(arena, _ARENA_ALIGNMENT)
+        self.arena = guarded(arena, ARENA_ALIGNMENT)
         self.profile = parts["profile"].reshape(threads, -1)
         job, table = parts["job"], parts["buffers"]
         table[buffer_slot(inputs_and_outputs) :] = [*constants, self.arena.ctypes.data]

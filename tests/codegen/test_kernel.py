@@ -18,6 +18,7 @@ from mdsl.ir.core import VerifyError
 from mdsl.ir.verifier import verify
 from mdsl.syntax.parser import parse
 from mdsl.target.target import Target
+from mdsl.vm.memory import guarded
 
 
 def kernel(arguments: str, body: str) -> UkernelFunc:
@@ -102,20 +103,12 @@ TYPES = {
 }
 
 
-class Guarded:
-    """An array whose last byte (or first) is next to memory that may not be touched."""
-
-    def __init__(self, array: np.ndarray, at_end: bool) -> None:
-        page = mmap.PAGESIZE
-        self.memory = mmap.mmap(-1, 3 * page)
-        start = ctypes.addressof(ctypes.c_char.from_buffer(self.memory))
-        libc = ctypes.CDLL(None)
-        libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-        for guard in (0, 2 * page):
-            assert libc.mprotect(start + guard, page, 0) == 0
-        offset = page + (page - array.nbytes if at_end else 0)
-        self.array = np.frombuffer(self.memory, array.dtype, array.size, offset)
-        self.array[:] = array
+def guarded_array(array: np.ndarray, at_end: bool) -> np.ndarray:
+    """A copy whose last byte (or first) is next to memory that may not be touched."""
+    memory = guarded(array.nbytes, array.itemsize if at_end else mmap.PAGESIZE)
+    copy = memory.view(array.dtype)
+    copy[:] = array
+    return copy
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="mprotect")
@@ -135,9 +128,9 @@ def test_vectors_touch_nothing_beyond_their_elements(element: str) -> None:
     for n in lengths:
         values = np.random.default_rng(n).integers(0, 2 if element == "i1" else 100, n).astype(TYPES[element])
         for at_end in (True, False):
-            source, target = Guarded(values, at_end), Guarded(np.zeros_like(values), at_end)
-            call(kernels, source.array, target.array, name=f"k{n}")
-            np.testing.assert_array_equal(target.array, values)
+            source, target = guarded_array(values, at_end), guarded_array(np.zeros_like(values), at_end)
+            call(kernels, source, target, name=f"k{n}")
+            np.testing.assert_array_equal(target, values)
 
 
 @pytest.mark.parametrize("length", [1, 2, 7, 16, 19])

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+import mdsl
+from mdsl.runtime.executable import OpenExecutable
 from mdsl.vm import workers
 from mdsl.vm.program import Program
 from tests.vm.test_executable import example, program
@@ -22,6 +24,7 @@ from tests.vm.test_executable import example, program
 ENGINES = pytest.mark.parametrize("engine", ["vm", "jit"])
 THREADS = pytest.mark.parametrize("threads", [1, 2])
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+UNGUARDED = True
 Call = Callable[[Program, np.ndarray], np.ndarray]
 
 
@@ -122,6 +125,28 @@ def test_another_call_at_any_instruction(engine: str, threads: int, call: Call) 
         np.testing.assert_array_equal(found.pop(), wanted)
         instruction += 1 if call is plain else 5
     assert instruction > 50
+
+
+def test_another_call_while_an_open_program_is_called() -> None:
+    """Also where that call evicts the program which the first one is about to use."""
+    open_program = mdsl.compile("""
+      func.func @main(%x: tensor<?xf32> {mdsl.dims = ["n"]}) -> tensor<?xf32> {
+        %y = nn.relu %x : (tensor<?xf32>) -> tensor<?xf32>
+        return %y : tensor<?xf32>
+      }""")
+    assert isinstance(open_program, OpenExecutable)
+    two, three = np.ones(2, np.float32), np.ones(3, np.float32)
+    made = {n: open_program.bound({"n": n}) for n in (2, 3)}
+    open_program._compile = lambda sizes: made[sizes["n"]]
+    open_program.KEPT = 1
+    instruction = 1
+    while at(
+        instruction,
+        lambda: np.testing.assert_array_equal(open_program(three), three),
+        lambda: np.testing.assert_array_equal(open_program(two), two),
+    ):
+        instruction += 11
+    assert instruction > 100
 
 
 @forks

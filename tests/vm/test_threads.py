@@ -16,6 +16,7 @@ from mdsl.runtime.executable import VmExecutable
 from mdsl.vm.memory import Frame, OutputPool, processors
 from mdsl.vm.runtime import runtime
 
+UNGUARDED = True
 TEXT = """
 func.func @main(%x: tensor<64x256xf32>, %w: tensor<256x256xf32>) -> (tensor<64x256xf32>, tensor<64xf32>) {
   %h = nn.matmul %x, %w : (tensor<64x256xf32>, tensor<256x256xf32>) -> tensor<64x256xf32>

@@ -18,6 +18,7 @@ from mdsl.passes.buffers.vectorize import Vectorize
 from mdsl.reference import run
 from mdsl.syntax.parser import parse
 from mdsl.target.target import Target
+from tests.guarding import guarded_copy
 
 
 def memref(shape: Sequence[int], element: str = "f32", pad: int = 0) -> str:
@@ -96,7 +97,7 @@ def run_native(func: UkernelFunc, inputs: Sequence[np.ndarray]) -> list[np.ndarr
     views: list[np.ndarray] = []
     for arg, array in zip(func.args, inputs, strict=True):
         assert isinstance(arg.type, MemRefType)
-        memory = np.zeros(max(arg.type.span, 1), array.dtype)
+        memory = guarded_copy(np.zeros(max(arg.type.span, 1), array.dtype))
         strides = [s * array.itemsize for s in arg.type.layout]
         view = np.ndarray(array.shape, array.dtype, memory, 0, strides)
         view[...] = array

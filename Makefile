@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test test-all test-hosts test-aarch64 check bench peers golden docs editors clean
+.PHONY: run test test-all test-hosts test-aarch64 check fuzz bench peers golden docs editors clean
 
 run: .venv/run  ## recognise handwritten digits
 	@$(BIN)/python examples/mnist/recognise.py
@@ -30,6 +30,11 @@ test-aarch64: .venv/dev  ## the tests of machine code on AArch64: emulated, with
 check: .venv/dev  ## lint and types
 	@$(BIN)/ruff check .
 	@$(BIN)/pyright
+
+MINUTES ?= 10
+
+fuzz: .venv/dev  ## all fuzzers, for MINUTES=10; what they find goes to tests/fuzz/findings
+	@$(BIN)/python -m tests.fuzz --minutes $(MINUTES)
 
 bench: .venv/bench  ## the figures of the README
 	@$(BIN)/python -m bench

@@ -11,19 +11,20 @@ import numpy as np
 from mdsl.ir.attributes import Attribute, DenseAttr, FloatAttr, IntegerAttr
 from mdsl.ir.core import Op, Value
 from mdsl.ir.declare import (
-    ANY,
     BOOL_LIKE,
     COMMUTATIVE,
     CONSTANT,
     ELEMENTWISE,
+    FIXED_INT_LIKE,
     FLOAT_LIKE,
-    INT,
     INT_LIKE,
+    NUMBER_LIKE,
     PURE,
     SAME_TYPE,
     attr,
     operand,
     result,
+    within,
 )
 from mdsl.ir.floats import to_numpy, to_python
 from mdsl.ir.types import (
@@ -36,6 +37,7 @@ from mdsl.ir.types import (
     element_of,
     i1,
     i64,
+    index,
     is_float,
 )
 from mdsl.ir.verifier import infer_results
@@ -412,8 +414,6 @@ class Compare(Op):
         return [type.with_element(i1) if isinstance(type, ShapedType) else i1]
 
     def verify_op(self) -> None:
-        if not 0 <= int(self.attr("predicate")) < len(self.predicates):
-            raise self.error(f"predicate must be 0 to {len(self.predicates) - 1}")
         if self.operands[0].type != self.operands[1].type:
             raise self.error(f"compares {self.operands[0].type} with {self.operands[1].type}")
         if list(self.infer()) != [self.result.type]:
@@ -449,7 +449,7 @@ class CmpF(Compare):
 
     name = "arith.cmpf"
     predicates = CMPF
-    predicate = attr(INT)
+    predicate = attr(within(i64, 0, len(CMPF) - 1))
     lhs = operand(FLOAT_LIKE)
     rhs = operand(FLOAT_LIKE)
     output = result(BOOL_LIKE)
@@ -460,7 +460,7 @@ class CmpI(Compare):
 
     name = "arith.cmpi"
     predicates = CMPI
-    predicate = attr(INT)
+    predicate = attr(within(i64, 0, len(CMPI) - 1))
     lhs = operand(INT_LIKE)
     rhs = operand(INT_LIKE)
     output = result(BOOL_LIKE)
@@ -582,31 +582,31 @@ class ExtSI(_Widening):
     """To a wider integer, repeating the sign."""
 
     name = "arith.extsi"
-    input = operand(INT_LIKE)
-    output = result(INT_LIKE)
+    input = operand(FIXED_INT_LIKE)
+    output = result(FIXED_INT_LIKE)
 
 
 class ExtUI(_Widening):
     """To a wider integer, filling with zeros."""
 
     name = "arith.extui"
-    input = operand(INT_LIKE)
-    output = result(INT_LIKE)
+    input = operand(FIXED_INT_LIKE)
+    output = result(FIXED_INT_LIKE)
 
 
 class TruncI(_Narrowing):
     """To a narrower integer, dropping high bits."""
 
     name = "arith.trunci"
-    input = operand(INT_LIKE)
-    output = result(INT_LIKE)
+    input = operand(FIXED_INT_LIKE)
+    output = result(FIXED_INT_LIKE)
 
 
 class SIToFP(Cast):
     """A signed integer as a float."""
 
     name = "arith.sitofp"
-    input = operand(INT_LIKE)
+    input = operand(FIXED_INT_LIKE)
     output = result(FLOAT_LIKE)
 
 
@@ -614,7 +614,7 @@ class UIToFP(Cast):
     """An unsigned integer as a float."""
 
     name = "arith.uitofp"
-    input = operand(INT_LIKE)
+    input = operand(FIXED_INT_LIKE)
     output = result(FLOAT_LIKE)
 
 
@@ -623,7 +623,7 @@ class FPToSI(Cast):
 
     name = "arith.fptosi"
     input = operand(FLOAT_LIKE)
-    output = result(INT_LIKE)
+    output = result(FIXED_INT_LIKE)
 
 
 class FPToUI(Cast):
@@ -631,7 +631,7 @@ class FPToUI(Cast):
 
     name = "arith.fptoui"
     input = operand(FLOAT_LIKE)
-    output = result(INT_LIKE)
+    output = result(FIXED_INT_LIKE)
 
 
 class IndexCast(Cast):
@@ -641,13 +641,20 @@ class IndexCast(Cast):
     input = operand(INT_LIKE)
     output = result(INT_LIKE)
 
+    def verify_op(self) -> None:
+        super().verify_op()
+        if (element_of(self.operands[0].type) == index) == (element_of(self.result.type) == index):
+            raise self.error(
+                f"casts between index and another integer, not {self.operands[0].type} to {self.result.type}"
+            )
+
 
 class Bitcast(Cast):
     """The same bits as another type of the same width."""
 
     name = "arith.bitcast"
-    input = operand(ANY)
-    output = result(ANY)
+    input = operand(NUMBER_LIKE)
+    output = result(NUMBER_LIKE)
 
     def verify_widths(self, source: int, target: int) -> None:
         if source != target:

@@ -18,7 +18,7 @@ from mdsl.ir.attributes import (
 )
 from mdsl.ir.core import Block, Op, Region, Value
 from mdsl.ir.declare import (
-    ARRAY,
+    DICTS,
     ISOLATED,
     STRING,
     SYMBOL,
@@ -55,10 +55,10 @@ class FunctionLike(Op):
     traits = ISOLATED | SYMBOL
     sym_name = attr(STRING)
     function_type = attr(TYPE)
-    arg_attrs = attr(ARRAY, optional=True, doc="one dictionary an argument")
-    res_attrs = attr(ARRAY, optional=True, doc="one dictionary a result")
+    arg_attrs = attr(DICTS, optional=True, doc="one dictionary an argument")
+    res_attrs = attr(DICTS, optional=True, doc="one dictionary a result")
     sym_visibility = attr(STRING, optional=True)
-    body_region = region()
+    body_region = region(arguments=True)
     terminator_name = "func.return"
 
     @classmethod
@@ -255,6 +255,11 @@ class Call(Op):
     callee = attr(SYMBOL_REF)
     args = operand(variadic=True)
     values = result(variadic=True)
+
+    def verify_symbol(self, definition: Op) -> None:
+        type = FunctionType(tuple(v.type for v in self.operands), tuple(r.type for r in self.results))
+        if not isinstance(definition, FuncOp) or definition.type != type:
+            raise self.error(f"@{self.attr('callee')} is no function of type {type}")
 
     @classmethod
     def parse_custom(cls, cursor: Cursor) -> Op:

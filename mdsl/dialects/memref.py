@@ -31,12 +31,12 @@ from mdsl.ir.attributes import (
 )
 from mdsl.ir.core import Op, Value
 from mdsl.ir.declare import (
+    ALIGNMENT,
     ANY_ATTR,
-    ARRAY,
     BOOLEAN,
+    GROUPS,
     INDEX,
-    INT,
-    INTS,
+    INDICES,
     MEMREF,
     PURE,
     READS,
@@ -47,6 +47,7 @@ from mdsl.ir.declare import (
     attr,
     operand,
     result,
+    within,
 )
 from mdsl.ir.types import DYNAMIC, MemRefType, TensorType, Type, dense_strides, i32, i64
 from mdsl.ir.verifier import infer_results
@@ -75,7 +76,7 @@ class _Allocation(Op):
 
     sizes = operand(INDEX, variadic=True)
     symbols = operand(INDEX, variadic=True)
-    alignment = attr(INT, optional=True, doc="bytes")
+    alignment = attr(ALIGNMENT, optional=True, doc="bytes")
     memory = result(MEMREF)
 
     @classmethod
@@ -86,6 +87,9 @@ class _Allocation(Op):
         verify_dynamic(self, "sizes", self.sizes, memref_type(self.result).shape, DYNAMIC)
         if self.symbols:
             raise self.error("takes no symbols: layouts are strided")
+        type = memref_type(self.result)
+        if DYNAMIC in (type.strides or ()) or type.offset == DYNAMIC:
+            raise self.error(f"the layout of {type} must be known")
 
     @classmethod
     def parse_custom(cls, cursor: Cursor) -> Op:
@@ -132,7 +136,7 @@ class Global(Op):
     type = attr(TYPE)
     initial_value = attr(ANY_ATTR, optional=True)
     constant = attr(UNIT, optional=True)
-    alignment = attr(INT, optional=True)
+    alignment = attr(ALIGNMENT, optional=True)
 
     @classmethod
     def parse_custom(cls, cursor: Cursor) -> Op:
@@ -215,6 +219,10 @@ class GetGlobal(Op):
         if not isinstance(self.attributes.get("name"), SymbolRefAttr):
             raise self.error("attribute 'name' must be a symbol")
 
+    def verify_symbol(self, definition: Op) -> None:
+        if not isinstance(definition, Global) or definition.attr("type") != self.result.type:
+            raise self.error(f"@{self.symbol} is no global of type {self.result.type}")
+
 
 class Load(Op):
     """One element."""
@@ -223,7 +231,7 @@ class Load(Op):
     traits = READS
     memory = operand(MEMREF)
     indices = operand(INDEX, variadic=True)
-    nontemporal = attr(ANY_ATTR, optional=True)
+    nontemporal = attr(BOOLEAN, optional=True)
     output = result()
 
     def infer(self) -> Sequence[Type]:
@@ -255,7 +263,7 @@ class Store(Op):
     value = operand()
     memory = operand(MEMREF)
     indices = operand(INDEX, variadic=True)
-    nontemporal = attr(ANY_ATTR, optional=True)
+    nontemporal = attr(BOOLEAN, optional=True)
 
     def verify_op(self) -> None:
         verify_indices(self, self.operands[1], self.operands[2:], self.operands[0])
@@ -286,9 +294,9 @@ class Prefetch(Op):
     name = "memref.prefetch"
     memory = operand(MEMREF)
     indices = operand(INDEX, variadic=True)
-    isWrite = attr(BOOLEAN, default=False)
-    localityHint = attr(INT)
-    isDataCache = attr(BOOLEAN, default=True)
+    isWrite = attr(BOOLEAN)
+    localityHint = attr(within(i32, 0, 3))
+    isDataCache = attr(BOOLEAN)
 
     @staticmethod
     def of(memory: Value, indices: Sequence[Value], locality: int = 3) -> Prefetch:
@@ -300,8 +308,6 @@ class Prefetch(Op):
         rank = memref_type(self.operands[0]).rank
         if len(self.operands) - 1 != rank:
             raise self.error(f"needs {rank} indices, got {len(self.operands) - 1}")
-        if not 0 <= self.attr("localityHint") <= 3:
-            raise self.error(f"the locality must be from 0 to 3, got {self.attr('localityHint')}")
 
     @classmethod
     def parse_custom(cls, cursor: Cursor) -> Op:
@@ -346,9 +352,9 @@ class SubView(SliceLike):
     offsets = operand(INDEX, variadic=True)
     sizes = operand(INDEX, variadic=True)
     strides = operand(INDEX, variadic=True)
-    static_offsets = attr(INTS)
-    static_sizes = attr(INTS)
-    static_strides = attr(INTS)
+    static_offsets = attr(INDICES)
+    static_sizes = attr(INDICES)
+    static_strides = attr(INDICES)
     view = result(MEMREF)
 
     @staticmethod
@@ -410,7 +416,7 @@ class CollapseShape(Reassociation):
     traits = PURE
     assembly = "$source $reassociation attr-dict `:` type($source) `into` type($view)"
     source = operand(MEMREF)
-    reassociation = attr(ARRAY)
+    reassociation = attr(GROUPS)
     view = result(MEMREF)
 
     @staticmethod
@@ -432,8 +438,8 @@ class ExpandShape(Reassociation):
     assembly = f"$source $reassociation {OUTPUT_SHAPE} attr-dict `:` type($source) `into` type($view)"
     source = operand(MEMREF)
     output_shape = operand(INDEX, variadic=True)
-    reassociation = attr(ARRAY)
-    static_output_shape = attr(INTS)
+    reassociation = attr(GROUPS)
+    static_output_shape = attr(INDICES)
     view = result(MEMREF)
 
     @staticmethod
@@ -446,7 +452,9 @@ class ExpandShape(Reassociation):
         )
 
     def verify_op(self) -> None:
-        verify_dynamic(self, "sizes", self.output_shape, self.attr("static_output_shape"))
+        self.verify_expansion(
+            self.output_shape, self.attr("static_output_shape"), memref_type(self.result).shape
+        )
         self.verify_groups(memref_type(self.operands[0]).shape, memref_type(self.result).shape)
         _verify_reshape(self)
 
@@ -510,8 +518,13 @@ class View(Op):
     def verify_op(self) -> None:
         from mdsl.ir.types import i8
 
-        if memref_type(self.operands[0]).element != i8:
-            raise self.error("views memory of i8")
+        source = memref_type(self.operands[0])
+        if source.element != i8 or source.rank != 1 or source.strides is not None:
+            raise self.error(f"views dense memory of i8 in one dimension, not {source}")
+        view = memref_type(self.result)
+        verify_dynamic(self, "sizes", self.sizes, view.shape)
+        if view.strides is not None:
+            raise self.error(f"makes dense memory, not {view}")
 
     @classmethod
     def parse_custom(cls, cursor: Cursor) -> Op:
@@ -556,5 +569,8 @@ class Cast(Op):
 
     def verify_op(self) -> None:
         source, view = memref_type(self.operands[0]), memref_type(self.result)
-        if (source.shape, source.element, source.layout) != (view.shape, view.element, view.layout):
+        known = DYNAMIC not in (source.offset, view.offset)
+        if (source.shape, source.element, source.layout) != (view.shape, view.element, view.layout) or (
+            known and source.offset != view.offset
+        ):
             raise self.error(f"cannot see {source} as {view}: only the offset may become unknown")

@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from mdsl.dialects.tensor import Index, join_indices, split_indices, verify_dynamic
 from mdsl.dialects.terminator import Terminator
-from mdsl.ir.attributes import Attribute, DenseArrayAttr
+from mdsl.ir.attributes import Attribute, DenseArrayAttr, OpaqueAttr
 from mdsl.ir.core import Block, BlockArgument, Op, Region, Value
 from mdsl.ir.declare import (
-    ANY_ATTR,
     BOOL,
     INDEX,
-    INTS,
+    INDICES,
     NO_TERMINATOR,
     TERMINATOR,
+    Constraint,
+    array_of,
     attr,
     operand,
     region,
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from mdsl.syntax.printer import Printer
 
 F = TypeVar("F", bound="For")
+
+MAPPING = Constraint("a device mapping", lambda a: isinstance(a, OpaqueAttr))
 
 
 class Yield(Terminator):
@@ -45,7 +48,7 @@ class For(Op):
     step = operand(INDEX)
     inits = operand(variadic=True)
     outputs = result(variadic=True)
-    body_region = region()
+    body_region = region(arguments=True)
     end: ClassVar[type[Op]] = Yield
 
     @classmethod
@@ -185,12 +188,12 @@ class Forall(Op):
     upper = operand(INDEX, variadic=True)
     step = operand(INDEX, variadic=True)
     outputs = operand(variadic=True)
-    staticLowerBound = attr(INTS)
-    staticUpperBound = attr(INTS)
-    staticStep = attr(INTS)
-    mapping = attr(ANY_ATTR, optional=True)
+    staticLowerBound = attr(INDICES)
+    staticUpperBound = attr(INDICES)
+    staticStep = attr(INDICES)
+    mapping = attr(array_of(MAPPING, "device mappings"), optional=True)
     results_ = result(variadic=True)
-    body_region = region()
+    body_region = region(arguments=True)
 
     @staticmethod
     def make(

@@ -8,8 +8,24 @@ from typing import TYPE_CHECKING
 
 from mdsl.ir.attributes import ArrayAttr, Attribute, DenseArrayAttr, IntegerAttr
 from mdsl.ir.core import Block, Op, Region, Value
-from mdsl.ir.declare import ARRAY, INDEX, INT, INTS, PURE, TENSOR, TERMINATOR, attr, operand, region, result
-from mdsl.ir.types import DYNAMIC, TensorType, Type, i64
+from mdsl.ir.declare import (
+    GROUPS,
+    INDEX,
+    INDICES,
+    INT,
+    PURE,
+    SCALAR,
+    STATIC_TENSOR,
+    TENSOR,
+    TERMINATOR,
+    attr,
+    operand,
+    region,
+    result,
+    same_element,
+    same_type,
+)
+from mdsl.ir.types import DYNAMIC, TensorType, Type, i64, index
 from mdsl.ir.verifier import infer_results
 
 if TYPE_CHECKING:
@@ -70,6 +86,8 @@ class SliceLike(Op):
         for dim, offset, size, stride in zip(shape, *numbers, strict=True):
             if stride < 1 and stride != DYNAMIC:
                 raise self.error(f"strides must be positive, got {stride}")
+            if min(n for n in (0, offset, size) if n != DYNAMIC) < 0:
+                raise self.error(f"the offset {offset} and the size {size} must not be negative")
             known = DYNAMIC not in (offset, size, stride)
             if known and dim >= 0 and size > 0 and not 0 <= offset + (size - 1) * stride < dim:
                 raise self.error(f"[{offset}] [{size}] [{stride}] leaves a dimension of {dim}")
@@ -123,10 +141,11 @@ class ExtractSlice(SliceLike):
     offsets = operand(INDEX, variadic=True)
     sizes = operand(INDEX, variadic=True)
     strides = operand(INDEX, variadic=True)
-    static_offsets = attr(INTS)
-    static_sizes = attr(INTS)
-    static_strides = attr(INTS)
+    static_offsets = attr(INDICES)
+    static_sizes = attr(INDICES)
+    static_strides = attr(INDICES)
     output = result(TENSOR)
+    relations = (same_element("source", "output"),)
 
     @staticmethod
     def of(
@@ -157,10 +176,11 @@ class InsertSlice(SliceLike):
     offsets = operand(INDEX, variadic=True)
     sizes = operand(INDEX, variadic=True)
     strides = operand(INDEX, variadic=True)
-    static_offsets = attr(INTS)
-    static_sizes = attr(INTS)
-    static_strides = attr(INTS)
+    static_offsets = attr(INDICES)
+    static_sizes = attr(INDICES)
+    static_strides = attr(INDICES)
     output = result(TENSOR)
+    relations = same_element("source", "dest"), same_type("dest", "output")
 
     @staticmethod
     def of(
@@ -177,10 +197,6 @@ class InsertSlice(SliceLike):
         return [self.operands[1].type]
 
     def verify_op(self) -> None:
-        if self.operands[1].type != self.result.type:
-            raise self.error(
-                f"result {self.result.type} differs from the destination {self.operands[1].type}"
-            )
         self.verify_slice(self.operands[1].type.shape, self.operands[0].type.shape)  # type: ignore[attr-defined]
 
 
@@ -194,9 +210,10 @@ class ParallelInsertSlice(SliceLike):
     offsets = operand(INDEX, variadic=True)
     sizes = operand(INDEX, variadic=True)
     strides = operand(INDEX, variadic=True)
-    static_offsets = attr(INTS)
-    static_sizes = attr(INTS)
-    static_strides = attr(INTS)
+    static_offsets = attr(INDICES)
+    static_sizes = attr(INDICES)
+    static_strides = attr(INDICES)
+    relations = (same_element("source", "dest"),)
 
     @staticmethod
     def of(
@@ -243,8 +260,19 @@ class Reassociation(Op):
                 f"reassociation {self.groups} does not map {len(large)} dimensions to {len(small)}"
             )
         for size, group in zip(small, self.groups, strict=True):
-            if prod(large[d] for d in group) != size and DYNAMIC not in (size, *(large[d] for d in group)):
-                raise self.error(f"dimensions {[large[d] for d in group]} do not make {size}")
+            parts = [large[d] for d in group]
+            if (DYNAMIC in parts) != (size == DYNAMIC) or (size != DYNAMIC and prod(parts) != size):
+                raise self.error(f"dimensions {_shown(parts)} do not make {_shown([size])}")
+
+    def verify_expansion(self, values: Sequence[Value], numbers: Sequence[int], shape: Sequence[int]) -> None:
+        """`output_shape` says what the result's type says."""
+        verify_dynamic(self, "sizes", values, numbers)
+        if tuple(numbers) != tuple(shape):
+            raise self.error(f"output_shape {_shown(numbers)} is not {_shown(shape)}")
+
+
+def _shown(shape: Sequence[int]) -> list[int | str]:
+    return ["?" if size == DYNAMIC else size for size in shape]
 
 
 def reassociation(groups: Sequence[Sequence[int]]) -> ArrayAttr:
@@ -280,8 +308,9 @@ class CollapseShape(Reassociation):
     traits = PURE
     assembly = "$source $reassociation attr-dict `:` type($source) `into` type($output)"
     source = operand(TENSOR)
-    reassociation = attr(ARRAY)
+    reassociation = attr(GROUPS)
     output = result(TENSOR)
+    relations = (same_element("source", "output"),)
 
     @staticmethod
     def of(source: Value, groups: Sequence[Sequence[int]]) -> CollapseShape:
@@ -304,9 +333,10 @@ class ExpandShape(Reassociation):
     assembly = f"$source $reassociation {OUTPUT_SHAPE} attr-dict `:` type($source) `into` type($output)"
     source = operand(TENSOR)
     output_shape = operand(INDEX, variadic=True)
-    reassociation = attr(ARRAY)
-    static_output_shape = attr(INTS)
+    reassociation = attr(GROUPS)
+    static_output_shape = attr(INDICES)
     output = result(TENSOR)
+    relations = (same_element("source", "output"),)
 
     @staticmethod
     def of(source: Value, groups: Sequence[Sequence[int]], shape: Sequence[int]) -> ExpandShape:
@@ -320,7 +350,7 @@ class ExpandShape(Reassociation):
         )
 
     def verify_op(self) -> None:
-        verify_dynamic(self, "sizes", self.output_shape, self.attr("static_output_shape"))
+        self.verify_expansion(self.output_shape, self.attr("static_output_shape"), self.result.type.shape)  # type: ignore[attr-defined]
         self.verify_groups(self.operands[0].type.shape, self.result.type.shape)  # type: ignore[attr-defined]
 
 
@@ -332,16 +362,15 @@ class Pad(Op):
     source = operand(TENSOR)
     low = operand(INDEX, variadic=True)
     high = operand(INDEX, variadic=True)
-    static_low = attr(INTS)
-    static_high = attr(INTS)
+    static_low = attr(INDICES)
+    static_high = attr(INDICES)
     output = result(TENSOR)
-    body_region = region()
+    body_region = region(arguments=True)
+    relations = (same_element("source", "output"),)
 
     @staticmethod
     def of(source: Value, low: Sequence[int], high: Sequence[int], value: Value) -> Pad:
         """A border of the constant `value`."""
-        from mdsl.ir.types import index
-
         type = source.type
         assert isinstance(type, TensorType)
         shape = tuple(lo + d + hi for lo, d, hi in zip(low, type.shape, high, strict=True))
@@ -370,10 +399,14 @@ class Pad(Op):
         verify_dynamic(self, "high numbers", self.high, high)
         if len(low) != source.rank or len(high) != source.rank or target.rank != source.rank:
             raise self.error(f"needs {source.rank} low and high numbers and a result of that rank")
-        if DYNAMIC not in (*low, *high) and source.is_static:
-            shape = [lo + d + hi for lo, d, hi in zip(low, source.shape, high, strict=True)]
-            if list(target.shape) != shape:
-                raise self.error(f"makes a shape of {shape}, not {list(target.shape)}")
+        for lo, d, hi, size in zip(low, source.shape, high, target.shape, strict=True):
+            if DYNAMIC not in (lo, d, hi, size) and lo + d + hi != size:
+                raise self.error(f"{d} with {lo} before and {hi} behind is not {size}")
+        end = self.body.last
+        if [a.type for a in self.body.args] != [index] * source.rank:
+            raise self.error(f"the body must take {source.rank} indices")
+        if end is None or end.name != "tensor.yield" or end.operands[0].type != source.element:
+            raise (end or self).error(f"the body must end in 'tensor.yield' with a {source.element}")
 
     @classmethod
     def parse_custom(cls, cursor: Cursor) -> Op:
@@ -452,6 +485,7 @@ class Insert(Op):
     dest = operand(TENSOR)
     indices = operand(INDEX, variadic=True)
     output = result(TENSOR)
+    relations = (same_type("dest", "output"),)
 
     def infer(self) -> Sequence[Type]:
         return [self.operands[1].type]
@@ -501,8 +535,9 @@ class FromElements(Op):
     name = "tensor.from_elements"
     traits = PURE
     assembly = "operands attr-dict `:` type($output)"
-    elements = operand(variadic=True)
-    output = result(TENSOR)
+    elements = operand(SCALAR, variadic=True)
+    output = result(STATIC_TENSOR)
+    relations = (same_element("elements", "output"),)
 
     def verify_op(self) -> None:
         if self.result.type.size != len(self.operands):  # type: ignore[attr-defined]
@@ -515,8 +550,9 @@ class Splat(Op):
     name = "tensor.splat"
     traits = PURE
     assembly = "$input attr-dict `:` type($output)"
-    input = operand()
-    output = result(TENSOR)
+    input = operand(SCALAR)
+    output = result(STATIC_TENSOR)
+    relations = (same_element("input", "output"),)
 
 
 class Concat(Op):
@@ -573,6 +609,14 @@ class CastOp(Op):
     assembly = "$source attr-dict `:` type($source) `to` type($output)"
     source = operand(TENSOR)
     output = result(TENSOR)
+    relations = (same_element("source", "output"),)
+
+    def verify_op(self) -> None:
+        source, target = self.operands[0].type, self.result.type
+        assert isinstance(source, TensorType) and isinstance(target, TensorType)
+        sizes = zip(source.shape, target.shape, strict=False)
+        if source.rank != target.rank or any(DYNAMIC not in (a, b) and a != b for a, b in sizes):
+            raise self.error(f"cannot see {source} as {target}")
 
 
 class DimOp(Op):
@@ -586,6 +630,4 @@ class DimOp(Op):
     output = result(INDEX)
 
     def infer(self) -> Sequence[Type]:
-        from mdsl.ir.types import index
-
         return [index]

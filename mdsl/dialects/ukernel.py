@@ -9,7 +9,16 @@ from mdsl.dialects.func import FunctionLike
 from mdsl.dialects.terminator import Terminator
 from mdsl.ir.attributes import IntegerAttr, SymbolRefAttr
 from mdsl.ir.core import Block, Op, Region, Value
-from mdsl.ir.declare import ANY, INT, SYMBOL_REF, attr, operand, region, result
+from mdsl.ir.declare import (
+    ANY,
+    INT,
+    SYMBOL_REF,
+    TENSOR_OR_SCALAR,
+    attr,
+    operand,
+    region,
+    result,
+)
 from mdsl.ir.types import MemRefType, TensorType, Type
 
 if TYPE_CHECKING:
@@ -41,7 +50,7 @@ class RegionOp(Op):
     """Ops that become one micro-kernel. They see the values around them; the last op yields the results."""
 
     name = "ukernel.region"
-    outputs = result(variadic=True)
+    outputs = result(TENSOR_OR_SCALAR, variadic=True)
     body_region = region()
 
     @staticmethod
@@ -109,18 +118,12 @@ class Dispatch(Op):
         ]
         if [r.type for r in self.results] != wanted:
             raise self.error("results must be of the types of the destination tensors")
-        self._verify_callee()
 
-    def _verify_callee(self) -> None:
-        from mdsl.dialects.builtin import ModuleOp
-
-        module = next((a for a in self.ancestors() if isinstance(a, ModuleOp)), None)
-        callee = module.lookup(self.symbol) if module else None
-        if module is not None and not isinstance(callee, UkernelFunc):
+    def verify_symbol(self, definition: Op) -> None:
+        if not isinstance(definition, UkernelFunc):
             raise self.error(f"@{self.symbol} is not a micro-kernel of this module")
-        if isinstance(callee, UkernelFunc):
-            for call in self.calls():
-                self._verify_arguments(call, callee.type.inputs)
+        for call in self.calls():
+            self._verify_arguments(call, definition.type.inputs)
 
     def _verify_arguments(self, call: Sequence[Value], types: Sequence[Type]) -> None:
         if len(call) != len(types):

@@ -9,19 +9,20 @@ from mdsl.dialects.tensor import print_access
 from mdsl.ir.attributes import Attribute, DenseArrayAttr, OpaqueAttr
 from mdsl.ir.core import Op, Value
 from mdsl.ir.declare import (
-    ANY_ATTR,
     INDEX,
-    INTS,
+    INDICES,
     MEMREF,
     PURE,
     READS,
     SAME_TYPE,
     VECTOR,
+    Constraint,
     attr,
+    enum,
     operand,
     result,
 )
-from mdsl.ir.types import MemRefType, Type, VectorType, i64
+from mdsl.ir.types import MemRefType, Type, VectorType, i64, index
 
 if TYPE_CHECKING:
     from mdsl.syntax.cursor import Cursor
@@ -130,6 +131,10 @@ class Fma(Op):
     output = result(VECTOR)
 
 
+INDEX_VECTOR = Constraint(
+    "a vector<Nxindex>", lambda x: isinstance(x, VectorType) and x.rank == 1 and x.element == index
+)
+
 KINDS = (
     "add",
     "mul",
@@ -152,7 +157,7 @@ class Reduction(Op):
 
     name = "vector.reduction"
     traits = PURE
-    kind = attr(ANY_ATTR, doc=f"#vector.kind<...>: {', '.join(KINDS)}")
+    kind = attr(enum("vector.kind", *KINDS))
     vector = operand(VECTOR)
     acc = operand(optional=True)
     dest = result()
@@ -170,8 +175,8 @@ class Reduction(Op):
     def verify_op(self) -> None:
         type = self.operands[0].type
         assert isinstance(type, VectorType)
-        if self.word not in KINDS:
-            raise self.error(f"no kind '{self.word}': {', '.join(KINDS)}")
+        if type.rank != 1:
+            raise self.error(f"reduces vectors of one dimension, not {type}")
         if type.element != self.result.type or any(v.type != type.element for v in self.operands[1:]):
             raise self.error(f"reduces {type} to {self.result.type}")
 
@@ -204,7 +209,7 @@ class Extract(Op):
     traits = PURE
     source = operand(VECTOR)
     dynamic_position = operand(INDEX, variadic=True)
-    static_position = attr(INTS)
+    static_position = attr(INDICES)
     output = result()
 
     @staticmethod
@@ -245,7 +250,7 @@ class Insert(Op):
     value = operand()
     dest = operand(VECTOR)
     dynamic_position = operand(INDEX, variadic=True)
-    static_position = attr(INTS)
+    static_position = attr(INDICES)
     output = result(VECTOR)
 
     @staticmethod
@@ -297,4 +302,4 @@ class Step(Op):
     name = "vector.step"
     traits = PURE
     assembly = "attr-dict `:` type($output)"
-    output = result(VECTOR)
+    output = result(INDEX_VECTOR)

@@ -159,6 +159,7 @@ class Op:
 
     name: ClassVar[str]
     traits: ClassVar[frozenset[str]] = frozenset()
+    relations: ClassVar[tuple[Any, ...]] = ()
     assembly: ClassVar[str | None] = None
     fields: ClassVar[tuple[Field, ...]] = ()
     printer: ClassVar[Callable[[Op], str]] = staticmethod(lambda op: f"<{op.name}>")
@@ -239,6 +240,9 @@ class Op:
 
     def verify_op(self) -> None:
         """Checks the op's own contract; raises through `self.error(...)`."""
+
+    def verify_symbol(self, definition: Op) -> None:
+        """Checks what a symbol that the op refers to stands for."""
 
     def fold(self) -> Sequence[Value | Attribute] | None:
         """Each result as an existing value or a constant attribute; None if nothing folds."""

@@ -31,6 +31,7 @@ from mdsl.ir.attributes import (
     DictAttr,
     FloatAttr,
     IntegerAttr,
+    OpaqueAttr,
     StringAttr,
     SymbolRefAttr,
     TypeAttr,
@@ -72,8 +73,18 @@ ANY = Constraint("any type", lambda _: True)
 SCALAR_TYPES = (*t.FLOATS, *t.INTEGERS)
 SCALAR = _elements("a scalar", SCALAR_TYPES)
 TENSOR = Constraint("a tensor", lambda x: isinstance(x, t.TensorType))
+STATIC_TENSOR = Constraint(
+    "a tensor of a static shape", lambda x: isinstance(x, t.TensorType) and x.is_static
+)
 MEMREF = Constraint("a memref", lambda x: isinstance(x, t.MemRefType))
+TENSOR_OR_SCALAR = Constraint(
+    "a tensor or a number", lambda x: isinstance(x, t.TensorType) or x in SCALAR_TYPES
+)
 VECTOR = Constraint("a vector", lambda x: isinstance(x, t.VectorType))
+SHAPED_OR_SCALAR = Constraint(
+    "a tensor, a memref or a number",
+    lambda x: isinstance(x, t.TensorType | t.MemRefType) or x in SCALAR_TYPES,
+)
 SHAPED = Constraint("a tensor or a memref", lambda x: isinstance(x, t.TensorType | t.MemRefType))
 FLOAT_TENSOR = _elements("a tensor of floats", t.FLOATS, t.TensorType)
 INT_TENSOR = _elements("a tensor of integers", t.INTEGERS, t.TensorType)
@@ -82,6 +93,14 @@ INDEX = _elements("index", (t.index,))
 BOOL = _elements("i1", (t.i1,))
 INTEGER = _elements("an integer", t.INTEGERS)
 FLOAT_LIKE = Constraint("a float, or a vector or tensor of floats", t.is_float)
+NUMBER_LIKE = Constraint(
+    "a number, or a vector or tensor of numbers",
+    lambda x: t.element_of(x) in SCALAR_TYPES and not isinstance(x, t.MemRefType),
+)
+FIXED_INT_LIKE = Constraint(
+    "an integer of a fixed width, or a vector or tensor of such integers",
+    lambda x: isinstance(t.element_of(x), t.IntegerType),
+)
 INT_LIKE = Constraint("an integer, or a vector or tensor of integers", t.is_integer)
 BOOL_LIKE = Constraint("i1, or a vector or tensor of i1", lambda x: t.element_of(x) == t.i1)
 
@@ -106,6 +125,70 @@ INTS = Constraint(
         or (isinstance(a, ArrayAttr) and all(INT.accepts(v) for v in a.values))
     ),
 )
+
+
+INDICES = Constraint("array<i64: ...>", lambda a: isinstance(a, DenseArrayAttr) and a.element == t.i64)
+
+
+def array_of(element: Constraint, what: str) -> Constraint:
+    """An array whose elements meet a constraint; `what` they are, for messages."""
+    return Constraint(
+        f"an array of {what}", lambda a: isinstance(a, ArrayAttr) and all(map(element.accepts, a.values))
+    )
+
+
+MAPS = array_of(MAP, "affine maps")
+DICTS = array_of(DICT, "dictionaries")
+
+
+def within(type: t.Type, low: int, high: int) -> Constraint:
+    """An integer of that type from `low` to `high`."""
+    return Constraint(
+        f"an {type} from {low} to {high}",
+        lambda a: isinstance(a, IntegerAttr) and a.type == type and low <= a.value <= high,
+    )
+
+
+_I64 = within(t.i64, -(1 << 63), (1 << 63) - 1)
+GROUPS = array_of(array_of(_I64, ""), "arrays of i64")
+ALIGNMENT = Constraint(
+    "a power of two, as an i64", lambda a: _I64.accepts(a) and a.value > 0 and a.value & (a.value - 1) == 0
+)
+
+
+def enum(name: str, *words: str) -> Constraint:
+    """`#name<word>` with one of the words."""
+    spelt = [f"#{name}<{w}>" for w in words]
+    return Constraint(f"one of {', '.join(spelt)}", lambda a: isinstance(a, OpaqueAttr) and a.text in spelt)
+
+
+@dataclass(frozen=True)
+class Relation:
+    """What the types of some operands and results have in common; `name` says it in the error message."""
+
+    names: tuple[str, ...]
+    what: str
+    of: Callable[[t.Type], t.Type]
+
+    def holds(self, op: Op) -> bool:
+        return len({self.of(v.type) for name in self.names for v in _values(getattr(op, name))}) <= 1
+
+    @property
+    def description(self) -> str:
+        return f"{' and '.join(self.names)} must be of one {self.what}"
+
+
+def _values(found: Value | list[Value] | None) -> list[Value]:
+    return found if isinstance(found, list) else [] if found is None else [found]
+
+
+def same_type(*names: str) -> Relation:
+    return Relation(names, "type", lambda type: type)
+
+
+def same_element(*names: str) -> Relation:
+    """A scalar is its own element."""
+    return Relation(names, "element type", t.element_of)
 
 
 def one_of(*words: str) -> Constraint:
@@ -196,5 +279,6 @@ def attr(
     return Field("attribute", constraint, optional=optional, default=default, doc=doc)
 
 
-def region(doc: str = "") -> Any:
-    return Field("region", ANY, doc=doc)
+def region(doc: str = "", *, arguments: bool = False) -> Any:
+    """A region; where its block takes arguments, the op's `verify_op` says which."""
+    return Field("region", ANY, variadic=arguments, doc=doc)

@@ -79,15 +79,25 @@ def _verify_values(op: Op, kind: str, values: list[Value] | list[OpResult]) -> N
 def _verify_fields(op: Op) -> None:
     verify_operands(op)
     _verify_values(op, "result", op.results)
-    wanted = len(fields_of(type(op), "region"))
-    if len(op.regions) != wanted:
-        raise op.error(f"takes {wanted} regions, got {len(op.regions)}")
+    _verify_regions(op)
+    for relation in op.relations:
+        if not relation.holds(op):
+            raise op.error(relation.description)
     if op.has("same-type"):
         types = {v.type for v in (*op.operands, *op.results)}
         if len(types) > 1:
             raise op.error(
                 f"operands and results must be of one type, got {', '.join(sorted(map(str, types)))}"
             )
+
+
+def _verify_regions(op: Op) -> None:
+    fields = fields_of(type(op), "region")
+    if len(op.regions) != len(fields):
+        raise op.error(f"takes {len(fields)} regions, got {len(op.regions)}")
+    for field, region in zip(fields, op.regions, strict=True):
+        if region.block.args and not field.variadic:
+            raise op.error("its block takes no arguments")
 
 
 def _verify_segments(op: Op, kind: str, total: int) -> None:
@@ -148,21 +158,24 @@ def _verify_attribute(op: Op, field: Field) -> None:
 
 
 def _verify_symbols(op: Op) -> None:
-    """In a module: names are unique, and every reference finds its definition in the nearest module."""
+    """In a module: names are unique, and every reference finds in the nearest module a definition that fits its use."""
     if op.name != "builtin.module":
         return
-    defined: set[StringAttr] = set()
+    defined: dict[str, Op] = {}
     for inner in op.body.ops:
         name = inner.attributes.get("sym_name")
         if not isinstance(name, StringAttr):
             continue
-        if name in defined:
+        if name.value in defined:
             raise inner.error(f"{SymbolRefAttr(name.value)} is already defined")
-        defined.add(name)
+        defined[name.value] = inner
     for inner in _in_module(op):
         for attr in inner.attributes.values():
-            if isinstance(attr, SymbolRefAttr) and StringAttr(attr.name) not in defined:
+            if not isinstance(attr, SymbolRefAttr):
+                continue
+            if attr.name not in defined:
                 raise inner.error(f"{attr} is not defined")
+            inner.verify_symbol(defined[attr.name])
 
 
 def _in_module(op: Op) -> Iterator[Op]:

@@ -124,8 +124,10 @@ class AttributeReader:
                 return SCALARS[str(node)]
             case "SHAPED_TYPE":
                 type = _shaped_type(str(node)) or self._bad_shape(node)
-                if prod(size for size in type.shape if size > 0) > MAX_ELEMENTS or type.rank > MAX_RANK:
+                if _reach(type) > MAX_ELEMENTS or type.rank > MAX_RANK:
                     raise self.error(f"{type} has too many elements or dimensions", node)
+                if isinstance(type, VectorType) and min(type.shape, default=1) < 1:
+                    raise self.error(f"{type} has a dimension that is no positive number", node)
                 return type
             case "TYPE_ALIAS" if str(node) in self.types:
                 return self.types[str(node)]
@@ -435,6 +437,15 @@ def _shaped_type(text: str) -> ShapedType | None:
     if kind != "memref":
         return None
     return _strided(shape, scalar, [c for c in layout.children if c is not None])
+
+
+def _reach(type: ShapedType) -> int:
+    """How many elements the type has, or how far apart they lie."""
+    size = prod(n for n in type.shape if n > 0)
+    if not isinstance(type, MemRefType):
+        return size
+    strides = zip(type.shape, type.layout, strict=True)
+    return max(size, type.offset + sum(d * s for d, s in strides if DYNAMIC not in (d, s)), *type.layout, 0)
 
 
 def _strided(shape: tuple[int, ...], element: Type, extents: Sequence[Node]) -> MemRefType | None:

@@ -78,7 +78,10 @@ def test_blocks_end_in_terminators() -> None:
         ),
         ('"scf.for"(%n, %n, %n) : (index, index, index) -> ()', "the body must take the counter"),
         ('"memref.store"(%x) : (f32) -> ()', "takes at least 2 operands, got 1"),
-        ('%r = "arith.cmpf"(%x, %x) {predicate = 16 : i64} : (f32, f32) -> i1', "predicate must be 0 to 15"),
+        (
+            '%r = "arith.cmpf"(%x, %x) {predicate = 16 : i64} : (f32, f32) -> i1',
+            "must be an i64 from 0 to 15",
+        ),
         ('%r = "arith.constant"() {value = 1.0 : f64} : () -> f32', "value 1.0 : f64 is not of type f32"),
         ('%r = "memref.alloc"(%n) : (index) -> memref<?xf32>', "attribute 'operandSegmentSizes' is missing"),
         (
@@ -120,3 +123,113 @@ def test_every_declaration_is_documented() -> None:
         assert declaration.__doc__, f"{name} says nothing of what it does"
         fields = [f.name for f in declaration.fields]
         assert len(set(fields)) == len(fields), name
+
+
+NEST = """#id = affine_map<(d0, d1) -> (d0, d1)>
+#row = affine_map<(d0, d1) -> (d0)>
+func.func @main(%x: tensor<4x3xf32>, %m: memref<4x3xf32>, %y: tensor<4xf32>) -> tensor<4xf32> {
+  %r = linalg.generic {indexing_maps = [#id, #row], iterator_types = ["parallel", "reduction"]}
+    ins(%x : tensor<4x3xf32>) outs(%y : tensor<4xf32>) {
+  ^bb0(%p: f32, %o: f32):
+    %i = linalg.index 0 : index
+    %s = arith.addf %p, %o : f32
+    linalg.yield %s : f32
+  } -> tensor<4xf32>
+  return %r : tensor<4xf32>
+}"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"reduction"', '"reductoin"', "'iterator_types' must be an array of iterator types"),
+        ('"reduction"', '"window"', "'iterator_types' must be an array of iterator types"),
+        ('"reduction"', "17", "'iterator_types' must be an array of iterator types"),
+        ("[#id, #row]", "[#id, 3]", "'indexing_maps' must be an array of affine maps"),
+        ("-> (d0)>", "-> (d0 + d1)>", "d0 + d1 runs from 0 to 5 in a dimension of 4"),
+        ("(d0, d1) -> (d0)>", "(d0, d1)[s0] -> (d0)>", "has symbols"),
+        ("linalg.index 0", "linalg.index 2", "no loop around it has the dimension 2"),
+        ("ins(%x : tensor<4x3xf32>)", "ins(%m : memref<4x3xf32>)", "on tensors or on memory, not on both"),
+    ],
+)
+def test_a_nest_must_be_one_that_can_be_lowered(old: str, new: str, message: str) -> None:
+    parse(NEST)
+    with pytest.raises(MdslError) as error:
+        parse(NEST.replace(old, new, 1))
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("op", "message"),
+    [
+        ("%r = ukernel.region -> memref<4xf32> { ukernel.yield %m : memref<4xf32> }", "a tensor or a number"),
+        (
+            '%r = "ukernel.region"() ({\n^bb0(%i: index):\nukernel.yield %x : f32\n}) : () -> f32',
+            "its block takes no arguments",
+        ),
+        ("%r = func.call @main(%x) : (f32) -> f32", "@main is no function of type (f32) -> f32"),
+        ("%r = tensor.from_elements %n, %n : tensor<2xf32>", "elements and output must be of one element type"),
+        ("%r = tensor.cast %t : tensor<4xf32> to tensor<5xf32>", "cannot see tensor<4xf32> as tensor<5xf32>"),
+        (
+            "%r = tensor.extract_slice %t[%n] [2] [1] : tensor<4xf32> to tensor<2xi32>",
+            "source and output must be of one element type",
+        ),
+        (
+            "%r = tensor.expand_shape %t [[0, 1]] output_shape [4, 1] : tensor<4xf32> into tensor<2x2xf32>",
+            "output_shape [4, 1] is not [2, 2]",
+        ),
+        (
+            "%r = tensor.pad %t low[1] high[0] {\n^bb0(%i: index):\ntensor.yield %i : index\n}"
+            " : tensor<4xf32> to tensor<5xf32>",
+            "the body must end in 'tensor.yield' with a f32",
+        ),
+        ('%r = "memref.alloc"() {alignment = 3, operandSegmentSizes = array<i32: 0, 0>} : () -> memref<4xf32>',
+         "a power of two"),
+        ("%r = arith.index_cast %n : index to index", "casts between index and another integer"),
+        ("%r = arith.sitofp %n : index to f32", "an integer of a fixed width"),
+        ("%r = vector.step : vector<4xf32>", "vector<Nxindex>"),
+        (
+            "%e = tensor.empty() : tensor<1xf32>\n%r = linalg.broadcast ins(%x : f32) outs(%e : tensor<1xf32>)"
+            " dimensions = [0, 0]",
+            "are not some of 1",
+        ),
+    ],
+)  # fmt: skip
+def test_ops_that_no_pass_could_lower(op: str, message: str) -> None:
+    with pytest.raises(MdslError) as error:
+        parse(
+            f"func.func @main(%x: f32, %n: index, %t: tensor<4xf32>, %m: memref<4xf32>) {{\n{op}\nreturn\n}}"
+        )
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("type", "message"),
+    [
+        ("memref<0x9xf32, strided<[99999999999999999999999, 1]>>", "too many elements"),
+        ("memref<4xf32, strided<[1], offset: 9223372036854775807>>", "too many elements"),
+        ("vector<0xf32>", "no positive number"),
+        ("vector<?xf32>", "no positive number"),
+    ],
+)
+def test_types_that_nothing_can_hold(type: str, message: str) -> None:
+    with pytest.raises(MdslError) as error:
+        parse(f"func.func @main(%x: {type}) {{\nreturn\n}}")
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("op", "message"),
+    [
+        (
+            "%r = memref.view %w[%n][] : memref<8x1xi8> to memref<2xf32>",
+            "views dense memory of i8 in one dimension",
+        ),
+        ("%r = memref.alloc() : memref<4xf32, strided<[1], offset: ?>>", "must be known"),
+        ("%r = memref.cast %m : memref<4xf32> to memref<4xf32, strided<[1], offset: 3>>", "only the offset"),
+    ],
+)
+def test_views_that_are_none(op: str, message: str) -> None:
+    with pytest.raises(MdslError) as error:
+        parse(f"func.func @main(%n: index, %m: memref<4xf32>, %w: memref<8x1xi8>) {{\n{op}\nreturn\n}}")
+    assert message in str(error.value)

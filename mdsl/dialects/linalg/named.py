@@ -8,15 +8,21 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from mdsl.dialects import arith
 from mdsl.ir.affine import AffineExpr, AffineMap, Dim
 from mdsl.ir.attributes import (
+    AffineMapAttr,
+    ArrayAttr,
     Attribute,
     DenseArrayAttr,
     DenseAttr,
 )
 from mdsl.ir.core import Block, Op, Region, Value
 from mdsl.ir.declare import (
-    ANY_ATTR,
-    INTS,
+    INDICES,
+    MAPS,
+    SCALAR,
+    SHAPED,
+    Constraint,
     attr,
+    operand,
 )
 from mdsl.ir.types import i64
 
@@ -104,6 +110,8 @@ class Fill(Named):
     """Every element becomes the scalar."""
 
     name = "linalg.fill"
+    inputs = operand(SCALAR, variadic=True)
+    outputs = operand(SHAPED, variadic=True)
     num_inputs = 1
 
     @property
@@ -164,7 +172,7 @@ class Transpose(_WithList):
     """Dimension i of the output is dimension `permutation[i]` of the input."""
 
     name = "linalg.transpose"
-    permutation = attr(INTS)
+    permutation = attr(INDICES)
     list_name = "permutation"
 
     @property
@@ -185,8 +193,14 @@ class Broadcast(_WithList):
     """The input repeated along the `dimensions` of the output."""
 
     name = "linalg.broadcast"
-    dimensions = attr(INTS)
+    dimensions = attr(INDICES)
     list_name = "dimensions"
+
+    def verify_op(self) -> None:
+        dimensions, rank = self.attr("dimensions"), self.outputs[0].type.rank
+        if len(set(dimensions)) != len(dimensions) or not set(dimensions) <= set(range(rank)):
+            raise self.error(f"dimensions {dimensions} are not some of {rank}")
+        super().verify_op()
 
     @property
     def maps(self) -> list[AffineMap]:
@@ -210,6 +224,12 @@ class _Contraction(Named):
     def iterators(self) -> list[str]:
         return [REDUCTION if d in self.reductions else PARALLEL for d in range(self.num_dims)]
 
+    def verify_op(self) -> None:
+        super().verify_op()
+        maps = self.attributes.get("indexing_maps")
+        if isinstance(maps, ArrayAttr) and [m.map for m in maps if isinstance(m, AffineMapAttr)] != self.maps:
+            raise self.error("takes other indexing_maps than its own as a 'linalg.generic' only")
+
     def element(self, block: Block) -> Value:
         left, right, out = block.args
         product = block.append(arith.multiply(left, right)).result
@@ -220,7 +240,7 @@ class Matmul(_Contraction):
     """C(m, n) += A(m, k) B(k, n)."""
 
     name = "linalg.matmul"
-    indexing_maps = attr(ANY_ATTR, optional=True)
+    indexing_maps = attr(MAPS, optional=True)
     num_dims, selections, reductions = 3, ((0, 2), (2, 1), (0, 1)), (2,)
 
 
@@ -228,7 +248,7 @@ class BatchMatmul(_Contraction):
     """C(b, m, n) += A(b, m, k) B(b, k, n)."""
 
     name = "linalg.batch_matmul"
-    indexing_maps = attr(ANY_ATTR, optional=True)
+    indexing_maps = attr(MAPS, optional=True)
     num_dims, selections, reductions = 4, ((0, 1, 3), (0, 3, 2), (0, 1, 2)), (3,)
 
 
@@ -257,20 +277,26 @@ def _window(position: int, kernel: int, stride: int, dilation: int) -> AffineExp
     return Dim(position) * stride + Dim(kernel) * dilation
 
 
+PAIR = Constraint(
+    "dense<...> : tensor<2xi64>, of positive numbers",
+    lambda a: (
+        isinstance(a, DenseAttr) and a.type.shape == (2,) and a.type.element == i64 and a.array.min() > 0
+    ),
+)
+
+
 class _Windowed(Named):
     """Base of convolutions and poolings: loops n, c, h, w, then the window."""
 
-    strides = attr(ANY_ATTR, optional=True)
-    dilations = attr(ANY_ATTR, optional=True)
+    strides = attr(PAIR, optional=True)
+    dilations = attr(PAIR, optional=True)
 
     def pair(self, name: str) -> tuple[int, int]:
         """`strides` or `dilations`, by default 1."""
         found = self.attributes.get(name)
         if isinstance(found, DenseAttr):
-            numbers = [int(v) for v in found.array.reshape(-1)]
-            if len(numbers) != 2 or min(numbers) < 1:
-                raise self.error(f"'{name}' must be two positive numbers, got {numbers}")
-            return numbers[0], numbers[1]
+            first, second = (int(v) for v in found.array)
+            return first, second
         return 1, 1
 
 

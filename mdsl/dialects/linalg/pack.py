@@ -13,7 +13,7 @@ from mdsl.ir.attributes import (
 from mdsl.ir.core import Op, Value
 from mdsl.ir.declare import (
     INDEX,
-    INTS,
+    INDICES,
     PURE,
     SHAPED,
     attr,
@@ -56,9 +56,9 @@ class _Relayout(Op):
     source = operand(SHAPED)
     dest = operand(SHAPED)
     inner_tiles = operand(INDEX, variadic=True)
-    outer_dims_perm = attr(INTS, default=[])
-    inner_dims_pos = attr(INTS)
-    static_inner_tiles = attr(INTS)
+    outer_dims_perm = attr(INDICES, default=[])
+    inner_dims_pos = attr(INDICES)
+    static_inner_tiles = attr(INDICES)
     results_ = result(variadic=True)
 
     def infer(self) -> Sequence[Type]:
@@ -80,6 +80,10 @@ class _Relayout(Op):
     def verify_layout(self, plain: Type, packed: Type) -> None:
         assert isinstance(plain, ShapedType) and isinstance(packed, ShapedType)
         positions, tiles, order = self.layout
+        if [r.type for r in self.results] != list(self.infer()):
+            raise self.error("results must be of the types of the destination tensors")
+        if plain.element != packed.element or type(plain) is not type(packed):
+            raise self.error(f"cannot pack {plain} as {packed}")
         if self.inner_tiles:
             raise self.error("tiles must be numbers")
         if (

@@ -17,17 +17,20 @@ from mdsl.ir.attributes import (
 )
 from mdsl.ir.core import Block, Op, Region, Value
 from mdsl.ir.declare import (
-    ARRAY,
     INDEX,
     INT,
+    MAPS,
     PURE,
     SHAPED,
+    SHAPED_OR_SCALAR,
+    array_of,
     attr,
+    enum,
     operand,
     region,
     result,
 )
-from mdsl.ir.types import DYNAMIC, ShapedType, TensorType, Type, index
+from mdsl.ir.types import DYNAMIC, MemRefType, ShapedType, TensorType, Type, index
 
 if TYPE_CHECKING:
     from mdsl.syntax.cursor import Cursor
@@ -51,6 +54,11 @@ class IndexOp(Op):
     output = result(INDEX)
     assembly = "$dim attr-dict `:` type($output)"
 
+    def verify_op(self) -> None:
+        nest = next((a for a in self.ancestors() if isinstance(a, LinalgOp)), None)
+        if nest is None or not 0 <= self.attr("dim") < nest.num_loops:
+            raise self.error(f"no loop around it has the dimension {self.attr('dim')}")
+
     def infer(self) -> Sequence[Type]:
         return [index]
 
@@ -68,10 +76,10 @@ class IndexOp(Op):
 class LinalgOp(Op):
     """What every structured op offers to passes: inputs, outputs, maps, iterators, body."""
 
-    inputs = operand(variadic=True)
+    inputs = operand(SHAPED_OR_SCALAR, variadic=True)
     outputs = operand(SHAPED, variadic=True)
     results_ = result(variadic=True)
-    body_region = region()
+    body_region = region(arguments=True)
 
     @property
     def maps(self) -> list[AffineMap]:
@@ -141,24 +149,28 @@ class LinalgOp(Op):
         if len(maps) != len(self.operands):
             raise self.error(f"{len(maps)} indexing maps for {len(self.operands)} operands")
         for map, value in zip(maps, self.operands, strict=True):
+            if map.num_symbols:
+                raise self.error(f"map {map} has symbols")
             if map.num_dims != self.num_loops:
                 raise self.error(
                     f"a map takes {map.num_dims} dimensions, there are {self.num_loops} iterators"
                 )
             if len(map.results) != len(shape_of(value)):
                 raise self.error(f"map {map} does not fit {value.type}")
+        if {TensorType, MemRefType} <= {type(v.type) for v in self.operands}:
+            raise self.error("works on tensors or on memory, not on both")
         self._verify_extents()
         self._verify_body()
 
     def _verify_extents(self) -> None:
         sizes = self.loop_sizes()
-        if DYNAMIC in sizes or 0 in sizes:
-            return
         for map, value in zip(self.maps, self.operands, strict=True):
             for expr, extent in zip(map.results, shape_of(value), strict=True):
+                if DYNAMIC in (extent, *(sizes[d] for d in expr.dims())):
+                    continue
                 lowest, highest = expr.bounds(sizes)
-                plain_mismatch = isinstance(expr, Dim) and extent != sizes[expr.position]
-                if lowest < 0 or highest >= extent or plain_mismatch:
+                inside = 0 in sizes or (lowest >= 0 and highest < extent)
+                if not (extent == sizes[expr.position] if isinstance(expr, Dim) else inside):
                     raise self.error(
                         f"{expr} runs from {lowest} to {highest} in a dimension of {extent} ({value.type})"
                     )
@@ -204,8 +216,8 @@ class Generic(LinalgOp):
     """A loop nest written out: maps, iterators, body."""
 
     name = "linalg.generic"
-    indexing_maps = attr(ARRAY)
-    iterator_types = attr(ARRAY)
+    indexing_maps = attr(MAPS)
+    iterator_types = attr(array_of(enum("linalg.iterator_type", PARALLEL, REDUCTION), "iterator types"))
 
     @staticmethod
     def make(

@@ -58,6 +58,7 @@ class OutlineUkernels(Pass):
 
 def _outline(region: ukernel.RegionOp, module: ModuleOp, known: dict[str, str]) -> None:
     _sink_numbers(region)
+    _box_numbers(region)
     destinations = [_destination(region, value) for value in region.body.terminator.operands]
     values = captured(region)
     arguments = [*(v for v in values if v not in destinations), *destinations]
@@ -105,19 +106,47 @@ def _range_of(value: Value) -> dict[str, Attribute]:
 
 
 def _sink_numbers(region: ukernel.RegionOp) -> None:
-    """Scalar constants are cheaper inside than as arguments; and a float that is read from a tensor can be no
-    argument, for those are memory and integers."""
+    """Scalar constants are cheaper inside than as arguments; and a float can be no argument, for those are memory
+    and integers: it is read inside, from the tensor that it came from or from one that is made of it."""
     first = region.body.first
     assert first is not None
     for value in captured(region):
-        owner = value.owner
-        if (isinstance(owner, Constant) and not isinstance(value.type, TensorType)) or (
-            isinstance(owner, tensor.Extract) and isinstance(value.type, FloatType)
-        ):
-            copy = Builder(region.body, first).value(owner.clone(), value.name)
-            for op in region.walk():
-                if op is not region:
-                    op.operands = [copy if v is value else v for v in op.operands]
+        reading = _reading(value, region)
+        if reading is None:
+            continue
+        copy = Builder(region.body, first).value(reading, value.name)
+        for op in region.walk():
+            if op is not region:
+                op.operands = [copy if v is value else v for v in op.operands]
+
+
+def _reading(value: Value, region: ukernel.RegionOp) -> Op | None:
+    """What makes the number `value` inside the region; None if it is better an argument."""
+    owner = value.owner
+    if isinstance(owner, Constant) and not isinstance(value.type, TensorType):
+        return owner.clone()
+    if not isinstance(value.type, FloatType):
+        return None
+    if isinstance(owner, tensor.Extract):
+        return owner.clone()
+    box = tensor.FromElements([value], results=[TensorType((), value.type)])
+    return tensor.Extract(Builder.before(region).value(box, f"{value.name or 'number'}_box"), [])
+
+
+def _box_numbers(region: ukernel.RegionOp) -> None:
+    """A kernel hands back memory: a number that the region yields is the element of a tensor."""
+    end = region.body.terminator
+    for position, (value, number) in enumerate(zip(list(end.operands), region.results, strict=True)):
+        if isinstance(number.type, TensorType):
+            continue
+        box = tensor.FromElements([value], results=[TensorType((), value.type)])
+        inside = Builder.before(end).value(box, f"{value.name or 'number'}_box")
+        end.operands = [inside if i == position else v for i, v in enumerate(end.operands)]
+        users = list(number.users)
+        number.type = inside.type
+        read = Builder.after(region).value(tensor.Extract(number, []), f"{number.name or 'number'}_value")
+        for user in users:
+            user.operands = [read if v is number else v for v in user.operands]
 
 
 def _destination(region: ukernel.RegionOp, value: Value) -> Value:

@@ -250,6 +250,11 @@ class OpenExecutable(Executable):
         return ready(program, self.settings, self.engine, self.threads)
 
     def bytecode(self) -> Module:
+        if self.program.values and not open_dims(self.inputs):
+            listed = ", ".join(f"'{name}'" for name in self.program.values)
+            raise MdslError(
+                f"error: only a program of known shapes can be saved: bind the values of the inputs {listed}"
+            )
         raise OpenDimsError(self.dims, "only a program of known shapes can be saved: ")
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -183,6 +183,14 @@ def test_each_value_gets_a_program_of_its_own() -> None:
         network(x, np.array([5, 5]))
 
 
+def test_a_program_is_saved_once_the_values_that_decide_shapes_are_bound(tmp_path: Path) -> None:
+    proto, arrays, _, _ = build(CASES["reshaped"])
+    with pytest.raises(mdsl.MdslError, match="can be saved: bind the values of the inputs 's'"):
+        mdsl.compile(proto).save(tmp_path / "net.mbc")
+    mdsl.compile(proto, bind={"s": [3, 8]}).save(tmp_path / "net.mbc")
+    same(mdsl.load(tmp_path / "net.mbc")(arrays["x"]), arrays["x"].reshape(3, 8))
+
+
 def test_a_branch_that_does_not_fit_fails_when_it_is_taken() -> None:
     proto, arrays, _, wanted = build(CASES["a branch by number"])
     network = mdsl.compile(proto)

@@ -8,7 +8,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from mdsl.benchmarking.peak import measure_roofline
-from mdsl.target.target import Target, cache_bytes
+from mdsl.codegen.llvm_target import cpu_of
+from mdsl.target.processor import cache_bytes
+from mdsl.target.target import Target
 
 PACKAGES = (
     "mdsl", "llvmlite", "numpy", "onnx", "onnxruntime", "openvino", "torch", "tensorflow-cpu", "keras", "jax",
@@ -21,7 +23,7 @@ def describe() -> dict[str, str]:
     target = Target.host()
     caches = [f"L{level} {cache_bytes(level, 0) >> 10} KiB" for level in (1, 2, 3) if cache_bytes(level, 0)]
     found = {
-        "processor": f"{_cpu_name()} ({target.cpu}, {8 * target.vector_bytes}-bit vectors)",
+        "processor": f"{_cpu_name()} ({cpu_of(target)}, {8 * target.vector_bytes}-bit vectors)",
         "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
         "caches": ", ".join(caches),
         "memory": _memory(),

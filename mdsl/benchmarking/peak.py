@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from mdsl.codegen.native import compile_module
-from mdsl.target.target import Target, cache_bytes
+from mdsl.target.processor import cache_bytes
+from mdsl.target.target import Target
 
 _LLVM_TYPE = {"f32": "float", "f64": "double"}
 _STEPS = 100_000

@@ -25,7 +25,6 @@ from mdsl.bytecode.encode import (
     INDEXED_ARGUMENT,
     KERNELS,
     LOCATIONS,
-    MAGIC,
     PROVENANCE,
     REGISTER_ARGUMENT,
     SECTION,
@@ -52,6 +51,7 @@ from mdsl.bytecode.module import (
     RegisterArgument,
     TensorSpec,
 )
+from mdsl.support.formats import MAGIC
 
 MAX_REGISTERS = 1 << 20
 """Registers of all functions together: runs of them are short in the file."""

@@ -35,8 +35,8 @@ from mdsl.bytecode.module import (
     TensorSpec,
 )
 from mdsl.support.files import replacing
+from mdsl.support.formats import MAGIC
 
-MAGIC = b"\x93mbc\r\n\x1a\n"
 """As PNG's: it shows a file that was taken for text, or cut at its first newline."""
 
 HEADER = struct.Struct("<8sIIQ32s")

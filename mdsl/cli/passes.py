@@ -6,63 +6,33 @@ import ast
 from functools import cache
 from pathlib import Path
 
-import mdsl
+from mdsl import passes
+from mdsl.passes import PASSES
 
-_FOLDER = Path(mdsl.__file__).parent / "passes"
+_FOLDER = Path(passes.__file__).parent
+
+
+def pass_names() -> list[str]:
+    return list(PASSES)
 
 
 @cache
-def _declarations() -> tuple[tuple[str, ast.ClassDef], ...]:
-    """Name and class of every registered pass, in the registry's order."""
-    registry = ast.parse((_FOLDER / "__init__.py").read_text())
-    files = {
-        alias.name: node.module.removeprefix("mdsl.passes.").replace(".", "/")
-        for node in registry.body
-        if isinstance(node, ast.ImportFrom) and node.module
-        for alias in node.names
-    }
-    tuples = (node for node in ast.walk(registry) if isinstance(node, ast.Tuple))
-    classes = [
-        name.id for node in tuples for name in node.elts if isinstance(name, ast.Name) and name.id in files
-    ]
-    declarations = [_class(files[name], name) for name in classes]
-    return tuple((_assigned(node, "name"), node) for node in declarations)
-
-
-def _class(file: str, name: str) -> ast.ClassDef:
-    """The class up to its first method: parsing the whole file would take as long as importing it."""
-    package = _FOLDER / file
+def _class(name: str) -> ast.ClassDef:
+    """The class of a pass up to its first method: parsing the whole file would take as long as importing it."""
+    package = _FOLDER / PASSES[name] / name.replace("-", "_")
     text = (package / "__init__.py" if package.is_dir() else package.with_suffix(".py")).read_text()
-    start = text.index(f"\nclass {name}(")
+    start = text.index("(Pass):")
+    start = text.rindex("\nclass ", 0, start)
     node = ast.parse(text[start : text.index("\n    def ", start)]).body[0]
     assert isinstance(node, ast.ClassDef)
     return node
 
 
-def _assigned(node: ast.ClassDef, name: str) -> str:
-    """The text that the class assigns to `name`."""
-    for item in node.body:
-        targets = (
-            item.targets
-            if isinstance(item, ast.Assign)
-            else [item.target]
-            if isinstance(item, ast.AnnAssign)
-            else []
-        )
-        if any(isinstance(t, ast.Name) and t.id == name for t in targets):
-            assert isinstance(item, ast.Assign | ast.AnnAssign) and isinstance(item.value, ast.Constant)
-            return str(item.value.value)
-    raise AssertionError(f"{node.name} has no {name}")
-
-
-def pass_names() -> list[str]:
-    return [name for name, _ in _declarations()]
-
-
 def pass_help() -> list[tuple[str, str]]:
     """`--flag` and its help, for every pass."""
     rows: list[tuple[str, str]] = []
-    for name, node in _declarations():
+    for name in PASSES:
+        node = _class(name)
         doc = (ast.get_docstring(node) or "").partition("\n")[0]
         options = [i for i in node.body if isinstance(i, ast.AnnAssign) and isinstance(i.value, ast.Call)]
         texts = [_option(item) for item in options]

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import llvmlite.binding as llvm
 
 from mdsl.codegen import half
+from mdsl.codegen.llvm_target import fingerprint, host_name, target_machine, triple_of
 from mdsl.support import cache
-from mdsl.target.target import Target, TargetError, host_name
+from mdsl.target.target import Target, TargetError
 
 if TYPE_CHECKING:
     from llvmlite.binding.orcjit import LLJIT, ResourceTracker
@@ -58,7 +59,7 @@ def load_object(key: str, symbols: Iterable[str], produce: Callable[[], bytes], 
     """
     check_executable(target)
     exports = sorted(set(symbols))
-    name = cache.key("object", key, target.fingerprint(), _PIPELINE)
+    name = cache.key("object", key, fingerprint(target), _PIPELINE)
     identity = cache.key(name, *exports)
     with _lock:
         code = _loaded.get(identity)
@@ -115,7 +116,7 @@ def _link(image: bytes, exports: Iterable[str], needed: str | None = None) -> Re
     """Load an object file, which may call the functions of the library `needed`. JITLink lays out its sections together, so that the small code model holds."""
     global _jit
     if _jit is None:
-        _jit = llvm.create_lljit_compiler(Target.host().machine(), use_jit_link=True)
+        _jit = llvm.create_lljit_compiler(target_machine(Target.host()), use_jit_link=True)
     library = llvm.JITLibraryBuilder().add_object_img(image).add_current_process()
     for symbol in exports:
         library.export_symbol(symbol)
@@ -130,9 +131,9 @@ def _optimise(llvm_ir: str, target: Target) -> tuple[llvm.ModuleRef, llvm.Target
     Loops stay rolled: the kernels' reduction loops are shaped by the passes, and LLVM, unrolling them,
     turns their broadcasts into shuffles (a half of the speed).
     """
-    machine = target.machine()
+    machine = target_machine(target)
     module = llvm.parse_assembly(llvm_ir, llvm.create_context())
-    module.triple = target.triple
+    module.triple = triple_of(target)
     module.data_layout = str(machine.target_data)
     module.verify()
     tuning = llvm.create_pipeline_tuning_options(speed_level=3)

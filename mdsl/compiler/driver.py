@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Mapping, Sequence
 
 import mdsl
-from mdsl.bytecode.assemble import assemble
 from mdsl.bytecode.module import Module
 from mdsl.compiler.entry import check_compilable, entry, signature
 from mdsl.compiler.levels import level_of, plan, standard_passes, without_effect
@@ -39,6 +38,10 @@ def to_bytecode(
     text: str | None = None,
 ) -> Module:
     """Lowers `module`, in place, and assembles it; `text` is the module's, if the caller has it. Raises MdslError."""
+    # A command that only rewrites IR needs neither LLVM nor the bytecode.
+    from mdsl.bytecode.assemble import assemble
+    from mdsl.codegen.llvm_target import cpu_of
+
     source = hashlib.sha256((text or print_module(module)).encode()).hexdigest()
     machine = settings.machine()
     context = context_of(machine)
@@ -52,7 +55,7 @@ def to_bytecode(
         "version": mdsl.__version__,
         "pipeline": ",".join(map(str, [*bound, *steps])),
         "source": f"sha256:{source}",
-        "target": f"{machine.name} ({machine.cpu})",
+        "target": f"{machine.name} ({cpu_of(machine)})",
     }
     try:
         return assemble(module, provenance)

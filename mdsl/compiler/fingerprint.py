@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 import mdsl
+from mdsl.codegen.llvm_target import fingerprint
 from mdsl.support.fingerprint import source_digest
 from mdsl.target.target import Target
 
@@ -29,7 +30,7 @@ def made_by(target: Target) -> list[str]:
     """What compiled programs and their times follow from, beside the programs."""
     return [
         repr(target),
-        target.fingerprint(),
+        fingerprint(target),
         f"mdsl-{mdsl.__version__} numpy-{np.__version__}",
         source_digest(*_ROOMS),
     ]

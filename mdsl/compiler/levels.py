@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import takewhile
 
+from mdsl.compiler.pipeline import parse_pipeline
 from mdsl.compiler.settings import DEFAULT, Settings
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.linalg import LinalgOp
@@ -16,58 +17,28 @@ from mdsl.dialects.ukernel import UkernelFunc
 from mdsl.ir.core import Op
 from mdsl.ir.types import MemRefType, TensorType
 from mdsl.passes import PASSES
-from mdsl.passes.any.canonicalize import Canonicalize
-from mdsl.passes.any.inline import Inline
 from mdsl.passes.base import LEVELS, Pass
-from mdsl.passes.buffers.lower_linalg_to_loops import LowerLinalgToLoops
-from mdsl.passes.buffers.plan_memory import PlanMemory
-from mdsl.passes.buffers.vectorize import Vectorize
-from mdsl.passes.dispatch.bufferize import Bufferize
-from mdsl.passes.kernels.lower_vm import LowerVm
-from mdsl.passes.kernels.unroll_dispatch import UnrollDispatch
-from mdsl.passes.linalg.fold_shapes import FoldShapes
-from mdsl.passes.linalg.fuse import Fuse
-from mdsl.passes.linalg.fuse_attention import FuseAttention
-from mdsl.passes.linalg.fuse_rows import FuseRows
-from mdsl.passes.linalg.pack import Pack
-from mdsl.passes.linalg.tile import Tile
-from mdsl.passes.linalg.tune import Tune
-from mdsl.passes.linalg.winograd import Winograd
-from mdsl.passes.nn.fold_batchnorm import FoldBatchnorm
-from mdsl.passes.nn.lower_nn import LowerNn
-from mdsl.passes.tiled.outline_ukernels import OutlineUkernels
-from mdsl.passes.tiled.prepack import Prepack
 
-Stages = dict[str, list[Pass]]
-"""The passes that work on each level, in order."""
+Stages = dict[str, list[str]]
+"""The passes that work on each level, in order, as `--pass-pipeline` writes them."""
 
-_GRAPH: list[Pass] = [Canonicalize(), FoldBatchnorm(), Canonicalize(), LowerNn()]
+_GRAPH = ["canonicalize", "fold-batchnorm", "canonicalize", "lower-nn"]
 
 
 def ukernel_stages(settings: Settings = DEFAULT) -> Stages:
     """The default: heavy work becomes micro-kernels, dispatched one or `unroll_dispatch` at a time."""
     factor = settings.unroll_dispatch
-    unrolled: list[Pass] = [] if factor is None else [UnrollDispatch(factor)]
-    filtered: list[Pass] = [Winograd()] if settings.winograd else []
-    measured: list[Pass] = [Tune()] if settings.tune else []
+    unrolled = [] if factor is None else [f"unroll-dispatch{{factor={factor}}}"]
+    filtered = ["winograd"] if settings.winograd else []
+    measured = ["tune"] if settings.tune else []
+    grouped = ["fuse-attention", "fuse-rows", "pack", "fuse"]
     return {
         "nn": _GRAPH,
-        "linalg": [
-            Canonicalize(),
-            FoldShapes(),
-            Canonicalize(),
-            FuseAttention(),
-            FuseRows(),
-            Pack(),
-            Fuse(),
-            *filtered,
-            *measured,
-            Tile(),
-        ],
-        "tiled": [Prepack(), OutlineUkernels()],
-        "dispatch": [Bufferize()],
-        "buffers": [PlanMemory(), Vectorize()],
-        "kernels": [Canonicalize(), *unrolled, LowerVm()],
+        "linalg": ["canonicalize", "fold-shapes", "canonicalize", *grouped, *filtered, *measured, "tile"],
+        "tiled": ["prepack", "outline-ukernels"],
+        "dispatch": ["bufferize"],
+        "buffers": ["plan-memory", "vectorize"],
+        "kernels": ["canonicalize", *unrolled, "lower-vm"],
     }
 
 
@@ -75,28 +46,33 @@ def loop_stages() -> Stages:
     """Without micro-kernels: scalar loops for the interpreter, as a stock virtual machine would run them."""
     return {
         "nn": _GRAPH,
-        "linalg": [Canonicalize(), FoldShapes(), Canonicalize(), Fuse(group=False)],
-        "dispatch": [Bufferize()],
-        "buffers": [PlanMemory(), LowerLinalgToLoops()],
-        "kernels": [Canonicalize(), LowerVm()],
+        "linalg": ["canonicalize", "fold-shapes", "canonicalize", "fuse{group=false}"],
+        "dispatch": ["bufferize"],
+        "buffers": ["plan-memory", "lower-linalg-to-loops"],
+        "kernels": ["canonicalize", "lower-vm"],
     }
 
 
 def passes_from(stages: Stages, start: str, stop: str = "vm") -> list[Pass]:
     """The passes that bring a program from level `start` to level `stop`; calls are inlined first."""
     wanted = LEVELS[LEVELS.index(start) : LEVELS.index(stop)]
-    inlined: list[Pass] = [Inline()] if start in ("nn", "linalg") else []
-    return [*inlined, *(step for level in wanted for step in stages.get(level, []))]
+    inlined = ["inline"] if start in ("nn", "linalg") else []
+    return _passes([*inlined, *(step for level in wanted for step in stages.get(level, []))])
 
 
 def passes_before(step: Pass, start: str, settings: Settings = DEFAULT) -> list[Pass]:
     """The standard passes that a program on level `start` lacks before `step` can run; none if it is there."""
     if step.level is None or LEVELS.index(start) >= LEVELS.index(step.level):
         return []
-    stages = loop_stages() if isinstance(step, LowerLinalgToLoops) else ukernel_stages(settings)
+    stages = loop_stages() if step.name == "lower-linalg-to-loops" else ukernel_stages(settings)
     missing = passes_from(stages, start, step.level)
-    place = PASSES.index(type(step))
-    return [*missing, *takewhile(lambda p: PASSES.index(type(p)) < place, stages.get(step.level, []))]
+    order = list(PASSES).index
+    place = order(step.name)
+    return [*missing, *takewhile(lambda p: order(p.name) < place, _passes(stages.get(step.level, [])))]
+
+
+def _passes(stage: list[str]) -> list[Pass]:
+    return parse_pipeline(",".join(stage), "standard pipeline") if stage else []
 
 
 CHOSEN = ("ukernels", "unroll_dispatch", "winograd", "tune")

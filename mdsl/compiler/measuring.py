@@ -6,16 +6,12 @@ import time
 from collections.abc import Callable, Sequence
 
 from mdsl.bytecode.module import Module
-from mdsl.codegen.kernels import load_kernels
-from mdsl.codegen.native import check_executable
 from mdsl.compiler.entry import random_arrays
-from mdsl.compiler.fingerprint import made_by
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.passes.base import Measure
 from mdsl.support import cache
 from mdsl.syntax.printer import print_module
 from mdsl.target.target import Target
-from mdsl.vm.program import Program
 
 _SECONDS = 0.02
 """What the calls of one candidate may take in a round."""
@@ -27,6 +23,9 @@ def measurer(lower: Callable[[ModuleOp, str], Module], target: Target) -> Measur
     It raises TargetError where the target's code cannot run."""
 
     def measure(program: ModuleOp, pipelines: Sequence[str], rounds: int) -> list[float]:
+        from mdsl.codegen.native import check_executable  # LLVM: only who measures needs it
+        from mdsl.compiler.fingerprint import made_by
+
         key = cache.key("seconds", print_module(program), *pipelines, *made_by(target))
         known = cache.get_json(key)
         if known is not None:
@@ -44,6 +43,9 @@ def measurer(lower: Callable[[ModuleOp, str], Module], target: Target) -> Measur
 
 def _call(module: Module) -> Callable[[], object]:
     """A call of the program on random numbers."""
+    from mdsl.codegen.kernels import load_kernels
+    from mdsl.vm.program import Program
+
     parsed, module.parsed = module.parsed, {}
     kernels = load_kernels({k.name: k.ir for k in module.kernels}, parsed=parsed)
     program = Program(module, kernels.addresses, kernels.signatures)

@@ -18,15 +18,9 @@ from mdsl.dialects.builtin import ModuleOp
 from mdsl.errors import MdslError, Source, SyntaxError_, nearest
 from mdsl.ir.core import VerifyError
 from mdsl.ir.verifier import verify
-from mdsl.passes import PASSES
+from mdsl.passes import PASSES, pass_named
 from mdsl.passes.base import Context, Pass, functions
 from mdsl.syntax.printer import print_op
-
-
-def pass_named(name: str) -> type[Pass] | None:
-    """The registered pass of that name."""
-    return next((p for p in PASSES if p.name == name), None)
-
 
 # Reading --------------------------------------------------------------------------------------------------
 
@@ -102,7 +96,7 @@ class _Reader:
         start = self.at - len(name)
         declaration = pass_named(name)
         if declaration is None:
-            names = [p.name for p in PASSES]
+            names = list(PASSES)
             hint = nearest(name, names) or f"; passes: {', '.join(names)}"
             raise self.error(f"unknown pass '{name}'{hint}", start, len(name))
         return declaration, start

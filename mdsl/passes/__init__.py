@@ -1,54 +1,56 @@
-"""IR -> IR, one file a pass. `PASSES` is the registry, in pipeline order."""
+"""IR -> IR, one file a pass. `PASSES` is the registry.
 
-from mdsl.passes.any.box_scalars import BoxScalars
-from mdsl.passes.any.canonicalize import Canonicalize
-from mdsl.passes.any.inline import Inline
-from mdsl.passes.base import Pass
-from mdsl.passes.buffers.lower_linalg_to_loops import LowerLinalgToLoops
-from mdsl.passes.buffers.plan_memory import PlanMemory
-from mdsl.passes.buffers.vectorize import Vectorize
-from mdsl.passes.dispatch.bufferize import Bufferize
-from mdsl.passes.kernels.lower_vm import LowerVm
-from mdsl.passes.kernels.unroll import Unroll
-from mdsl.passes.kernels.unroll_dispatch import UnrollDispatch
-from mdsl.passes.linalg.flatten_conv import FlattenConv
-from mdsl.passes.linalg.fold_shapes import FoldShapes
-from mdsl.passes.linalg.fuse import Fuse
-from mdsl.passes.linalg.fuse_attention import FuseAttention
-from mdsl.passes.linalg.fuse_rows import FuseRows
-from mdsl.passes.linalg.pack import Pack
-from mdsl.passes.linalg.tile import Tile
-from mdsl.passes.linalg.tune import Tune
-from mdsl.passes.linalg.winograd import Winograd
-from mdsl.passes.nn.bind import Bind
-from mdsl.passes.nn.fold_batchnorm import FoldBatchnorm
-from mdsl.passes.nn.lower_nn import LowerNn
-from mdsl.passes.tiled.outline_ukernels import OutlineUkernels
-from mdsl.passes.tiled.prepack import Prepack
+Class and file bear the pass's name: `fuse-rows` is the class `FuseRows` in `linalg/fuse_rows.py`. A pass is imported
+when it is first asked for: a command needs a few of them.
+"""
 
-PASSES: tuple[type[Pass], ...] = (
-    Inline,
-    Bind,
-    BoxScalars,
-    Canonicalize,
-    FoldBatchnorm,
-    LowerNn,
-    FoldShapes,
-    FuseAttention,
-    FuseRows,
-    Pack,
-    FlattenConv,
-    Fuse,
-    Winograd,
-    Tune,
-    Tile,
-    Prepack,
-    OutlineUkernels,
-    Bufferize,
-    PlanMemory,
-    Vectorize,
-    LowerLinalgToLoops,
-    Unroll,
-    UnrollDispatch,
-    LowerVm,
-)
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mdsl.passes.base import Pass
+
+PASSES = {
+    "inline": "any",
+    "bind": "nn",
+    "box-scalars": "any",
+    "canonicalize": "any",
+    "fold-batchnorm": "nn",
+    "lower-nn": "nn",
+    "fold-shapes": "linalg",
+    "fuse-attention": "linalg",
+    "fuse-rows": "linalg",
+    "pack": "linalg",
+    "flatten-conv": "linalg",
+    "fuse": "linalg",
+    "winograd": "linalg",
+    "tune": "linalg",
+    "tile": "linalg",
+    "prepack": "tiled",
+    "outline-ukernels": "tiled",
+    "bufferize": "dispatch",
+    "plan-memory": "buffers",
+    "vectorize": "buffers",
+    "lower-linalg-to-loops": "buffers",
+    "unroll": "kernels",
+    "unroll-dispatch": "kernels",
+    "lower-vm": "kernels",
+}
+"""Every pass in pipeline order, and the folder of the level that it works on."""
+
+
+@cache
+def pass_named(name: str) -> type[Pass] | None:
+    """The registered pass of that name."""
+    if name not in PASSES:
+        return None
+    module = import_module(f"mdsl.passes.{PASSES[name]}.{name.replace('-', '_')}")
+    return getattr(module, "".join(word.capitalize() for word in name.split("-")))
+
+
+def all_passes() -> list[type[Pass]]:
+    """Every pass, in pipeline order."""
+    return [declaration for name in PASSES if (declaration := pass_named(name))]

@@ -7,6 +7,9 @@ from pathlib import Path
 
 MBC, SAFETENSORS, ZIP, ONNX, TEXT = ".mbc", ".safetensors", ".zip", ".onnx", "text"
 
+MAGIC = b"\x93mbc\r\n\x1a\n"
+"""What an `.mbc` file begins with: no text does, and a transfer as text would damage it."""
+
 _ADVICE = {
     MBC: "it is compiled bytecode, which 'mdsl run', 'bench' and 'dis' take by a name that ends in .mbc",
     SAFETENSORS: "it holds weights (.safetensors); the program is the .mir file beside it",
@@ -18,8 +21,6 @@ _ADVICE = {
 
 def format_of(path: str | os.PathLike[str]) -> str | None:
     """The format of a file, None if it cannot be told (or read without taking something from a pipe)."""
-    from mdsl.bytecode.encode import MAGIC
-
     try:
         if not Path(path).is_file():
             return None

@@ -16,7 +16,7 @@ from mdsl.dialects.func import FunctionLike
 from mdsl.errors import MdslError, Source, SyntaxError_, nearest
 from mdsl.ir.attributes import Attribute, Location
 from mdsl.ir.core import Block, Op, Region, Value, VerifyError
-from mdsl.ir.registry import operations
+from mdsl.ir.registry import operation, operations
 from mdsl.ir.types import FunctionType, Type
 from mdsl.ir.verifier import verify
 from mdsl.support.collector import collector_paused
@@ -169,10 +169,10 @@ class Parser:
         return self.attributes.entries(tree) if isinstance(tree, Tree) else {}
 
     def _declaration(self, name: str, token: Token) -> type[Op]:
-        known = operations()
-        if name not in known:
-            raise self.error(f"unknown operation '{name}'{nearest(name, list(known))}", token)
-        return known[name]
+        found = operation(name)
+        if found is None:
+            raise self.error(f"unknown operation '{name}'{nearest(name, list(operations()))}", token)
+        return found
 
     def _location(self, token: Token) -> Location:
         return Location(self.file_name, token.line or 0, token.column or 0)

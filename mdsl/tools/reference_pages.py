@@ -29,7 +29,7 @@ from mdsl.compiler.pipeline import parse_flag, run_passes
 from mdsl.ir.core import Op
 from mdsl.ir.declare import ANY, Field
 from mdsl.ir.registry import DIALECTS, operations
-from mdsl.passes import PASSES
+from mdsl.passes import all_passes
 from mdsl.passes.base import LEVELS, Context, Pass
 from mdsl.passes.kernels.lower_vm import LowerVm
 from mdsl.report.diff import Diffs
@@ -212,10 +212,11 @@ def _passes() -> Iterator[str]:
     yield "What each does is shown on a small program. The diffs are for the target that their command names."
     yield ""
     rows = [
-        [f"[{p.name}](#{p.name})", p.level or "any", (getdoc(p) or "").partition("\n")[0]] for p in PASSES
+        [f"[{p.name}](#{p.name})", p.level or "any", (getdoc(p) or "").partition("\n")[0]]
+        for p in all_passes()
     ]
     yield from _table(["pass", "level", ""], rows)
-    for declaration in PASSES:
+    for declaration in all_passes():
         yield from _pass(declaration)
 
 

@@ -30,6 +30,7 @@ from mdsl.bytecode.machine import (
 from mdsl.bytecode.module import Argument, BufferArgument, Function
 from mdsl.bytecode.structure import Step, resolve
 from mdsl.codegen import native
+from mdsl.codegen.llvm_target import triple_of
 from mdsl.support import cache
 from mdsl.support.fingerprint import source_digest
 from mdsl.target.target import Target
@@ -211,7 +212,7 @@ def _members(group: str) -> list[tuple[str, int]]:
 def _generate(members: list[tuple[str, int]], variant: Variant) -> ir.Module:
     """A module with the handlers and a table of their addresses, in the order of `members`."""
     module = ir.Module(context=ir.Context())
-    module.triple = Target.host().triple
+    module.triple = triple_of(Target.host())
     functions = [_handler(module, mnemonic, arity, variant) for mnemonic, arity in members]
     table = ir.GlobalVariable(module, ir.ArrayType(POINTER, len(functions)), "handlers")
     table.initializer = ir.Constant(table.value_type, functions)

@@ -26,6 +26,7 @@ from mdsl.bytecode.machine import (
 from mdsl.bytecode.module import Argument, BufferArgument, Function
 from mdsl.bytecode.structure import Step, resolve
 from mdsl.codegen import native
+from mdsl.codegen.llvm_target import triple_of
 from mdsl.target.target import Target
 from mdsl.vm.memory import ARGUMENT_SLOTS, ENTRY, buffer_slot
 from mdsl.vm.native_machine import PLAIN, NativeMachine, Variant, slot_bits
@@ -40,7 +41,7 @@ def compile_function(function: Function, variant: Variant = PLAIN) -> native.Nat
 def to_llvm(function: Function, variant: Variant = PLAIN) -> str:
     """The LLVM IR of a verified function, before optimisation."""
     module = ir.Module(context=ir.Context())
-    module.triple = Target.host().triple
+    module.triple = triple_of(Target.host())
     main = ir.Function(module, ENTRY, "main")
     main.attributes.add("nounwind")
     _FunctionMachine(main, function, variant).emit()

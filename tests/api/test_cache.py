@@ -15,6 +15,7 @@ import pytest
 
 import mdsl
 from mdsl.compiler import program_cache as programs
+from mdsl.errors import Source
 from mdsl.support import cache
 from mdsl.syntax import grammar
 
@@ -191,8 +192,9 @@ def test_what_is_no_json_is_absent() -> None:
 
 def test_the_kept_grammar_is_the_grammar() -> None:
     grammar.lark.cache_clear()
-    made, text = grammar.lark(), TEXT.format("exp")
+    made, source = grammar.lark(), Source("text", TEXT.format("exp"))
+    tree = grammar.parse_tree(source)
     grammar.lark.cache_clear()
     kept = grammar.lark()
-    assert made is not kept and kept.parse(text, start="file") == made.parse(text, start="file")
+    assert made is not kept and grammar.parse_tree(source) == tree
     assert kept.options.maybe_placeholders and kept.source_path == "<deserialized>"

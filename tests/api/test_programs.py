@@ -17,6 +17,7 @@ from mdsl.compiler import program_cache as programs
 from mdsl.compiler.settings import Settings
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.support import cache, fingerprint
+from mdsl.support.formats import MAGIC
 from mdsl.target.target import Target
 
 OTHER = "avx2" if Target.host().vector_bytes == 64 else "avx512"
@@ -61,7 +62,7 @@ def _compilations(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
 
 def _program(folder: Path) -> Path:
     """The one program in the cache."""
-    (found,) = (path for path in folder.glob("*/*") if path.read_bytes()[64:].startswith(encode.MAGIC))
+    (found,) = (path for path in folder.glob("*/*") if path.read_bytes()[64:].startswith(MAGIC))
     return found
 
 

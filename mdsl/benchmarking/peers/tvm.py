@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from mdsl.benchmarking.peers import Prepared
+from mdsl.codegen.llvm_target import cpu_of
 from mdsl.target.target import Target
 
 
@@ -19,7 +20,7 @@ def prepare(model: str, inputs: dict[str, np.ndarray], threads: int) -> Prepared
     frontend: Any = import_module("tvm.relax.frontend.onnx")
 
     module = frontend.from_onnx(onnx.load(model), {name: array.shape for name, array in inputs.items()})
-    target = tvm.target.Target({"kind": "llvm", "mcpu": Target.host().cpu, "num-cores": threads})
+    target = tvm.target.Target({"kind": "llvm", "mcpu": cpu_of(Target.host()), "num-cores": threads})
     with target:
         built = relax.build(module, target)
     machine: Any = relax.VirtualMachine(built, tvm.cpu())

@@ -13,6 +13,7 @@ import pytest
 
 import mdsl
 from mdsl.analysis.tile_sizes import TILE
+from mdsl.codegen import native
 from mdsl.compiler import measuring
 from mdsl.compiler.driver import to_bytecode
 from mdsl.compiler.settings import Settings
@@ -59,7 +60,7 @@ def test_the_fastest_candidate_is_noted() -> None:
 def _count(monkeypatch: pytest.MonkeyPatch) -> list[Target]:
     """The targets for which programs are really timed from now on; nothing runs."""
     seen: list[Target] = []
-    monkeypatch.setattr(measuring, "check_executable", lambda target, what: seen.append(target))
+    monkeypatch.setattr(native, "check_executable", lambda target, to="run": seen.append(target))
     monkeypatch.setattr(measuring, "_call", lambda module: lambda: None)
     return seen
 

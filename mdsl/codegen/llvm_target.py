@@ -1,0 +1,60 @@
+"""LLVM's view of a target: its names for processors and features, and what generates code for them."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+
+import llvmlite.binding as llvm
+
+from mdsl.target import processor
+from mdsl.target.target import HOST, ITSELF, Target
+
+
+def cpu_of(target: Target) -> str:
+    """LLVM's name of the core."""
+    return llvm.get_host_cpu_name() if target.cpu == ITSELF else target.cpu
+
+
+def features_of(target: Target) -> str:
+    """What the core can do beyond its name, as LLVM takes it."""
+    own = [llvm.get_host_cpu_features().flatten()] if target.cpu == ITSELF else []
+    return ",".join([*own, *filter(None, [target.features])])
+
+
+def triple_of(target: Target) -> str:
+    """The target's triple; where it is this machine's, as exactly as LLVM has it."""
+    return llvm.get_process_triple() if target.triple == processor.triple() else target.triple
+
+
+def fingerprint(target: Target) -> str:
+    """Everything that machine code depends on beside its LLVM IR, as text for a cache key. What the passes
+    choose by is in the target's repr."""
+    version = ".".join(map(str, llvm.llvm_version_info))
+    return f"{triple_of(target)} {cpu_of(target)} {features_of(target)} llvm-{version}"
+
+
+def target_machine(target: Target) -> llvm.TargetMachine:
+    """A new LLVM target machine. Position independent and small, so that constants are addressed
+    relative to the code; the linker (JITLink) makes stubs for functions that are far away."""
+    _initialize(target.architecture == processor.architecture())
+    return llvm.Target.from_triple(triple_of(target)).create_target_machine(
+        cpu=cpu_of(target), features=features_of(target), opt=3, reloc="pic", codemodel="small"
+    )
+
+
+def host_name() -> str:
+    """What to call this machine in messages."""
+    taken = os.environ.get(HOST, "").removeprefix("host")
+    return llvm.get_host_cpu_name() + (f", taken for {taken} by {HOST}" if taken else "")
+
+
+@cache
+def _initialize(native: bool) -> None:
+    """Register LLVM's back ends: the host's own, or all of them for a cross target."""
+    if native:
+        llvm.initialize_native_target()
+        llvm.initialize_native_asmprinter()
+    else:
+        llvm.initialize_all_targets()
+        llvm.initialize_all_asmprinters()

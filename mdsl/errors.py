@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mdsl.support.escapes import one_line
+
 
 class MdslError(Exception):
-    """An error to be shown without a traceback; every command turns it into exit code 1."""
+    """An error to be shown without a traceback; every command turns it into exit code 1. Its lines are given one by one:
+    a line end in what they quote does not make another."""
+
+    def __init__(self, *lines: str) -> None:
+        super().__init__("\n".join(map(one_line, lines)))
 
 
 _WIDTH = 400
@@ -38,12 +44,12 @@ class SyntaxError_(MdslError):
         lines = source.text.split("\n")
         text = lines[self.line - 1] if self.line <= len(lines) else ""
         start = max(0, self.column - _WIDTH // 2) if len(text) > _WIDTH else 0
-        text, before = text[start : start + _WIDTH], self.column - 1 - start
-        marks = "^" * max(1, min(length, len(text) - before))
+        text, before = text[start : start + _WIDTH].rstrip("\r"), self.column - 1 - start
+        marks = "^" * max(1, len(one_line(text[before : before + length])))
         # Tabs stay tabs under the line, so that the caret stands under its character.
-        indent = "".join("\t" if c == "\t" else " " for c in text[:before])
+        indent = "".join("\t" if c == "\t" else " " for c in one_line(text[:before]))
         super().__init__(
-            f"{source.name}:{self.line}:{self.column}: error: {message}\n{text}\n{indent}{marks}"
+            f"{source.name}:{self.line}:{self.column}: error: {message}", text, f"{indent}{marks}"
         )
 
 

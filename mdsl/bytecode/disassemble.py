@@ -8,6 +8,7 @@ from textwrap import indent, wrap
 from mdsl.bytecode.isa import Operand
 from mdsl.bytecode.module import Argument, BufferArgument, Buffers, Function, Module
 from mdsl.bytecode.structure import Step, resolve
+from mdsl.support.escapes import one_line
 
 
 def disassemble(module: Module, kernels: bool = True) -> str:
@@ -15,7 +16,7 @@ def disassemble(module: Module, kernels: bool = True) -> str:
 
     Raises BytecodeError for code whose blocks do not nest.
     """
-    return "\n".join(_lines(module, kernels)) + "\n"
+    return "\n".join(map(one_line, _lines(module, kernels))) + "\n"
 
 
 def _lines(module: Module, kernels: bool) -> Iterator[str]:
@@ -26,7 +27,7 @@ def _lines(module: Module, kernels: bool) -> Iterator[str]:
     for index, kernel in enumerate(module.kernels):
         yield f"kernel {index} @{kernel.name}" + (" {" if kernels else "")
         if kernels:
-            yield indent(kernel.ir.rstrip(), "  ")
+            yield from indent(kernel.ir.rstrip(), "  ").split("\n")
             yield "}"
     for function in module.functions:
         yield from _function(module, function)

@@ -17,6 +17,7 @@ from mdsl.cli.import_ import import_
 from mdsl.cli.ops import ops
 from mdsl.cli.opt import OptCommand, opt
 from mdsl.cli.run import run
+from mdsl.cli.terminal import escaping
 
 app = typer.Typer(
     name="mdsl",
@@ -77,7 +78,7 @@ def command(args: list[str]) -> int:
     """Runs one command and returns its exit code. A user's error is one message on stderr and exit code 1,
     without a traceback."""
     try:
-        with shown():
+        with escaping(), shown():
             app(args, prog_name="mdsl")
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)

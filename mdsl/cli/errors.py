@@ -6,6 +6,8 @@ import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 
+from mdsl.support.escapes import one_line
+
 
 @contextmanager
 def shown() -> Generator[None, None, None]:
@@ -30,12 +32,12 @@ def explain(error: Exception) -> str | None:
         return f"not enough memory: {str(error)[:1].lower()}{str(error)[1:]}".removesuffix(": ")
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
-        return f"{where}error: {error.strerror or error}"
+        return one_line(f"{where}error: {error.strerror or error}")
     from mdsl.bytecode.module import BytecodeError
     from mdsl.errors import MdslError
     from mdsl.ir.core import VerifyError
     from mdsl.target.target import TargetError
 
     if isinstance(error, MdslError | BytecodeError | VerifyError | TargetError):
-        return str(error)
+        return str(error) if isinstance(error, MdslError) else one_line(str(error))
     return None

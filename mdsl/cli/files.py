@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mdsl.support.escapes import one_line
 from mdsl.support.files import check_writable, is_stream, replacing
 
 if TYPE_CHECKING:
@@ -142,4 +143,4 @@ def _write_weights(path: Path, resources: dict[str, Resource], keep: Path | None
 
 def note(text: str) -> None:
     """Tells the user something beside the result."""
-    print(f"note: {text}", file=sys.stderr)
+    print(f"note: {one_line(text)}", file=sys.stderr)

@@ -13,6 +13,7 @@ from mdsl.cli.load import default_output
 from mdsl.cli.settings import BindOption, bindings
 from mdsl.cli.tables import megabytes
 from mdsl.errors import MdslError
+from mdsl.support.escapes import one_line
 
 if TYPE_CHECKING:
     from mdsl.frontends.onnx import Report
@@ -57,26 +58,26 @@ def _print(report: Report) -> None:
     total = report.supported + subjects["node"] + report.unjudged + len(report.waiting)
     if not report.problems:
         every = "the only node is" if total == 1 else f"all {total} nodes are"
-        typer.echo(f"{report.model}: {every} supported")
+        _say(f"{report.model}: {every} supported")
         _print_waiting(report)
         return
     missing = [f"{subjects['node']} of {_number(total, 'node')}"] if subjects["node"] else []
     missing += [_number(subjects[name], name) for name in ("input", "initializer") if subjects[name]]
     verb = "is" if len(report.problems) == 1 else "are"
-    typer.echo(f"{report.model}: {', '.join(missing)} {verb} not supported")
+    _say(f"{report.model}: {', '.join(missing)} {verb} not supported")
     for group in report.groups():
         first = group[0]
-        typer.echo(f"  {first.kind}: {first.reason} ({_number(len(group), first.subject)})")
+        _say(f"  {first.kind}: {first.reason} ({_number(len(group), first.subject)})")
         for problem in group:
             attributes = ", ".join(f"{k} = {v}" for k, v in problem.attributes.items())
-            typer.echo(f"    '{problem.node}'{': ' if attributes else ''}{attributes}")
+            _say(f"    '{problem.node}'{': ' if attributes else ''}{attributes}")
     if report.unjudged:
-        typer.echo(
+        _say(
             f"the operators of all other nodes are supported; {report.unjudged} of them could not be checked further, "
             "for they work on what those above should give"
         )
     elif report.supported:
-        typer.echo("all other nodes are supported")
+        _say("all other nodes are supported")
     _print_waiting(report)
 
 
@@ -84,11 +85,15 @@ def _print_waiting(report: Report) -> None:
     """Which nodes wait for what is known of the inputs at the first call, and for what."""
     if not report.waiting:
         return
-    typer.echo("some need more to be known, which --bind or the inputs of the first call tell:")
+    _say("some need more to be known, which --bind or the inputs of the first call tell:")
     for problem in report.waiting:
-        typer.echo(
+        _say(
             f"  '{problem.node}' ({problem.kind}): {problem.reason}; depends on {', '.join(problem.decided_by())}"
         )
+
+
+def _say(line: str) -> None:
+    typer.echo(one_line(line))
 
 
 def _number(n: int, noun: str) -> str:

@@ -13,7 +13,9 @@ from typer.core import TyperCommand
 
 from mdsl.cli.files import check_output, note
 from mdsl.cli.passes import pass_help, pass_names
+from mdsl.cli.terminal import styled
 from mdsl.errors import MdslError, nearest
+from mdsl.support.escapes import escaped
 
 if TYPE_CHECKING:
     from mdsl.compiler.pipeline import Hook
@@ -177,4 +179,7 @@ def _print_diff(text: str) -> None:
     """On stdout, in colours on a terminal."""
     from mdsl.report.diff import coloured
 
-    sys.stdout.write(coloured(text) if sys.stdout.isatty() else text)
+    if sys.stdout.isatty():
+        styled(sys.stdout).write(coloured(escaped(text)))
+    else:
+        sys.stdout.write(text)

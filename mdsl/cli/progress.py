@@ -9,6 +9,8 @@ import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
+from mdsl.cli.terminal import styled
+from mdsl.support.escapes import one_line
 from mdsl.support.progress import listening
 
 
@@ -20,9 +22,15 @@ def progress(start: str) -> Generator[Callable[[str], None], None, None]:
         yield lambda text: None
         return
     from rich.console import Console
+    from rich.text import Text
 
-    with Console(stderr=True).status(start) as status, listening(status.update):
-        yield status.update
+    with Console(file=styled(sys.stderr)).status(start) as status:
+
+        def update(text: str) -> None:
+            status.update(Text(one_line(text)))
+
+        with listening(update):
+            yield update
 
 
 @contextmanager
@@ -48,7 +56,7 @@ def _await_interrupt(heard: int) -> None:
     while number := os.read(heard, 1):
         if number[0] == signal.SIGINT:
             if sys.stderr.isatty():
-                sys.stderr.write("\x1b[?25h")  # the cursor, which `progress` hides
+                styled(sys.stderr).write("\x1b[?25h")  # the cursor, which `progress` hides
                 sys.stderr.flush()
             os._exit(130)
     os.close(heard)

@@ -13,6 +13,7 @@ from mdsl.cli.progress import stoppable
 from mdsl.cli.settings import takes_settings
 from mdsl.compiler.settings import DEFAULT, Settings
 from mdsl.errors import MdslError
+from mdsl.support.escapes import one_line
 from mdsl.support.files import is_stream, replacing
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def _print(executable: Executable, arrays: list[np.ndarray]) -> None:
         text = np.array2string(
             array, threshold=64, edgeitems=3, precision=6, suppress_small=True, max_line_width=100
         )
-        typer.echo(f"{spec.name}: {describe(spec)}\n{text}")
+        typer.echo(f"{one_line(spec.name)}: {describe(spec)}\n{text}")
 
 
 def _save(path: Path, executable: Executable, arrays: list[np.ndarray]) -> None:

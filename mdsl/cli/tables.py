@@ -9,20 +9,25 @@ from typing import Any
 
 import typer
 
+from mdsl.cli.terminal import styled
+from mdsl.support.escapes import one_line
+
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], words: Sequence[int] = (0,)) -> None:
     """The columns of `words` to the left, those of figures to the right; `rich` draws it on a terminal."""
     if sys.stdout.isatty():
         from rich.console import Console
         from rich.table import Table
+        from rich.text import Text
 
         drawn = Table(*header, box=None)
         for number, column in enumerate(drawn.columns):
             column.justify = "left" if number in words else "right"
         for row in rows:
-            drawn.add_row(*row)
-        Console().print(drawn)
+            drawn.add_row(*(Text(one_line(cell)) for cell in row))
+        Console(file=styled(sys.stdout)).print(drawn)
         return
+    rows = [[one_line(cell) for cell in row] for row in rows]
     widths = [max(len(cell) for cell in column) for column in zip(header, *rows, strict=True)]
     for row in [header, *rows]:
         cells = [

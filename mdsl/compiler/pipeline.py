@@ -224,7 +224,7 @@ class PassFailure(MdslError):
         at = located.location if located else None
         place = at.beginning if at else ""
         what = f"pass '{step.name}' made an invalid program" if invalid else f"pass '{step.name}'"
-        super().__init__(f"{place}error: {what}: {error}\n  {_first_line(print_op(error.op))}")
+        super().__init__(f"{place}error: {what}: {error}", f"  {_first_line(print_op(error.op))}")
         self.step = step
         self.invalid = invalid
 

@@ -13,14 +13,22 @@ import numpy as np
 from mdsl.ir.affine import AffineMap
 from mdsl.ir.floats import bits_of, to_numpy, to_python
 from mdsl.ir.types import FloatType, IntegerType, ShapedType, TensorType, Type, dtype_of, f64, i1, i64
+from mdsl.support.escapes import UNSEEN
 
 ELIDE_ABOVE = 16
 """`dense<>` with more different elements than this becomes a resource when a pass makes it."""
 
 
 def quote(text: str) -> str:
-    """A string literal: quotes, backslashes and control characters are escaped as MLIR does."""
-    return '"' + re.sub(r'["\\\x00-\x1f\x7f]', lambda m: f"\\{ord(m[0]):02X}", text) + '"'
+    """A string literal: quotes, backslashes and what is not seen are escaped as MLIR does, byte by byte."""
+    return f'"{_QUOTED.sub(_escape, text)}"'
+
+
+_QUOTED = re.compile(f'["\\\\\t\n{UNSEEN}]')
+
+
+def _escape(found: re.Match[str]) -> str:
+    return "".join(f"\\{byte:02X}" for byte in found[0].encode(errors="surrogatepass"))
 
 
 class Attribute:

@@ -282,7 +282,7 @@ def _write_field(op: Op, printer: Printer, field: Field) -> None:
         printer.token(str(SymbolRefAttr(value.value)))
     elif (
         isinstance(value, StringAttr)
-        and re.fullmatch(r"[A-Za-z_]\w*", value.value)
+        and re.fullmatch(r"[A-Za-z_]\w*", value.value, re.ASCII)
         and field.constraint is not TYPE
     ):
         printer.token(value.value)

@@ -52,6 +52,7 @@ from mdsl.ir.types import (
     i64,
     index,
 )
+from mdsl.support.escapes import escaped
 from mdsl.syntax.grammar import MAX_NESTING, Node, first_token, parse_tree, too_deep
 from mdsl.syntax.resources import Resources
 from mdsl.syntax.strings import unquote
@@ -82,6 +83,12 @@ class AttributeReader:
             return unquote(str(token))
         except ValueError as error:
             raise self.error(str(error), token) from None
+
+    def _seen(self, token: Token) -> str:
+        """The text of what is kept as it is written, and so must not hide anything where it is shown."""
+        if escaped(token) != token:
+            raise self.error(f"unexpected control character in '{token}'", token)
+        return str(token)
 
     def symbol(self, token: Token) -> str:
         """The name in `@name` or `@"name"`."""
@@ -132,7 +139,7 @@ class AttributeReader:
             case "TYPE_ALIAS" if str(node) in self.types:
                 return self.types[str(node)]
             case "DIALECT_TYPE":
-                return OpaqueType(str(node))
+                return OpaqueType(self._seen(node))
         raise self.error(f"expected a type, got '{node}'", node)
 
     def _function_type(self, tree: Tree[Token]) -> FunctionType:
@@ -215,7 +222,7 @@ class AttributeReader:
                     raise self.error(f"{text} is not defined", token)
                 return self.aliases[text]
             case "DIALECT_ATTR":
-                return OpaqueAttr(text)
+                return OpaqueAttr(self._seen(token))
             case "WORD" if text in _BOOLS:
                 return IntegerAttr(_BOOLS[text], i1)
             case "WORD" if text == "unit":

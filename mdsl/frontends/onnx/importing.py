@@ -222,8 +222,8 @@ class _Conversion:
         """Of a model that cannot be imported: the first problem that stays, or else the first, and what may help."""
         problems = self.graph.problems
         first, more = next((p for p in problems if not p.may_go), problems[0]), len(problems) - 1
-        rest = f"\n{more} more; 'mdsl import --check {self.model.name}' lists all" if more else ""
-        error = MdslError(f"{self.model.name}: error: {first}{self._hint(first)}{rest}")
+        rest = [f"{more} more; 'mdsl import --check {self.model.name}' lists all"] if more else []
+        error = MdslError(f"{self.model.name}: error: {first}{self._hint(first)}", *rest)
         error.__cause__ = first.cause
         return error
 

@@ -1,0 +1,29 @@
+"""Text from files, made fit to be shown: what would move a terminal's cursor, or hide, is written as an escape."""
+
+from __future__ import annotations
+
+import re
+
+UNSEEN = (
+    "\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "\ud800-\udfff\U000e0000-\U000e007f"
+)
+"""For a regular expression's `[...]`: controls except line ends and tabs, what changes the direction of text, what has
+no width, halves of characters."""
+
+_UNSEEN = re.compile(f"[{UNSEEN}]")
+_UNSEEN_OR_END = re.compile(f"[\n{UNSEEN}]")
+
+
+def escaped(text: str) -> str:
+    """The text with escapes, as Python writes them; lines stay lines."""
+    return _UNSEEN.sub(_escape, text)
+
+
+def one_line(text: str) -> str:
+    """The same where a line end would let a name pass for a line of ours."""
+    return _UNSEEN_OR_END.sub(_escape, text)
+
+
+def _escape(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape").decode()

@@ -100,7 +100,7 @@ def test_text(name: str) -> None:
     if "net.mir:" in err:
         first, line, caret = err.rstrip("\n").split("\n")
         whole = text.split("\n")[int(first.split(":")[1]) - 1]
-        assert line in whole and len(line) >= min(len(whole), 400)  # of a longer line, what is around the place
+        assert line in whole and len(line) >= min(len(whole), 400)
         assert re.fullmatch(r"[ \t]*\^+", caret)
         if marked is not None:
             start = caret.index("^")

@@ -10,12 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from enum import Enum
 from functools import cached_property
-from math import gcd
 
+from mdsl.analysis.slices import is_whole, same_index, same_slice, separate_spans, spans
 from mdsl.dialects import arith, func, linalg, memref, scf, ukernel
-from mdsl.dialects.arith import constant_of
 from mdsl.dialects.builtin import ModuleOp
-from mdsl.dialects.tensor import Index, SliceLike
+from mdsl.dialects.tensor import SliceLike
 from mdsl.dialects.terminator import Terminator
 from mdsl.ir.core import Block, BlockArgument, Op, OpResult, Value
 from mdsl.ir.types import MemRefType, TensorType, Type
@@ -284,44 +283,6 @@ def _given(value: Value, call: Sequence[Value]) -> Value | None:
 # Parts of one memory ------------------------------------------------------------------------------------------
 
 
-def same_index(left: Index, right: Index) -> bool:
-    """True if two indices are known to be equal: one number, one value, or one pure computation."""
-    if left is right:
-        return True
-    numbers = [i if isinstance(i, int) else constant_of(i) for i in (left, right)]
-    if None not in numbers:
-        return numbers[0] == numbers[1]
-    if not isinstance(left, Value) or not isinstance(right, Value):
-        return False
-    a, b = left.owner, right.owner
-    return (
-        isinstance(a, Op)
-        and isinstance(b, Op)
-        and a.has("pure")
-        and not a.regions
-        and (a.name, a.attributes, len(a.operands)) == (b.name, b.attributes, len(b.operands))
-        and all(same_index(x, y) for x, y in zip(a.operands, b.operands, strict=True))
-    )
-
-
-def same_slice(left: SliceLike, right: SliceLike) -> bool:
-    """True if two slices take the same part of what they are taken from."""
-    return all(
-        len(left.mixed(which)) == len(right.mixed(which))
-        and all(same_index(a, b) for a, b in zip(left.mixed(which), right.mixed(which), strict=True))
-        for which in ("offsets", "sizes", "strides")
-    )
-
-
-def is_whole(op: SliceLike, shape: Sequence[int]) -> bool:
-    """True if the slice takes all of a shape, in order."""
-    return (
-        all(same_index(o, 0) for o in op.mixed("offsets"))
-        and all(same_index(s, d) for s, d in zip(op.mixed("sizes"), shape, strict=True))
-        and all(same_index(s, 1) for s in op.mixed("strides"))
-    )
-
-
 def is_view_of(view: Value, source: Value, part: SliceLike) -> bool:
     """True if `view` is exactly the part of `source` that the slice `part` names."""
     if view is source:
@@ -363,39 +324,12 @@ def _cuts(view: Value) -> Iterator[tuple[Value, Op]]:
 
 def _apart(left: Op, right: Op) -> bool:
     if isinstance(left, memref.View) and isinstance(right, memref.View):
-        spans = [
-            (constant_of(cut.operands[1]), memref.memref_type(cut.result).nbytes) for cut in (left, right)
-        ]
-        return all(start is not None for start, _ in spans) and _separate_spans(
-            *((int(start or 0), size, 1) for start, size in spans)
+        return separate_spans(
+            *((v.operands[1], memref.memref_type(v.result).nbytes, 1) for v in (left, right))
         )
     if not isinstance(left, memref.SubView) or not isinstance(right, memref.SubView):
         return False
-    pairs = zip(_spans(left), _spans(right), strict=True)
+    pairs = zip(spans(left), spans(right), strict=True)
     return memref.memref_type(left.operands[0]).is_injective and any(
-        _separate_spans(one, other) for one, other in pairs
+        separate_spans(one, other) for one, other in pairs
     )
-
-
-Span = tuple[Index, int, int]
-"""Start, size and step of a part of one dimension."""
-
-
-def _spans(cut: memref.SubView) -> list[Span]:
-    sizes, strides = cut.attr("static_sizes"), cut.attr("static_strides")
-    return list(zip(cut.mixed("offsets"), sizes, strides, strict=True))
-
-
-def _separate_spans(left: Span, right: Span) -> bool:
-    """True if the parts have no index in common: one is empty, or ends before the other begins, or they alternate."""
-    (start, size, step), (other_start, other_size, other_step) = left, right
-    if size == 0 or other_size == 0:
-        return True
-    if isinstance(start, Value) or isinstance(other_start, Value):
-        return False
-    reach, other_reach = (size - 1) * step, (other_size - 1) * other_step
-    first, last = sorted((start, start + reach))
-    other_first, other_last = sorted((other_start, other_start + other_reach))
-    common = gcd(reach and step, other_reach and other_step)
-    between = start - other_start
-    return last < other_first or other_last < first or bool(common and between % common)

@@ -18,10 +18,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from loops import loops
 from norms import norms
+from places import places
 from structured import structured
+from views import views
 
 Generator = Callable[[Random], str]
-GENERATORS = {f.__name__: f for f in (graph, structured, loops, norms)}
+GENERATORS = {f.__name__: f for f in (graph, structured, loops, norms, places, views)}
 COUNT, FIRST = int(os.environ.get("MDSL_FUZZ", "40")), int(os.environ.get("MDSL_FUZZ_SEED", "100000"))
 FOUND = sorted((Path(__file__).parent / "found").glob("*.mir"))
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -30,7 +32,7 @@ kinds = pytest.mark.parametrize("generate", GENERATORS.values(), ids=GENERATORS)
 
 
 @kinds
-@settings(max_examples=60, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_engines_agree(generate: Generator, data: st.DataObject) -> None:
     random = data.draw(st.randoms(use_true_random=False))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mdsl.analysis.alias import same_slice
+from mdsl.analysis.slices import same_slice
 from mdsl.dialects import memref, scf, tensor
 from mdsl.ir.core import Block, Builder, Op, Region, Value
 from mdsl.passes.dispatch.bufferize.storage import Storage, copy_all, is_tensor, loop_of, tensor_type

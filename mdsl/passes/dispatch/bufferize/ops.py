@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from mdsl.analysis.alias import RESHAPES, is_view_of, is_whole, memref_of
+from mdsl.analysis.alias import RESHAPES, is_view_of, memref_of
+from mdsl.analysis.slices import is_whole
 from mdsl.dialects import arith, func, linalg, memref, scf, tensor, ukernel
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.ir.attributes import Attribute, DenseResourceAttr, SymbolRefAttr, UnitAttr

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 
-from mdsl.analysis.alias import VIEWS, AliasAnalysis, memref_of, root, same_slice
+from mdsl.analysis.alias import VIEWS, AliasAnalysis, memref_of, root
+from mdsl.analysis.slices import same_slice
 from mdsl.dialects import memref, scf, tensor
 from mdsl.ir.core import Builder, Op, Value
 from mdsl.ir.types import MemRefType, TensorType

@@ -11,7 +11,6 @@ from mdsl.analysis.regions import shaped
 from mdsl.dialects import linalg
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.ir.affine import AffineMap, Dim
-from mdsl.ir.core import Op
 from mdsl.passes.any.canonicalize import drop_unused
 from mdsl.passes.base import Context, Pass, functions, option
 from mdsl.passes.linalg.pack.constants import cancel_pairs, pack_constants
@@ -149,13 +148,8 @@ def _inherited_tiles(op: linalg.LinalgOp) -> Tiles:
             expr = map.results[position]
             if not isinstance(expr, Dim) or found.setdefault(expr.position, tile) != tile:
                 return {}
-    sizes = op.loop_sizes()
-    for dim, tile in found.items():
-        if dim not in op.parallel_dims or not _plain_everywhere(dim, maps):
-            return {}
-        if sizes[dim] % tile and not _harmless(op):
-            return {}
-    return found
+    fits = all(dim in op.parallel_dims and _plain_everywhere(dim, maps) for dim in found)
+    return found if fits else {}
 
 
 def _plain_everywhere(dim: int, maps: Sequence[AffineMap]) -> bool:
@@ -163,14 +157,3 @@ def _plain_everywhere(dim: int, maps: Sequence[AffineMap]) -> bool:
     return all(isinstance(e, Dim) or dim not in e.dims() for m in maps for e in m.results) and all(
         dim in m.dims() for m in maps[-1:]
     )
-
-
-_FINITE = {
-    "arith.constant", "arith.addf", "arith.subf", "arith.mulf", "arith.maximumf", "arith.minimumf", "arith.maxnumf",
-    "arith.minnumf", "arith.negf", "arith.cmpf", "arith.select", "math.tanh", "math.erf", "math.fma", "math.absf", "linalg.yield",
-}  # fmt: skip
-
-
-def _harmless(op: Op) -> bool:
-    """True if the op makes no infinity or NaN of the zeros that fill up a block: they would spoil sums."""
-    return all(inner.name in _FINITE for inner in op.body.ops)

@@ -7,16 +7,17 @@ import numpy as np
 from mdsl.dialects import arith, linalg
 from mdsl.dialects.arith import Constant
 from mdsl.ir.attributes import tensor_attribute
-from mdsl.ir.core import Builder, Op
+from mdsl.ir.core import Builder, Op, Value
 from mdsl.ir.types import TensorType
+from mdsl.passes.linalg.pack.rest import clear_rest
 from mdsl.reference.linalg import packed
 from mdsl.rewriting.constants import constant_data, fresh_resource, resource_name
 from mdsl.rewriting.pack_layout import pads_with_zeros
 
 
 def cancel_pairs(func: Op) -> None:
-    """pack(unpack(x)) -> x where both have one layout. What x has in place of zeros does no harm: an op that would
-    make an infinity or a NaN of them was not moved in front of the unpack."""
+    """pack(unpack(x)) -> x where both have one layout, with zeros in the lanes that `pack` fills up if they matter."""
+    cleared: set[Value] = set()
     for op in func.body.ops:
         if not isinstance(op, linalg.Pack):
             continue
@@ -24,6 +25,7 @@ def cancel_pairs(func: Op) -> None:
         if not isinstance(unpack, linalg.Unpack) or unpack.layout != op.layout or not pads_with_zeros(op):
             continue
         if unpack.operands[0].type == op.result.type:
+            clear_rest(op, unpack, cleared)
             op.replace_by(unpack.operands[0])
 
 

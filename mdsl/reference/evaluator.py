@@ -11,6 +11,7 @@ import numpy as np
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.func import FunctionLike
 from mdsl.ir.core import Block, Op, Value
+from mdsl.ir.types import DYNAMIC, TensorType, dtype_of
 from mdsl.reference.registry import failure, meaning
 
 
@@ -54,8 +55,17 @@ def _step(op: Op) -> Step:
     found = meaning(op.name)
     if found is None:
         raise failure(op, "the reference has no meaning for this op here")
-    function, nested = found
+    function, nested = _nothing(op) or found
     return Step(function, nested, op, tuple(op.operands), tuple(op.results))
+
+
+def _nothing(op: Op) -> tuple[Callable[..., Any], bool] | None:
+    """The meaning of a pure op whose only result is a tensor without elements: there is nothing to compute."""
+    type = op.results[0].type if len(op.results) == 1 and op.has("pure") else None
+    if not isinstance(type, TensorType) or 0 not in type.shape or DYNAMIC in type.shape:
+        return None
+    shape, dtype = type.shape, dtype_of(type.element)
+    return lambda op, *operands: np.empty(shape, dtype), False
 
 
 class Scope:

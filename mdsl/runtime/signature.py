@@ -19,10 +19,6 @@ def sizes_of(specs: Sequence[Spec], arrays: Sequence[np.ndarray]) -> dict[str, i
         for name, size in zip(spec.shape, array.shape, strict=True):
             if not isinstance(name, str):
                 continue
-            if size < 1:
-                raise MdslError(
-                    f"error: dimension '{name}' is 0 in input '{spec.name}': it must be at least 1"
-                )
             known, where = found.setdefault(name, (size, spec.name))
             if known != size:
                 raise MdslError(

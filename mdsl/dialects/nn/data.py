@@ -71,7 +71,10 @@ class ArgMax(NnOp):
     def infer(self) -> Sequence[Type]:
         x = tensor(self.x)
         axis = axis_in(self, self.attr("axis"), x.rank)
-        return [TensorType(reduced_shape(x.shape, [axis], self.attr("keepdims")), i64)]
+        shape = reduced_shape(x.shape, [axis], self.attr("keepdims"))
+        if x.shape[axis] == 0 and 0 not in shape:
+            raise self.error(f"there is no largest of 0 elements: axis {axis} of {x}")
+        return [TensorType(shape, i64)]
 
 
 class Reshape(NnOp):
@@ -250,7 +253,10 @@ class Gather(NnOp):
     def infer(self) -> Sequence[Type]:
         x, indices = tensor(self.operands[0]), tensor(self.operands[1])
         axis = axis_in(self, self.attr("axis"), x.rank)
-        return [TensorType((*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]), x.element)]
+        shape = (*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])
+        if x.shape[axis] == 0 and 0 not in shape:
+            raise self.error(f"there is nothing to take along axis {axis} of {x}")
+        return [TensorType(shape, x.element)]
 
 
 class Broadcast(NnOp):

@@ -194,6 +194,8 @@ class Pool(Windowed):
             window = (kernel[d % 2] - 1) * dilations[d % 2] + 1
             if pads[d] >= window:  # such a window could see nothing but padding
                 raise self.error(f"pads must be smaller than the window, got {pads[d]} for {window}")
+        if 0 in (h, w):
+            raise self.error(f"there is nothing in a window on {tensor(self.x)}")
         oh, ow = self.slide((h, w), kernel, self.attr("ceil_mode"))
         return [TensorType(self.arrange(n, c, oh, ow), tensor(self.x).element)]
 

@@ -45,9 +45,9 @@ def conv2d(op: nn.Conv2d, x: Array, weight: Array, bias: Array | None = None) ->
     windows = _windows(op, _channels_first(op, wide(x)), weight.shape[2:], 0)
     n, c, *rest = windows.shape
     grouped = windows.reshape(n, groups, c // groups, *rest)
-    kernels = wide(weight).reshape(groups, -1, *weight.shape[1:])
+    kernels = wide(weight).reshape(groups, len(weight) // groups, *weight.shape[1:])
     y = np.einsum("ngchwij,gocij->ngohw", grouped, kernels, optimize=True)
-    y = y.reshape(n, -1, *y.shape[3:])
+    y = y.reshape(n, len(weight), *y.shape[3:])
     if bias is not None:
         y = y + wide(bias)[:, None, None]
     return narrow(op, _in_layout(op, y))

@@ -149,6 +149,8 @@ def _scatter_known(
     """Rows of `x` replaced by, or combined with, those of `updates`, at known places: each row looks up which
     update it gets. None where several are to be combined in one place."""
     count = tensor(x).shape[0]
+    if not len(rows):
+        return x
     source = np.full(count, -1, np.int64)
     source[rows] = np.arange(len(rows))  # of several, NumPy keeps the last
     if kind != "set" and len(np.unique(rows)) != len(rows):

@@ -61,7 +61,7 @@ class Bind(Pass):
     level: ClassVar[str | None] = "nn"
 
     sizes: tuple[tuple[str, int], ...] = option(
-        (), "the sizes of dimensions by name, batch=8,seq=128", least=1
+        (), "the sizes of dimensions by name, batch=8,seq=128", least=0
     )
 
     def run(self, module: ModuleOp, context: Context) -> None:

@@ -16,7 +16,7 @@ def has_no_elements(op: NnOp) -> bool:
 
 
 def lower_empty(e: Emitter, op: NnOp) -> Value | None:
-    """The result's value; None if the op's own rule does what is left to do. Raises VerifyError."""
+    """The result's value; None if the op's own rule does what is left to do."""
     result = type_of(op.result)
     if 0 in result.shape:
         return e.empty(result.shape, result.element, None)
@@ -29,12 +29,13 @@ def lower_empty(e: Emitter, op: NnOp) -> Value | None:
         return e.fill(op.attr("value"), result.shape, result.element, None)
     if isinstance(op, nn.Reduce):
         return e.fill(_neutral(op), result.shape, result.element, None)
-    if isinstance(op, nn.Matmul | nn.Linear):
-        bias = op.bias if isinstance(op, nn.Linear) else None
-        zero = e.fill(0, result.shape, wide(result.element))
-        return finish(e, zero, result.element, bias, result.rank - 1)
-    empty = next(type_of(v) for v in op.operands if 0 in type_of(v).shape)
-    raise op.error(f"{empty} has no elements, so that its result is not defined")
+    if isinstance(op, nn.GlobalAvgPool):
+        return e.fill(float("nan"), result.shape, result.element, None)
+    assert isinstance(op, nn.Matmul | nn.Linear | nn.Conv2d), op.name
+    bias = None if isinstance(op, nn.Matmul) else op.bias
+    along = 1 if isinstance(op, nn.Conv2d) and not op.channels_last else result.rank - 1
+    zero = e.fill(0, result.shape, wide(result.element))
+    return finish(e, zero, result.element, bias, along)
 
 
 def _neutral(op: nn.Reduce) -> float:

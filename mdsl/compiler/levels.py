@@ -56,7 +56,7 @@ def loop_stages() -> Stages:
 def passes_from(stages: Stages, start: str, stop: str = "vm") -> list[Pass]:
     """The passes that bring a program from level `start` to level `stop`; calls are inlined first."""
     wanted = LEVELS[LEVELS.index(start) : LEVELS.index(stop)]
-    inlined = ["inline"] if start in ("nn", "linalg") else []
+    inlined = ["inline"] if start in ("nn", "linalg", "dispatch") else []
     return _passes([*inlined, *(step for level in wanted for step in stages.get(level, []))])
 
 
@@ -89,10 +89,22 @@ def without_effect(settings: Settings, module: ModuleOp) -> list[str]:
         if name == "ukernels":
             late = has_micro_kernels(module)
         else:
-            late = name in CHOSEN and standard_passes(alone, level) == standard_passes(DEFAULT, level)
+            late = (
+                name in CHOSEN
+                and standard_passes(alone, level) == standard_passes(DEFAULT, level)
+                and _is_lowered(module)
+            )
         if late:
             found.append(name)
     return found
+
+
+def _is_lowered(module: ModuleOp) -> bool:
+    """True if an op shows that passes have run; a program of a few tensors looks the same on several levels."""
+    return any(
+        op.name.startswith(("ukernel.", "mvm.")) or op.name == "scf.forall" or _has(op, MemRefType)
+        for op in module.walk()
+    )
 
 
 def has_micro_kernels(module: ModuleOp) -> bool:

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from mdsl.dialects.arith import Constant
 from mdsl.dialects.builtin import ModuleOp
+from mdsl.dialects.linalg import LinalgOp
 from mdsl.ir.attributes import Attribute
 from mdsl.ir.core import Block, Builder, Op, Value
 from mdsl.passes.base import Context, Pass
@@ -44,7 +45,7 @@ class Canonicalize(Pass):
 
 def fold_all(root: Op) -> bool:
     """Folds every op under `root` once; True if one folded."""
-    changed = False
+    changed = _fold_idle(root)
     for op in root.walk():
         if op.block is None or not op.has("pure") or isinstance(op, Constant) or op is root:
             continue
@@ -56,6 +57,14 @@ def fold_all(root: Op) -> bool:
         op.replace_by(*[_materialise(f, op, r) for f, r in zip(folded, op.results, strict=True)])
         changed = True
     return changed
+
+
+def _fold_idle(root: Op) -> bool:
+    """Structured ops, one of whose loops has no iteration, leave their destinations as they are."""
+    idle = [op for op in root.walk() if isinstance(op, LinalgOp) and 0 in op.loop_sizes()]
+    for op in idle:
+        op.replace_by(*(op.outputs if op.results else ()))
+    return bool(idle)
 
 
 def _materialise(folded: Value | Attribute, op: Op, result: Value) -> Value:

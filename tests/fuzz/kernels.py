@@ -22,6 +22,7 @@ from mdsl.ir.verifier import verify
 from mdsl.reference.evaluator import Evaluator, Scope, Step
 from mdsl.syntax.parser import parse
 from tests.fuzz.checked import Violation
+from tests.guarding import guarded_copy
 
 SUFFIX = "mir"
 
@@ -133,6 +134,22 @@ class Writer:
         return self.fresh(f"arith.minsi {low}, {bounds[1]} : index")
 
     def statement(self, depth: int) -> None:
+        """One more, unless the proof refuses the kernel with it."""
+        lines, known = len(self.lines), list(self.indices)
+        self.any_statement(depth)
+        try:
+            _parsed.__wrapped__(self.text(depth))
+        except VerifyError:
+            del self.lines[lines:]
+            self.indices = known
+
+    def text(self, depth: int) -> str:
+        """The kernel, with its open blocks closed."""
+        return "\n".join(
+            [f"ukernel.func @kernel({ARGUMENTS}) {{", *self.lines, "}" * depth, "ukernel.return", "}"]
+        )
+
+    def any_statement(self, depth: int) -> None:
         random = self.random
         kind = random.choices(
             ["binary", "constant", "apply", "access", "vector", "read", "select", "loop", "if", "subview"],
@@ -197,19 +214,10 @@ class Writer:
 
 
 def make(seed: int) -> bytes:
-    """A kernel that the proof accepts, if one is soon found."""
-    random = Random(seed)
-    for _ in range(20):
-        writer = Writer(random)
-        for _ in range(random.randint(3, 10)):
-            writer.statement(0)
-        text = "\n".join([f"ukernel.func @kernel({ARGUMENTS}) {{", *writer.lines, "ukernel.return", "}"])
-        try:
-            _parsed(text)
-        except VerifyError:
-            continue
-        return text.encode()
-    return b"ukernel.func @kernel() { ukernel.return }"
+    writer = Writer(Random(seed))
+    for _ in range(writer.random.randint(3, 12)):
+        writer.statement(0)
+    return writer.text(0).encode()
 
 
 def check(data: bytes) -> None:
@@ -237,6 +245,6 @@ def _random(value: Value, numbers: np.random.Generator) -> Any:
             content = np.where(
                 numbers.random(content.shape) < 0.3, numbers.choice(NUMBERS, content.shape), content
             )
-        return content.astype(dtype).view(np.uint8), 0
+        return guarded_copy(content.astype(dtype)).view(np.uint8), 0
     low, high = {"i": (0, 7), "j": (-3, 12)}.get(value.name or "", (-(1 << 63), (1 << 63) - 1))
     return int(numbers.choice([low, high, numbers.integers(low, high, endpoint=True)]))

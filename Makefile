@@ -27,9 +27,10 @@ AARCH64_TESTS ?= tests/codegen tests/bytecode tests/vm tests/engines tests/api t
 test-aarch64: .venv/dev  ## the tests of machine code on AArch64: emulated, with packages for it in .aarch64/, or as it is
 	@PYTHON=$(BIN)/python tests/aarch64/run.sh python3 -m pytest -q -p no:cacheprovider $(AARCH64_TESTS)
 
-check: .venv/dev  ## lint and types
+check: .venv/dev  ## lint, types, and which room imports which
 	@$(BIN)/ruff check .
 	@$(BIN)/pyright
+	@$(BIN)/lint-imports --no-cache
 
 MINUTES ?= 10
 

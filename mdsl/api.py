@@ -5,21 +5,21 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
 
 from mdsl import frontends
-from mdsl.compiler.driver import bind_dims, context_of
+from mdsl.compiler.driver import context_of
 from mdsl.compiler.levels import level_of, plan
 from mdsl.compiler.pipeline import parse_pipeline, run_passes
-from mdsl.compiler.program_cache import executable_of
+from mdsl.compiler.reading import module_of, read
 from mdsl.compiler.settings import Settings
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.errors import MdslError, SyntaxError_
-from mdsl.runtime.executable import Executable, OpenExecutable, ReferenceExecutable
+from mdsl.runtime.building import ready
+from mdsl.runtime.executable import Executable
 from mdsl.runtime.loading import check_engine, load
-from mdsl.runtime.opened import Opened, opened
+from mdsl.runtime.opened import opened
 from mdsl.syntax.parser import parse as parse_text
 from mdsl.target.target import Target
 
@@ -69,21 +69,11 @@ def build(program: Program, settings: Settings, engine: str = "vm", threads: int
     return ready(opened(_source(program), settings.bind), settings, engine, threads)
 
 
-def ready(program: Opened, settings: Settings, engine: str, threads: int) -> Executable:
-    """The program compiled, or as one that the first call compiles. What it is bound to, it knows. Raises MdslError."""
-    settings = replace(settings, bind=program.sizes)
-    if program.is_open or program.module is None:
-        return OpenExecutable(program, engine, threads, replace(settings, bind={}))
-    if engine != "reference":
-        return executable_of(program.module, settings, engine, threads)
-    return ReferenceExecutable(bind_dims(program.module, program.sizes), replace(settings, bind={}))
-
-
 def parse(program: Program, name: str = "<text>") -> ModuleOp:
     """The verified module of a text, a `.mir` or an `.onnx` file or model; of a module, a copy. Raises MdslError."""
     if isinstance(program, ModuleOp):
         return program.clone()
-    return frontends.module_of(_source(program, name), {})[0]
+    return module_of(_source(program, name), {})[0]
 
 
 def _source(program: Program, name: str = "<text>") -> ModuleOp | Source:
@@ -92,7 +82,7 @@ def _source(program: Program, name: str = "<text>") -> ModuleOp | Source:
         return program
     path = _path(program)
     if path is not None:
-        return frontends.read(path)
+        return read(path)
     if not isinstance(program, str):
         return frontends.of_model(program)
     try:

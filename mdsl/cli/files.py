@@ -24,17 +24,17 @@ def read_program(path: str) -> ModuleOp:
 
 def read_bound(path: str, bind: Mapping[str, Any]) -> tuple[ModuleOp, Mapping[str, int]]:
     """The same with what `bind` has of it, and the sizes in that which are yet to be bound. Raises MdslError, OSError."""
-    from mdsl import frontends
+    from mdsl.compiler.reading import module_of
 
-    return frontends.module_of(read_source(path), bind)
+    return module_of(read_source(path), bind)
 
 
 def read_source(path: str) -> ModuleOp | Source:
     """The same, or a model that is yet to be imported. Raises MdslError, OSError."""
     if path != "-":
-        from mdsl import frontends
+        from mdsl.compiler.reading import read
 
-        return frontends.read(Path(path))
+        return read(Path(path))
     from mdsl.errors import MdslError
     from mdsl.syntax.parser import parse
 

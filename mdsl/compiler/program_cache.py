@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 
 import numpy as np
 
@@ -22,9 +21,7 @@ from mdsl.compiler.fingerprint import made_by
 from mdsl.compiler.pipeline import Hook
 from mdsl.compiler.settings import Settings
 from mdsl.dialects.builtin import ModuleOp
-from mdsl.errors import MdslError
 from mdsl.ir.attributes import DenseResourceAttr
-from mdsl.runtime.executable import VmExecutable
 from mdsl.support import cache
 from mdsl.syntax.printer import print_module
 
@@ -35,22 +32,11 @@ _WORTH_KEEPING = 0.5
 def bytecode_of(module: ModuleOp, settings: Settings, hooks: Sequence[Hook] = ()) -> Module:
     """What `driver.to_bytecode` makes of `module`, which it may lower in place, or made of an equal one before.
     Raises MdslError."""
-    program = _Kept(module, settings)
+    program = KeptProgram(module, settings)
     return program.found() or program.compiled(hooks)
 
 
-def executable_of(module: ModuleOp, settings: Settings, engine: str, threads: int) -> VmExecutable:
-    """The same, ready to be called. Raises MdslError."""
-    program = _Kept(module, settings)
-    found = program.found()
-    if found is not None:
-        with suppress(MdslError):
-            return VmExecutable(found, engine, threads)
-        program.discard()  # the VM's verifier refuses it
-    return VmExecutable(program.compiled(), engine, threads)
-
-
-class _Kept:
+class KeptProgram:
     """A program and its place in the cache. Tuned ones have none: what was measured is kept."""
 
     def __init__(self, module: ModuleOp, settings: Settings) -> None:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
 from pkgutil import resolve_name
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mdsl.dialects.builtin import ModuleOp
     from mdsl.frontends.onnx import Source
 
 IMPORTERS = {".onnx": "mdsl.frontends.onnx:Source"}
@@ -20,19 +17,10 @@ MODELS = {"onnx.ModelProto": "mdsl.frontends.onnx:Source"}
 SUFFIXES = tuple(IMPORTERS)
 
 
-def read(path: Path) -> ModuleOp | Source:
-    """What is in a program's file: the verified module of a `.mir` text, or a model of another format, which is imported
-    with what is bound, for then that tells most. Raises MdslError, OSError."""
-    importer = IMPORTERS.get(path.suffix.lower())
-    if importer is not None:
-        return resolve_name(importer).of(path)
-    from mdsl.errors import MdslError
-    from mdsl.support.formats import TEXT, advice
-    from mdsl.syntax.parser import parse_file
-
-    if why := advice(path, TEXT):
-        raise MdslError(f"{path}: error: not a text file{why}")
-    return parse_file(path)
+def importer_of(suffix: str) -> type[Source] | None:
+    """What reads and imports files whose names end so."""
+    name = IMPORTERS.get(suffix.lower())
+    return None if name is None else resolve_name(name)
 
 
 def of_model(model: object) -> Source:
@@ -45,15 +33,3 @@ def of_model(model: object) -> Source:
             f"error: a program is a path, a text, a module or an onnx.ModelProto, not of type {type(model).__name__}"
         )
     return resolve_name(importer).of(model)
-
-
-def module_of(source: ModuleOp | Source, bind: Mapping[str, Any]) -> tuple[ModuleOp, Mapping[str, int]]:
-    """The module of what was read, which it may be itself, with the values of inputs that `bind` has, and those sizes in
-    `bind` that are yet to be bound. Raises MdslError."""
-    from mdsl.dialects.builtin import ModuleOp
-
-    if not isinstance(source, ModuleOp):
-        return source.module(bind), {}
-    from mdsl.frontends.values import fix_inputs
-
-    return source, fix_inputs(source, bind)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -189,8 +189,16 @@ class OpenExecutable(Executable):
 
     KEPT = 8
 
-    def __init__(self, program: Opened, engine: str, threads: int, settings: Settings) -> None:
+    def __init__(
+        self,
+        program: Opened,
+        engine: str,
+        threads: int,
+        settings: Settings,
+        compile: Callable[[Opened, Settings, str, int], Executable],
+    ) -> None:
         self.program, self.engine, self.threads, self.settings = program, engine, threads, settings
+        self.compile = compile
         # Whoever interrupts a call, as the handler of a signal may, may call as well.
         self._lock, self._compiling = threading.RLock(), threading.RLock()
         self._bound: OrderedDict[tuple[Any, ...], Executable] = OrderedDict()
@@ -244,10 +252,8 @@ class OpenExecutable(Executable):
             return executable
 
     def _compile(self, given: Mapping[str, Any]) -> Executable:
-        from mdsl.api import ready
-
         program = self.program.knowing({name: given[name] for name in self.dims})
-        return ready(program, self.settings, self.engine, self.threads)
+        return self.compile(program, self.settings, self.engine, self.threads)
 
     def bytecode(self) -> Module:
         if self.program.values and not open_dims(self.inputs):
@@ -258,4 +264,4 @@ class OpenExecutable(Executable):
         raise OpenDimsError(self.dims, "only a program of known shapes can be saved: ")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return OpenExecutable, (self.program, self.engine, self.threads, self.settings)
+        return OpenExecutable, (self.program, self.engine, self.threads, self.settings, self.compile)

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mdsl.analysis.deciding import is_small, undecided
 from mdsl.compiler.driver import bind_dims
 from mdsl.compiler.entry import OpenSpec, Spec, entry, open_dims, open_signature, sized, spec_of
 from mdsl.dialects.builtin import ModuleOp
+from mdsl.frontends.deciding import is_small, undecided
 from mdsl.frontends.values import fix_inputs
 from mdsl.runtime.signature import sizes_of
 

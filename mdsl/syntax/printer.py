@@ -7,12 +7,11 @@ what was there.
 
 from __future__ import annotations
 
-import re
-from bisect import bisect_left, insort
 from collections.abc import Mapping, Sequence
 
 from mdsl.ir.attributes import Attribute, UnitAttr, name_of_key
 from mdsl.ir.core import Op, Region, Value
+from mdsl.ir.naming import name_wished, names_under
 from mdsl.ir.types import DYNAMIC, FunctionType, Type
 from mdsl.syntax import resources
 from mdsl.syntax.assembly import plain_number, print_custom
@@ -54,9 +53,6 @@ def print_op(op: Op) -> str:
 Op.printer = staticmethod(print_op)
 
 
-_TRIES = 64
-
-
 class Printer:
     """Lines so far, the one being written, and the names of the values."""
 
@@ -71,52 +67,12 @@ class Printer:
     # Names ------------------------------------------------------------------------------------------------
 
     def name_values(self, root: Op) -> None:
-        """Gives every value defined under `root`, up to nested isolated ops, its name.
-
-        A scope is an interval of op positions; two values may bear one name if their scopes are disjoint.
-        """
-        found: list[tuple[Value, tuple[int, int]]] = []
-        self._collect(root, found, 0)
-        taken: dict[str, list[tuple[int, int]]] = {}
-        numbers: dict[tuple[str, tuple[int, int]], int] = {}  # lower ones are taken in that scope
-        free: dict[str, int] = {}  # this one and higher ones nobody has
-        for value, scope in sorted(found, key=lambda f: f[0].serial):
-            base = _clean(value.name) or self._default(value)
-            number = first = numbers.get((base, scope), 0)
-            while _overlaps(taken.setdefault(name := _numbered(base, number), []), scope):
-                # Of many scopes in one that has many such names, each would try all of these.
-                number = number + 1 if number < first + _TRIES else max(number + 1, free.get(base, 0))
-            numbers[base, scope] = number
-            insort(taken[name], scope)
-            self.names[value] = name
-            prefix, _, end = name.rpartition("_")
-            if end.isdecimal() and len(end) < 10:
-                free[prefix] = max(free.get(prefix, 0), int(end) + 1)
-
-    def _collect(self, op: Op, found: list[tuple[Value, tuple[int, int]]], at: int) -> int:
-        """Appends the values of the op's regions with their scopes; positions count from `at`."""
-        for region in op.regions:
-            start = at
-            values: list[Value] = list(region.block.args)
-            inner = region.block.first
-            while inner is not None:
-                at += 1
-                values.extend(inner.results)
-                if inner.regions and "isolated" not in inner.traits:
-                    at = self._collect(inner, found, at)
-                inner = inner.next
-            at += 1
-            found.extend((v, (start, at)) for v in values)
-        return at
-
-    @staticmethod
-    def _default(value: Value) -> str:
-        owner = value.owner
-        return owner.name.split(".")[-1] if isinstance(owner, Op) else "arg"
+        """Gives every value defined under `root`, up to nested isolated ops, its name."""
+        self.names.update(names_under(root))
 
     def name(self, value: Value) -> str:
         if value not in self.names:  # an op printed on its own: operands from outside
-            self.names[value] = _clean(value.name) or self._default(value)
+            self.names[value] = name_wished(value)
         return f"%{self.names[value]}"
 
     # Pieces of a custom form ------------------------------------------------------------------------------
@@ -236,22 +192,3 @@ class Printer:
             self.op(op)
         self.indent -= 1
         self.parts = ["}"]
-
-
-def _overlaps(scopes: list[tuple[int, int]], scope: tuple[int, int]) -> bool:
-    """True if one of the sorted, disjoint (or equal) `scopes` overlaps `scope`."""
-    at = bisect_left(scopes, scope)
-    return (at > 0 and scopes[at - 1][1] > scope[0]) or (at < len(scopes) and scopes[at][0] < scope[1])
-
-
-def _numbered(base: str, number: int) -> str:
-    """`base`, or `base_1` and so on; a number that is a name needs a letter then."""
-    if not number:
-        return base
-    return f"v{base}_{number}" if base.isdigit() else f"{base}_{number}"
-
-
-def _clean(name: str | None) -> str:
-    """A name that the grammar accepts: a number, or words, dots and dashes (`0_init` becomes `v0_init`)."""
-    cleaned = re.sub(r"[^\w$.-]", "_", name, flags=re.ASCII) if name else ""
-    return f"v{cleaned}" if cleaned[:1].isdigit() and not cleaned.isdigit() else cleaned

@@ -11,6 +11,7 @@ from mdsl.errors import MdslError
 from mdsl.frontends.onnx.model import normal_domain
 from mdsl.frontends.onnx.registry import Incomplete, Node, Unsupported, rule_for
 from mdsl.frontends.onnx.schema import Attributes, kind_of, operator_schema, value_of
+from mdsl.frontends.onnx.scope import ABSENT, MAX_DEPTH, Scope
 from mdsl.frontends.onnx.tensors import onnx_type
 from mdsl.ir.core import Value
 from mdsl.ir.types import DYNAMIC
@@ -97,8 +98,6 @@ def _type_proto(value: Value | None) -> TypeProto:
 
 def inline(graph: Graph, node: Node, body: FunctionProto) -> list[Value | None]:
     """Converts the body in place of the node. Raises Incomplete."""
-    from mdsl.frontends.onnx.graph import ABSENT, MAX_DEPTH, Scope
-
     key = (node.domain, node.op_type)
     if key in node.scope.active:
         raise MdslError(f"error: function '{node.op_type}' calls itself")

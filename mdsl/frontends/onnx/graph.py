@@ -9,16 +9,17 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from mdsl.analysis.deciding import deciding, is_small
 from mdsl.errors import MdslError
+from mdsl.frontends.deciding import deciding, is_small
 from mdsl.frontends.onnx import functions
 from mdsl.frontends.onnx.folding import Folder
 from mdsl.frontends.onnx.model import Model, check_text, normal_domain
 from mdsl.frontends.onnx.order import in_order
 from mdsl.frontends.onnx.registry import Incomplete, Malformed, Node, Unsupported, rule_for
 from mdsl.frontends.onnx.schema import attributes_of, check_node
+from mdsl.frontends.onnx.scope import ABSENT, MAX_DEPTH, Missing, Scope
 from mdsl.frontends.onnx.tensors import plain_attribute
 from mdsl.ir.attributes import Location
 from mdsl.ir.core import Block, BlockArgument, Value, VerifyError
@@ -29,9 +30,6 @@ if TYPE_CHECKING:
 
 MAX_EXPANDED = 20_000
 """Nodes that functions and loops may add to those of the file."""
-
-MAX_DEPTH = 40
-"""How deep functions and subgraphs may lie in each other."""
 
 
 @dataclass(frozen=True)
@@ -89,48 +87,6 @@ def _reason(error: Exception) -> str:
         f"internal failure ({type(error).__name__}: {error}): either its operands and attributes do not fit "
         "together, and nothing noticed that in time, or mdsl is wrong"
     )
-
-
-@dataclass(frozen=True)
-class Missing:
-    """A value that the node `source` should have made."""
-
-    source: str
-
-
-ABSENT = Missing("")
-"""An input that the node which calls a function leaves out: the nodes of the body lack it, too."""
-
-
-class Scope:
-    """Names of values. The body of a loop or a branch also sees those of the graph around it."""
-
-    def __init__(
-        self, parent: Scope | None = None, opsets: dict[str, int] | None = None, depth: int = 0
-    ) -> None:
-        self.parent = parent
-        self.values: dict[str, Value | Missing] = {}
-        self.attributes: dict[str, Any] = {}
-        """What a function body's `ref_attr_name` refers to."""
-        self.opsets: dict[str, int] = opsets if opsets is not None else parent.opsets if parent else {}
-        self.depth: int = depth or (parent.depth + 1 if parent else 0)
-        self.prefix: str = parent.prefix if parent else ""
-        """What makes the names of an inlined body's values different from those outside."""
-        self.active: tuple[tuple[str, str], ...] = parent.active if parent else ()
-        """The functions that are being inlined."""
-
-    def find(self, name: str) -> Value | Missing | None:
-        scope: Scope | None = self
-        while scope is not None:
-            if name in scope.values:
-                return scope.values[name]
-            scope = scope.parent
-        return None
-
-    def define(self, name: str, value: Value | Missing, where: str) -> None:
-        if name in self.values:
-            raise MdslError(f"error: {where} defines '{name}', which is defined already")
-        self.values[name] = value
 
 
 @dataclass

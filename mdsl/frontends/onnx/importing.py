@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mdsl.analysis.deciding import is_small, undecided
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.func import DIMS, NAME, FuncOp, Return
 from mdsl.dialects.nn.base import tensor
 from mdsl.errors import MdslError
+from mdsl.frontends.deciding import is_small, undecided
 from mdsl.frontends.onnx.arguments import Arguments
 from mdsl.frontends.onnx.graph import Graph, Missing, Problem, Scope
 from mdsl.frontends.onnx.model import Model, check_text, load, model_of
@@ -38,9 +38,9 @@ from mdsl.frontends.onnx.rules import (
 from mdsl.frontends.onnx.tensors import element_type, tensor_type
 from mdsl.ir.attributes import ArrayAttr, Attribute, StringAttr
 from mdsl.ir.core import Block, Op, Region, Value, VerifyError
+from mdsl.ir.naming import names_under
 from mdsl.ir.types import DYNAMIC, TensorType
 from mdsl.ir.verifier import verify
-from mdsl.syntax.printer import Printer
 
 if TYPE_CHECKING:
     from onnx import ModelProto, ValueInfoProto
@@ -280,14 +280,13 @@ def _finish(
             op.erase()
     function = FuncOp.from_parts([], [], {"sym_name": StringAttr("main")}, [Region(block)])
     function.update_type()
-    printer = Printer(generic=False, locations=False)
-    printer.name_values(function)
-    shown = [printer.names[v] for v in results]
+    names = names_under(function)
+    shown = [names[v] for v in results]
     function.set_result_attributes(
         [{} if a == b else {NAME: StringAttr(b)} for a, b in zip(shown, outputs, strict=True)]
     )
     function.set_arg_attributes(
-        [_argument(a, printer.names[a], *i) for a, i in zip(block.args, inputs.items(), strict=True)]
+        [_argument(a, names[a], *i) for a, i in zip(block.args, inputs.items(), strict=True)]
     )
     return function
 

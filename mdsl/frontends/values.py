@@ -39,6 +39,9 @@ def as_array(name: str, type: TensorType, given: object) -> np.ndarray:
     except (TypeError, ValueError):
         fits, found = False, np.empty(0)
         data = found
+    empty = tuple(0 if size == DYNAMIC else size for size in type.shape)
+    if data.size == 0 and 0 in empty:
+        data = data.reshape(empty)  # nested lists do not tell the other sizes
     if fits and data.ndim == 0 and type.is_static:
         data = np.broadcast_to(data, type.shape)
     shape = zip(data.shape, type.shape, strict=False)

@@ -184,3 +184,16 @@ def test_open_dimensions_of_zero() -> None:
             found = mdsl.compile(program, engine=engine, bind=bind)(np.empty((0, 4), np.float32), new)
             np.testing.assert_array_equal(found, new)
     assert "tensor<0x4xf32>" in str(mdsl.opt(program, "bind{sizes=[past=0]}"))
+
+
+def test_an_input_without_elements_may_be_bound_to_its_value() -> None:
+    onnx = pytest.importorskip("onnx")
+    info = onnx.helper.make_tensor_value_info
+    node = onnx.helper.make_node("NonZero", ["x"], ["y"])
+    graph = onnx.helper.make_graph(
+        [node], "g", [info("x", 1, [0, 3])], [onnx.helper.make_empty_tensor_value_info("y")]
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=8)
+    found = mdsl.compile(model)(np.empty((0, 3), np.float32))
+    assert isinstance(found, np.ndarray)
+    assert found.shape == (2, 0)

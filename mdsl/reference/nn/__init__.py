@@ -17,7 +17,7 @@ from mdsl.dialects.nn.base import tensor
 from mdsl.ir.core import Op
 from mdsl.ir.types import DYNAMIC, TensorType, dtype_of
 from mdsl.reference.extrema import maximum, minimum
-from mdsl.reference.nn.numbers import narrow, wide
+from mdsl.reference.nn.numbers import mean, narrow, wide
 from mdsl.reference.numbers import erf, is_float_dtype
 from mdsl.reference.registry import SEMANTICS, semantics
 
@@ -192,7 +192,7 @@ def _saturated(x: Array, target: np.dtype) -> Array:
 
 REDUCE: dict[str, Callable[..., Array]] = {
     "sum": np.sum,
-    "mean": np.mean,
+    "mean": mean,
     "prod": np.prod,
     "max": maximum.reduce,
     "min": minimum.reduce,

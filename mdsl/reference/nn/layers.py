@@ -8,7 +8,7 @@ from mdsl.dialects import nn
 from mdsl.dialects.nn.base import Windowed
 from mdsl.ir.core import Op
 from mdsl.reference.extrema import maximum
-from mdsl.reference.nn.numbers import narrow, wide
+from mdsl.reference.nn.numbers import mean, narrow, wide
 from mdsl.reference.registry import semantics
 
 Array = np.ndarray
@@ -69,7 +69,7 @@ def avg_pool2d(op: nn.AvgPool2d, x: Array) -> Array:
 
 @semantics("nn.global_avg_pool")
 def global_avg_pool(op: nn.GlobalAvgPool, x: Array) -> Array:
-    return narrow(op, wide(x).mean(axis=tuple(op.spatial_axes), keepdims=True))
+    return narrow(op, mean(wide(x), tuple(op.spatial_axes), keepdims=True))
 
 
 # Matrix products ------------------------------------------------------------------------------------------

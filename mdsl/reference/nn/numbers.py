@@ -17,3 +17,8 @@ def wide(x: np.ndarray) -> np.ndarray:
 def narrow(op: Op, x: np.ndarray) -> np.ndarray:
     """`x` as an array of the op's result type."""
     return np.asarray(x).astype(dtype_of(element_of(op.result.type)), copy=False)
+
+
+def mean(x: np.ndarray, axis: tuple[int, ...], *, keepdims: bool) -> np.ndarray:
+    """The mean along `axis`; NaN of nothing, of which NumPy would warn."""
+    return x.sum(axis=axis, keepdims=keepdims) / np.prod([x.shape[a] for a in axis])

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from bench.peers.tensorflow import fastest, limited
 from mdsl.benchmarking.peers import Prepared
-from mdsl.benchmarking.peers.tensorflow import fastest, limited
 
 
 def prepare(model: str, inputs: dict[str, np.ndarray], threads: int) -> Prepared:

@@ -18,7 +18,7 @@ from mdsl.benchmarking.ablation import ablation
 from mdsl.benchmarking.measure import empty_outputs
 from mdsl.benchmarking.peak import read_loop
 from mdsl.benchmarking.profile import profile_layers
-from mdsl.benchmarking.versus import Contender, compare, modules
+from mdsl.benchmarking.versus import Contender, adapters, compare
 from mdsl.compiler.entry import random_arrays
 from mdsl.compiler.settings import DEFAULT
 from mdsl.runtime.executable import VmExecutable
@@ -83,7 +83,7 @@ def _compared(
     settings: dict[str, Any] | None = None,
 ) -> Iterator[Figure]:
     for threads in (1, 2):
-        found = against(model(name, size, channels), modules(names), threads, settings=settings)
+        found = against(model(name, size, channels), adapters(",".join(names)), threads, settings=settings)
         yield best_of(f"{title}, {threads} thread{'s'[: threads - 1]}", found, limit, names)
 
 
@@ -120,9 +120,9 @@ def resnet28() -> Iterator[Figure]:
 
 def resnet64() -> Iterator[Figure]:
     """ResNet-50 at 64 x 64 beside IREE, whose bytecode VM takes seconds."""
-    found = against(model("resnet50", 64), modules(["iree"]), 1)
+    found = against(model("resnet50", 64), adapters("iree"), 1)
     yield best_of("ResNet-50 64x64", found, 0.18, ["iree"])
-    found = against(model("resnet50", 64), modules(["iree-vmvx"]), 1, rounds=3)
+    found = against(model("resnet50", 64), adapters("iree-vmvx"), 1, rounds=3)
     yield best_of("ResNet-50 64x64", found, 0.001, ["iree-vmvx"])
 
 
@@ -156,8 +156,9 @@ def mobile() -> Iterator[Figure]:
 
 def peers() -> Iterator[Figure]:
     """Every peer on ResNet-50 at 224 x 224, one thread, for information."""
-    names = ["onnxruntime", "openvino", "torch", "torch-eager", "tensorflow", "iree", "jax", "tvm"]
-    for other in against(model("resnet50"), modules(names), 1, rounds=5)[1:]:
+    own = {name: f"bench.peers.{name}" for name in ("torch", "torch_eager", "tensorflow", "jax")}
+    known = adapters("onnxruntime,openvino,iree,tvm")
+    for other in against(model("resnet50"), {**known, **own}, 1, rounds=5)[1:]:
         if other.ratio is not None:
             yield Figure(
                 f"ResNet-50 224x224, {other.name}'s time against mdsl's", other.ratio, "x", detail=_one(other)

@@ -9,12 +9,14 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import statistics
+import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -73,22 +75,25 @@ class Contender:
         return self.error is None or self.error <= TOLERANCE
 
 
-def check_names(text: str) -> list[str]:
-    """The peers of a list like "onnxruntime,openvino"; "all" are all. Raises MdslError."""
+def adapters(text: str) -> dict[str, str]:
+    """The adapters' modules of a list like "onnxruntime,bench.peers.torch", by name; "all" are all peers. A name with
+    a dot is a module's own, which may also lie below the current folder. Raises MdslError."""
     names = [name.strip() for name in text.split(",") if name.strip()]
-    if names == ["all"]:
-        return list(PEERS)
-    for name in names:
-        if name not in PEERS:
-            raise MdslError(
-                f"error: --vs: no peer '{name}'{nearest(name, list(PEERS))} (peers: {', '.join(PEERS)})"
-            )
-    return list(dict.fromkeys(names))
+    return {name: _module(name) for name in (PEERS if names == ["all"] else names)}
 
 
-def modules(names: Sequence[str]) -> dict[str, str]:
-    """The modules of the adapters of peers."""
-    return {name: f"{PACKAGE}.{PEERS[name].module}" for name in names}
+def _module(name: str) -> str:
+    if name in PEERS:
+        return f"{PACKAGE}.{name.replace('-', '_')}"
+    if "." not in name:
+        known = f"(peers: {', '.join(PEERS)}; others by an adapter's module, as package.module)"
+        raise MdslError(f"error: --vs: no peer '{name}'{nearest(name, list(PEERS))} {known}")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    with suppress(ImportError, ValueError):
+        if find_spec(name) is not None:
+            return name
+    raise MdslError(f"error: --vs: no module '{name}'")
 
 
 def for_peers(model: str, arrays: Sequence[np.ndarray], folder: str) -> tuple[str, dict[str, np.ndarray]]:

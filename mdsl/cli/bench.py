@@ -49,7 +49,9 @@ def bench(
     vs: Annotated[
         str | None,
         typer.Option(
-            "--vs", metavar="PEERS", help="Other runtimes beside mdsl: onnxruntime,openvino,... or all."
+            "--vs",
+            metavar="PEERS",
+            help="Other runtimes beside mdsl: onnxruntime,openvino,... or all, or an adapter's module, as bench.peers.torch.",
         ),
     ] = None,
     rounds: Annotated[int, typer.Option(help="Rounds of --vs; in each all run in turn.", min=1)] = ROUNDS,

@@ -190,15 +190,15 @@ def _layer_cells(layer: Layer, found: LayerProfile) -> list[str]:
 
 
 def versus(request: Request, peers: str, rounds: int) -> None:
-    from mdsl.benchmarking.versus import check_names, compare, modules
+    from mdsl.benchmarking.versus import adapters, compare
 
-    names = check_names(peers)
+    modules = adapters(peers)
     if not request.program.lower().endswith(".onnx"):
         raise MdslError(f"{request.program}: error: --vs: other runtimes need the model as an .onnx file")
     arrays = request.read()[1]
     settings = {**vars(request.settings), "engine": request.engine}
     with progress("comparing") as show:
-        found = compare(request.program, arrays, modules(names), request.threads, rounds, settings, show)
+        found = compare(request.program, arrays, modules, request.threads, rounds, settings, show)
     if request.shown:
         header = ["runtime", "version", "median", "10 to 90 %", "ratio", "error", "load", "remarks"]
         table(header, [_contender_cells(runtime) for runtime in found], words=(0, 1, 7))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 from collections.abc import Iterator
 from functools import cache
 from importlib.util import find_spec
@@ -14,10 +15,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from mdsl.benchmarking import peers, versus
-from mdsl.benchmarking.peers import Peer
 from mdsl.benchmarking.peers import mdsl as own_peer
 from mdsl.benchmarking.peers.worker import Ready, Task
-from mdsl.benchmarking.versus import Contender, compare, difference, modules
+from mdsl.benchmarking.versus import Contender, adapters, compare, difference
 from mdsl.cli import app, benchmarks
 from mdsl.errors import MdslError
 
@@ -249,18 +249,20 @@ def test_a_model_with_open_sizes_is_compiled_for_those_of_the_inputs(model: str)
 
 @needs_onnx
 def test_vs_without_the_runtime_is_a_line(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(peers.PEERS, "tvm", Peer("no_such_adapter", "apache-tvm"))
-    text = bench(model, "--vs=tvm", "--rounds=1", "--bind=batch=2").stdout
-    assert "mdsl" in text and "tvm" in text and "No module named" in text
+    monkeypatch.setitem(peers.PEERS, "no-such-adapter", "apache-tvm")
+    text = bench(model, "--vs=no-such-adapter", "--rounds=1", "--bind=batch=2").stdout
+    assert "no-such-adapter" in text and "No module named" in text
 
 
 @needs_onnx
 @pytest.mark.slow
-@pytest.mark.parametrize("name", list(peers.PEERS))
+@pytest.mark.parametrize(
+    "name", [*peers.PEERS, *(f"bench.peers.{p}" for p in ("torch", "torch_eager", "tensorflow", "jax"))]
+)
 def test_each_installed_peer_agrees(model: str, name: str) -> None:
     x = np.random.default_rng(1).standard_normal((2, 8), np.float32)
-    _, other = compare(model, [x], modules([name]), threads=1, rounds=1, settings={})
-    if "not installed" in other.failed:
+    _, other = compare(model, [x], adapters(name), threads=1, rounds=1, settings={})
+    if "not installed" in other.failed or "No module named" in other.failed:
         pytest.skip(other.failed)
     assert not other.failed and other.agrees and other.calls >= 1
 
@@ -274,9 +276,26 @@ def test_vs_needs_a_file_that_others_read() -> None:
 
 def test_vs_names_the_peers_that_there_are() -> None:
     with pytest.raises(MdslError, match=r"no peer 'onnxrun'.*\(peers: onnxruntime, openvino"):
-        versus.check_names("openvino,onnxrun")
-    assert versus.check_names("all") == list(peers.PEERS)
-    assert versus.check_names("jax, openvino,jax") == ["jax", "openvino"]
+        adapters("openvino,onnxrun")
+    assert list(adapters("all")) == list(peers.PEERS)
+    assert list(adapters("tvm, openvino,tvm")) == ["tvm", "openvino"]
+
+
+@needs_onnx
+def test_vs_takes_an_adapter_by_its_module_below_the_current_folder(
+    executes: None, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command need not find the folder on its path."""
+    (tmp_path / "plugged").mkdir()
+    text = ADAPTER.replace("FAULT", "").replace("FACTOR", "1")
+    (tmp_path / "plugged" / "adapter.py").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [entry for entry in sys.path if entry])
+    text = bench(model, "--vs=plugged.adapter", "--rounds=1", "--bind=batch=2").stdout
+    assert "plugged.adapter" in text and "fake" in text and "DISAGREE" not in text
+    for missing in ("plugged.adopter", "no_such.adapter", ".adapter", "a..b"):
+        with pytest.raises(MdslError, match="no module"):
+            adapters(missing)
 
 
 def test_difference_is_relative_to_the_scale() -> None:

@@ -1,4 +1,5 @@
-"""Other runtimes that `mdsl bench --vs` runs beside mdsl: one file each, imported in a process of its own.
+"""Other runtimes that `mdsl bench --vs` runs beside mdsl: one file each, imported in a process of its own. An adapter
+that lies elsewhere is named by its module.
 
 An adapter has one function, `prepare(model, inputs, threads)`: it loads the ONNX file `model` for arrays of the
 shapes and types of `inputs` (by the names of the graph's inputs) and gives what calls it. It raises ImportError
@@ -31,26 +32,14 @@ class Refused(Exception):
     """A runtime that cannot take a model, and why."""
 
 
-@dataclass(frozen=True)
-class Peer:
-    """An adapter's module in this package, and the packages to install for it."""
-
-    module: str
-    packages: str
-
-
-PEERS: dict[str, Peer] = {
-    "onnxruntime": Peer("onnxruntime", "onnxruntime"),
-    "openvino": Peer("openvino", "openvino"),
-    "torch": Peer("torch", "torch onnx"),
-    "torch-eager": Peer("torch_eager", "torch onnx"),
-    "tensorflow": Peer("tensorflow", "tensorflow-cpu onnx"),
-    "iree": Peer("iree", "iree-base-compiler iree-base-runtime onnx"),
-    "iree-vmvx": Peer("iree_vmvx", "iree-base-compiler iree-base-runtime onnx"),
-    "tvm": Peer("tvm", "apache-tvm onnx"),
-    "jax": Peer("jax", "jax onnx"),
+PEERS: dict[str, str] = {
+    "onnxruntime": "onnxruntime",
+    "openvino": "openvino",
+    "iree": "iree-base-compiler iree-base-runtime onnx",
+    "iree-vmvx": "iree-base-compiler iree-base-runtime onnx",
+    "tvm": "apache-tvm onnx",
 }
-"""Every peer by the name that `--vs` knows it by."""
+"""The packages to install for each peer, by the name that `--vs` knows it by: that of its module here."""
 
 
 def environment(threads: int) -> dict[str, str]:

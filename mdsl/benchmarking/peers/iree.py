@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from mdsl.benchmarking.peers import Prepared, Refused
-from mdsl.benchmarking.peers.onnx_graph import Graph
 
 _OPSET = 17
 """IREE's importer is made for this opset and later; older models are converted first."""
@@ -67,9 +66,9 @@ def _converted(model: str, folder: Path) -> Path:
     import onnx
     from onnx import version_converter
 
-    if Graph(model).opset >= _OPSET:
-        return Path(model)
     proto = onnx.load(model)
+    if any(used.version >= _OPSET for used in proto.opset_import if used.domain in ("", "ai.onnx")):
+        return Path(model)
     proto.ir_version = max(proto.ir_version, 8)  # older ones want every weight to be an input as well
     copy = folder / "model.onnx"
     onnx.save(version_converter.convert_version(proto, _OPSET), copy)

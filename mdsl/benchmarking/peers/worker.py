@@ -107,7 +107,7 @@ def _failure(task: Task, error: Exception) -> Failed:
     from mdsl.benchmarking.peers import PEERS, Refused
 
     if isinstance(error, ImportError) and task.name in PEERS:
-        return Failed(f"not installed (pip install {PEERS[task.name].packages}): {error}")
+        return Failed(f"not installed (pip install {PEERS[task.name]}): {error}")
     from mdsl.errors import MdslError
 
     line = next((line.strip() for line in str(error).splitlines() if line.strip()), "")

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bench.peers.onnx_graph import Graph, Node, windows
+from bench.peers.ops import Ops
 from mdsl.benchmarking.peers import Refused
-from mdsl.benchmarking.peers.onnx_graph import Graph, Node, windows
-from mdsl.benchmarking.peers.ops import Ops
 
 onnx = pytest.importorskip("onnx")
 ReferenceEvaluator = pytest.importorskip("onnx.reference").ReferenceEvaluator

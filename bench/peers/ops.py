@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from bench.peers.onnx_graph import Graph, Node
 from mdsl.benchmarking.peers import Refused
-from mdsl.benchmarking.peers.onnx_graph import Graph, Node
 
 Tensor = Any
 

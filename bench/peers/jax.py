@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from bench.peers.onnx_graph import Graph, Node, windows
+from bench.peers.ops import Ops, Tensor
 from mdsl.benchmarking.peers import Prepared
-from mdsl.benchmarking.peers.onnx_graph import Graph, Node, windows
-from mdsl.benchmarking.peers.ops import Ops, Tensor
 
 
 def prepare(model: str, inputs: dict[str, np.ndarray], threads: int) -> Prepared:

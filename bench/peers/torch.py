@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from bench.peers.torch_eager import network, to_numpy
 from mdsl.benchmarking.peers import Prepared
-from mdsl.benchmarking.peers.torch_eager import network, to_numpy
 
 
 def prepare(model: str, inputs: dict[str, np.ndarray], threads: int) -> Prepared:

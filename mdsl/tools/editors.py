@@ -1,6 +1,6 @@
 """Writes what the editors know of the language, from the op declarations and the grammar: `make editors`.
 
-    mdsl/tools/words.py                            for the Pygments lexer
+    mdsl/tools/words.json                          for the Pygments lexer
     editors/vscode/syntaxes/mir.tmLanguage.json    for VS Code and other readers of TextMate grammars
     editors/vim/syntax/mir.vim                     for Vim and Neovim
 
@@ -57,13 +57,10 @@ def _words_of_ops() -> set[str]:
     return found
 
 
-# Python -----------------------------------------------------------------------------------------------------
+# JSON -------------------------------------------------------------------------------------------------------
 
 
-def python(lang: Language) -> str:
-    lines = ['"""The words of the language.', "", NOTE, '"""', ""]
-    for name, words in (("OPERATIONS", lang.operations), ("WORDS", lang.words), ("TYPES", lang.types)):
-        lines += [f"{name} = (", *(f"    {_quoted(word)}," for word in words), ")", ""]
+def words(lang: Language) -> str:
     names = (
         "VALUE",
         "SYMBOL",
@@ -76,12 +73,14 @@ def python(lang: Language) -> str:
         "STRING",
         "COMMENT",
     )
-    lines += ["TOKENS = {", *(f'    "{name}": {lang.tokens[name]!r},' for name in names), "}"]
-    return "\n".join(lines) + "\n"
-
-
-def _quoted(word: str) -> str:
-    return f'r"{word}"' if "\\" in word else f'"{word}"'
+    found = {
+        "note": NOTE,
+        "operations": lang.operations,
+        "words": lang.words,
+        "types": lang.types,
+        "tokens": {name: lang.tokens[name] for name in names},
+    }
+    return json.dumps(found, indent=2) + "\n"
 
 
 # TextMate ---------------------------------------------------------------------------------------------------
@@ -206,7 +205,7 @@ def generated() -> dict[Path, str]:
     """Every generated file and its content."""
     lang = language()
     return {
-        ROOT / "mdsl/tools/words.py": python(lang),
+        ROOT / "mdsl/tools/words.json": words(lang),
         ROOT / "editors/vscode/syntaxes/mir.tmLanguage.json": textmate(lang),
         ROOT / "editors/vim/syntax/mir.vim": vim(lang),
     }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 from pygments.lexer import RegexLexer, words
@@ -17,7 +19,8 @@ from pygments.token import (
     Whitespace,
 )
 
-from mdsl.tools.words import OPERATIONS, TOKENS, TYPES, WORDS
+_LANGUAGE = json.loads(Path(__file__).with_name("words.json").read_text())
+OPERATIONS, WORDS, TYPES, TOKENS = (_LANGUAGE[name] for name in ("operations", "words", "types", "tokens"))
 
 _TYPE = rf"({'|'.join(TYPES)})(?![\w$])"
 _OPERATION = words(OPERATIONS, prefix=r"(?<![\w$.])", suffix=r"(?![\w$.])")

@@ -87,19 +87,21 @@ def _choices(value: Value) -> Sequence[Value]:
 # From a memref on to its users --------------------------------------------------------------------------------
 
 
-def views(value: Value) -> list[Value]:
+def views(value: Value) -> Iterator[Value]:
     """`value`, every view of it, and whatever else may be one of them."""
-    seen = {value: None}
+    seen = {value}
     for found in (waiting := [value]):
+        yield found
         for user in found.users:
             new = [v for v in _handed_on(user, found) if v not in seen]
-            seen.update(dict.fromkeys(new))
+            seen.update(new)
             waiting += new
-    return list(seen)
 
 
 def _handed_on(user: Op, value: Value) -> Sequence[Value]:
     """The memrefs that `user` may make `value`."""
+    if isinstance(user, VIEWS) or not (user.results or isinstance(user, Terminator)):
+        return user.results
     parent = user.parent
     places = [k for k, v in enumerate(user.operands) if v is value]
     match user:
@@ -190,28 +192,25 @@ class AliasAnalysis:
 
     def relation(self, left: Value, right: Value) -> Alias:
         """How the two relate."""
-        if left is right or _same_place(left, right):
-            return Alias.SAME
-        if _cut_apart(left, right):
+        if self.apart(left, right):
             return Alias.APART
-        theirs = memories(right)
-        separate = all(self._separate(a, b) for a in memories(left) for b in theirs)
-        return Alias.APART if separate else Alias.MAY
+        return Alias.SAME if _same_place(left, right) else Alias.MAY
 
     def apart(self, left: Value, right: Value) -> bool:
         """True if the two are proved to have no element in common."""
-        return self.relation(left, right) is Alias.APART
+        if left is right or _cut_apart(left, right):
+            return left is not right
+        theirs = memories(right)
+        return all(self._separate(a, b) for a in memories(left) for b in theirs)
 
     def touching(self, value: Value) -> Iterator[tuple[Op, Value]]:
         """The accesses, by ops of its function, to the memories that `value` may lie in: also to what is apart from
         it there."""
-        found: dict[tuple[Op, Value], None] = {}
         for base in memories(value):
             if base not in self.others:
                 self.others[base] = [base] if isinstance(base.owner, ALLOCATIONS) else self._others(base)
             for other in self.others[base]:
-                found.update(dict.fromkeys(accesses(other)))
-        return iter(found)
+                yield from accesses(other)
 
     def _others(self, base: Value) -> list[Value]:
         """The memories of the function that may be that of `base`, itself among them."""
@@ -330,6 +329,5 @@ def _apart(left: Op, right: Op) -> bool:
     if not isinstance(left, memref.SubView) or not isinstance(right, memref.SubView):
         return False
     pairs = zip(spans(left), spans(right), strict=True)
-    return memref.memref_type(left.operands[0]).is_injective and any(
-        separate_spans(one, other) for one, other in pairs
-    )
+    separate = any(separate_spans(one, other) for one, other in pairs)
+    return separate and memref.memref_type(left.operands[0]).is_injective

@@ -11,9 +11,10 @@ MEMORY = "memref<12xf32>"
 PART = "memref<4xf32, strided<[1], offset: ?>>"
 
 
-def generic(left: str, right: str, out: str, types: str, result: str) -> str:
-    """out = (left + right) / 2."""
-    maps = ", ".join(["affine_map<(i) -> (i)>"] * 3)
+def generic(left: str, right: str, out: str, types: str, result: str, turned: bool = False) -> str:
+    """out = (left + right) / 2, `left` read from its end if it is turned."""
+    places = ["3 - i" if turned else "i", "i", "i"]
+    maps = ", ".join(f"affine_map<(i) -> ({place})>" for place in places)
     return (
         f'linalg.generic {{indexing_maps = [{maps}], iterator_types = ["parallel"]}} ins({left}, {right} : {types})'
         f""" outs({out} : {result}) {{
@@ -34,7 +35,7 @@ ukernel.func @spread(%a: {PART}, %b: {PART}, %o: {PART}) {{
   linalg.copy ins(%a : {PART}) outs(%m : memref<4xf32>)
   linalg.fill ins(%two : f32) outs(%o : {PART})
   {generic("%m", "%b", "%m", f"memref<4xf32>, {PART}", "memref<4xf32>")}
-  linalg.copy ins(%m : memref<4xf32>) outs(%o : {PART})
+  {generic("%a", "%m", "%o", f"{PART}, memref<4xf32>", PART, True)}
   ukernel.return
 }}
 """
@@ -95,12 +96,11 @@ class Writer:
         self.line(f"memref.copy {self.part()}, {self.part()} : {PART} to {PART}")
 
     def add(self) -> None:
-        """In place, or of two memories: a loop nest that reads what it overwrites has no order."""
-        out, *ins = self.random.sample(self.memories, 3)
-        place = self.part(out)
-        left = place if self.random.random() < 0.5 else self.part(ins[0])
-        right = self.part(ins[1])
-        self.line(generic(left, right, place, f"{PART}, {PART}", PART))
+        """What it reads may be what it overwrites, element by element or shifted or turned."""
+        out = self.part()
+        left = out if self.random.random() < 0.4 else self.part()
+        turned = self.random.random() < 0.3
+        self.line(generic(left, self.part(), out, f"{PART}, {PART}", PART, turned))
 
     def dispatch(self) -> None:
         a, b, o = self.part(), self.part(), self.part()

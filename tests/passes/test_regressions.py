@@ -151,3 +151,36 @@ def test_the_body_of_a_loop_becomes_kernels(threads: int) -> None:
         )
     names = [op.name for op in mdsl.opt(LOOP, "outline-ukernels").body.ops[0].walk()]
     assert "ukernel.dispatch" in names and not any(name.startswith("linalg.") for name in names)
+
+
+@pytest.mark.parametrize("ukernels", [True, False])
+@pytest.mark.parametrize(
+    ("body", "wanted"),
+    [
+        ("linalg.transpose ins(%y : memref<4x4xf32>) outs(%y : memref<4x4xf32>) permutation = [1, 0]", "x.T"),
+        (
+            """%a = memref.subview %y[0, 0] [3, 3] [1, 1] : memref<4x4xf32> to memref<3x3xf32, strided<[4, 1]>>
+  %b = memref.subview %y[1, 0] [3, 3] [1, 1] : memref<4x4xf32> to memref<3x3xf32, strided<[4, 1], offset: 4>>
+  memref.copy %a, %b : memref<3x3xf32, strided<[4, 1]>> to memref<3x3xf32, strided<[4, 1], offset: 4>>""",
+            "rows",
+        ),
+        (
+            "linalg.matmul ins(%y, %x : memref<4x4xf32>, memref<4x4xf32>) outs(%y : memref<4x4xf32>)",
+            "x @ x + x",
+        ),
+    ],
+)
+def test_an_op_that_overwrites_what_it_reads(body: str, wanted: str, ukernels: bool) -> None:
+    """It computes of the old content, as the reference does, whatever the order of its loops."""
+    text = f"""
+func.func @main(%x: memref<4x4xf32>, %y: memref<4x4xf32> {{mdsl.output}}) {{
+  memref.copy %x, %y : memref<4x4xf32> to memref<4x4xf32>
+  {body}
+  return
+}}"""
+    x = np.arange(16, dtype=np.float32).reshape(4, 4)
+    rows = x.copy()
+    rows[1:, :3] = x[:3, :3]
+    expected = {"x.T": x.T, "rows": rows, "x @ x + x": x @ x + x}[wanted]
+    assert np.array_equal(mdsl.compile(text, engine="reference")(x), expected)
+    assert np.array_equal(mdsl.compile(text, ukernels=ukernels)(x), expected)

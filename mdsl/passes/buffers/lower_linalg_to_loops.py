@@ -14,6 +14,7 @@ from mdsl.ir.core import Builder, Op, Value
 from mdsl.ir.registry import operations
 from mdsl.ir.types import MemRefType, f32, f64, index
 from mdsl.passes.base import Context, Pass
+from mdsl.rewriting.overlaps import put_inputs_aside
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class LowerLinalgToLoops(Pass):
 
     def run(self, module: ModuleOp, context: Context) -> None:
         aliases = AliasAnalysis(module)
+        put_inputs_aside(module, aliases)
         for op in list(module.walk()):
             on_memory = all(
                 not hasattr(v.type, "shape") or isinstance(v.type, MemRefType) for v in op.operands

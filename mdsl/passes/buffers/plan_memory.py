@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from mdsl.analysis.alias import ALLOCATIONS, accesses, ancestor_in, views
+from mdsl.analysis.alias import ALLOCATIONS, AliasAnalysis, accesses, ancestor_in, views
 from mdsl.dialects import arith, func, memref, scf
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.tensor import Index
 from mdsl.ir.core import Builder, Op, Value
 from mdsl.ir.types import MemRefType, i8, index
 from mdsl.passes.base import Context, Pass, functions, option
+from mdsl.rewriting.overlaps import put_inputs_aside
 
 ALIGNMENT = 64
 """Bytes: a cache line, and the widest vector register."""
@@ -64,7 +65,9 @@ class PlanMemory(Pass):
     reuse: bool = option(True, "let buffers that are not in use together share memory")
 
     def run(self, module: ModuleOp, context: Context) -> None:
+        aliases = AliasAnalysis(module)
         for function in functions(module):
+            put_inputs_aside(function, aliases)
             _plan(function, self.reuse)
 
 
@@ -76,7 +79,7 @@ def _plan(function: func.FuncOp, reuse: bool) -> None:
         if not memref.memref_type(op.result).is_static:
             raise op.error("the size must be known at compile time")
         _check_stays(op)
-    _make_sequential(function)
+    make_sequential(function)
     for op in allocations:
         _hoist(op, function)
     buffers = _live_ranges(function, allocations)
@@ -116,7 +119,7 @@ def _check_stays(op: Op) -> None:
         )
 
 
-def _make_sequential(function: func.FuncOp) -> None:
+def make_sequential(function: func.FuncOp) -> None:
     """Turns each `scf.forall` that holds an allocation into nested `scf.for`."""
     for op in list(function.walk()):
         if isinstance(op, scf.Forall) and any(isinstance(inner, ALLOCATIONS) for inner in op.walk()):

@@ -16,6 +16,7 @@ from mdsl.passes.base import Context, Pass
 from mdsl.passes.buffers.vectorize.emit import GroupEmitter
 from mdsl.passes.buffers.vectorize.plan import plan
 from mdsl.rewriting.kernel_builder import Constants, KernelBuilder
+from mdsl.rewriting.overlaps import put_inputs_aside
 from mdsl.target.target import Target
 
 
@@ -64,6 +65,7 @@ class Vectorize(Pass):
         aliases = AliasAnalysis(module)
         for func in module.body.ops:
             if isinstance(func, UkernelFunc) and not func.type.results:
+                put_inputs_aside(func, aliases)
                 vectorize_kernel(func, context.target, aliases)
 
 

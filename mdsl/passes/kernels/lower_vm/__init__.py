@@ -19,9 +19,11 @@ from mdsl.ir.types import DYNAMIC, IndexType, MemRefType, ShapedType, dtype_of
 from mdsl.passes.any.canonicalize import drop_unused
 from mdsl.passes.base import Context, Pass, functions
 from mdsl.passes.buffers.lower_linalg_to_loops import lower_op
+from mdsl.passes.buffers.plan_memory import make_sequential
 from mdsl.passes.kernels.lower_vm.address import Address, Affine, Registers, combined
 from mdsl.passes.kernels.lower_vm.fuse import fuse_dots
 from mdsl.passes.kernels.lower_vm.workers import is_for_one, is_shared, shared_loop, writes
+from mdsl.rewriting.overlaps import put_inputs_aside
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,8 @@ class LowerVm(Pass):
     def run(self, module: ModuleOp, context: Context) -> None:
         aliases = AliasAnalysis(module)
         for func in functions(module):
+            put_inputs_aside(func, aliases)
+            make_sequential(func)
             for op in func.walk():
                 if isinstance(op, linalg.LinalgOp) and not isinstance(op, linalg.Fill | linalg.Copy):
                     lower_op(op, Builder.before(op), aliases)

@@ -148,6 +148,12 @@ OPS = [
     "fill.i8",
 ]
 
+BINARY = [
+    op
+    for op in OPS
+    if op.endswith(".i64") and op[:3] != "cmp" and [o.name for o in OPCODES[op].operands][1:] == ["a", "b"]
+]
+
 
 class Writer:
     def __init__(self, random: Random) -> None:
@@ -176,8 +182,8 @@ class Writer:
 
     def statement(self, depth: int) -> None:
         kind = self.random.choices(
-            ["op", "const", "clamp", "loop", "if", "dispatch", "single", "barrier"],
-            [10, 3, 8, 3 * (depth < 4), 2 * (depth < 4), 3, 0.3, 0.5],
+            ["op", "const", "clamp", "ranged", "loop", "if", "dispatch", "single", "barrier"],
+            [10, 3, 8, 4, 3 * (depth < 4), 2 * (depth < 4), 3, 0.3, 0.5],
         )[0]
         if kind == "op":
             opcode = OPCODES[self.random.choice(OPS)]
@@ -188,6 +194,8 @@ class Writer:
             self.emit(f"const.{element}", self.register(element), value)
         elif kind == "clamp":
             self.clamp()
+        elif kind == "ranged":
+            self.ranged()
         elif kind == "dispatch":
             self.dispatch()
         elif kind == "barrier":
@@ -204,6 +212,18 @@ class Writer:
         self.random.shuffle(order)
         for opcode, bound in order:
             self.emit(opcode, index, index, bound)
+
+    def ranged(self) -> None:
+        """An operation on data of which no more than a range is known."""
+        operands = [self.register("i64") for _ in range(2)]
+        for register in operands:
+            self.emit("const.i64", register, self.random.randrange(8))
+            self.emit("load.i64", register, 1, register)
+            self.clamped(register, [1, 3, 5, 7])
+        opcode = self.random.choice(BINARY)
+        result = self.register("i64")
+        self.emit(opcode, result, *operands)
+        self.emit("mov.i64", self.register("i64"), result)
 
     def clamp(self) -> None:
         """An access, or a dispatch, by a register that was clamped."""

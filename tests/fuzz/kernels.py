@@ -129,7 +129,10 @@ class Writer:
         index = self.index()
         if random.random() < 0.2:
             return index
-        bounds = self.constant(random.choice([0, 0, 0, 1])), self.constant(max(size - 1, 0))
+        bounds = (
+            self.constant(random.choice([0, 0, 0, 1])),
+            self.constant(max(size - 1, 0) + (random.random() < 0.2)),
+        )
         low = self.fresh(f"arith.maxsi {index}, {bounds[0]} : index")
         return self.fresh(f"arith.minsi {low}, {bounds[1]} : index")
 

@@ -20,7 +20,7 @@ COMPILATIONS = 3
 _MDSL = """
 import time; start = time.perf_counter()
 import mdsl
-from mdsl.runtime.signature import random_arrays
+from mdsl.compiler.entry import random_arrays
 imported = time.perf_counter()
 run = mdsl.load(PATH)
 inputs = random_arrays(run.inputs)

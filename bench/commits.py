@@ -1,0 +1,134 @@
+"""This checkout beside an earlier commit: `python -m bench.commits REV [NETWORK ...]` tells how much slower each network
+has become (1.02: by 2 %).
+
+Each checkout has a process of its own; they run in turn, round after round, so that a change of the machine's speed
+meets both alike.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from bench.networks import model
+
+ROOT = Path(__file__).parents[1]
+
+NETWORKS: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
+    "resnet": (("resnet50",), {}),
+    "resnet-plain": (("resnet50",), {"winograd": False}),
+    "resnet28": (("resnet50", 28, 1), {}),
+    "resnet64": (("resnet50", 64), {}),
+    "encoder": (("encoder",), {}),
+    "mlp": (("mlp",), {}),
+    "mobile": (("mobilenet_v2",), {}),
+    "squeezenet": (("squeezenet",), {}),
+    "densenet": (("densenet121",), {}),
+    "shufflenet": (("shufflenet",), {}),
+}
+"""What `bench.networks.model` builds, and how it is compiled."""
+
+_WORKER = """
+import json, sys, time
+import numpy as np
+import mdsl
+run = None
+for line in sys.stdin:
+    task = json.loads(line)
+    if "file" in task:
+        start = time.perf_counter()
+        run = mdsl.compile(task["file"], threads=task["threads"], **task["settings"])
+        seconds = time.perf_counter() - start
+        generator = np.random.default_rng(0)
+        inputs = [generator.standard_normal(s.shape).astype(np.float32) for s in run.inputs]
+        run(*inputs)
+    else:
+        run(*inputs)
+        times = []
+        end = time.perf_counter() + task["seconds"]
+        while not times or time.perf_counter() < end:
+            start = time.perf_counter()
+            run(*inputs)
+            times.append(time.perf_counter() - start)
+        seconds = sorted(times)[len(times) // 2]
+    print(json.dumps(seconds), flush=True)
+"""
+
+
+def main(
+    revision: Annotated[str, typer.Argument(help="The commit to compare with.")],
+    networks: Annotated[list[str] | None, typer.Argument(help=f"Some of: {', '.join(NETWORKS)}.")] = None,
+    threads: Annotated[int, typer.Option(help="Threads of a call.")] = 1,
+    rounds: Annotated[int, typer.Option(help="How often each checkout has its turn.")] = 25,
+) -> None:
+    """How the time of networks has changed since REVISION. Nothing else should run on the machine meanwhile."""
+    table = Table("network", "before", "now", "ratio", "quartiles", "compiled", "before")
+    with _checkout(revision) as before, _worker(before) as old, _worker(ROOT) as new:
+        for name in networks or NETWORKS:
+            arguments, settings = NETWORKS[name]
+            task = {"file": model(*arguments), "threads": threads, "settings": settings}
+            compiled = [_ask(worker, task) for worker in (old, new)]
+            pairs = [tuple(_ask(w, {"seconds": 0.1}) for w in (old, new)) for _ in range(rounds)]
+            ratios = sorted(now / then for then, now in pairs)
+            table.add_row(
+                name,
+                *(f"{1e3 * median(times):.4g} ms" for times in zip(*pairs, strict=True)),
+                f"{median(ratios):.3f}",
+                f"{ratios[rounds // 4]:.3f} to {ratios[3 * rounds // 4]:.3f}",
+                *(f"{seconds:.2f} s" for seconds in reversed(compiled)),
+            )
+    Console().print(table)
+
+
+@contextmanager
+def _checkout(revision: str) -> Iterator[Path]:
+    """The files of a commit in a folder of their own."""
+    with tempfile.TemporaryDirectory(prefix="mdsl-commit-") as folder:
+        files = subprocess.run(["git", "archive", revision], cwd=ROOT, capture_output=True, check=True).stdout
+        subprocess.run(["tar", "-x", "-C", folder], input=files, check=True)
+        yield Path(folder)
+
+
+@contextmanager
+def _worker(checkout: Path) -> Iterator[subprocess.Popen[str]]:
+    with tempfile.TemporaryDirectory(prefix="mdsl-cache-") as cache:
+        environment = {**os.environ, "PYTHONPATH": str(checkout), "MDSL_CACHE_DIR": cache}
+        process = subprocess.Popen(
+            [sys.executable, "-c", _WORKER],
+            cwd=checkout,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+
+
+def _ask(worker: subprocess.Popen[str], task: dict[str, Any]) -> float:
+    """What the worker answers to a task, in seconds."""
+    assert worker.stdin is not None and worker.stdout is not None
+    print(json.dumps(task), file=worker.stdin, flush=True)
+    answer = worker.stdout.readline()
+    if not answer:
+        raise SystemExit("error: a checkout's process has ended")
+    return float(json.loads(answer))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from mdsl.dialects import arith
 from mdsl.dialects.terminator import Terminator
-from mdsl.ir.affine import AffineMap, Dim
+from mdsl.ir.affine import AffineExpr, AffineMap, Dim
 from mdsl.ir.attributes import (
     AffineMapAttr,
     ArrayAttr,
@@ -160,7 +160,18 @@ class LinalgOp(Op):
         if {TensorType, MemRefType} <= {type(v.type) for v in self.operands}:
             raise self.error("works on tensors or on memory, not on both")
         self._verify_extents()
+        for map in maps[len(self.inputs) :]:
+            self._verify_output(map)
         self._verify_body()
+
+    def _verify_output(self, map: AffineMap) -> None:
+        """Each iteration of the parallel loops writes an element of its own, over which the others reduce."""
+        sizes = self.loop_sizes()
+        looped = {d for d in self.parallel_dims if sizes[d] != 1}
+        if {d for d in map.dims() if sizes[d] != 1} != looped:
+            raise self.error(f"an output's map {map} must hold each parallel dimension and no reduction")
+        if not all(_is_injective(expr, sizes) for expr in map.results):
+            raise self.error(f"an output's map {map} must lead each iteration to an element of its own")
 
     def _verify_extents(self) -> None:
         sizes = self.loop_sizes()
@@ -190,6 +201,22 @@ class LinalgOp(Op):
         wanted = [t for t in outs if isinstance(t, TensorType)]
         if [r.type for r in self.results] != wanted:
             raise self.error("results must be of the types of the output tensors")
+
+
+def _is_injective(expr: AffineExpr, sizes: Sequence[int]) -> bool:
+    """True for a linear expression each of whose steps is longer than the way that the shorter ones go."""
+    linear = expr.coefficients()
+    if linear is None:
+        return False
+    steps = sorted((abs(f), sizes[d]) for d, f in linear[0].items() if sizes[d] != 1)
+    if DYNAMIC in sizes:
+        return len(steps) < 2
+    way = 0
+    for step, size in steps:
+        if step <= way:
+            return False
+        way += step * (size - 1)
+    return True
 
 
 def _unconverted(value: Value) -> Value:

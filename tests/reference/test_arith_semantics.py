@@ -202,6 +202,18 @@ def test_vectors_are_arrays_too() -> None:
     np.testing.assert_array_equal(found, a)
 
 
+@pytest.mark.parametrize("op", ["maxnumf", "minnumf"])
+@pytest.mark.parametrize("count", [1, 2, 16])
+def test_a_signalling_nan_is_left_out_for_a_number(op: str, count: int) -> None:
+    """However many there are; NumPy's own answer depends on that, and on the processor."""
+    signalling, ones = np.full(count, 0x7FA00000, np.uint32).view(np.float32), np.ones(count, np.float32)
+    text = f"vector<{count}xf32>"
+    for operands in ([signalling, ones], [ones, signalling]):
+        np.testing.assert_array_equal(
+            body(f"%r = arith.{op} %a, %b : {text}", operands, [text, text], text), ones
+        )
+
+
 TERMINATORS = {
     "func.return",
     "linalg.yield",

@@ -17,7 +17,8 @@ from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.tensor import SliceLike
 from mdsl.dialects.terminator import Terminator
 from mdsl.ir.core import Block, BlockArgument, Op, OpResult, Value
-from mdsl.ir.types import MemRefType, TensorType, Type
+from mdsl.ir.typed import memref_of
+from mdsl.ir.types import MemRefType, TensorType
 
 VIEWS = (memref.SubView, memref.ExpandShape, memref.CollapseShape, memref.Cast, memref.View)
 RESHAPES = (memref.ExpandShape, memref.CollapseShape)
@@ -33,12 +34,6 @@ class Alias(Enum):
     SAME = "same"
     APART = "apart"
     MAY = "may"
-
-
-def memref_of(type: Type) -> MemRefType:
-    """The dense memref that holds a tensor."""
-    assert isinstance(type, TensorType)
-    return MemRefType(type.shape, type.element)
 
 
 def root(value: Value) -> Value:
@@ -285,7 +280,7 @@ def _given(value: Value, call: Sequence[Value]) -> Value | None:
 def is_view_of(view: Value, source: Value, part: SliceLike) -> bool:
     """True if `view` is exactly the part of `source` that the slice `part` names."""
     if view is source:
-        return is_whole(part, memref.memref_type(source).shape)
+        return is_whole(part, memref_of(source).shape)
     owner = view.owner
     return isinstance(owner, memref.SubView) and owner.operands[0] is source and same_slice(owner, part)
 
@@ -323,11 +318,9 @@ def _cuts(view: Value) -> Iterator[tuple[Value, Op]]:
 
 def _apart(left: Op, right: Op) -> bool:
     if isinstance(left, memref.View) and isinstance(right, memref.View):
-        return separate_spans(
-            *((v.operands[1], memref.memref_type(v.result).nbytes, 1) for v in (left, right))
-        )
+        return separate_spans(*((v.operands[1], memref_of(v.result).nbytes, 1) for v in (left, right)))
     if not isinstance(left, memref.SubView) or not isinstance(right, memref.SubView):
         return False
     pairs = zip(spans(left), spans(right), strict=True)
     separate = any(separate_spans(one, other) for one, other in pairs)
-    return separate and memref.memref_type(left.operands[0]).is_injective
+    return separate and memref_of(left.operands[0]).is_injective

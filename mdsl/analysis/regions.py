@@ -11,13 +11,8 @@ from mdsl.dialects.tensor import Index
 from mdsl.ir.affine import AffineExpr, AffineMap, Dim
 from mdsl.ir.attributes import IntegerAttr
 from mdsl.ir.core import Block, Builder, Op, Value
-from mdsl.ir.types import ShapedType, TensorType, Type, index
-
-
-def shaped(value: Value) -> ShapedType:
-    """The value's type, known to be shaped."""
-    assert isinstance(value.type, ShapedType)
-    return value.type
+from mdsl.ir.typed import shaped_of
+from mdsl.ir.types import TensorType, Type, index
 
 
 def inline_body(
@@ -93,7 +88,7 @@ RESHAPES = (tensor.CollapseShape, tensor.ExpandShape)
 
 def reshaped(value: Value, shape: Sequence[int], builder: Builder, name: str | None) -> Value | None:
     """`value` in `shape` by one reshape, or itself; None if that takes two."""
-    old, shape = shaped(value).shape, tuple(shape)
+    old, shape = shaped_of(value).shape, tuple(shape)
     if old == shape:
         return value
     if len(shape) == len(old):
@@ -112,7 +107,7 @@ def merged_dims(rank: int, at: int) -> list[list[int]]:
 
 def without_dims(value: Value, dims: Collection[int], builder: Builder) -> Value:
     """`value` without the dimensions `dims`, all of 1; a tensor that holds nothing yet is made anew."""
-    type = shaped(value)
+    type = shaped_of(value)
     kept = [d for d in range(type.rank) if d not in dims]
     if len(kept) == type.rank:
         return value

@@ -6,10 +6,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
-from mdsl.analysis.regions import shaped
 from mdsl.analysis.tile_sizes import balanced
 from mdsl.dialects import linalg
 from mdsl.ir.core import Value
+from mdsl.ir.typed import shaped_of
 from mdsl.target.target import MAX_FRAME_BYTES, Target
 
 Labels = list[int | None]
@@ -48,7 +48,7 @@ def find_rows(ops: Sequence[linalg.LinalgOp]) -> Rows | None:
         followed = [m for v, m in zip(op.operands, op.maps, strict=True) if v.owner in inside]
         if any(m.dim_positions() is None for m in (*followed, *op.maps[len(op.inputs) :])):
             return None
-    dims = frozenset(range(shaped(ops[-1].results[0]).rank))
+    dims = frozenset(range(shaped_of(ops[-1].results[0]).rank))
     while True:
         loops, kept = _follow(ops, dims)
         if kept == dims:
@@ -63,7 +63,7 @@ def _follow(
     inside = set(ops)
     labels: dict[Value, Labels] = {}
     for result in ops[-1].results:
-        labels[result] = [d if d in dims else None for d in range(shaped(result).rank)]
+        labels[result] = [d if d in dims else None for d in range(shaped_of(result).rank)]
     found: dict[linalg.LinalgOp, Labels] = {}
     kept = set(dims)
     for op in reversed(ops):
@@ -89,7 +89,7 @@ def _follow(
 def is_row_region(ops: Sequence[linalg.LinalgOp], rows: Rows) -> bool:
     """True if an op reads more than the same point of what another computes: a whole row of it, or one element again
     and again. Then the region is cut along the rows alone, be they all dimensions of its result or none."""
-    return len(rows.dims) < shaped(ops[-1].results[0]).rank or any(_crosses(op, set(ops)) for op in ops)
+    return len(rows.dims) < shaped_of(ops[-1].results[0]).rank or any(_crosses(op, set(ops)) for op in ops)
 
 
 def _crosses(op: linalg.LinalgOp, members: Collection[linalg.LinalgOp]) -> bool:
@@ -107,7 +107,7 @@ def _bytes_made(op: linalg.LinalgOp, labels: Labels) -> int:
     total, sizes = 0, op.loop_sizes()
     for result, map in zip(op.results, op.maps[len(op.inputs) :], strict=True):
         whole = prod(sizes[d] for d in map.dim_positions() or () if labels[d] is None)
-        type = shaped(result)
+        type = shaped_of(result)
         total += whole * type.nbytes // max(type.size, 1)
     return total
 
@@ -133,7 +133,7 @@ def row_tile(ops: Sequence[linalg.LinalgOp], rows: Rows, target: Target) -> list
     """Tile size for each dimension of the result: all columns, and as many rows as stay in the first-level
     cache with what is computed for them; where there are contractions, enough to make use of what each loads. They
     are no more than a kernel's local memory holds."""
-    shape = shaped(ops[-1].results[0]).shape
+    shape = shaped_of(ops[-1].results[0]).shape
     sizes = [1 if d in rows.dims else size for d, size in enumerate(shape)]
     each = max(row_bytes(ops, rows), 1)
     count = max(target.l1_bytes // 2 // each, 1)

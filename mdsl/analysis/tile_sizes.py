@@ -25,10 +25,10 @@ from functools import cache
 from itertools import product
 from math import prod
 
-from mdsl.analysis.regions import shaped
 from mdsl.dialects import linalg
 from mdsl.ir.attributes import DenseArrayAttr
 from mdsl.ir.core import Op
+from mdsl.ir.typed import shaped_of
 from mdsl.target.target import Target
 
 ELEMENTS = 8192
@@ -58,7 +58,7 @@ def noted_tile(op: Op) -> list[int] | None:
     noted = op.attributes.get(TILE)
     if noted is None:
         return None
-    shape = shaped(op.results[0]).shape if op.results else ()
+    shape = shaped_of(op.results[0]).shape if op.results else ()
     sizes = noted.values if isinstance(noted, DenseArrayAttr) else ()
     integers = [n for n in sizes if isinstance(n, int) and n > 0]
     if not isinstance(noted, DenseArrayAttr) or len(sizes) != len(shape) or len(integers) != len(sizes):
@@ -122,7 +122,7 @@ class _Nest:
             rows,
             tuple(columns),
             steps,
-            target.lanes(str(shaped(op.outputs[0]).element)),
+            target.lanes(str(shaped_of(op.outputs[0]).element)),
             target,
         )
 

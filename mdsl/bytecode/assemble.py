@@ -28,6 +28,7 @@ from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.func import OUTPUT
 from mdsl.ir.attributes import DenseAttr, DenseResourceAttr
 from mdsl.ir.core import Block, Op, Value
+from mdsl.ir.typed import memref_of
 from mdsl.ir.types import IndexType, MemRefType, Type, dtype_of
 from mdsl.syntax.printer import print_module
 
@@ -212,7 +213,7 @@ class _Assembler:
         self.buffers[op.result] = len(self.inputs) + len(self.outputs) + self.tables.constants[op.symbol]
 
     def _arena(self, op: memref.Alloc) -> None:
-        type = memref.memref_type(op.result)
+        type = memref_of(op.result)
         if self.arena:
             raise op.error("a function has one arena; run plan-memory first")
         self.arena = max(type.nbytes, 1)
@@ -318,7 +319,7 @@ _EMITTERS: dict[type[Op], Callable[..., None]] = {
 
 
 def _spec(value: Value) -> TensorSpec:
-    type = memref.memref_type(value)
+    type = memref_of(value)
     return TensorSpec(value.name or "arg", register_type(type.element), type.shape)
 
 

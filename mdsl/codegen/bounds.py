@@ -22,6 +22,7 @@ from mdsl.dialects.ukernel import RANGE
 from mdsl.ir.affine import Arithmetic, Binary, interval_of
 from mdsl.ir.attributes import DenseArrayAttr, DenseResourceAttr, IntegerAttr
 from mdsl.ir.core import Block, Op, Value
+from mdsl.ir.typed import memref_of
 from mdsl.ir.types import DYNAMIC, IndexType, IntegerType, MemRefType, Type, VectorType, element_of
 from mdsl.target.target import ELEMENT_BYTES, MAX_FRAME_BYTES
 
@@ -189,7 +190,7 @@ class _Prover:
 
     def _access(self, op: Op, memory: Value, indices: Sequence[Value], value: Value) -> None:
         """Each index within its dimension; a vector lies along the last one."""
-        shape = _memref(memory).shape
+        shape = memref_of(memory).shape
         lengths = [1] * len(shape)
         if isinstance(value.type, VectorType):
             lengths[-1] = value.type.size
@@ -202,7 +203,7 @@ class _Prover:
             raise op.error(f"{what} is not provably within its dimension of {size}: it reaches {reach}")
 
     def _allocation(self, op: Op) -> None:
-        memory = _memref(op.result)
+        memory = memref_of(op.result)
         if op.operands or not memory.is_dense:
             raise op.error(f"must allocate dense memory of a static shape, not {memory}")
         self.frame_bytes += memory.nbytes
@@ -212,10 +213,10 @@ class _Prover:
     def _view(self, op: Op) -> None:
         source = op.operands[0]
         if op.name == "memref.subview":
-            self._subview(op, _memref(source))
+            self._subview(op, memref_of(source))
         elif op.name == "memref.view":
-            self._typed_view(op, _memref(source))
-        elif _memref(source).size != _memref(op.result).size:
+            self._typed_view(op, memref_of(source))
+        elif memref_of(source).size != memref_of(op.result).size:
             raise op.error(f"{op.result.type} is not of the size of {source.type}")
         self.roots[op.result] = self.roots[source]
 
@@ -231,7 +232,7 @@ class _Prover:
             self._within(op, f"offset {dim}", start, (size - 1) * stride + 1, limit)
 
     def _typed_view(self, op: Op, source: MemRefType) -> None:
-        view, shift = _memref(op.result), self._range(op.operands[1])
+        view, shift = memref_of(op.result), self._range(op.operands[1])
         if not view.is_dense or view.offset != 0 or not source.is_dense:
             raise op.error("views dense memory as dense memory")
         alignment = ELEMENT_BYTES[str(view.element)]
@@ -286,11 +287,6 @@ def _combined(part: Binary, left: Interval, right: Interval) -> Interval:
 
 
 _RANGES = Arithmetic(lambda value: clip(constant(value), "i64"), _combined)
-
-
-def _memref(value: Value) -> MemRefType:
-    assert isinstance(value.type, MemRefType)
-    return value.type
 
 
 def _element(value: Value) -> str:

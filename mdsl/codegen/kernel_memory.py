@@ -12,16 +12,12 @@ from mdsl.codegen.emitter import Handler, KernelEmitter, value_type
 from mdsl.dialects.memref import SubView
 from mdsl.dialects.vector import Extract, Insert, Reduction
 from mdsl.ir.core import Op, Value
-from mdsl.ir.types import MemRefType, VectorType, element_of
+from mdsl.ir.typed import memref_of
+from mdsl.ir.types import VectorType, element_of
 from mdsl.target.target import ELEMENT_BYTES
 
 _POINTER = ir.PointerType()
 _LINE_BYTES = 64
-
-
-def _memref(value: Value) -> MemRefType:
-    assert isinstance(value.type, MemRefType)
-    return value.type
 
 
 # -- addresses ------------------------------------------------------------------------------------
@@ -44,7 +40,7 @@ def _offset_pointer(
         term = emitter[index] if stride == 1 else builder.mul(emitter[index], I64(stride))
         variable = term if variable is None else builder.add(variable, term)
     pointer = emitter[memory]
-    element = arithmetic.memory_type(str(_memref(memory).element))
+    element = arithmetic.memory_type(str(memref_of(memory).element))
     if variable is not None:
         pointer = builder.gep(pointer, [variable], source_etype=element)
     return builder.gep(pointer, [I64(fixed)], source_etype=element) if fixed else pointer
@@ -58,7 +54,7 @@ def _known(emitter: KernelEmitter, index: Value | int) -> int | None:
 
 
 def _address(emitter: KernelEmitter, memory: Value, indices: Sequence[Value]) -> LLVMValue:
-    return _offset_pointer(emitter, memory, indices, _memref(memory).layout)
+    return _offset_pointer(emitter, memory, indices, memref_of(memory).layout)
 
 
 # -- memref ---------------------------------------------------------------------------------------
@@ -68,7 +64,7 @@ def _load(emitter: KernelEmitter, op: Op) -> LLVMValue:
     """memref.load and vector.load: alike, for memory promises no more alignment than its elements'.
     An i1 is a byte in memory, true unless it is 0."""
     memory, *indices = op.operands
-    element = str(_memref(memory).element)
+    element = str(memref_of(memory).element)
     stored = shaped(arithmetic.memory_type(element), value_type(op.result.type))
     address = _address(emitter, memory, indices)
     loaded = emitter.builder.load(address, typ=stored, align=ELEMENT_BYTES[element])
@@ -80,7 +76,7 @@ def _load(emitter: KernelEmitter, op: Op) -> LLVMValue:
 def _store(emitter: KernelEmitter, op: Op) -> None:
     """memref.store and vector.store."""
     source, memory, *indices = op.operands
-    element = str(_memref(memory).element)
+    element = str(memref_of(memory).element)
     value = emitter[source]
     if element == "i1":
         value = emitter.builder.zext(value, shaped(I8, value.type))
@@ -100,7 +96,7 @@ def _prefetch(emitter: KernelEmitter, op: Op) -> None:
 def _alloca(emitter: KernelEmitter, op: Op) -> LLVMValue:
     """Memory of the kernel's frame, zero when the kernel begins: what is read before it is written must be
     a definite value, or an index made of it would escape the proof of its bounds."""
-    memory = _memref(op.result)
+    memory = memref_of(op.result)
     with emitter.builder.goto_entry_block():
         builder = emitter.builder
         pointer: LLVMValue = builder.alloca(
@@ -117,7 +113,7 @@ def _alloca(emitter: KernelEmitter, op: Op) -> LLVMValue:
 def _subview(emitter: KernelEmitter, op: Op) -> LLVMValue:
     assert isinstance(op, SubView)
     source = op.operands[0]
-    return _offset_pointer(emitter, source, op.mixed("offsets"), _memref(source).layout)
+    return _offset_pointer(emitter, source, op.mixed("offsets"), memref_of(source).layout)
 
 
 def _same_pointer(emitter: KernelEmitter, op: Op) -> LLVMValue:

@@ -49,18 +49,13 @@ from mdsl.ir.declare import (
     result,
     within,
 )
+from mdsl.ir.typed import memref_of
 from mdsl.ir.types import DYNAMIC, MemRefType, TensorType, Type, dense_strides, i32, i64
 from mdsl.ir.verifier import infer_results
 
 if TYPE_CHECKING:
     from mdsl.syntax.cursor import Cursor
     from mdsl.syntax.printer import Printer
-
-
-def memref_type(value: Value) -> MemRefType:
-    """The value's type, known to be a memref."""
-    assert isinstance(value.type, MemRefType)
-    return value.type
 
 
 def _alignment(cursor: Cursor) -> dict[str, Attribute]:
@@ -84,10 +79,10 @@ class _Allocation(Op):
         return cls([], [], results=[type])
 
     def verify_op(self) -> None:
-        verify_dynamic(self, "sizes", self.sizes, memref_type(self.result).shape, DYNAMIC)
+        verify_dynamic(self, "sizes", self.sizes, memref_of(self.result).shape, DYNAMIC)
         if self.symbols:
             raise self.error("takes no symbols: layouts are strided")
-        type = memref_type(self.result)
+        type = memref_of(self.result)
         if DYNAMIC in (type.strides or ()) or type.offset == DYNAMIC:
             raise self.error(f"the layout of {type} must be known")
 
@@ -235,7 +230,7 @@ class Load(Op):
     output = result()
 
     def infer(self) -> Sequence[Type]:
-        return [memref_type(self.operands[0]).element]
+        return [memref_of(self.operands[0]).element]
 
     def verify_op(self) -> None:
         verify_indices(self, self.operands[0], self.operands[1:], self.result)
@@ -305,7 +300,7 @@ class Prefetch(Op):
         return Prefetch(memory, indices, isWrite=False, localityHint=hint, isDataCache=True)
 
     def verify_op(self) -> None:
-        rank = memref_type(self.operands[0]).rank
+        rank = memref_of(self.operands[0]).rank
         if len(self.operands) - 1 != rank:
             raise self.error(f"needs {rank} indices, got {len(self.operands) - 1}")
 
@@ -368,7 +363,7 @@ class SubView(SliceLike):
         """The view of `shape` (default: `sizes`; unit dimensions may be dropped). Sizes and strides are static."""
         groups, attributes = slice_operands(offsets, sizes, strides)
         type = subview_type(
-            memref_type(source),
+            memref_of(source),
             offsets,
             sizes,
             strides or [1] * len(sizes),
@@ -377,7 +372,7 @@ class SubView(SliceLike):
         return SubView(source, *groups, results=[type], attributes=attributes)
 
     def verify_op(self) -> None:
-        source, view = memref_type(self.operands[0]), memref_type(self.result)
+        source, view = memref_of(self.operands[0]), memref_of(self.result)
         self.verify_slice(source.shape, view.shape)
         if self.sizes or self.strides:
             raise self.error("sizes and strides must be numbers")
@@ -421,12 +416,12 @@ class CollapseShape(Reassociation):
 
     @staticmethod
     def of(source: Value, groups: Sequence[Sequence[int]], shape: Sequence[int]) -> CollapseShape:
-        type = reshaped_type(memref_type(source), groups, shape)
+        type = reshaped_type(memref_of(source), groups, shape)
         assert type is not None, f"{source.type} has gaps"
         return CollapseShape(source, reassociation=reassociation(groups), results=[type])
 
     def verify_op(self) -> None:
-        self.verify_groups(memref_type(self.result).shape, memref_type(self.operands[0]).shape)
+        self.verify_groups(memref_of(self.result).shape, memref_of(self.operands[0]).shape)
         _verify_reshape(self)
 
 
@@ -444,7 +439,7 @@ class ExpandShape(Reassociation):
 
     @staticmethod
     def of(source: Value, groups: Sequence[Sequence[int]], shape: Sequence[int]) -> ExpandShape:
-        type = reshaped_type(memref_type(source), groups, shape)
+        type = reshaped_type(memref_of(source), groups, shape)
         assert type is not None, f"{source.type} has gaps"
         numbers = DenseArrayAttr(i64, tuple(shape))
         return ExpandShape(
@@ -453,9 +448,9 @@ class ExpandShape(Reassociation):
 
     def verify_op(self) -> None:
         self.verify_expansion(
-            self.output_shape, self.attr("static_output_shape"), memref_type(self.result).shape
+            self.output_shape, self.attr("static_output_shape"), memref_of(self.result).shape
         )
-        self.verify_groups(memref_type(self.operands[0]).shape, memref_type(self.result).shape)
+        self.verify_groups(memref_of(self.operands[0]).shape, memref_of(self.result).shape)
         _verify_reshape(self)
 
 
@@ -497,8 +492,8 @@ def _merged_stride(source: MemRefType, group: Sequence[int]) -> int | None:
 
 
 def _verify_reshape(op: Reassociation) -> None:
-    source = memref_type(op.operands[0])
-    wanted = reshaped_type(source, op.groups, memref_type(op.result).shape)
+    source = memref_of(op.operands[0])
+    wanted = reshaped_type(source, op.groups, memref_of(op.result).shape)
     if wanted is None:
         raise op.error(f"{source} has gaps")
     if wanted != op.result.type:
@@ -518,10 +513,10 @@ class View(Op):
     def verify_op(self) -> None:
         from mdsl.ir.types import i8
 
-        source = memref_type(self.operands[0])
+        source = memref_of(self.operands[0])
         if source.element != i8 or source.rank != 1 or source.strides is not None:
             raise self.error(f"views dense memory of i8 in one dimension, not {source}")
-        view = memref_type(self.result)
+        view = memref_of(self.result)
         verify_dynamic(self, "sizes", self.sizes, view.shape)
         if view.strides is not None:
             raise self.error(f"makes dense memory, not {view}")
@@ -553,7 +548,7 @@ class Copy(Op):
     target = operand(MEMREF)
 
     def verify_op(self) -> None:
-        source, target = memref_type(self.operands[0]), memref_type(self.operands[1])
+        source, target = memref_of(self.operands[0]), memref_of(self.operands[1])
         if (source.shape, source.element) != (target.shape, target.element):
             raise self.error(f"copies {source} to {target}")
 
@@ -568,7 +563,7 @@ class Cast(Op):
     view = result(MEMREF)
 
     def verify_op(self) -> None:
-        source, view = memref_type(self.operands[0]), memref_type(self.result)
+        source, view = memref_of(self.operands[0]), memref_of(self.result)
         known = DYNAMIC not in (source.offset, view.offset)
         if (source.shape, source.element, source.layout) != (view.shape, view.element, view.layout) or (
             known and source.offset != view.offset

@@ -25,6 +25,7 @@ from mdsl.ir.declare import (
     same_element,
     same_type,
 )
+from mdsl.ir.typed import tensor_of
 from mdsl.ir.types import DYNAMIC, TensorType, Type, i64, index
 from mdsl.ir.verifier import infer_results
 
@@ -158,7 +159,7 @@ class ExtractSlice(SliceLike):
         """The slice as a tensor of `shape` (default: `sizes`)."""
         groups, attributes = slice_operands(offsets, sizes, strides)
         own = [s if isinstance(s, int) else DYNAMIC for s in sizes]
-        type = TensorType(tuple(own if shape is None else shape), source.type.element)  # type: ignore[attr-defined]
+        type = TensorType(tuple(own if shape is None else shape), tensor_of(source).element)  # type: ignore[attr-defined]
         return ExtractSlice(source, *groups, results=[type], attributes=attributes)
 
     def verify_op(self) -> None:
@@ -314,8 +315,7 @@ class CollapseShape(Reassociation):
 
     @staticmethod
     def of(source: Value, groups: Sequence[Sequence[int]]) -> CollapseShape:
-        type = source.type
-        assert isinstance(type, TensorType)
+        type = tensor_of(source)
         shape = tuple(prod(type.shape[d] for d in g) for g in groups)
         return CollapseShape(
             source, reassociation=reassociation(groups), results=[TensorType(shape, type.element)]
@@ -340,13 +340,12 @@ class ExpandShape(Reassociation):
 
     @staticmethod
     def of(source: Value, groups: Sequence[Sequence[int]], shape: Sequence[int]) -> ExpandShape:
-        assert isinstance(source.type, TensorType)
         return ExpandShape(
             source,
             [],
             reassociation=reassociation(groups),
             static_output_shape=DenseArrayAttr(i64, tuple(shape)),
-            results=[TensorType(tuple(shape), source.type.element)],
+            results=[TensorType(tuple(shape), tensor_of(source).element)],
         )
 
     def verify_op(self) -> None:
@@ -371,8 +370,7 @@ class Pad(Op):
     @staticmethod
     def of(source: Value, low: Sequence[int], high: Sequence[int], value: Value) -> Pad:
         """A border of the constant `value`."""
-        type = source.type
-        assert isinstance(type, TensorType)
+        type = tensor_of(source)
         shape = tuple(lo + d + hi for lo, d, hi in zip(low, type.shape, high, strict=True))
         block = Block([index] * type.rank)
         block.append(Yield(value, results=[]))

@@ -11,10 +11,10 @@ import numpy as np
 from mdsl.dialects.arith import Constant
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.func import FuncOp
-from mdsl.dialects.nn.base import tensor
 from mdsl.errors import MdslError
 from mdsl.ir.attributes import DenseAttr
 from mdsl.ir.core import Value
+from mdsl.ir.typed import tensor_of
 from mdsl.ir.types import DYNAMIC, TensorType, dtype_of
 
 
@@ -61,14 +61,14 @@ def fix_inputs(module: ModuleOp, bind: Mapping[str, Any]) -> dict[str, int]:
             continue
         named = {a.name: a for a in function.args if isinstance(a.type, TensorType)}
         for name in [n for n in bind if n in named and n not in dims]:
-            _fix(function, named[name], as_array(name, tensor(named[name]), left.pop(name)))
+            _fix(function, named[name], as_array(name, tensor_of(named[name]), left.pop(name)))
         function.update_type()
     return {name: as_size(name, given) for name, given in left.items()}
 
 
 def _fix(function: FuncOp, argument: Value, data: np.ndarray) -> None:
     """Puts a constant in the place of an argument."""
-    type = TensorType(data.shape, tensor(argument).element)
+    type = TensorType(data.shape, tensor_of(argument).element)
     constant = Constant(value=DenseAttr(data, type), results=[type])
     function.body.insert(constant, function.body.first)
     argument.replace_by(constant.result)

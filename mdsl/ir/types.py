@@ -149,6 +149,12 @@ class MemRefType(ShapedType):
         if self.strides is not None and self.offset == 0 and self.strides == dense_strides(self.shape):
             object.__setattr__(self, "strides", None)
 
+    @staticmethod
+    def dense(tensor: Type) -> MemRefType:
+        """The memref that holds a tensor without gaps."""
+        assert isinstance(tensor, TensorType)
+        return MemRefType(tensor.shape, tensor.element)
+
     def __str__(self) -> str:
         if self.strides is None:
             return f"memref<{self._body()}>"

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from mdsl.dialects.memref import GetGlobal, Global, SubView, memref_type
+from mdsl.dialects.memref import GetGlobal, Global, SubView
 from mdsl.dialects.mvm import Constant
 from mdsl.ir.core import Op
+from mdsl.ir.typed import memref_of
 from mdsl.ir.types import DYNAMIC, dtype_of
 from mdsl.reference.evaluator import Scope
 from mdsl.reference.memory import allocate
@@ -19,7 +20,7 @@ from mdsl.reference.slices import check_indices, region_of, without_units
 
 @semantics("memref.alloc", "memref.alloca")
 def alloc(op: Op, *sizes: Any) -> np.ndarray:
-    type = memref_type(op.results[0])
+    type = memref_of(op.results[0])
     if type.is_static:
         return allocate(type)
     remaining = iter(sizes)
@@ -80,12 +81,12 @@ def writable(op: Op, memory: np.ndarray) -> np.ndarray:
 
 @structured("memref.subview")
 def subview(scope: Scope, op: SubView, source: np.ndarray, *_: Any) -> np.ndarray:
-    return without_units(source[region_of(op, source.shape, scope.values)], memref_type(op.results[0]).shape)
+    return without_units(source[region_of(op, source.shape, scope.values)], memref_of(op.results[0]).shape)
 
 
 @semantics("memref.collapse_shape", "memref.expand_shape")
 def reshape(op: Op, source: np.ndarray, *_: Any) -> np.ndarray:
-    view = source.reshape(memref_type(op.results[0]).shape)
+    view = source.reshape(memref_of(op.results[0]).shape)
     if view.size and not np.may_share_memory(view, source):
         raise failure(op, f"memory with strides of {source.strides} bytes cannot be seen in one piece")
     return view
@@ -93,7 +94,7 @@ def reshape(op: Op, source: np.ndarray, *_: Any) -> np.ndarray:
 
 @semantics("memref.view")
 def view(op: Op, source: np.ndarray, shift: Any, *_: Any) -> np.ndarray:
-    type = memref_type(op.results[0])
+    type = memref_of(op.results[0])
     if shift < 0 or shift + type.nbytes > source.size:
         raise failure(op, f"bytes {shift} to {shift + type.nbytes} of a buffer of {source.size}")
     return source[shift : shift + type.nbytes].view(dtype_of(type.element)).reshape(type.shape)

@@ -9,29 +9,24 @@ import numpy as np
 
 from mdsl.dialects.tensor import ExtractSlice, Index, InsertSlice, Pad, join_indices
 from mdsl.ir.core import Op, Value
-from mdsl.ir.types import DYNAMIC, ShapedType, dtype_of
+from mdsl.ir.typed import shaped_of
+from mdsl.ir.types import DYNAMIC, dtype_of
 from mdsl.reference.evaluator import Scope
 from mdsl.reference.memory import poisoned
 from mdsl.reference.registry import failure, semantics, structured
 from mdsl.reference.slices import check_indices, region_of, without_units
 
 
-def _type(op: Op) -> ShapedType:
-    type = op.results[0].type
-    assert isinstance(type, ShapedType)
-    return type
-
-
 @semantics("tensor.empty")
 def empty(op: Op, *sizes: Any) -> np.ndarray:
     remaining = iter(sizes)
-    shape = [int(next(remaining)) if d == DYNAMIC else d for d in _type(op).shape]
-    return poisoned(shape, dtype_of(_type(op).element))
+    shape = [int(next(remaining)) if d == DYNAMIC else d for d in shaped_of(op.result).shape]
+    return poisoned(shape, dtype_of(shaped_of(op.result).element))
 
 
 @structured("tensor.extract_slice")
 def extract_slice(scope: Scope, op: ExtractSlice, source: np.ndarray, *_: Any) -> np.ndarray:
-    return without_units(source[region_of(op, source.shape, scope.values)], _type(op).shape)
+    return without_units(source[region_of(op, source.shape, scope.values)], shaped_of(op.result).shape)
 
 
 @structured("tensor.insert_slice")
@@ -45,7 +40,7 @@ def insert_slice(scope: Scope, op: InsertSlice, source: np.ndarray, dest: np.nda
 @semantics("tensor.collapse_shape", "tensor.expand_shape")
 def reshape(op: Op, source: np.ndarray, *sizes: Any) -> np.ndarray:
     remaining = iter(sizes)
-    shape = [int(next(remaining, -1)) if d == DYNAMIC else d for d in _type(op).shape]
+    shape = [int(next(remaining, -1)) if d == DYNAMIC else d for d in shaped_of(op.result).shape]
     return source.reshape(shape)
 
 
@@ -81,12 +76,12 @@ def insert(op: Op, scalar: Any, dest: np.ndarray, *indices: Any) -> np.ndarray:
 
 @semantics("tensor.from_elements")
 def from_elements(op: Op, *elements: Any) -> np.ndarray:
-    return np.array(elements, dtype_of(_type(op).element)).reshape(_type(op).shape)
+    return np.array(elements, dtype_of(shaped_of(op.result).element)).reshape(shaped_of(op.result).shape)
 
 
 @semantics("tensor.splat")
 def splat(op: Op, value: Any) -> np.ndarray:
-    return np.full(_type(op).shape, value, dtype_of(_type(op).element))
+    return np.full(shaped_of(op.result).shape, value, dtype_of(shaped_of(op.result).element))
 
 
 @semantics("tensor.concat")
@@ -96,8 +91,11 @@ def concat(op: Op, *inputs: np.ndarray) -> np.ndarray:
 
 @semantics("tensor.cast")
 def cast(op: Op, source: np.ndarray) -> np.ndarray:
-    if any(known not in (DYNAMIC, size) for known, size in zip(_type(op).shape, source.shape, strict=True)):
-        raise failure(op, f"a tensor of shape {list(source.shape)} is not a {_type(op)}")
+    if any(
+        known not in (DYNAMIC, size)
+        for known, size in zip(shaped_of(op.result).shape, source.shape, strict=True)
+    ):
+        raise failure(op, f"a tensor of shape {list(source.shape)} is not a {shaped_of(op.result)}")
     return source
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from mdsl.analysis.regions import shaped
 from mdsl.dialects import linalg, tensor
 from mdsl.ir.attributes import DenseArrayAttr
 from mdsl.ir.core import Builder, Value
+from mdsl.ir.typed import shaped_of
 from mdsl.ir.types import ShapedType, TensorType, i64
 from mdsl.rewriting.pack_layout import fill_rest
 
@@ -18,7 +18,7 @@ def lower_relayout(op: linalg.Pack | linalg.Unpack, builder: Builder) -> Value:
     a dimension, the whole blocks and the rest each go their own way: the elements are moved once.
     A destination that is a `tensor.empty` is not copied into: the reshaped value takes its place.
     """
-    plain = shaped(op.operands[0 if isinstance(op, linalg.Pack) else 1]).shape
+    plain = shaped_of(op.operands[0 if isinstance(op, linalg.Pack) else 1]).shape
     ragged = [d for d, t in op.tiles.items() if plain[d] % t]
     if not ragged:
         if isinstance(op, linalg.Pack):
@@ -36,7 +36,9 @@ class _Ragged:
         self.builder = builder
         self.name = op.result.name or "packed"
         self.packs = isinstance(op, linalg.Pack)
-        self.plain, self.packed = (shaped(v) for v in (op.operands[:2] if self.packs else op.operands[1::-1]))
+        self.plain, self.packed = (
+            shaped_of(v) for v in (op.operands[:2] if self.packs else op.operands[1::-1])
+        )
         self.dim, self.tiles = dim, op.tiles
         order = op.layout.order or tuple(range(self.plain.rank))
         self.place = order.index(dim), self.plain.rank + op.layout.positions.index(dim)
@@ -90,7 +92,7 @@ class _Ragged:
 
 def _lower_pack(op: linalg.Pack, source: Value, dest: Value, builder: Builder) -> Value:
     name = source.name or "packed"
-    groups, split, order = _split(op, shaped(source).shape)
+    groups, split, order = _split(op, shaped_of(source).shape)
     expanded = builder.value(tensor.ExpandShape.of(source, groups, split), f"{name}_tiles")
     return _into(expanded, dest, order, builder, op.result.name or f"{name}_packed")
 
@@ -98,9 +100,9 @@ def _lower_pack(op: linalg.Pack, source: Value, dest: Value, builder: Builder) -
 def _lower_unpack(op: linalg.Unpack, source: Value, dest: Value, builder: Builder) -> Value:
     """The tiles in order are the destination with its dimensions split."""
     name = op.result.name or "unpacked"
-    groups, split, order = _split(op, shaped(dest).shape)
+    groups, split, order = _split(op, shaped_of(dest).shape)
     if isinstance(dest.owner, tensor.Empty):
-        type = TensorType(tuple(split), shaped(dest).element)
+        type = TensorType(tuple(split), shaped_of(dest).element)
         tiles = builder.value(tensor.Empty([], results=[type]), f"{name}_init")
     else:
         tiles = builder.value(tensor.ExpandShape.of(dest, groups, split), f"{name}_init")
@@ -111,8 +113,8 @@ def _lower_unpack(op: linalg.Unpack, source: Value, dest: Value, builder: Builde
 
 def _into(value: Value, dest: Value, order: list[int], builder: Builder, name: str) -> Value:
     """`value` permuted into `dest`; the value itself where nothing moves and nobody waits for `dest`."""
-    type = shaped(dest)
-    shape = shaped(value).shape
+    type = shaped_of(dest)
+    shape = shaped_of(value).shape
     moved = [d for d in order if shape[d] != 1]
     if order != sorted(order) and moved == sorted(moved):
         # Only dimensions of 1 move: the elements stay where they are.

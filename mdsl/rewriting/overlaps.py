@@ -5,6 +5,7 @@ from __future__ import annotations
 from mdsl.analysis.alias import Alias, AliasAnalysis
 from mdsl.dialects import linalg, memref
 from mdsl.ir.core import Builder, Op, Value
+from mdsl.ir.typed import memref_of
 from mdsl.ir.types import MemRefType
 
 
@@ -21,7 +22,7 @@ def put_inputs_aside(function: Op, aliases: AliasAnalysis) -> None:
 
 def _overwrites(op: linalg.LinalgOp | memref.Copy, position: int, aliases: AliasAnalysis) -> bool:
     value = op.operands[position]
-    if not memref.memref_type(value).is_static:
+    if not memref_of(value).is_static:
         return False
     if isinstance(op, memref.Copy):
         return position == 0 and aliases.relation(value, op.operands[1]) is Alias.MAY
@@ -49,7 +50,7 @@ def _with(operands: list[Value], position: int, value: Value) -> list[Value]:
 
 
 def _copied(value: Value, op: Op) -> Value:
-    builder, type = Builder.before(op), memref.memref_type(value)
+    builder, type = Builder.before(op), memref_of(value)
     aside = memref.Alloc.of(MemRefType(type.shape, type.element))
     copy = builder.value(aside, f"{value.name}_kept" if value.name else None)
     builder.add(memref.Copy(value, copy))

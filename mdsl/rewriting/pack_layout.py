@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mdsl.analysis.regions import empty_like, shaped, with_maps
+from mdsl.analysis.regions import empty_like, with_maps
 from mdsl.dialects import arith, linalg, tensor
 from mdsl.dialects.arith import Constant
 from mdsl.ir.affine import AffineExpr, AffineMap, Dim
 from mdsl.ir.core import Builder, Op, Value
+from mdsl.ir.typed import shaped_of
 from mdsl.ir.types import TensorType
 
 Tiles = dict[int, int]
@@ -97,7 +98,7 @@ def pack_value(
             and pads_with_zeros(user)
         ):
             return user.result  # made for an op in front of this one
-    type = shaped(value)
+    type = shaped_of(value)
     padding = None
     if any(type.shape[p] % s for p, s in zip(positions, sizes, strict=True)):
         padding = builder.value(Constant.of(0, type.element), "zero")
@@ -120,7 +121,7 @@ def fill_rest(
 ) -> Value:
     """`blocks` with `number` in the lanes of the last block from `used` on. `place` are the dimensions over blocks
     and over their lanes."""
-    (block, lane), shape = place, shaped(blocks).shape
+    (block, lane), shape = place, shaped_of(blocks).shape
     offsets, sizes = [0] * len(shape), list(shape)
     offsets[block], sizes[block] = shape[block] - 1, 1
     offsets[lane], sizes[lane] = used, shape[lane] - used
@@ -139,7 +140,7 @@ def _is_around_blocks(pad: tensor.Pad, positions: Sequence[int]) -> bool:
 
 def _packed_init(value: Value, positions: Sequence[int], sizes: Sequence[int], builder: Builder) -> Value:
     """An accumulator that starts as a constant needs no packing: the same constant in the packed shape."""
-    type = shaped(value)
+    type = shaped_of(value)
     name = f"{value.name}_packed" if value.name else None
     packed = TensorType(linalg.packed_shape(type.shape, positions, sizes, ()), type.element)
     owner = value.owner

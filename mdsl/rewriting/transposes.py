@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mdsl.analysis.regions import empty_like, permuted_map, shaped, take_place, with_maps
+from mdsl.analysis.regions import empty_like, permuted_map, take_place, with_maps
 from mdsl.dialects import linalg, tensor
 from mdsl.ir.affine import AffineMap, Dim
 from mdsl.ir.attributes import DenseArrayAttr
 from mdsl.ir.core import Builder, Op, Value
+from mdsl.ir.typed import shaped_of
 from mdsl.ir.types import TensorType, i64
 
 
@@ -29,7 +30,7 @@ def _transposed(value: Value) -> linalg.Transpose | None:
 
 def transpose(value: Value, order: Sequence[int], builder: Builder, name: str | None) -> Value:
     """`value` with its dimensions in `order`."""
-    type = shaped(value)
+    type = shaped_of(value)
     shape = TensorType(tuple(type.shape[d] for d in order), type.element)
     empty = empty_like(shape, builder, f"{name}_init" if name else None)
     permutation = DenseArrayAttr(i64, tuple(order))
@@ -39,7 +40,7 @@ def transpose(value: Value, order: Sequence[int], builder: Builder, name: str | 
 def _slice_first(op: tensor.ExtractSlice) -> bool:
     """slice(transpose(x)) -> transpose(slice(x)): less is moved."""
     moved = _transposed(op.operands[0])
-    shape = shaped(op.result).shape
+    shape = shaped_of(op.result).shape
     if moved is None or len(op.operands) > 1 or len(shape) != len(op.attr("static_sizes")):
         return False
     order = moved.attr("permutation")
@@ -99,7 +100,7 @@ def _compute_first(op: linalg.LinalgOp) -> bool:
     loops = [Dim(order.index(d)) for d in range(rank)]
     maps = [m.compose(loops, rank) for m in op.maps[:-1]]
     maps.append(AffineMap.identity(rank))
-    type = shaped(op.result)
+    type = shaped_of(op.result)
     shape = TensorType(tuple(type.shape[d] for d in order), type.element)
     empty = empty_like(shape, builder, op.outputs[0].name)
     (new,) = with_maps(op, [*op.inputs, empty], maps, op.iterators, builder, order)

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 import mdsl.reference  # noqa: F401  (registers the semantics)
 from mdsl.dialects import nn
-from mdsl.dialects.nn.base import NnOp, tensor
+from mdsl.dialects.nn.base import NnOp
 from mdsl.errors import MdslError
 from mdsl.ir.core import Block, Value
+from mdsl.ir.typed import tensor_of
 from mdsl.ir.types import FLOATS, TensorType, Type, dtype_of, f32, i1, i8, i32, i64, type_of_dtype
 from mdsl.reference.registry import meaning
 from mdsl.syntax.parser import parse
@@ -36,7 +37,7 @@ def compute(
         known = meaning(op.name)
         assert known is not None
         found = known[0](op, *arrays)
-    wanted = tensor(op.result)
+    wanted = tensor_of(op.result)
     assert found.shape == wanted.shape and found.dtype == dtype_of(wanted.element)
     return found
 
@@ -398,7 +399,7 @@ def test_every_op_takes_every_float() -> None:
     for element in FLOATS:
         value = Block([TensorType((1, 2, 4, 4), element)]).args[0]
         for kind in (nn.Relu, nn.Exp, nn.Softmax, nn.GlobalAvgPool):
-            assert tensor(kind(value).result).element == element
+            assert tensor_of(kind(value).result).element == element
 
 
 def test_identities_fold() -> None:

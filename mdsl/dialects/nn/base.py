@@ -12,6 +12,7 @@ import numpy as np
 
 from mdsl.ir.core import Op, Value
 from mdsl.ir.declare import INTS, PURE, Constraint, attr, one_of
+from mdsl.ir.typed import tensor_of
 from mdsl.ir.types import DYNAMIC, FLOATS, INTEGERS, TensorType, Type, dtype_of, i1, i32, i64, index, is_float
 
 NUMBERS = (*FLOATS, *(t for t in INTEGERS if t != i1))
@@ -31,16 +32,10 @@ class NnOp(Op):
     traits = PURE
 
     def verify_op(self) -> None:
-        inferred, written = tensor(self.infer()[0]), tensor(self.result.type)
+        inferred, written = self.infer()[0], tensor_of(self.result)
+        assert isinstance(inferred, TensorType)
         if inferred.element != written.element or not shapes_agree(inferred.shape, written.shape):
             raise self.error(f"the result is a {inferred}, not a {written}")
-
-
-def tensor(typed: Value | Type) -> TensorType:
-    """The tensor type of a value (or the type itself)."""
-    found = typed.type if isinstance(typed, Value) else typed
-    assert isinstance(found, TensorType)
-    return found
 
 
 def dims(shape: Sequence[int]) -> str:
@@ -68,7 +63,7 @@ def product(sizes: Iterable[int]) -> int:
 
 def same_element(op: Op, *values: Value) -> Type:
     """The element type that all values share."""
-    elements = [tensor(v).element for v in values]
+    elements = [tensor_of(v).element for v in values]
     if len(set(elements)) > 1:
         raise op.error(f"operands must have one element type, got {', '.join(map(str, elements))}")
     return elements[0]
@@ -76,7 +71,7 @@ def same_element(op: Op, *values: Value) -> Type:
 
 def require_rank(op: Op, what: str, value: Value, rank: int) -> tuple[int, ...]:
     """The value's shape, which must have `rank` dimensions."""
-    type = tensor(value)
+    type = tensor_of(value)
     if type.rank != rank:
         raise op.error(f"{what} must have {rank} dimensions, got {type}")
     return type.shape
@@ -86,7 +81,7 @@ def require_vector(op: Op, what: str, value: Value, size: int) -> None:
     """Checks that `value` has one dimension of `size`."""
     (found,) = require_rank(op, what, value, 1)
     if not sizes_agree(found, size):
-        raise op.error(f"{what} must have {size} elements, got {tensor(value)}")
+        raise op.error(f"{what} must have {size} elements, got {tensor_of(value)}")
 
 
 def require_number(op: Op, name: str, value: float, element: Type) -> None:

@@ -18,11 +18,11 @@ from mdsl.dialects.nn.base import (
     same_element,
     shapes_agree,
     sizes_agree,
-    tensor,
 )
 from mdsl.ir.attributes import Attribute
 from mdsl.ir.core import Value
 from mdsl.ir.declare import BOOLEAN, FLOAT, INT, INTS, TENSOR, attr, one_of, operand, result
+from mdsl.ir.typed import tensor_of
 from mdsl.ir.types import DYNAMIC, TensorType, Type, i64, is_float
 
 
@@ -48,12 +48,12 @@ class Reduce(NnOp):
     @property
     def dimensions(self) -> list[int]:
         """The reduced dimensions, counted from the front, ascending."""
-        rank = tensor(self.x).rank
+        rank = tensor_of(self.x).rank
         axes = self.attr("axes")
         return list(range(rank)) if axes is None else sorted(axes_in(self, axes, rank))
 
     def infer(self) -> Sequence[Type]:
-        x = tensor(self.x)
+        x = tensor_of(self.x)
         if self.attr("kind") == "mean" and not is_float(x):
             raise self.error(f"a mean wants floats, got {x}")
         return [TensorType(reduced_shape(x.shape, self.dimensions, self.attr("keepdims")), x.element)]
@@ -69,7 +69,7 @@ class ArgMax(NnOp):
     y = result(TENSOR)
 
     def infer(self) -> Sequence[Type]:
-        x = tensor(self.x)
+        x = tensor_of(self.x)
         axis = axis_in(self, self.attr("axis"), x.rank)
         shape = reduced_shape(x.shape, [axis], self.attr("keepdims"))
         if x.shape[axis] == 0 and 0 not in shape:
@@ -86,7 +86,7 @@ class Reshape(NnOp):
 
     def infer(self) -> Sequence[Type]:
         assert self.results, "nn.reshape needs its result type"
-        source, target = tensor(self.operands[0]), tensor(self.result)
+        source, target = tensor_of(self.operands[0]), tensor_of(self.result)
         if source.element != target.element:
             raise self.error(f"cannot change the element type: {source} to {target}")
         if not source.is_static or target.shape.count(DYNAMIC) > 1:
@@ -117,7 +117,7 @@ class Flatten(NnOp):
     y = result(TENSOR)
 
     def infer(self) -> Sequence[Type]:
-        x = tensor(self.operands[0])
+        x = tensor_of(self.operands[0])
         axis = self.attr("axis")
         if not -x.rank <= axis <= x.rank:
             raise self.error(f"axis {axis} is out of range for {x.rank} dimensions")
@@ -138,7 +138,7 @@ class Transpose(NnOp):
 
     @property
     def permutation(self) -> list[int]:
-        rank = tensor(self.operands[0]).rank
+        rank = tensor_of(self.operands[0]).rank
         perm = self.attr("perm")
         if perm is None:
             return list(reversed(range(rank)))
@@ -147,7 +147,7 @@ class Transpose(NnOp):
         return axes_in(self, perm, rank)
 
     def infer(self) -> Sequence[Type]:
-        x = tensor(self.operands[0])
+        x = tensor_of(self.operands[0])
         return [TensorType(tuple(x.shape[p] for p in self.permutation), x.element)]
 
     def fold(self) -> Sequence[Value | Attribute] | None:
@@ -166,7 +166,7 @@ class Concat(NnOp):
         if not self.operands:
             raise self.error("takes at least 1 operand")
         element = same_element(self, *self.operands)
-        shapes = [tensor(v).shape for v in self.operands]
+        shapes = [tensor_of(v).shape for v in self.operands]
         rank = len(shapes[0])
         axis = axis_in(self, self.attr("axis"), rank)
         for shape in shapes:
@@ -211,7 +211,7 @@ class Slice(NnOp):
         return taken
 
     def infer(self) -> Sequence[Type]:
-        x = tensor(self.operands[0])
+        x = tensor_of(self.operands[0])
         shape = tuple(s if r is None else len(r) for s, r in zip(x.shape, self.ranges(x.shape), strict=True))
         return [TensorType(shape, x.element)]
 
@@ -226,7 +226,7 @@ class Pad(NnOp):
     y = result(TENSOR)
 
     def infer(self) -> Sequence[Type]:
-        x = tensor(self.operands[0])
+        x = tensor_of(self.operands[0])
         pads = numbers(self, "pads", 2 * x.rank, 0)
         require_number(self, "value", self.attr("value"), x.element)
         sides = zip(pads[: x.rank], x.shape, pads[x.rank :], strict=True)
@@ -251,7 +251,7 @@ class Gather(NnOp):
     y = result(TENSOR)
 
     def infer(self) -> Sequence[Type]:
-        x, indices = tensor(self.operands[0]), tensor(self.operands[1])
+        x, indices = tensor_of(self.operands[0]), tensor_of(self.operands[1])
         axis = axis_in(self, self.attr("axis"), x.rank)
         shape = (*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])
         if x.shape[axis] == 0 and 0 not in shape:
@@ -268,7 +268,7 @@ class Broadcast(NnOp):
 
     def infer(self) -> Sequence[Type]:
         assert self.results, "nn.broadcast needs its result type"
-        source, target = tensor(self.operands[0]), tensor(self.result)
+        source, target = tensor_of(self.operands[0]), tensor_of(self.result)
         added = target.rank - source.rank
         kept = [1 if s == DYNAMIC and d >= added else s for d, s in enumerate(target.shape)]
         shape = broadcast_shapes(self, source.shape, kept)

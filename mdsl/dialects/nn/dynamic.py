@@ -10,18 +10,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mdsl.dialects.nn.base import (
-    INDEX_TENSOR,
-    NUMBERS,
-    NnOp,
-    require_number,
-    require_rank,
-    require_vector,
-    tensor,
-)
+from mdsl.dialects.nn.base import INDEX_TENSOR, NUMBERS, NnOp, require_number, require_rank, require_vector
 from mdsl.ir.attributes import Attribute, DenseAttr
 from mdsl.ir.core import Value
 from mdsl.ir.declare import FLOAT, INTS, TENSOR, Constraint, attr, operand, result
+from mdsl.ir.typed import tensor_of
 from mdsl.ir.types import DYNAMIC, TensorType, Type, i64
 
 SCALAR_TENSOR = Constraint(
@@ -38,10 +31,10 @@ class Shape(NnOp):
     y = result(TENSOR)
 
     def infer(self) -> Sequence[Type]:
-        return [TensorType((tensor(self.operands[0]).rank,), i64)]
+        return [TensorType((tensor_of(self.operands[0]).rank,), i64)]
 
     def fold(self) -> Sequence[Value | Attribute] | None:
-        x, type = tensor(self.operands[0]), tensor(self.result)
+        x, type = tensor_of(self.operands[0]), tensor_of(self.result)
         return [DenseAttr(np.array(x.shape, np.int64), type)] if x.is_static else None
 
 
@@ -51,7 +44,7 @@ class Dynamic(NnOp):
 
     def infer(self) -> Sequence[Type]:
         assert self.results, f"{self.name} needs its result type"
-        source, target = tensor(self.operands[0]), tensor(self.result)
+        source, target = tensor_of(self.operands[0]), tensor_of(self.result)
         if source.element != target.element:
             raise self.error(f"cannot change the element type: {source} to {target}")
         self.check_rank(source, target)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mdsl.dialects.nn.base import NUMBER_TENSOR, NnOp, broadcast_shapes, require_number, same_element, tensor
+from mdsl.dialects.nn.base import NUMBER_TENSOR, NnOp, broadcast_shapes, require_number, same_element
 from mdsl.ir.attributes import Attribute
 from mdsl.ir.core import Value
 from mdsl.ir.declare import BOOL_TENSOR, FLOAT, FLOAT_TENSOR, TENSOR, attr, one_of, operand, result
+from mdsl.ir.typed import tensor_of
 from mdsl.ir.types import TensorType, Type, i1
 
 
@@ -49,7 +50,7 @@ class Clip(Unary):
         for name in ("min", "max"):
             bound = self.attr(name)
             if bound is not None:
-                require_number(self, name, bound, tensor(self.operands[0]).element)
+                require_number(self, name, bound, tensor_of(self.operands[0]).element)
         return super().infer()
 
 
@@ -126,7 +127,9 @@ class Binary(NnOp):
     def infer(self) -> Sequence[Type]:
         a, b = self.operands
         return [
-            TensorType(broadcast_shapes(self, tensor(a).shape, tensor(b).shape), same_element(self, a, b))
+            TensorType(
+                broadcast_shapes(self, tensor_of(a).shape, tensor_of(b).shape), same_element(self, a, b)
+            )
         ]
 
 
@@ -188,7 +191,7 @@ class Compare(NnOp):
         a, b = self.operands
         if same_element(self, a, b) == i1 and self.attr("kind") not in ("eq", "ne"):
             raise self.error(f'kind "{self.attr("kind")}" has no meaning for i1')
-        return [TensorType(broadcast_shapes(self, tensor(a).shape, tensor(b).shape), i1)]
+        return [TensorType(broadcast_shapes(self, tensor_of(a).shape, tensor_of(b).shape), i1)]
 
 
 class Select(NnOp):
@@ -202,7 +205,7 @@ class Select(NnOp):
 
     def infer(self) -> Sequence[Type]:
         cond, a, b = self.operands
-        shape = broadcast_shapes(self, *(tensor(v).shape for v in (cond, a, b)))
+        shape = broadcast_shapes(self, *(tensor_of(v).shape for v in (cond, a, b)))
         return [TensorType(shape, same_element(self, a, b))]
 
 
@@ -219,7 +222,7 @@ class Cast(NnOp):
 
     def infer(self) -> Sequence[Type]:
         assert self.results, "nn.cast needs its result type"
-        return [TensorType(tensor(self.operands[0]).shape, tensor(self.result).element)]
+        return [TensorType(tensor_of(self.operands[0]).shape, tensor_of(self.result).element)]
 
     def fold(self) -> Sequence[Value | Attribute] | None:
         return [self.operands[0]] if self.operands[0].type == self.result.type else None

@@ -20,9 +20,9 @@ from mdsl.dialects.nn.base import (
     same_element,
     shapes_agree,
     sizes_agree,
-    tensor,
 )
 from mdsl.ir.declare import BOOLEAN, FLOAT, FLOAT_TENSOR, INT, INTS, attr, operand, result
+from mdsl.ir.typed import tensor_of
 from mdsl.ir.types import DYNAMIC, TensorType, Type
 
 
@@ -49,7 +49,7 @@ class Conv2d(Windowed):
         if groups < 1 or (c != DYNAMIC and c % groups) or (out != DYNAMIC and out % groups):
             raise self.error(f"groups = {groups} does not divide {c} input and {out} output channels")
         if not sizes_agree(c, DYNAMIC if per_group == DYNAMIC else per_group * groups):
-            wanted = f"weight {tensor(self.weight)} with groups = {groups} wants {per_group * groups}"
+            wanted = f"weight {tensor_of(self.weight)} with groups = {groups} wants {per_group * groups}"
             raise self.error(f"x has {c} channels, {wanted}")
         if self.bias is not None:
             require_vector(self, "bias", self.bias, out)
@@ -70,7 +70,7 @@ class Matmul(NnOp):
     y = result(NUMBER_TENSOR)
 
     def infer(self) -> Sequence[Type]:
-        a, b = tensor(self.operands[0]), tensor(self.operands[1])
+        a, b = tensor_of(self.operands[0]), tensor_of(self.operands[1])
         if not a.rank or not b.rank:
             raise self.error(f"operands must have at least 1 dimension, got {a} and {b}")
         inner = b.shape[-2] if b.rank > 1 else b.shape[0]
@@ -92,11 +92,11 @@ class Linear(NnOp):
     y = result(NUMBER_TENSOR)
 
     def infer(self) -> Sequence[Type]:
-        x = tensor(self.x)
+        x = tensor_of(self.x)
         out, features = require_rank(self, "weight", self.weight, 2)
         if not x.rank or not sizes_agree(x.shape[-1], features):
             raise self.error(
-                f"weight {tensor(self.weight)} wants {features} features in x's last dimension, got {x}"
+                f"weight {tensor_of(self.weight)} wants {features} features in x's last dimension, got {x}"
             )
         if self.bias is not None:
             require_vector(self, "bias", self.bias, out)
@@ -121,10 +121,10 @@ class BatchNorm(NnOp):
 
     @property
     def channel_axis(self) -> int:
-        return tensor(self.x).rank - 1 if self.attr("layout") == "nhwc" else 1
+        return tensor_of(self.x).rank - 1 if self.attr("layout") == "nhwc" else 1
 
     def infer(self) -> Sequence[Type]:
-        x = tensor(self.x)
+        x = tensor_of(self.x)
         if x.rank < 2:
             raise self.error(f"x must have at least 2 dimensions, got {x}")
         for name in ("scale", "shift", "mean", "variance"):
@@ -149,12 +149,12 @@ class LayerNorm(NnOp):
     y = result(FLOAT_TENSOR)
 
     def infer(self) -> Sequence[Type]:
-        x = tensor(self.x)
+        x = tensor_of(self.x)
         wanted = x.shape[axis_in(self, self.attr("axis"), x.rank) :]
         for name in ("scale", "shift"):
             value = getattr(self, name)
-            if value is not None and not shapes_agree(tensor(value).shape, wanted):
-                raise self.error(f"{name} must have the shape {dims(wanted)}, got {tensor(value)}")
+            if value is not None and not shapes_agree(tensor_of(value).shape, wanted):
+                raise self.error(f"{name} must have the shape {dims(wanted)}, got {tensor_of(value)}")
         same_element(self, *self.operands)
         return [x]
 
@@ -168,7 +168,7 @@ class Softmax(NnOp):
     y = result(FLOAT_TENSOR)
 
     def infer(self) -> Sequence[Type]:
-        axis_in(self, self.attr("axis"), tensor(self.operands[0]).rank)
+        axis_in(self, self.attr("axis"), tensor_of(self.operands[0]).rank)
         return [self.operands[0].type]
 
 
@@ -195,9 +195,9 @@ class Pool(Windowed):
             if pads[d] >= window:  # such a window could see nothing but padding
                 raise self.error(f"pads must be smaller than the window, got {pads[d]} for {window}")
         if 0 in (h, w):
-            raise self.error(f"there is nothing in a window on {tensor(self.x)}")
+            raise self.error(f"there is nothing in a window on {tensor_of(self.x)}")
         oh, ow = self.slide((h, w), kernel, self.attr("ceil_mode"))
-        return [TensorType(self.arrange(n, c, oh, ow), tensor(self.x).element)]
+        return [TensorType(self.arrange(n, c, oh, ow), tensor_of(self.x).element)]
 
 
 class MaxPool2d(Pool):
@@ -246,11 +246,11 @@ class GlobalAvgPool(NnOp):
 
     @property
     def spatial_axes(self) -> list[int]:
-        rank = tensor(self.x).rank
+        rank = tensor_of(self.x).rank
         return list(range(1, rank - 1) if self.attr("layout") == "nhwc" else range(2, rank))
 
     def infer(self) -> Sequence[Type]:
-        x = tensor(self.x)
+        x = tensor_of(self.x)
         if x.rank < 3:
             raise self.error(f"x must have at least 3 dimensions, got {x}")
         return [

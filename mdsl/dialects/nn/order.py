@@ -13,10 +13,10 @@ from mdsl.dialects.nn.base import (
     dims,
     same_element,
     shapes_agree,
-    tensor,
 )
 from mdsl.ir.core import Value
 from mdsl.ir.declare import BOOLEAN, INT, TENSOR, attr, one_of, operand, result
+from mdsl.ir.typed import tensor_of
 from mdsl.ir.types import DYNAMIC, TensorType, Type, i1, i64
 
 
@@ -35,7 +35,7 @@ class ArgSort(NnOp):
     y = result(TENSOR)
 
     def infer(self) -> Sequence[Type]:
-        x = tensor(self.x)
+        x = tensor_of(self.x)
         axis = axis_in(self, self.attr("axis"), x.rank)
         size, count = x.shape[axis], self.attr("count")
         if count is not None and (count < 0 or (size != DYNAMIC and count > size)):
@@ -62,7 +62,7 @@ class Scatter(NnOp):
     y = result(TENSOR)
 
     def infer(self) -> Sequence[Type]:
-        x, updates = tensor(self.operands[0]), tensor(self.operands[2])
+        x, updates = tensor_of(self.operands[0]), tensor_of(self.operands[2])
         axis = axis_in(self, self.attr("axis"), x.rank)
         if same_element(self, self.operands[0], self.operands[2]) == i1 and self.attr("kind") != "set":
             raise self.error(f'kind "{self.attr("kind")}" has no meaning for i1')
@@ -74,9 +74,11 @@ class Scatter(NnOp):
         return [x]
 
     def _check_indices(self, indices: Value, updates: TensorType) -> None:
-        shape = broadcast_shapes(self, tensor(indices).shape, updates.shape)
+        shape = broadcast_shapes(self, tensor_of(indices).shape, updates.shape)
         if not shapes_agree(shape, updates.shape):
-            raise self.error(f"{tensor(indices)} does not broadcast to updates' shape {dims(updates.shape)}")
+            raise self.error(
+                f"{tensor_of(indices)} does not broadcast to updates' shape {dims(updates.shape)}"
+            )
 
 
 def _without(type: TensorType, axis: int) -> tuple[int, ...]:

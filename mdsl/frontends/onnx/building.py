@@ -8,9 +8,10 @@ from math import prod
 import numpy as np
 
 from mdsl.dialects import nn
-from mdsl.dialects.nn.base import product, tensor
+from mdsl.dialects.nn.base import product
 from mdsl.frontends.onnx.registry import Node, Size
 from mdsl.ir.core import Value
+from mdsl.ir.typed import tensor_of
 from mdsl.ir.types import DYNAMIC, TensorType, i64
 
 # Shapes ---------------------------------------------------------------------------------------------------
@@ -34,13 +35,13 @@ def stretched_type(node: Node, index: int, x: Value) -> TensorType:
     """What a broadcast of `x` to the shape in operand `index` gives: sizes that are certain, else `?`.
     Raises Malformed, Unsupported."""
     wanted = wanted_shape(node, index, "the shape")
-    own = tensor(x).shape
+    own = tensor_of(x).shape
     rank = max(len(wanted), len(own))
     padded = [1] * (rank - len(own)) + list(own)
     target = [1] * (rank - len(wanted)) + [DYNAMIC if w is None else w for w in wanted]
     sizes = [b if a == 1 else a if a != DYNAMIC else b if b not in (1, DYNAMIC) else DYNAMIC
              for a, b in zip(padded, target, strict=True)]  # fmt: skip
-    return TensorType(tuple(sizes), tensor(x).element)
+    return TensorType(tuple(sizes), tensor_of(x).element)
 
 
 def times(node: Node, sizes: Sequence[Size]) -> Size:
@@ -71,7 +72,7 @@ def trimmed(
     node: Node, x: Value, axes: Sequence[int], low: Sequence[int], high: Sequence[int], suffix: str | None
 ) -> Value:
     """`x` without its first `low` and last `high` elements along each of `axes`, which may be open."""
-    sizes = [tensor(x).shape[a] for a in axes]
+    sizes = [tensor_of(x).shape[a] for a in axes]
     to_the_end = 2**62
     ends = [s - h if s != DYNAMIC else -h if h else to_the_end for s, h in zip(sizes, high, strict=True)]
     return node.build(nn.Slice(x, starts=list(low), ends=ends, axes=list(axes)), suffix)
@@ -102,7 +103,7 @@ def wrapped(node: Node, indices: Value, sizes: int | Sequence[Size]) -> Value:
 
 def gather_flat(node: Node, x: Value, places: Value, suffix: str | None = None) -> Value:
     """The elements of `x` at row-major positions, in the shape of `places`."""
-    flat = node.reshape(x, (product(tensor(x).shape),), "flat")
+    flat = node.reshape(x, (product(tensor_of(x).shape),), "flat")
     return node.build(nn.Gather(flat, places, axis=0), suffix)
 
 

@@ -29,6 +29,7 @@ from mdsl.ir.attributes import (
 )
 from mdsl.ir.core import Block, Op, OpResult, Value
 from mdsl.ir.declare import fields_of
+from mdsl.ir.typed import tensor_of
 from mdsl.ir.types import DYNAMIC, TensorType, dtype_of, f32, f64, type_of_dtype
 from mdsl.ir.verifier import verify_operands
 from mdsl.reference.registry import meaning
@@ -108,10 +109,8 @@ class Folder:
             return values
         partial = self._follow(op)
         if partial is not None and all(isinstance(v, int) for v in partial.reshape(-1)):
-            type = op.result.type
-            assert isinstance(type, TensorType)
             op.operands = []
-            data = np.array(partial.tolist(), dtype_of(type.element)).reshape(partial.shape)
+            data = np.array(partial.tolist(), dtype_of(tensor_of(op.result).element)).reshape(partial.shape)
             return [self.constant_value(data, names[0], op.location)]
         same = None if partial is None else self._same_as(op, partial)
         if same is not None:
@@ -221,13 +220,12 @@ class Folder:
 
     def _attribute(self, value: Value) -> Attribute:
         """The data in the text if it is small or a splat, else as a resource."""
-        assert isinstance(value.type, TensorType)
         base = value.name or "constant"
         name, number = base, 0
         while name in self._resources:
             number += 1
             name = f"{base}_{number}"
-        found = tensor_attribute(self._data[value], value.type, name)
+        found = tensor_attribute(self._data[value], tensor_of(value), name)
         if isinstance(found, DenseResourceAttr):
             self._resources.add(name)
         return found

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mdsl.dialects.nn.base import tensor
 from mdsl.errors import MdslError
 from mdsl.frontends.onnx.model import normal_domain
 from mdsl.frontends.onnx.registry import Incomplete, Node, Unsupported, rule_for
@@ -14,6 +13,7 @@ from mdsl.frontends.onnx.schema import Attributes, kind_of, operator_schema, val
 from mdsl.frontends.onnx.scope import ABSENT, MAX_DEPTH, Scope
 from mdsl.frontends.onnx.tensors import onnx_type
 from mdsl.ir.core import Value
+from mdsl.ir.typed import tensor_of
 from mdsl.ir.types import DYNAMIC
 
 if TYPE_CHECKING:
@@ -92,8 +92,8 @@ def _type_proto(value: Value | None) -> TypeProto:
 
     if value is None:
         return TypeProto()
-    shape = [None if d == DYNAMIC else d for d in tensor(value).shape]
-    return helper.make_tensor_type_proto(onnx_type(tensor(value).element), shape)
+    shape = [None if d == DYNAMIC else d for d in tensor_of(value).shape]
+    return helper.make_tensor_type_proto(onnx_type(tensor_of(value).element), shape)
 
 
 def inline(graph: Graph, node: Node, body: FunctionProto) -> list[Value | None]:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.func import DIMS, NAME, FuncOp, Return
-from mdsl.dialects.nn.base import tensor
 from mdsl.errors import MdslError
 from mdsl.frontends.deciding import is_small, undecided
 from mdsl.frontends.onnx.arguments import Arguments
@@ -39,6 +38,7 @@ from mdsl.frontends.onnx.tensors import element_type, tensor_type
 from mdsl.ir.attributes import ArrayAttr, Attribute, StringAttr
 from mdsl.ir.core import Block, Op, Region, Value, VerifyError
 from mdsl.ir.naming import names_under
+from mdsl.ir.typed import tensor_of
 from mdsl.ir.types import DYNAMIC, TensorType
 from mdsl.ir.verifier import verify
 
@@ -205,12 +205,12 @@ class _Conversion:
         return module
 
     def arguments(self) -> tuple[tuple[str, TensorType, tuple[str, ...]], ...]:
-        named = [(str(a.name), tensor(a)) for a in self.block.args]
+        named = [(str(a.name), tensor_of(a)) for a in self.block.args]
         return tuple((name, type, self.given.open_dims(name, type)) for name, type in named)
 
     def outputs(self) -> tuple[tuple[str, TensorType | None], ...]:
         found = self.found.items()
-        return tuple((name, tensor(v) if isinstance(v, Value) else None) for name, v in found)
+        return tuple((name, tensor_of(v) if isinstance(v, Value) else None) for name, v in found)
 
     def wanted(self) -> tuple[str, ...]:
         """The inputs whose numbers must be known."""
@@ -261,12 +261,12 @@ def _check_element(info: ValueInfoProto, value: Value) -> None:
     """Raises MdslError if the graph says that an output has other elements than its node gives it."""
     stated = info.type.tensor_type.elem_type
     try:
-        wanted = element_type(stated) if stated else tensor(value).element
+        wanted = element_type(stated) if stated else tensor_of(value).element
     except Unsupported as error:
         raise MdslError(f"error: output '{info.name}': {error}") from None
-    if wanted != tensor(value).element:
+    if wanted != tensor_of(value).element:
         raise MdslError(
-            f"error: the graph says that output '{info.name}' has elements of type {wanted}, its node gives {tensor(value)}"
+            f"error: the graph says that output '{info.name}' has elements of type {wanted}, its node gives {tensor_of(value)}"
         )
 
 
@@ -294,7 +294,7 @@ def _finish(
 def _argument(arg: Value, shown: str, name: str, dims: list[tuple[str, str]]) -> dict[str, Attribute]:
     """What the text must say of an argument beside its type: its name, the names of its open dimensions."""
     attributes: dict[str, Attribute] = {} if shown == name else {NAME: StringAttr(name)}
-    sizes = enumerate(zip(dims, tensor(arg).shape, strict=True))
+    sizes = enumerate(zip(dims, tensor_of(arg).shape, strict=True))
     names = [n if size == DYNAMIC and n != f"{name}.{d}" else "" for d, ((_, n), size) in sizes]
     if any(names):
         attributes[DIMS] = ArrayAttr(tuple(map(StringAttr, names)))

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from mdsl.dialects import nn
-from mdsl.dialects.nn.base import tensor
 from mdsl.frontends.onnx.registry import Node
 from mdsl.ir.core import Value
+from mdsl.ir.typed import tensor_of
 
 Array = np.ndarray
 
@@ -111,7 +111,7 @@ def weighted(where: Array, cubic: float | None, scale: float, exclude_outside: b
 
 def resized(node: Node, x: Value, axis: int, taps: Taps, suffix: str) -> Value:
     """`x` with `axis` resized."""
-    size, new = tensor(x).shape[axis], len(taps.places)
+    size, new = tensor_of(x).shape[axis], len(taps.places)
     used = np.abs(taps.weights).max(axis=0) > 0
     places, weights = taps.places[:, used], taps.weights[:, used]
     if places.shape[1] == 1 and (weights == 1).all():
@@ -131,7 +131,7 @@ def resized(node: Node, x: Value, axis: int, taps: Taps, suffix: str) -> Value:
 
 def taken(node: Node, x: Value, axis: int, places: Array, suffix: str) -> Value:
     """Elements of `x` along an axis: a slice or a repetition if they are one, else looked up."""
-    shape = tensor(x).shape
+    shape = tensor_of(x).shape
     size, new = shape[axis], len(places)
     if np.array_equal(places, np.arange(size)):
         return x
@@ -158,7 +158,7 @@ def _repeats(places: Array, weights: Array, factor: int) -> bool:
 
 def _by_phases(node: Node, x: Value, axis: int, places: Array, weights: Array, suffix: str) -> Value:
     """New element q * factor + r is the sum of weights[r] times the elements q + places[r]."""
-    shape = tensor(x).shape
+    shape = tensor_of(x).shape
     size, factor = shape[axis], len(places)
     low, high = max(0, -int(places.min())), max(0, int(places.max()))
     padded = _edged(node, x, axis, low, high, f"{suffix}_edged")
@@ -181,10 +181,10 @@ def _by_phases(node: Node, x: Value, axis: int, places: Array, weights: Array, s
 
 def _by_matrix(node: Node, x: Value, axis: int, places: Array, weights: Array, suffix: str) -> Value:
     """A product with the matrix of all weights."""
-    rank, size = tensor(x).rank, tensor(x).shape[axis]
+    rank, size = tensor_of(x).rank, tensor_of(x).shape[axis]
     matrix = np.zeros((size, len(places)))
     np.add.at(matrix, (np.clip(places, 0, size - 1), np.arange(len(places))[:, None]), weights)
-    factors = node.const(matrix, f"{suffix}_weights", tensor(x).element)
+    factors = node.const(matrix, f"{suffix}_weights", tensor_of(x).element)
     if axis == rank - 1:
         return node.build(nn.Matmul(x, factors), suffix)
     order = [d for d in range(rank) if d != axis] + [axis]
@@ -196,7 +196,7 @@ def _by_matrix(node: Node, x: Value, axis: int, places: Array, weights: Array, s
 
 def _edged(node: Node, x: Value, axis: int, low: int, high: int, suffix: str) -> Value:
     """`x` with its first and last element repeated along an axis."""
-    shape = tensor(x).shape
+    shape = tensor_of(x).shape
     parts = [x]
     for count, at in ((low, 0), (high, shape[axis] - 1)):
         if count:
@@ -207,7 +207,7 @@ def _edged(node: Node, x: Value, axis: int, low: int, high: int, suffix: str) ->
 
 
 def _part(node: Node, x: Value, axis: int, start: int, size: int, suffix: str) -> Value:
-    if start == 0 and size == tensor(x).shape[axis]:
+    if start == 0 and size == tensor_of(x).shape[axis]:
         return x
     return node.build(nn.Slice(x, starts=[start], ends=[start + size], axes=[axis]), suffix)
 
@@ -218,9 +218,9 @@ def _scaled(node: Node, x: Value, axis: int, weights: Array, suffix: str) -> Val
         return x
     shape: list[int] = []
     if not (weights == weights[0]).all():
-        shape = [len(weights), *[1] * (tensor(x).rank - axis - 1)]
+        shape = [len(weights), *[1] * (tensor_of(x).rank - axis - 1)]
     factors = node.const(
-        np.reshape(weights if shape else weights[0], shape), f"{suffix}_weights", tensor(x).element
+        np.reshape(weights if shape else weights[0], shape), f"{suffix}_weights", tensor_of(x).element
     )
     return node.build(nn.Mul(x, factors), suffix)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from mdsl.dialects import affine, arith, scf, tensor
-from mdsl.dialects.nn.base import tensor as type_of
 from mdsl.frontends.onnx.registry import Node
 from mdsl.ir.affine import AffineMap, Dim
 from mdsl.ir.core import Op, Value
+from mdsl.ir.typed import tensor_of
 from mdsl.ir.types import DYNAMIC, TensorType, index
 
 Body = Callable[[Value, list[Value]], Sequence[Value]]
@@ -62,7 +62,7 @@ def uninitialised(node: Node, type: TensorType, like: Value, suffix: str) -> Val
 
 def _size(node: Node, x: Value, d: int) -> Value | int:
     """The size of dimension `d` of `x`, an index where it is open."""
-    size = type_of(x).shape[d]
+    size = tensor_of(x).shape[d]
     return _open_size(node, x, d) if size == DYNAMIC else size
 
 
@@ -72,7 +72,7 @@ def _open_size(node: Node, x: Value, d: int) -> Value:
 
 def entry(node: Node, x: Value, at: Value, suffix: str) -> Value:
     """`x[at]`, the slice at a counter along the first dimension."""
-    shape = type_of(x).shape
+    shape = tensor_of(x).shape
     offsets = [at, *[0] * (len(shape) - 1)]
     sizes = [1, *(_size(node, x, d) for d in range(1, len(shape)))]
     op = tensor.ExtractSlice.of(x, offsets, sizes, shape=shape[1:])
@@ -82,7 +82,7 @@ def entry(node: Node, x: Value, at: Value, suffix: str) -> Value:
 def with_entry(node: Node, whole: Value, at: Value, part: Value, suffix: str) -> Value:
     """`whole` with `part` as its slice at a counter along the first dimension."""
     node.graph.folder.materialise(part)
-    shape = type_of(whole).shape
+    shape = tensor_of(whole).shape
     sizes = [1, *(_size(node, whole, d) for d in range(1, len(shape)))]
     op = tensor.InsertSlice.of(part, whole, [at, *[0] * (len(shape) - 1)], sizes)
     return _insert(node, op, node.name_of(suffix))

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mdsl.dialects.nn.base import tensor
 from mdsl.ir.core import Op, Value
+from mdsl.ir.typed import tensor_of
 from mdsl.ir.types import DYNAMIC, i1
 from mdsl.reference.registry import meaning
 
@@ -43,7 +43,7 @@ Element = int | Dim
 
 def seeds(value: Value) -> np.ndarray:
     """The shape of `value`, element by element."""
-    shape = tensor(value).shape
+    shape = tensor_of(value).shape
     found = np.empty(len(shape), object)
     found[:] = [Dim(value, i) if s == DYNAMIC else s for i, s in enumerate(shape)]
     return found
@@ -62,10 +62,10 @@ def evaluate_partial(op: Op, operands: list[np.ndarray]) -> np.ndarray | None:
             assert found is not None
             return np.asarray(found[0](op, objects[0], operands[1]), object)
         if op.name == "nn.cast":
-            target = tensor(op.result).element
+            target = tensor_of(op.result).element
             return (
                 objects[0]
-                if str(target) in ("i32", "i64", "index") and tensor(op.operands[0]).element != i1
+                if str(target) in ("i32", "i64", "index") and tensor_of(op.operands[0]).element != i1
                 else None
             )
         if op.name == "nn.select":

@@ -34,9 +34,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from mdsl.dialects.nn.base import tensor
 from mdsl.ir.attributes import Location
 from mdsl.ir.core import Op, Value
+from mdsl.ir.typed import tensor_of
 from mdsl.ir.types import DYNAMIC, TensorType, Type
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ class Node:
 
     def type(self, index: int = 0) -> TensorType:
         """The type of input `index`."""
-        return tensor(self.operand(index))
+        return tensor_of(self.operand(index))
 
     def attr(self, name: str, default: Any = None) -> Any:
         """An attribute: int, float, str, list of these, np.ndarray (tensor) or a GraphProto."""
@@ -164,8 +164,8 @@ class Node:
     def static(self, *values: Value) -> None:
         """Raises Unsupported for values of which some sizes are not known."""
         for value in values:
-            if DYNAMIC in tensor(value).shape:
-                raise self.unsupported(f"needs known sizes, got {tensor(value)}")
+            if DYNAMIC in tensor_of(value).shape:
+                raise self.unsupported(f"needs known sizes, got {tensor_of(value)}")
 
     def check_made(self, shape: Sequence[int], element: Type) -> None:
         """Raises Unsupported for a constant that is too large to be made: before a rule makes it."""
@@ -247,12 +247,12 @@ class Node:
         """The sizes of x's dimensions; an open one is computed when the program is called."""
         from mdsl.dialects import nn
 
-        if tensor(x).is_static:
-            return list(tensor(x).shape)
+        if tensor_of(x).is_static:
+            return list(tensor_of(x).shape)
         shape = self.build(nn.Shape(x), "shape")
         return [
             self.build(nn.Slice(shape, starts=[d], ends=[d + 1]), f"size{d}") if s == DYNAMIC else s
-            for d, s in enumerate(tensor(x).shape)
+            for d, s in enumerate(tensor_of(x).shape)
         ]
 
     def vector(self, sizes: Sequence[Size]) -> Value:
@@ -268,13 +268,13 @@ class Node:
         from mdsl.dialects import nn
 
         shape = tuple(s if isinstance(s, int) else DYNAMIC for s in sizes)
-        result = TensorType(shape, tensor(x).element)
-        if tensor(x) == result and result.is_static:
+        result = TensorType(shape, tensor_of(x).element)
+        if tensor_of(x) == result and result.is_static:
             return x
         if shape.count(DYNAMIC) <= 1:
             return self.build(nn.Reshape(x, results=[result]), suffix)
         if list(sizes).count(DYNAMIC) > 1:
-            raise self.unsupported(f"needs known sizes, got {tensor(x)}")
+            raise self.unsupported(f"needs known sizes, got {tensor_of(x)}")
         wanted = self.vector([-1 if s == DYNAMIC else s for s in sizes])
         return self.build(nn.DynamicReshape(x, wanted, results=[result]), suffix)
 
@@ -283,8 +283,8 @@ class Node:
         from mdsl.dialects import nn
 
         shape = tuple(s if isinstance(s, int) else DYNAMIC for s in sizes)
-        result = TensorType(shape, tensor(x).element)
-        if tensor(x) == result:
+        result = TensorType(shape, tensor_of(x).element)
+        if tensor_of(x) == result:
             return x
         if all(isinstance(s, int) for s in sizes):
             return self.build(nn.Broadcast(x, results=[result]), suffix)
@@ -295,9 +295,9 @@ class Node:
         """`x` with other elements; `x` itself if it has them."""
         from mdsl.dialects import nn
 
-        if tensor(x).element == element:
+        if tensor_of(x).element == element:
             return x
-        return self.build(nn.Cast(x, results=[tensor(x).with_element(element)]), suffix)
+        return self.build(nn.Cast(x, results=[tensor_of(x).with_element(element)]), suffix)
 
     def name_of(self, suffix: str) -> str:
         """The name of an intermediate value."""

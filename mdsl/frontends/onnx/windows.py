@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 
 from mdsl.dialects import nn
-from mdsl.dialects.nn.base import product, tensor
+from mdsl.dialects.nn.base import product
 from mdsl.frontends.onnx.building import times
 from mdsl.frontends.onnx.registry import Node
 from mdsl.ir.core import Value
+from mdsl.ir.typed import tensor_of
 from mdsl.ir.types import DYNAMIC
 
 _LARGEST = 2**31 - 1
@@ -136,7 +137,7 @@ def convolve(
     if windows.rank == 1:
         n, c, length = node.sizes(x)
         image = node.reshape(x, (n, c, 1, length), "image")
-        o, per_group, k = tensor(weight).shape
+        o, per_group, k = tensor_of(weight).shape
         filters = node.reshape(weight, (o, per_group, 1, k), "filters")
         y = convolve(node, image, filters, bias, windows.with_ones(1, 0), groups, "features")
         return node.reshape(y, (n, o, node.sizes(y)[3]), suffix)
@@ -159,8 +160,8 @@ def _convolve_volume(
 ) -> Value:
     """(N, C, D, H, W) as N * OD images, whose channels are (C, KD): what the window sees along the depth."""
     n, _, _, h, w = node.sizes(x)
-    _, c, depth, _, _ = tensor(x).shape
-    o, per_group, kd, kh, kw = tensor(weight).shape
+    _, c, depth, _, _ = tensor_of(x).shape
+    o, per_group, kd, kh, kw = tensor_of(weight).shape
     if DYNAMIC in (c, depth):
         raise node.unsupported(f"a convolution of volumes needs a known depth, got {node.type()}")
     (od,) = windows.part([0]).slide([depth])
@@ -185,7 +186,7 @@ def pad_axis(node: Node, x: Value, axis: int, low: int, high: int, suffix: str) 
     """`x` with zeros before and behind it along one axis."""
     if not low and not high:
         return x
-    rank = tensor(x).rank
+    rank = tensor_of(x).rank
     pads = [0] * 2 * rank
     pads[axis], pads[rank + axis] = low, high
     return node.build(nn.Pad(x, pads=pads), suffix)
@@ -193,7 +194,7 @@ def pad_axis(node: Node, x: Value, axis: int, low: int, high: int, suffix: str) 
 
 def strided(node: Node, x: Value, axis: int, start: int, count: int, step: int, suffix: str | None) -> Value:
     """`count` slices of `x` along one axis, from `start` on."""
-    if (start, step) == (0, 1) and tensor(x).shape[axis] == count:
+    if (start, step) == (0, 1) and tensor_of(x).shape[axis] == count:
         return x
     end = start + (count - 1) * step + 1
     return node.build(nn.Slice(x, starts=[start], ends=[end], axes=[axis], steps=[step]), suffix)
@@ -228,15 +229,15 @@ def _pool(
         image = node.reshape(x, (n, c, 1, length), "image")
         y = _pool(node, image, windows.with_ones(1, 0), "pooled", kind, extra)
         return node.reshape(y, (n, c, node.sizes(y)[3]), suffix)
-    n, c, *sizes = tensor(x).shape
+    n, c, *sizes = tensor_of(x).shape
     if DYNAMIC in (c, *sizes):
         raise node.unsupported(f"a pooling of volumes needs known sizes, got {node.type()}")
     images = node.reshape(x, (n, c * sizes[0], *sizes[1:]), "images")
     flat = _pool(node, images, windows.part([1, 2]), "rows", kind, extra)
-    oh, ow = tensor(flat).shape[2:]
+    oh, ow = tensor_of(flat).shape[2:]
     columns = node.reshape(flat, (n, c, sizes[0], oh * ow), "columns")
     y = _pool(node, columns, windows.part([0]).with_ones(0, 1), "pooled", kind, extra)
-    return node.reshape(y, (n, c, tensor(y).shape[2], oh, ow), suffix)
+    return node.reshape(y, (n, c, tensor_of(y).shape[2], oh, ow), suffix)
 
 
 # Places ---------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from mdsl.dialects import arith, func, memref, scf
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.tensor import Index
 from mdsl.ir.core import Builder, Op, Value
+from mdsl.ir.typed import memref_of
 from mdsl.ir.types import MemRefType, i8, index
 from mdsl.passes.base import Context, Pass, functions, option
 from mdsl.rewriting.overlaps import put_inputs_aside
@@ -76,7 +77,7 @@ def _plan(function: func.FuncOp, reuse: bool) -> None:
     if not allocations or all(_is_arena(op) for op in allocations):
         return
     for op in allocations:
-        if not memref.memref_type(op.result).is_static:
+        if not memref_of(op.result).is_static:
             raise op.error("the size must be known at compile time")
         _check_stays(op)
     make_sequential(function)
@@ -93,9 +94,7 @@ def _plan(function: func.FuncOp, reuse: bool) -> None:
 
 def _is_arena(op: Op) -> bool:
     """True for memory that this pass made."""
-    return memref.memref_type(op.result).element == i8 and all(
-        isinstance(u, memref.View) for u in op.result.users
-    )
+    return memref_of(op.result).element == i8 and all(isinstance(u, memref.View) for u in op.result.users)
 
 
 def _replace_by_view(buffer: Buffer, arena: Value, offset: int) -> None:
@@ -166,11 +165,11 @@ def _live_ranges(function: func.FuncOp, allocations: Sequence[Op]) -> list[Buffe
         used = [ancestor_in(function.body, user) for user, _ in accesses(op.result)]
         at = [position[u] for u in used if u is not None]
         if at:
-            buffers.append(Buffer(op, memref.memref_type(op.result).nbytes, min(at), max(at)))
+            buffers.append(Buffer(op, memref_of(op.result).nbytes, min(at), max(at)))
         elif not op.result.users:
             op.erase()
         else:
-            buffers.append(Buffer(op, memref.memref_type(op.result).nbytes, position[op], position[op]))
+            buffers.append(Buffer(op, memref_of(op.result).nbytes, position[op], position[op]))
     return buffers
 
 

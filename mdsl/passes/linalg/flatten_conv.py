@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar
 
-from mdsl.analysis.regions import empty_like, merged_dims, place_of_pair, shaped, with_maps
+from mdsl.analysis.regions import empty_like, merged_dims, place_of_pair, with_maps
 from mdsl.dialects import linalg, tensor
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.ir.affine import AffineExpr, AffineMap, Dim
 from mdsl.ir.core import Builder, Value
+from mdsl.ir.typed import shaped_of
 from mdsl.ir.types import TensorType
 from mdsl.passes.any.canonicalize import drop_unused
 from mdsl.passes.base import Context, Pass, functions
@@ -69,7 +70,7 @@ def _flatten(op: linalg.LinalgOp) -> None:
         known[member.op.result] = _flat_op(member, known)
     last = chain[-1]
     at = last.op.maps[-1].results.index(Dim(last.rows))
-    shape = shaped(last.op.result).shape
+    shape = shaped_of(last.op.result).shape
     flat = known[last.op.result]
     expand = tensor.ExpandShape.of(flat, merged_dims(len(shape), at), shape)
     last.op.replace_by(Builder.after(flat.owner).value(expand))  # type: ignore[arg-type]
@@ -110,8 +111,8 @@ def _lone_loop(expr: AffineExpr, sizes: Sequence[int]) -> int | None:
 
 def _is_whole(value: Value, at: int, sizes: Sequence[int]) -> bool:
     """True if the loops run over all of the dimensions `at` and `at + 1`, which lie side by side in memory."""
-    owner, shape = value.owner, shaped(value).shape
-    source = shaped(owner.operands[0]).shape if isinstance(owner, tensor.ExtractSlice) else shape
+    owner, shape = value.owner, shaped_of(value).shape
+    source = shaped_of(owner.operands[0]).shape if isinstance(owner, tensor.ExtractSlice) else shape
     return (
         list(shape[at : at + 2]) == list(sizes) and source[-len(shape) :][at : at + 2] == shape[at : at + 2]
     )
@@ -182,7 +183,7 @@ def _without(loop: int, map: AffineMap) -> AffineMap:
 
 def _flat_value(value: Value, at: int, builder: Builder) -> Value:
     """`value` with the dimensions `at` and `at + 1` as one; an accumulator is made in that shape."""
-    type, owner = shaped(value), value.owner
+    type, owner = shaped_of(value), value.owner
     groups = merged_dims(type.rank, at)
     name = f"{value.name}_pixels" if value.name else None
     if isinstance(owner, linalg.Fill | tensor.Empty):

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar
 
-from mdsl.analysis.regions import RESHAPES, drop_loops, reshaped, shaped, take_place, without_dims
+from mdsl.analysis.regions import RESHAPES, drop_loops, reshaped, take_place, without_dims
 from mdsl.dialects import linalg, tensor
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.ir.core import Builder, Op, Value
+from mdsl.ir.typed import shaped_of
 from mdsl.passes.any.canonicalize import drop_unused
 from mdsl.passes.base import Context, Pass, functions
 from mdsl.rewriting.transposes import fold_transpose, transpose
@@ -75,9 +76,9 @@ def _shorten_chain(op: Op) -> bool:
     inner = op.operands[0].owner
     if not isinstance(inner, RESHAPES):
         return False
-    source, shape = inner.operands[0], shaped(op.result).shape
+    source, shape = inner.operands[0], shaped_of(op.result).shape
     for origin in _origins(op):
-        if shaped(origin).shape == shape:
+        if shaped_of(origin).shape == shape:
             op.replace_by(origin)
             return True
     if _added_ones(op) and not _is_plain(inner):
@@ -86,9 +87,9 @@ def _shorten_chain(op: Op) -> bool:
     new = reshaped(source, shape, builder, op.result.name)
     if new is None and isinstance(inner, tensor.ExpandShape) and isinstance(op, tensor.CollapseShape):
         # Dimensions of 1 come and go: first all go, then come those of the result.
-        ones = [d for d, size in enumerate(shaped(source).shape) if size == 1]
+        ones = [d for d, size in enumerate(shaped_of(source).shape) if size == 1]
         flat = without_dims(source, ones, builder) if ones else source
-        new = None if not shaped(flat).shape else reshaped(flat, shape, builder, op.result.name)
+        new = None if not shaped_of(flat).shape else reshaped(flat, shape, builder, op.result.name)
         if new is None:
             _discard(flat, source)
     if new is None:
@@ -109,7 +110,7 @@ def _add_ones_last(op: Op) -> bool:
     """A reshape that splits or merges, and adds dimensions of 1: two reshapes, the ones added by the second."""
     if not isinstance(op, tensor.ExpandShape) or not _new_ones(op) or _is_plain(op):
         return False
-    source, shape = op.operands[0], shaped(op.result).shape
+    source, shape = op.operands[0], shaped_of(op.result).shape
     ones = set(_new_ones(op))
     middle = [size for d, size in enumerate(shape) if d not in ones]
     builder = Builder.before(op)
@@ -131,13 +132,13 @@ def _discard(value: Value | None, source: Value) -> None:
 
 def _is_plain(op: Op) -> bool:
     """True if the reshape only adds or drops dimensions of 1."""
-    before, after = shaped(op.operands[0]).shape, shaped(op.result).shape
+    before, after = shaped_of(op.operands[0]).shape, shaped_of(op.result).shape
     return [s for s in before if s != 1] == [s for s in after if s != 1]
 
 
 def _new_ones(op: tensor.ExpandShape) -> list[int]:
     """The dimensions of 1 that the result has and the source lacks."""
-    source, shape = shaped(op.operands[0]).shape, shaped(op.result).shape
+    source, shape = shaped_of(op.operands[0]).shape, shaped_of(op.result).shape
     found: list[int] = []
     for size, group in zip(source, op.groups, strict=True):
         ones = [d for d in group if shape[d] == 1]
@@ -157,7 +158,7 @@ def _slice_below_ones(op: tensor.ExtractSlice) -> bool:
     """slice(add ones(x)) -> add ones(slice(x))."""
     grown = op.operands[0].owner
     ones = set(_added_ones(grown)) if isinstance(grown, Op) else set()
-    shape = shaped(op.result).shape
+    shape = shaped_of(op.result).shape
     if not ones or len(shape) != len(op.attr("static_sizes")) or _is_dynamic(op):
         return False
     builder = Builder.before(op)
@@ -196,10 +197,10 @@ def _split_below_slice(op: Op) -> bool:
         return False
     if isinstance(dropped, tensor.CollapseShape) and not _is_plain(dropped):
         return False
-    whole, part = shaped(cut.operands[0]).shape, shaped(cut.result).shape
+    whole, part = shaped_of(cut.operands[0]).shape, shaped_of(cut.result).shape
     if len(whole) != len(part) or not op.groups:
         return False
-    middle, shape = shaped(op.operands[0]).shape, shaped(op.result).shape
+    middle, shape = shaped_of(op.operands[0]).shape, shaped_of(op.result).shape
     kept = _dims_kept(part, middle)
     if kept is None:
         return False
@@ -246,13 +247,13 @@ def _dims_kept(shape: Shape, smaller: Shape) -> list[int] | None:
 
 def _moves_only_ones(op: linalg.Transpose) -> bool:
     """A transpose that leaves the other dimensions in order moves no element: a reshape."""
-    source, shape = op.inputs[0], shaped(op.result).shape
-    order = [d for d in op.attr("permutation") if shaped(source).shape[d] != 1]
+    source, shape = op.inputs[0], shaped_of(op.result).shape
+    order = [d for d in op.attr("permutation") if shaped_of(source).shape[d] != 1]
     if order != sorted(order):
         return False
     builder = Builder.before(op)
-    kept = [d for d, size in enumerate(shaped(source).shape) if size != 1]
-    flat = without_dims(source, [d for d in range(shaped(source).rank) if d not in kept], builder)
+    kept = [d for d, size in enumerate(shaped_of(source).shape) if size != 1]
+    flat = without_dims(source, [d for d in range(shaped_of(source).rank) if d not in kept], builder)
     ones = {d for d, size in enumerate(shape) if size == 1}
     if ones:
         take_place(op, _with_ones(flat, shape, ones, builder))
@@ -284,7 +285,7 @@ def _sink_ones(op: linalg.LinalgOp) -> bool:
         positions = map.dim_positions()
         assert positions is not None
         ones = {d for d, loop in enumerate(positions) if loop in loops}
-        grown.append(_with_ones(value, shaped(result).shape, ones, builder) if ones else value)
+        grown.append(_with_ones(value, shaped_of(result).shape, ones, builder) if ones else value)
     take_place(op, *grown)
     return True
 

@@ -10,12 +10,12 @@ from heapq import heappop, heappush
 from math import prod
 from typing import ClassVar
 
-from mdsl.analysis.regions import shaped
 from mdsl.analysis.rows import Rows, find_rows, frame_bytes, is_row_region, row_bytes
 from mdsl.analysis.tile_sizes import ELEMENTS
 from mdsl.dialects import linalg
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.ir.core import Op, Value
+from mdsl.ir.typed import shaped_of
 from mdsl.passes.any.canonicalize import drop_unused
 from mdsl.passes.base import Context, Pass, functions
 from mdsl.passes.linalg.fuse import MOST_INPUTS, fuse_producers, wrap
@@ -221,7 +221,7 @@ def _is_cheap(members: Sequence[linalg.LinalgOp], rows: Rows, target: Target) ->
     """True if a row and what is computed for it stay in cache, and the rows are enough to share among workers."""
     if not is_row_region(members, rows):
         return True
-    shape = shaped(members[-1].results[0]).shape
+    shape = shaped_of(members[-1].results[0]).shape
     columns = prod(size for d, size in enumerate(shape) if d not in rows.dims)
     count = prod(shape[d] for d in rows.dims)
     near = row_bytes(members, rows) <= target.l2_bytes // 4 and frame_bytes(members, rows) <= MAX_FRAME_BYTES

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from mdsl.analysis.regions import captured, shaped
+from mdsl.analysis.regions import captured
 from mdsl.analysis.rows import find_rows
 from mdsl.analysis.tile_sizes import TILE, contraction_tiles
 from mdsl.dialects import func, linalg, tensor, ukernel
@@ -16,6 +16,7 @@ from mdsl.dialects.builtin import ModuleOp
 from mdsl.errors import MdslError
 from mdsl.ir.attributes import DenseArrayAttr, DenseResourceAttr, Resource
 from mdsl.ir.core import Builder, Op, Region, Value
+from mdsl.ir.typed import shaped_of
 from mdsl.ir.types import TensorType, dtype_of, i64
 from mdsl.passes.base import Context, Pass, functions, option
 from mdsl.target.target import TargetError
@@ -61,7 +62,7 @@ class Tune(Pass):
         """The fastest tile of `op`, known or measured."""
         rows = find_rows(_structured(op))
         if rows is None:
-            return [*shaped(op.results[0]).shape]  # stays one kernel
+            return [*shaped_of(op.results[0]).shape]  # stays one kernel
         found = contraction_tiles(main, context.target)[: self.candidates]
         tiles = [rows.of_result(tile, main) for tile in found]
         if len(tiles) == 1:

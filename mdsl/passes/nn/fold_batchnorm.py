@@ -11,9 +11,9 @@ from mdsl.dialects import nn
 from mdsl.dialects.arith import Constant
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.nn.base import NnOp
-from mdsl.dialects.nn.base import tensor as type_of
 from mdsl.ir.attributes import tensor_attribute
 from mdsl.ir.core import Builder, Op, Value
+from mdsl.ir.typed import tensor_of
 from mdsl.ir.types import TensorType, bf16, dtype_of, f16
 from mdsl.passes.base import Context, Pass
 from mdsl.rewriting.constants import constant_data, fresh_resource, resource_name
@@ -63,7 +63,7 @@ def _visit(op: nn.BatchNorm) -> None:
     if isinstance(layer, nn.Conv2d | nn.Linear | nn.Matmul) and _foldable(layer, op):
         operands += layer.operands
         _fold(layer, op, factor, offset)
-    elif type_of(op.x).element not in (f16, bf16):
+    elif tensor_of(op.x).element not in (f16, bf16):
         _scale_and_add(op, factor, offset)
     for value in dict.fromkeys(operands):
         if isinstance(value.owner, Constant) and not value.users:
@@ -78,9 +78,9 @@ def _foldable(layer: nn.Conv2d | nn.Linear | nn.Matmul, op: nn.BatchNorm) -> boo
         return False
     if isinstance(layer, nn.Conv2d):
         return op.channel_axis == (3 if layer.channels_last else 1)
-    if isinstance(layer, nn.Matmul) and type_of(layer.b).rank != 2:
+    if isinstance(layer, nn.Matmul) and tensor_of(layer.b).rank != 2:
         return False
-    return op.channel_axis == type_of(op.x).rank - 1
+    return op.channel_axis == tensor_of(op.x).rank - 1
 
 
 def _fold(
@@ -118,7 +118,7 @@ def _scale_and_add(op: nn.BatchNorm, factor: np.ndarray, offset: np.ndarray) -> 
     """x * factor + offset, with constants that broadcast along the other dimensions."""
     builder = Builder.before(op)
     name = op.result.name or "norm"
-    behind = [1] * (type_of(op.x).rank - 1 - op.channel_axis)
+    behind = [1] * (tensor_of(op.x).rank - 1 - op.channel_axis)
     factor_value = _constant(builder, op, factor.reshape(-1, *behind), op.scale, f"{name}_factor")
     offset_value = _constant(builder, op, offset.reshape(-1, *behind), op.shift, f"{name}_offset")
     scaled = builder.value(nn.Mul(op.x, factor_value), f"{name}_scaled")
@@ -127,7 +127,7 @@ def _scale_and_add(op: nn.BatchNorm, factor: np.ndarray, offset: np.ndarray) -> 
 
 def _constant(builder: Builder, near: Op, array: np.ndarray, like: Value, name: str) -> Value:
     """A constant called `name` with the element type of `like`."""
-    element = type_of(like).element
+    element = tensor_of(like).element
     type = TensorType(array.shape, element)
     with np.errstate(all="ignore"):
         data = np.ascontiguousarray(array, dtype_of(element))

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from mdsl.analysis.regions import captured, shaped
+from mdsl.analysis.regions import captured
 from mdsl.dialects import linalg, scf, tensor, ukernel
 from mdsl.dialects.arith import Constant
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.ukernel import RANGE
 from mdsl.ir.attributes import Attribute, DenseArrayAttr, SymbolRefAttr
 from mdsl.ir.core import BlockArgument, Builder, Op, Value
+from mdsl.ir.typed import shaped_of
 from mdsl.ir.types import DYNAMIC, FloatType, ShapedType, TensorType, i64, index
 from mdsl.passes.any.canonicalize import drop_unused
 from mdsl.passes.base import Context, Pass, functions
@@ -184,7 +185,7 @@ def kernel_name(region: ukernel.RegionOp) -> str:
         kind = op.name.split(".")[1]
         words.append(_WORDS.get(kind, kind) or _generic_word(op))
     dims = (
-        "x".join(map(str, shaped(region.results[0]).shape))
+        "x".join(map(str, shaped_of(region.results[0]).shape))
         if isinstance(region.results[0].type, ShapedType)
         else ""
     )

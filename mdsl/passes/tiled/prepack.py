@@ -9,13 +9,14 @@ from typing import ClassVar
 
 import numpy as np
 
-from mdsl.analysis.regions import offset, permuted_map, shaped
+from mdsl.analysis.regions import offset, permuted_map
 from mdsl.dialects import linalg, scf, tensor
 from mdsl.dialects.arith import Constant
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.tensor import Index
 from mdsl.ir.attributes import AffineMapAttr, ArrayAttr, tensor_attribute
 from mdsl.ir.core import Block, Builder, Op, Value
+from mdsl.ir.typed import shaped_of
 from mdsl.ir.types import TensorType
 from mdsl.passes.any.canonicalize import drop_unused
 from mdsl.passes.base import Context, Pass, functions
@@ -68,7 +69,7 @@ class _Read:
 
     @property
     def rows(self) -> int:
-        return shaped(self.slice.result).shape[self.batch]
+        return shaped_of(self.slice.result).shape[self.batch]
 
     @property
     def order(self) -> list[int]:
@@ -106,7 +107,7 @@ def _read_of(op: Op, constant: Value) -> _Read | None:
     """What `op` reads of the constant, if it is whole rows of it for one contraction."""
     if not isinstance(op, tensor.ExtractSlice):
         return None
-    whole, part = shaped(constant), shaped(op.result)
+    whole, part = shaped_of(constant), shaped_of(op.result)
     offsets = op.mixed("offsets")
     if part.rank != whole.rank or part.rank < 2 or any(s != 1 for s in op.attr("static_strides")):
         return None
@@ -154,7 +155,7 @@ def _laid_out(read: _Read, constant: Constant, data: np.ndarray) -> Value:
     blocks = part.reshape(count, *[1] * batch, rows, *shape[batch + 1 :])
     laid = blocks.transpose(0, *(p + 1 for p in read.order))
     row = prod(shape[batch + 1 :])
-    whole = TensorType((count * rows, row), shaped(constant.result).element)
+    whole = TensorType((count * rows, row), shaped_of(constant.result).element)
     name = constant.result.name or "constant"
     resource = fresh_resource(constant, f"{resource_name(constant.result)}_tiles")
     flat = np.ascontiguousarray(laid).reshape(whole.shape)
@@ -166,13 +167,13 @@ def _read_tile(read: _Read, tiles: Value) -> None:
     """Makes the contraction read its tile of `tiles`, a result of `_laid_out`."""
     builder = Builder.before(read.slice)
     name = (tiles.name or "tiles").removesuffix("_tiles")
-    total, row = shaped(tiles).shape
+    total, row = shaped_of(tiles).shape
     value = tiles
     if total > read.rows:
         start = _start(read, builder)
         value = builder.value(tensor.ExtractSlice.of(tiles, [start, 0], [read.rows, row]), f"{name}_rows")
     value = builder.value(tensor.CollapseShape.of(value, [[0, 1]]), f"{name}_flat")
-    shape = [shaped(read.slice.result).shape[p] for p in read.order]
+    shape = [shaped_of(read.slice.result).shape[p] for p in read.order]
     tile = builder.value(
         tensor.ExpandShape.of(value, [list(range(len(shape)))], shape), read.slice.result.name
     )
@@ -182,7 +183,7 @@ def _read_tile(read: _Read, tiles: Value) -> None:
 def _start(read: _Read, builder: Builder) -> Index:
     """The row of `_laid_out` where the slice begins."""
     offsets = read.slice.mixed("offsets")[: read.batch + 1]
-    whole = shaped(read.slice.operands[0]).shape
+    whole = shaped_of(read.slice.operands[0]).shape
     factor, start, moving = 1, -read.first, dict[Value, int]()
     for d in reversed(range(len(offsets))):
         first = offsets[d]

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from mdsl.dialects import nn
-from mdsl.dialects.nn.base import tensor
 from mdsl.ir.core import Op
-from mdsl.ir.types import DYNAMIC, TensorType, dtype_of
+from mdsl.ir.typed import tensor_of
+from mdsl.ir.types import DYNAMIC, dtype_of
 from mdsl.reference.extrema import maximum, minimum
 from mdsl.reference.nn.numbers import mean, narrow, wide
 from mdsl.reference.numbers import erf, is_float_dtype
@@ -170,7 +170,7 @@ def select(op: Op, cond: Array, a: Array, b: Array) -> Array:
 
 @semantics("nn.cast")
 def cast(op: Op, x: Array) -> Array:
-    element = _type(op).element
+    element = tensor_of(op.result).element
     target = dtype_of(element)
     if target == np.bool_:
         return np.asarray(x != 0)
@@ -217,13 +217,9 @@ def argmax(op: Op, x: Array) -> Array:
 # Shapes and data movement ---------------------------------------------------------------------------------
 
 
-def _type(op: Op) -> TensorType:
-    return tensor(op.result)
-
-
 @semantics("nn.reshape")
 def reshape(op: Op, x: Array) -> Array:
-    return x.reshape([-1 if s == DYNAMIC else s for s in _type(op).shape])
+    return x.reshape([-1 if s == DYNAMIC else s for s in tensor_of(op.result).shape])
 
 
 @semantics("nn.flatten")
@@ -269,6 +265,6 @@ def gather(op: Op, x: Array, indices: Array) -> Array:
 
 @semantics("nn.broadcast")
 def broadcast(op: Op, x: Array) -> Array:
-    shape = _type(op).shape
+    shape = tensor_of(op.result).shape
     own = (1,) * (len(shape) - x.ndim) + x.shape
     return np.broadcast_to(x, [o if s == DYNAMIC else s for s, o in zip(shape, own, strict=True)])

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mdsl.dialects.nn.base import tensor
 from mdsl.ir.core import Op
+from mdsl.ir.typed import tensor_of
 from mdsl.ir.types import DYNAMIC
 from mdsl.reference.registry import failure, semantics
 
@@ -74,7 +74,7 @@ def reshaped(op: Op, old: Sequence[int], shape: Sequence[int]) -> list[int]:
 
 def _checked(op: Op, y: Array) -> Array:
     """`y`, which must have the sizes that the result's type knows."""
-    wanted = tensor(op.result).shape
+    wanted = tensor_of(op.result).shape
     if len(wanted) != y.ndim or any(w not in (DYNAMIC, s) for w, s in zip(wanted, y.shape, strict=True)):
-        raise failure(op, f"the result is a {tensor(op.result)}, but comes out as {list(y.shape)}")
+        raise failure(op, f"the result is a {tensor_of(op.result)}, but comes out as {list(y.shape)}")
     return y

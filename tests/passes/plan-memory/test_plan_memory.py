@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from mdsl.dialects import memref
 from mdsl.dialects.arith import constant_of
 from mdsl.dialects.builtin import ModuleOp
+from mdsl.ir.typed import memref_of
 from mdsl.ir.types import MemRefType, f32
 from mdsl.ir.verifier import verify
 from mdsl.passes.base import Context
@@ -42,7 +43,7 @@ def planned(text: str, reuse: bool = True) -> tuple[ModuleOp, dict[str, int], in
     offsets = {str(v.result.name): int(constant_of(v.operands[1]) or 0) for v in views}
     arenas = [op for op in module.walk() if isinstance(op, memref.Alloc)]
     assert len(arenas) == 1
-    return module, offsets, memref.memref_type(arenas[0].result).size
+    return module, offsets, memref_of(arenas[0].result).size
 
 
 def test_a_buffer_takes_the_place_of_a_dead_one() -> None:

@@ -8,10 +8,11 @@ from contextlib import nullcontext
 import numpy as np
 
 from mdsl.dialects import nn
-from mdsl.dialects.nn.base import shapes_agree, tensor
+from mdsl.dialects.nn.base import shapes_agree
 from mdsl.frontends.onnx.registry import Node, converts
 from mdsl.frontends.onnx.tensors import tensor_type
 from mdsl.ir.core import Value
+from mdsl.ir.typed import tensor_of
 from mdsl.ir.types import DYNAMIC, dtype_of
 
 MAX_TRIPS = 1024
@@ -31,9 +32,12 @@ def if_(node: Node) -> list[Value | None]:
     if len(then) != len(otherwise):
         raise node.malformed(f"one branch has {len(then)} outputs, the other {len(otherwise)}")
     for a, b in zip(then, otherwise, strict=True):
-        if not shapes_agree(tensor(a).shape, tensor(b).shape) or tensor(a).element != tensor(b).element:
+        if (
+            not shapes_agree(tensor_of(a).shape, tensor_of(b).shape)
+            or tensor_of(a).element != tensor_of(b).element
+        ):
             raise node.unsupported(
-                f"the condition is not known, and one branch gives {tensor(a)}, the other {tensor(b)}"
+                f"the condition is not known, and one branch gives {tensor_of(a)}, the other {tensor_of(b)}"
             )
     return [
         a if a is b else node.build(nn.Select(condition, a, b), output=i)
@@ -102,9 +106,9 @@ def _kept(node: Node, running: bool | Value, new: Value, old: Value) -> Value:
     if running is True or new is old:
         return new
     assert isinstance(running, Value)
-    if tensor(new) != tensor(old):
+    if tensor_of(new) != tensor_of(old):
         raise node.unsupported(
-            f"a variable changes from {tensor(old)} to {tensor(new)} under an unknown condition"
+            f"a variable changes from {tensor_of(old)} to {tensor_of(new)} under an unknown condition"
         )
     return node.build(nn.Select(node.reshape(running, [], "condition"), new, old), "kept")
 
@@ -130,10 +134,10 @@ def scan(node: Node) -> list[Value | None]:
         raise node.malformed(f"{len(node.inputs)} inputs, of which {count} are scanned")
     scanned = [node.operand(i) for i in range(states, len(node.inputs))]
     axes = [
-        node.axis(a, tensor(v).rank)
+        node.axis(a, tensor_of(v).rank)
         for a, v in zip(_settings(node, "scan_input_axes", count), scanned, strict=True)
     ]
-    lengths = {tensor(v).shape[a] for v, a in zip(scanned, axes, strict=True)}
+    lengths = {tensor_of(v).shape[a] for v, a in zip(scanned, axes, strict=True)}
     if len(lengths) != 1 or DYNAMIC in lengths:
         raise node.unsupported("the scanned inputs do not have one known length")
     (length,) = lengths
@@ -152,7 +156,7 @@ def scan(node: Node) -> list[Value | None]:
     piles = list(zip(*rows, strict=True))
     at, reverse = (_settings(node, f"scan_output_{what}", len(piles)) for what in ("axes", "directions"))
     stacked = [
-        _joined(node, pile[::-1] if back else pile, node.axis(axis, tensor(pile[0]).rank + 1), states + i)
+        _joined(node, pile[::-1] if back else pile, node.axis(axis, tensor_of(pile[0]).rank + 1), states + i)
         for i, (pile, axis, back) in enumerate(zip(piles, at, reverse, strict=True))
     ]
     return [*state, *stacked]

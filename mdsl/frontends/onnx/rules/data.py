@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from mdsl.dialects import nn
-from mdsl.dialects.nn.base import tensor
 from mdsl.frontends.onnx.building import counter, reversed_along, times, trimmed, wrapped
 from mdsl.frontends.onnx.registry import Node, converts
 from mdsl.frontends.onnx.tensors import element_type
 from mdsl.ir.core import Value
+from mdsl.ir.typed import tensor_of
 from mdsl.ir.types import DYNAMIC, dtype_of, i64
 
 # Padding --------------------------------------------------------------------------------------------------
@@ -41,7 +41,7 @@ def pad(node: Node) -> Value:
         return node.build(nn.Pad(x, pads=pads, value=float(np.asarray(value).reshape(-1)[0])))
     padded = node.build(nn.Pad(x, pads=pads), "padded")
     node.static(padded)
-    inside = np.pad(np.ones(tensor(x).shape, bool), list(zip(pads[:rank], pads[rank:], strict=True)))
+    inside = np.pad(np.ones(tensor_of(x).shape, bool), list(zip(pads[:rank], pads[rank:], strict=True)))
     return node.build(
         nn.Select(node.const(inside, "inside"), padded, node.reshape(node.operand(2), (), "border"))
     )
@@ -49,7 +49,7 @@ def pad(node: Node) -> Value:
 
 def _trimmed(node: Node, x: Value, pads: list[int]) -> tuple[Value, list[int]]:
     """Negative pads cut off: `x` without what they remove, and the pads that are left."""
-    rank = tensor(x).rank
+    rank = tensor_of(x).rank
     axes = [d for d in range(rank) if pads[d] < 0 or pads[rank + d] < 0]
     if not axes:
         return x, pads
@@ -60,9 +60,9 @@ def _trimmed(node: Node, x: Value, pads: list[int]) -> tuple[Value, list[int]]:
 
 def _continued(node: Node, x: Value, axis: int, low: int, high: int, mode: str, suffix: str | None) -> Value:
     """`x` continued along an axis: mirrored ("reflect", without the edge itself), "edge", or repeated ("wrap")."""
-    size = tensor(x).shape[axis]
+    size = tensor_of(x).shape[axis]
     if size == DYNAMIC:
-        raise node.unsupported(f"mode {mode} needs known sizes, got {tensor(x)}")
+        raise node.unsupported(f"mode {mode} needs known sizes, got {tensor_of(x)}")
     reach = {"reflect": size - 1, "wrap": size, "edge": low + high}
     if mode not in reach:
         raise node.malformed(f"mode {mode} is unknown")
@@ -75,7 +75,7 @@ def _continued(node: Node, x: Value, axis: int, low: int, high: int, mode: str, 
 
     before = after = None
     if mode == "edge":
-        shape = tensor(x).shape
+        shape = tensor_of(x).shape
         if low:
             before = node.broadcast(part(0, 1, "start"), (*shape[:axis], low, *shape[axis + 1 :]), "before")
         if high:
@@ -136,9 +136,9 @@ def reverse_sequence(node: Node) -> Value:
     x, lengths = node.operand(0), node.operand(1)
     node.static(x)
     time, batch = node.attr("time_axis", 0), node.attr("batch_axis", 1)
-    order = [time, batch, *range(2, tensor(x).rank)]
+    order = [time, batch, *range(2, tensor_of(x).rank)]
     turned = x if time == 0 else node.build(nn.Transpose(x, perm=order), "by_time")
-    steps, count, *rest = tensor(turned).shape
+    steps, count, *rest = tensor_of(turned).shape
     counter = node.const(np.arange(steps).reshape(-1, 1), "counter")
     lengths = node.cast(lengths, i64, "wide_lengths")
     inside = node.build(nn.Compare(counter, lengths, kind="lt"), "is_inside")
@@ -175,8 +175,8 @@ def one_hot(node: Node) -> Value:
     if depth is None:
         raise node.unsupported("depth is not a constant")
     size = int(depth.reshape(-1)[0])
-    shape = tensor(indices).shape
-    node.check_size([*shape, size], tensor(values).element)
+    shape = tensor_of(indices).shape
+    node.check_size([*shape, size], tensor_of(values).element)
     node.check_made([size], i64)
     axis = node.axis(node.attr("axis", -1), len(shape) + 1)
     sizes = node.sizes(indices)

@@ -9,10 +9,10 @@ from math import prod
 import numpy as np
 
 from mdsl.dialects import nn
-from mdsl.dialects.nn.base import tensor
 from mdsl.frontends.onnx.building import gather_flat, times
 from mdsl.frontends.onnx.registry import Node, Size, converts
 from mdsl.ir.core import Value
+from mdsl.ir.typed import tensor_of
 from mdsl.ir.types import DYNAMIC
 
 Labels = tuple[str, ...]
@@ -21,7 +21,7 @@ Labels = tuple[str, ...]
 @converts("Einsum")
 def einsum(node: Node) -> Value:
     operands = [node.operand(i) for i in range(len(node.inputs))]
-    terms, wanted = _parse(node, [tensor(v).rank for v in operands])
+    terms, wanted = _parse(node, [tensor_of(v).rank for v in operands])
     pairs = [_single(node, v, t, i) for i, (v, t) in enumerate(zip(operands, terms, strict=True))]
     total, labels = pairs[0]
     for i, (value, term) in enumerate(pairs[1:], 1):
@@ -69,10 +69,10 @@ def _single(node: Node, x: Value, labels: Labels, number: int) -> tuple[Value, L
         return x, labels
     unique = tuple(dict.fromkeys(labels))
     node.static(x)
-    shape = tensor(x).shape
+    shape = tensor_of(x).shape
     sizes = dict(zip(labels, shape, strict=True))
     if any(sizes[label] != size for label, size in zip(labels, shape, strict=True)):
-        raise node.malformed(f"dimensions of one name differ in {tensor(x)}")
+        raise node.malformed(f"dimensions of one name differ in {tensor_of(x)}")
     steps = dict.fromkeys(unique, 0)
     for d, label in enumerate(labels):
         steps[label] += prod(shape[d + 1 :])
@@ -131,7 +131,7 @@ def _sizes(node: Node, a: Value, left: Labels, b: Value, right: Labels) -> dict[
                 raise node.malformed(f"dimension '{label}' is {known} and {size}")
             found[label] = size if known == 1 else known
         elif 1 in (known, size):
-            raise node.unsupported(f"dimension '{label}' is 1 and open, in {tensor(a)} and {tensor(b)}")
+            raise node.unsupported(f"dimension '{label}' is 1 and open, in {tensor_of(a)} and {tensor_of(b)}")
         elif isinstance(size, int):
             found[label] = size
     return found

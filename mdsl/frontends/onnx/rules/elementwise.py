@@ -7,7 +7,6 @@ from math import inf
 import numpy as np
 
 from mdsl.dialects import nn
-from mdsl.dialects.nn.base import tensor
 from mdsl.frontends.onnx.activations import (
     ACTIVATIONS,
     above,
@@ -21,6 +20,7 @@ from mdsl.frontends.onnx.activations import (
 )
 from mdsl.frontends.onnx.registry import Node, converts
 from mdsl.ir.core import Op, Value
+from mdsl.ir.typed import tensor_of
 from mdsl.ir.types import FloatType, Type, dtype_of, f32, f64, is_float
 
 # One operand ----------------------------------------------------------------------------------------------
@@ -83,8 +83,8 @@ def activation(node: Node) -> Value:
 @converts("PRelu")
 def prelu(node: Node) -> Value:
     x, slope = node.operand(0), node.operand(1)
-    if node.version < 7 and tensor(slope).rank == 1:  # one slope a channel
-        slope = node.reshape(slope, [*tensor(slope).shape, *[1] * (tensor(x).rank - 2)], "slope")
+    if node.version < 7 and tensor_of(slope).rank == 1:  # one slope a channel
+        slope = node.reshape(slope, [*tensor_of(slope).shape, *[1] * (tensor_of(x).rank - 2)], "slope")
     steep = node.build(nn.Mul(x, slope), "sloped")
     return node.build(nn.Select(above(node, x, 0, "positive", "ge"), x, steep))
 
@@ -189,11 +189,11 @@ def _operands(node: Node) -> tuple[Value, Value]:
     a, b = node.operand(0), node.operand(1)
     if node.version >= 7 or not node.attr("broadcast", 0) or node.attr("axis") is None:
         return a, b
-    axis, rank = node.axis(node.attr("axis"), tensor(a).rank), tensor(a).rank
-    behind = rank - axis - tensor(b).rank
+    axis, rank = node.axis(node.attr("axis"), tensor_of(a).rank), tensor_of(a).rank
+    behind = rank - axis - tensor_of(b).rank
     if behind < 0:
-        raise node.malformed(f"{tensor(b)} at axis {axis} reaches beyond {tensor(a)}")
-    return a, node.reshape(b, [*tensor(b).shape, *[1] * behind], "aligned")
+        raise node.malformed(f"{tensor_of(b)} at axis {axis} reaches beyond {tensor_of(a)}")
+    return a, node.reshape(b, [*tensor_of(b).shape, *[1] * behind], "aligned")
 
 
 @converts("Mod")
@@ -219,7 +219,7 @@ def pow_(node: Node) -> Value:
     """The result has the base's type; small whole exponents are products, which are exact and fast."""
     base, (x, exponent) = node.type(0), _operands(node)
     known = node.constant(exponent)
-    if known is not None and known.size == 1 and tensor(exponent).rank <= base.rank:
+    if known is not None and known.size == 1 and tensor_of(exponent).rank <= base.rank:
         number = known.reshape(-1)[0].item()
         if number in (1, 2, 3):
             return _power(node, x, int(number))

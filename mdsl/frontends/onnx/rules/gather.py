@@ -8,10 +8,10 @@ from math import prod
 import numpy as np
 
 from mdsl.dialects import nn
-from mdsl.dialects.nn.base import tensor
 from mdsl.frontends.onnx.building import counter, gather_along, times, wrapped
 from mdsl.frontends.onnx.registry import Node, Size, converts
 from mdsl.ir.core import Op, Value
+from mdsl.ir.typed import tensor_of
 from mdsl.ir.types import DYNAMIC, i64
 
 # Gathering ------------------------------------------------------------------------------------------------
@@ -39,7 +39,7 @@ def gather(node: Node) -> Value:
 @converts("GatherElements")
 def gather_elements(node: Node) -> Value:
     x, indices = node.operand(0), node.operand(1)
-    return gather_along(node, x, indices, node.axis(node.attr("axis", 0), tensor(x).rank))
+    return gather_along(node, x, indices, node.axis(node.attr("axis", 0), tensor_of(x).rank))
 
 
 def _flat_rows(node: Node, indices: Value, sizes: Sequence[Size]) -> Value:
@@ -52,11 +52,13 @@ def _flat_rows(node: Node, indices: Value, sizes: Sequence[Size]) -> Value:
 @converts("GatherND")
 def gather_nd(node: Node) -> Value:
     x, indices, batch = node.operand(0), node.operand(1), node.attr("batch_dims", 0)
-    sizes, own = node.sizes(x), tensor(indices).shape
+    sizes, own = node.sizes(x), tensor_of(indices).shape
     if not own or not 0 <= batch < len(own) or batch + own[-1] > len(sizes):
-        raise node.malformed(f"indices {tensor(indices)} do not fit {tensor(x)} with batch_dims = {batch}")
+        raise node.malformed(
+            f"indices {tensor_of(indices)} do not fit {tensor_of(x)} with batch_dims = {batch}"
+        )
     if own[-1] == DYNAMIC:
-        raise node.unsupported(f"how many dimensions {tensor(indices)} index is not known")
+        raise node.unsupported(f"how many dimensions {tensor_of(indices)} index is not known")
     outer, picked, rest = sizes[:batch], sizes[batch : batch + own[-1]], sizes[batch + own[-1] :]
     rows = _flat_rows(node, indices, picked)
     if batch:
@@ -76,16 +78,16 @@ def compress(node: Node) -> Value:
     x, axis = node.operand(0), node.attr("axis")
     if axis is None:
         node.static(x)
-        x, axis = node.reshape(x, (tensor(x).size,), "flat"), 0
+        x, axis = node.reshape(x, (tensor_of(x).size,), "flat"), 0
     return node.build(nn.Gather(x, node.const(np.flatnonzero(flags), "places"), axis=axis))
 
 
 @converts("ArrayFeatureExtractor", domain="ai.onnx.ml")
 def array_feature_extractor(node: Node) -> Value:
     x, indices = node.operand(0), node.operand(1)
-    picked = node.reshape(indices, (tensor(indices).size,), "picks")
-    found = node.build(nn.Gather(x, picked, axis=-1), "found" if tensor(x).rank == 1 else None)
-    return node.reshape(found, (1, *tensor(found).shape)) if tensor(x).rank == 1 else found
+    picked = node.reshape(indices, (tensor_of(indices).size,), "picks")
+    found = node.build(nn.Gather(x, picked, axis=-1), "found" if tensor_of(x).rank == 1 else None)
+    return node.reshape(found, (1, *tensor_of(found).shape)) if tensor_of(x).rank == 1 else found
 
 
 # Scattering -----------------------------------------------------------------------------------------------
@@ -102,15 +104,17 @@ def _kind(node: Node) -> str:
 def scatter_elements(node: Node) -> Value:
     x, indices, updates = node.operand(0), node.operand(1), node.operand(2)
     node.static(x, indices, updates)
-    shape, own = tensor(x).shape, tensor(indices).shape
+    shape, own = tensor_of(x).shape, tensor_of(indices).shape
     axis, kind = node.axis(node.attr("axis", 0), len(shape)), _kind(node)
     known = node.constant(indices)
     if known is not None:
         at = list(np.indices(own))
         at[axis] = np.where(known < 0, known + shape[axis], known)
         rows = np.ravel_multi_index(at, shape, mode="clip").ravel()
-        flat = node.reshape(updates, (tensor(updates).size,), "flat_updates")
-        done = _scatter_known(node, node.reshape(x, (tensor(x).size,), "flat"), rows, flat, kind, "written")
+        flat = node.reshape(updates, (tensor_of(updates).size,), "flat_updates")
+        done = _scatter_known(
+            node, node.reshape(x, (tensor_of(x).size,), "flat"), rows, flat, kind, "written"
+        )
         if done is not None:
             return node.build(nn.Reshape(done, results=[x.type]))
     # Where updates are smaller than x, further ones go to a place that does not exist.
@@ -128,11 +132,13 @@ def scatter_elements(node: Node) -> Value:
 def scatter_nd(node: Node) -> Value:
     x, indices, updates = node.operand(0), node.operand(1), node.operand(2)
     node.static(x, indices, updates)
-    shape, depth = tensor(x).shape, tensor(indices).shape[-1] if tensor(indices).rank else 0
+    shape, depth = tensor_of(x).shape, tensor_of(indices).shape[-1] if tensor_of(indices).rank else 0
     rows, width = prod(shape[:depth]), prod(shape[depth:])
-    count = prod(tensor(indices).shape[:-1])
-    if tensor(updates).size != count * width:
-        raise node.malformed(f"updates {tensor(updates)} do not fit {tensor(indices)} and {tensor(x)}")
+    count = prod(tensor_of(indices).shape[:-1])
+    if tensor_of(updates).size != count * width:
+        raise node.malformed(
+            f"updates {tensor_of(updates)} do not fit {tensor_of(indices)} and {tensor_of(x)}"
+        )
     places = node.reshape(_flat_rows(node, indices, shape[:depth]), (count,), "flat_rows")
     table, new = node.reshape(x, (rows, width), "table"), node.reshape(updates, (count, width), "new_rows")
     known, kind = node.constant(places), _kind(node)
@@ -148,7 +154,7 @@ def _scatter_known(
 ) -> Value | None:
     """Rows of `x` replaced by, or combined with, those of `updates`, at known places: each row looks up which
     update it gets. None where several are to be combined in one place."""
-    count = tensor(x).shape[0]
+    count = tensor_of(x).shape[0]
     if not len(rows):
         return x
     source = np.full(count, -1, np.int64)
@@ -163,7 +169,7 @@ def _scatter_known(
         new = node.build(_COMBINE[kind](x, new), "combined")
     if changed.all():
         return new
-    flags = node.const(changed.reshape(count, *[1] * (tensor(x).rank - 1)), "is_changed")
+    flags = node.const(changed.reshape(count, *[1] * (tensor_of(x).rank - 1)), "is_changed")
     return node.build(nn.Select(flags, new, x), suffix)
 
 

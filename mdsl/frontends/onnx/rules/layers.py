@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from mdsl.dialects import nn
-from mdsl.dialects.nn.base import tensor
 from mdsl.frontends.onnx.registry import Node, converts
 from mdsl.ir.core import Value
+from mdsl.ir.typed import tensor_of
 from mdsl.ir.types import DYNAMIC
 
 # Matrix products ------------------------------------------------------------------------------------------
@@ -22,9 +22,9 @@ def matmul(node: Node) -> Value:
 def gemm(node: Node) -> Value:
     """alpha * A' B' + beta * C; with B transposed and a row of C, a linear layer."""
     a, b, c = node.operand(0), node.operand(1), node.input(2)
-    element = tensor(a).element
-    if tensor(a).rank != 2 or tensor(b).rank != 2:
-        raise node.malformed(f"A and B must be matrices, got {tensor(a)} and {tensor(b)}")
+    element = tensor_of(a).element
+    if tensor_of(a).rank != 2 or tensor_of(b).rank != 2:
+        raise node.malformed(f"A and B must be matrices, got {tensor_of(a)} and {tensor_of(b)}")
     if node.attr("transA", 0):
         a = node.build(nn.Transpose(a, perm=[1, 0]), "a_transposed")
     alpha, beta = node.attr("alpha", 1.0), node.attr("beta", 1.0)
@@ -39,7 +39,7 @@ def gemm(node: Node) -> Value:
     if c is not None and beta != 1:
         c = node.build(nn.Mul(c, node.const(beta, "beta", element)), "bias")
     if node.attr("transB", 0):
-        columns = tensor(b).shape[0]
+        columns = tensor_of(b).shape[0]
         if c is None:
             return node.build(nn.Linear(a, b))
         row = _as_row(node, c, columns)
@@ -54,7 +54,7 @@ def gemm(node: Node) -> Value:
 
 def _as_row(node: Node, c: Value, columns: int) -> Value | None:
     """C as a bias of `columns` elements, None if its rows differ or one number serves all columns."""
-    shape = tensor(c).shape
+    shape = tensor_of(c).shape
     if columns == DYNAMIC or not shape or shape[-1] != columns or any(d != 1 for d in shape[:-1]):
         return None
     return node.reshape(c, [columns], "bias")
@@ -73,11 +73,11 @@ def batch_normalization(node: Node) -> list[Value | None]:
     if node.version < 14 and any(node.wanted(i) for i in range(1, 5)):
         raise node.unsupported("training mode: its statistics are asked for")
     x = node.operand(0)
-    parameters = [node.cast(node.operand(i), tensor(x).element, f"parameter{i}") for i in range(1, 5)]
-    if tensor(x).rank == 1:  # one number a channel: as an image without height
-        row = node.reshape(x, [1, tensor(x).shape[0]], "row")
+    parameters = [node.cast(node.operand(i), tensor_of(x).element, f"parameter{i}") for i in range(1, 5)]
+    if tensor_of(x).rank == 1:  # one number a channel: as an image without height
+        row = node.reshape(x, [1, tensor_of(x).shape[0]], "row")
         return [node.reshape(node.build(nn.BatchNorm(row, *parameters, epsilon=node.attr("epsilon", 1e-5)), "norm"),
-                             tensor(x).shape)]  # fmt: skip
+                             tensor_of(x).shape)]  # fmt: skip
     return [node.build(nn.BatchNorm(x, *parameters, epsilon=node.attr("epsilon", 1e-5)))]
 
 
@@ -96,11 +96,11 @@ def _training(node: Node) -> list[Value | None]:
     x, rank = node.operand(0), node.type(0).rank
     axes = [d for d in range(rank) if d != 1]
     mean = node.build(nn.Reduce(x, kind="mean", axes=axes, keepdims=False), "batch_mean")
-    wide = [1, tensor(mean).shape[0], *[1] * (rank - 2)]
+    wide = [1, tensor_of(mean).shape[0], *[1] * (rank - 2)]
     centred = node.build(nn.Sub(x, node.reshape(mean, wide, "mean_wide")), "centred")
     square = node.build(nn.Mul(centred, centred), "square")
     variance = node.build(nn.Reduce(square, kind="mean", axes=axes, keepdims=False), "batch_variance")
-    parameters = [node.cast(node.operand(i), tensor(x).element, f"parameter{i}") for i in (1, 2)]
+    parameters = [node.cast(node.operand(i), tensor_of(x).element, f"parameter{i}") for i in (1, 2)]
     y = node.build(nn.BatchNorm(x, *parameters, mean, variance, epsilon=node.attr("epsilon", 1e-5)))
     results: list[Value | None] = [y]
     momentum = node.attr("momentum", 0.9)
@@ -123,7 +123,7 @@ def softmax(node: Node) -> Value:
     """Along one axis; before opset 13 over all dimensions from `axis` on, as if they were one."""
     op = nn.Softmax if node.op_type == "Softmax" else nn.LogSoftmax
     x = node.operand(0)
-    shape, rank = tensor(x).shape, tensor(x).rank
+    shape, rank = tensor_of(x).shape, tensor_of(x).rank
     if rank == 0:
         raise node.malformed("a softmax needs at least 1 dimension")
     if node.version >= 13:
@@ -153,9 +153,9 @@ def dropout(node: Node) -> list[Value | None]:
             raise node.unsupported("dropout at random, as in training")
     if not node.wanted(1):
         return [x, None]
-    if not tensor(x).is_static:
+    if not tensor_of(x).is_static:
         raise node.unsupported("the mask of a tensor of unknown size")
-    mask = np.broadcast_to(np.True_, tensor(x).shape)
-    dtype = tensor(x).element if node.version < 10 else None
+    mask = np.broadcast_to(np.True_, tensor_of(x).shape)
+    dtype = tensor_of(x).element if node.version < 10 else None
     value = node.graph.folder.constant_value(mask, node.outputs[1], node.location)
     return [x, value if dtype is None else node.cast(value, dtype, "mask")]

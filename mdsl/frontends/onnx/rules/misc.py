@@ -7,10 +7,10 @@ from math import prod
 import numpy as np
 
 from mdsl.dialects import nn
-from mdsl.dialects.nn.base import tensor
 from mdsl.frontends.onnx.registry import Node, converts
 from mdsl.frontends.onnx.windows import places, windows_of
 from mdsl.ir.core import Value
+from mdsl.ir.typed import tensor_of
 from mdsl.ir.types import i64
 
 MAX_DETERMINANT = 4
@@ -22,14 +22,14 @@ def tensor_scatter(node: Node) -> Value:
     """A key-value cache with new entries from a place of each batch element's own on."""
     cache, update = node.operand(0), node.operand(1)
     node.static(cache, update)
-    shape = tensor(cache).shape
+    shape = tensor_of(cache).shape
     axis = node.axis(node.attr("axis", -2), len(shape))
-    count = tensor(update).shape[axis]
+    count = tensor_of(update).shape[axis]
     counter = np.arange(count).reshape([-1 if d == axis else 1 for d in range(len(shape))])
     rows = node.const(counter, "counter")
     if node.input(2) is not None:
         start = node.cast(node.operand(2), i64, "wide_start")
-        start = node.reshape(start, (tensor(start).size, *[1] * (len(shape) - 1)), "start")
+        start = node.reshape(start, (tensor_of(start).size, *[1] * (len(shape) - 1)), "start")
         rows = node.build(nn.Add(rows, start), "rows")
     if node.attr("mode", "linear") == "circular":
         rows = node.build(nn.Mod(rows, node.const(np.int64(shape[axis]), "size")), "places")
@@ -44,10 +44,10 @@ def col_to_im(node: Node) -> Value:
     sizes, kernel = node.ints(1, "image_shape"), node.ints(2, "block_shape")
     windows = windows_of(node, kernel, sizes)
     position, inside = places(windows, sizes)
-    n, rows, count = tensor(x).shape
+    n, rows, count = tensor_of(x).shape
     elements = prod(kernel)
     if rows % elements or count != len(position):
-        raise node.malformed(f"{tensor(x)} does not hold windows of {kernel} in an image of {sizes}")
+        raise node.malformed(f"{tensor_of(x)} does not hold windows of {kernel} in an image of {sizes}")
     # For each pixel the columns (element, window) that hold it, filled up with one of zeros behind all others.
     owners: list[list[int]] = [[] for _ in range(prod(sizes))]
     for window, element in np.argwhere(inside):
@@ -66,12 +66,12 @@ def determinant(node: Node) -> Value:
     """Laplace's expansion along the first row."""
     x = node.operand(0)
     node.static(x)
-    shape = tensor(x).shape
+    shape = tensor_of(x).shape
     if len(shape) < 2 or shape[-1] != shape[-2]:
-        raise node.malformed(f"its input must be square matrices, got {tensor(x)}")
+        raise node.malformed(f"its input must be square matrices, got {tensor_of(x)}")
     if shape[-1] > MAX_DETERMINANT:
         raise node.unsupported(
-            f"matrices of more than {MAX_DETERMINANT} rows are not supported, got {tensor(x)}"
+            f"matrices of more than {MAX_DETERMINANT} rows are not supported, got {tensor_of(x)}"
         )
     size, rank = shape[-1], len(shape)
 

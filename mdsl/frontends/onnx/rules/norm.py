@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mdsl.dialects import nn
-from mdsl.dialects.nn.base import tensor
 from mdsl.frontends.onnx.registry import Node, converts
 from mdsl.ir.core import Value
+from mdsl.ir.typed import tensor_of
 from mdsl.ir.types import DYNAMIC, Type, bf16, f16, f32, f64
 
 
@@ -34,11 +34,11 @@ def deviation(node: Node, square: Value, epsilon: float) -> Value:
 
 def standardised(node: Node, x: Value, axis: int, epsilon: float) -> Value:
     """(x - mean) / sqrt(variance + epsilon) over the dimensions `axis` and behind it."""
-    shape = tensor(x).shape[axis:]
+    shape = tensor_of(x).shape[axis:]
     if DYNAMIC not in shape:
         scale = node.broadcast(scalar(node, 1, x, "unit"), shape, "units")
         return node.build(nn.LayerNorm(x, scale, axis=axis, epsilon=epsilon), "normalised")
-    axes = range(axis, tensor(x).rank)
+    axes = range(axis, tensor_of(x).rank)
     centred = node.build(nn.Sub(x, mean(node, x, axes)), "centred")
     variance = mean(node, node.build(nn.Mul(centred, centred), "squares"), axes, "variance")
     return node.build(nn.Div(centred, deviation(node, variance, epsilon)), "normalised")
@@ -53,14 +53,14 @@ def affine(node: Node, x: Value, scale: Value, shift: Value | None) -> Value:
 
 def per_channel(node: Node, parameter: Value, rank: int, suffix: str) -> Value:
     """A vector of C elements as (C, 1, ..), which broadcasts to (N, C, ..) of `rank`."""
-    return node.reshape(parameter, (*tensor(parameter).shape, *[1] * (rank - 2)), suffix)
+    return node.reshape(parameter, (*tensor_of(parameter).shape, *[1] * (rank - 2)), suffix)
 
 
 @converts("LayerNormalization")
 def layer_normalization(node: Node) -> list[Value | None]:
     x, scale, shift = node.operand(0), node.operand(1), node.input(2)
-    axis, epsilon = node.axis(node.attr("axis", -1), tensor(x).rank), node.attr("epsilon", 1e-5)
-    shape = tensor(x).shape[axis:]
+    axis, epsilon = node.axis(node.attr("axis", -1), tensor_of(x).rank), node.attr("epsilon", 1e-5)
+    shape = tensor_of(x).shape[axis:]
     if DYNAMIC in shape:
         y = affine(node, standardised(node, x, axis, epsilon), scale, shift)
     else:
@@ -70,7 +70,7 @@ def layer_normalization(node: Node) -> list[Value | None]:
     if not node.wanted(1) and not node.wanted(2):
         return [y]
     kind = f64 if node.attr("stash_type", 1) == 11 else f32
-    axes = range(axis, tensor(x).rank)
+    axes = range(axis, tensor_of(x).rank)
     wide = node.cast(x, kind, "wide")
     centre = node.build(nn.Reduce(wide, kind="mean", axes=list(axes), keepdims=True), output=1)
     centred = node.build(nn.Sub(wide, centre), "centred")
@@ -83,7 +83,7 @@ def layer_normalization(node: Node) -> list[Value | None]:
 def rms_normalization(node: Node) -> Value:
     """x / sqrt(mean(x^2) + epsilon) * scale. Zhang, Sennrich: Root Mean Square Layer Normalization (2019)."""
     x, scale = node.operand(0), node.operand(1)
-    element, rank = tensor(x).element, tensor(x).rank
+    element, rank = tensor_of(x).element, tensor_of(x).rank
     axes = range(node.axis(node.attr("axis", -1), rank), rank)
     wide = node.cast(x, computed_in(element), "wide")
     square = mean(node, node.build(nn.Mul(wide, wide), "squares"), axes)
@@ -175,7 +175,7 @@ def _power(node: Node, base: Value, exponent: float) -> Value:
 def lp_normalization(node: Node) -> Value:
     """x divided by its L1 or L2 norm along an axis; 0 where the norm is 0."""
     x, p = node.operand(0), node.attr("p", 2)
-    axis = node.axis(node.attr("axis", -1), tensor(x).rank)
+    axis = node.axis(node.attr("axis", -1), tensor_of(x).rank)
     if p not in (1, 2):
         raise node.malformed(f"p must be 1 or 2, got {p}")
     terms = node.build(nn.Abs(x) if p == 1 else nn.Mul(x, x), "terms")

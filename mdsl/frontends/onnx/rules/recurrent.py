@@ -12,11 +12,12 @@ from functools import partial
 import numpy as np
 
 from mdsl.dialects import nn
-from mdsl.dialects.nn.base import product, tensor
+from mdsl.dialects.nn.base import product
 from mdsl.frontends.onnx.activations import ACTIVATIONS
 from mdsl.frontends.onnx.loops import backwards, entry, repeat, uninitialised, with_entry
 from mdsl.frontends.onnx.registry import Node, Size, converts
 from mdsl.ir.core import Value
+from mdsl.ir.typed import tensor_of
 from mdsl.ir.types import DYNAMIC, TensorType, i64
 
 Apply = Callable[[Value, str], Value]
@@ -55,11 +56,11 @@ class Direction:
 @converts("RNN", "GRU", "LSTM")
 def recurrent(node: Node) -> list[Value | None]:
     x, batch_first = node.operand(0), bool(node.attr("layout", 0))
-    if tensor(x).rank != 3:
-        raise node.malformed(f"X must have 3 dimensions, got {tensor(x)}")
+    if tensor_of(x).rank != 3:
+        raise node.malformed(f"X must have 3 dimensions, got {tensor_of(x)}")
     if batch_first:
         x = node.build(nn.Transpose(x, perm=[1, 0, 2]), "by_time")
-    steps = tensor(x).shape[0]
+    steps = tensor_of(x).shape[0]
     if steps == DYNAMIC:
         raise node.unsupported(f"needs a known number of time steps, got {node.type()}")
     batch = node.sizes(x)[1]
@@ -85,12 +86,12 @@ def recurrent(node: Node) -> list[Value | None]:
 
 def _joined(node: Node, parts: list[Value], order: Sequence[int], output: int) -> Value:
     """One value a direction, stacked and put into the output's order."""
-    rows = [node.reshape(p, (1, *tensor(p).shape), f"row{i}_of{output}") for i, p in enumerate(parts)]
+    rows = [node.reshape(p, (1, *tensor_of(p).shape), f"row{i}_of{output}") for i, p in enumerate(parts)]
     stacked = rows[0] if len(rows) == 1 else node.build(nn.Concat(*rows, axis=0), f"rows_of{output}")
     if len(parts) == 1:  # a dimension of 1 moves without a copy if the others keep their order
         rest = [d for d in order if d]
         if rest == sorted(rest):
-            return node.reshape(stacked, [tensor(stacked).shape[d] for d in order])
+            return node.reshape(stacked, [tensor_of(stacked).shape[d] for d in order])
     return node.build(nn.Transpose(stacked, perm=list(order)), output=output)
 
 
@@ -99,12 +100,16 @@ def _joined(node: Node, parts: list[Value], order: Sequence[int], output: int) -
 
 def _directions(node: Node) -> list[Direction]:
     weight, recurrence, gates = node.operand(1), node.operand(2), _GATES[node.op_type]
-    count, _, units = tensor(recurrence).shape
+    count, _, units = tensor_of(recurrence).shape
     wanted = 2 if node.attr("direction", "forward") == "bidirectional" else 1
-    if tensor(weight).rank != 3 or count != wanted or tensor(recurrence).shape[1] != gates * units:
-        raise node.malformed(f"weights {tensor(weight)}, {tensor(recurrence)} do not fit {wanted} directions")
+    if tensor_of(weight).rank != 3 or count != wanted or tensor_of(recurrence).shape[1] != gates * units:
+        raise node.malformed(
+            f"weights {tensor_of(weight)}, {tensor_of(recurrence)} do not fit {wanted} directions"
+        )
     if node.attr("hidden_size", units) != units:
-        raise node.malformed(f"hidden_size = {node.attr('hidden_size')} is not that of {tensor(recurrence)}")
+        raise node.malformed(
+            f"hidden_size = {node.attr('hidden_size')} is not that of {tensor_of(recurrence)}"
+        )
     return [_direction(node, d, units) for d in range(count)]
 
 
@@ -144,7 +149,7 @@ def _direction(node: Node, d: int, units: int) -> Direction:
 
 def _picked(node: Node, value: Value, d: int, suffix: str) -> Value:
     """`value[d]`."""
-    shape = tensor(value).shape
+    shape = tensor_of(value).shape
     part = (
         value
         if shape[0] == 1
@@ -213,8 +218,8 @@ def _run(
 ) -> tuple[Value, list[Value]]:
     """The states of all time steps (T, B, H), and the last ones."""
     node = direction.node
-    steps, batch, _ = tensor(x).shape
-    features = tensor(direction.weight).shape[1]
+    steps, batch, _ = tensor_of(x).shape
+    features = tensor_of(direction.weight).shape[1]
     size = direction.gates * direction.units
     rows = node.reshape(x, (product((steps, batch)), features), f"rows{tag}")
     gates = node.build(nn.Linear(rows, direction.weight, direction.bias), f"gates{tag}")
@@ -243,7 +248,7 @@ def _run(
         y, new = step(entry(node, gates, at, f"gates_now{tag}"), flags, carried[1:])
         return [with_entry(node, carried[0], at, y, f"states_so_far{tag}"), *new]
 
-    type = TensorType((steps, batch, direction.units), tensor(x).element)
+    type = TensorType((steps, batch, direction.units), tensor_of(x).element)
     all_states = uninitialised(node, type, gates, f"states{tag}")
     y, *last = repeat(node, steps, [all_states, *start], [gates, mask, *direction.captured()], body)
     return y, last
@@ -256,7 +261,7 @@ def _matmul(direction: Direction, state: Value, which: int, suffix: str) -> Valu
 
 def _gate(direction: Direction, gates: Value, which: int, suffix: str) -> Value:
     units = direction.units
-    if tensor(gates).shape[1] == units:
+    if tensor_of(gates).shape[1] == units:
         return gates
     part = nn.Slice(gates, starts=[which * units], ends=[(which + 1) * units], axes=[1])
     return direction.node.build(part, suffix)

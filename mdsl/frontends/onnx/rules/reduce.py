@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from mdsl.dialects import nn
-from mdsl.dialects.nn.base import tensor
 from mdsl.frontends.onnx.building import gather_along, reversed_along
 from mdsl.frontends.onnx.registry import Node, converts
 from mdsl.ir.core import Op, Value
+from mdsl.ir.typed import tensor_of
 from mdsl.ir.types import DYNAMIC, dtype_of, i1, i8, is_float
 
 # Reductions -----------------------------------------------------------------------------------------------
@@ -40,7 +40,7 @@ def reduce(node: Node) -> Value:
 def reduce_extreme(node: Node) -> Value:
     """Of truth values, as numbers."""
     x, kind = node.operand(0), node.op_type.removeprefix("Reduce").lower()
-    if tensor(x).element != i1:
+    if tensor_of(x).element != i1:
         return _reduced(node, x, kind)
     found = _reduced(node, node.cast(x, i8, "numbers"), kind, "extreme")
     return node.build(nn.Compare(found, node.const(np.int8(0), "zero"), kind="gt"))
@@ -53,9 +53,9 @@ def reduce_mean(node: Node) -> Value:
         return _reduced(node, x, "mean")
     count = 1
     for axis in _axes(node):
-        count *= tensor(x).shape[axis]
+        count *= tensor_of(x).shape[axis]
     if count <= 0:
-        raise node.unsupported(f"a mean of integers needs known sizes, got {tensor(x)}")
+        raise node.unsupported(f"a mean of integers needs known sizes, got {tensor_of(x)}")
     total = _reduced(node, x, "sum", "total")
     return node.build(nn.Div(total, node.const(count, "count", x.type)))
 
@@ -86,13 +86,17 @@ def reduce_log_sum(node: Node) -> Value:
 def reduce_log_sum_exp(node: Node) -> Value:
     """ln sum e^(x - peak) + peak; an infinite peak is replaced by the largest number."""
     x = node.operand(0)
-    info = np.finfo(dtype_of(tensor(x).element)) if str(tensor(x).element) != "bf16" else np.finfo(np.float32)
+    info = (
+        np.finfo(dtype_of(tensor_of(x).element))
+        if str(tensor_of(x).element) != "bf16"
+        else np.finfo(np.float32)
+    )
     axes = _axes(node)
     peaks = node.build(nn.Reduce(x, kind="max", axes=axes, keepdims=True), "peaks")
     peaks = node.build(nn.Clip(peaks, min=float(info.min), max=float(info.max)), "finite_peaks")
     powers = node.build(nn.Exp(node.build(nn.Sub(x, peaks), "centred")), "powers")
     total = _reduced(node, powers, "sum", "total")
-    peaks = node.reshape(peaks, tensor(total).shape, "offsets")
+    peaks = node.reshape(peaks, tensor_of(total).shape, "offsets")
     return node.build(nn.Add(node.build(nn.Log(total), "log"), peaks))
 
 
@@ -109,9 +113,9 @@ def arg_extreme(node: Node) -> Value:
         x = node.build(nn.Neg(x) if is_float(x.type) else nn.Sub(minus_one, x), "mirrored")
     if not node.attr("select_last_index", 0):
         return node.build(nn.ArgMax(x, axis=axis, keepdims=keepdims))
-    size = tensor(x).shape[axis]
+    size = tensor_of(x).shape[axis]
     if size == DYNAMIC:
-        raise node.unsupported(f"select_last_index needs a known size, got {tensor(x)}")
+        raise node.unsupported(f"select_last_index needs a known size, got {tensor_of(x)}")
     backwards = reversed_along(node, x, [axis], "backwards")
     found = node.build(nn.ArgMax(backwards, axis=axis, keepdims=keepdims), "from_the_end")
     return node.build(nn.Sub(node.const(np.int64(size - 1), "last"), found))
@@ -128,7 +132,7 @@ def hardmax(node: Node) -> Value:
         for size in type.shape[axis:]:
             rest *= size
         x, axis = node.reshape(x, (*type.shape[:axis], rest), "rows"), axis
-    shape = tensor(x).shape
+    shape = tensor_of(x).shape
     best = node.build(nn.ArgMax(x, axis=axis), "best")
     counter = node.const(np.arange(shape[axis]).reshape([-1, *[1] * (len(shape) - axis - 1)]), "counter")
     flags = node.build(nn.Compare(best, counter, kind="eq"), "is_best")
@@ -175,7 +179,7 @@ def _shifted(
     node: Node, x: Value, axis: int, by: int, fill: float, backwards: bool, suffix: str | None
 ) -> Value:
     """`x` moved towards its end (or start) along an axis, with `fill` in what becomes free."""
-    type = tensor(x)
+    type = tensor_of(x)
     size, rank = type.shape[axis], type.rank
     if by >= size:
         return node.broadcast(node.const(fill, "neutral", type), type.shape, suffix)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from mdsl.dialects import nn
-from mdsl.dialects.nn.base import tensor
 from mdsl.frontends.onnx.interpolation import Taps, coordinates, nearest, resized, weighted
 from mdsl.frontends.onnx.registry import Node, converts
 from mdsl.ir.core import Value
+from mdsl.ir.typed import tensor_of
 from mdsl.ir.types import DYNAMIC, f32, f64
 
 _NEAREST = ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
@@ -45,7 +45,7 @@ def resize(node: Node) -> Value:
         wide = resized(node, wide, axis, taps, f"axis{axis}")
         if crops:
             wide = _extrapolated(node, wide, axis, (where < 0) | (where > size - 1))
-    if tensor(wide).element != type.element:
+    if tensor_of(wide).element != type.element:
         wide = node.cast(wide, type.element)
     return _with_open_sizes(node, wide, axes, sizes)
 
@@ -118,7 +118,7 @@ def _taps(node: Node, mode: str, where: np.ndarray, scale: float, size: int) -> 
 def _empty(node: Node, x: Value, axis: int, new: int) -> Value:
     """`x` with nothing left along an axis."""
     if new:
-        raise node.malformed(f"cannot make {new} elements along an axis of none: {tensor(x)}")
+        raise node.malformed(f"cannot make {new} elements along an axis of none: {tensor_of(x)}")
     return node.build(nn.Slice(x, starts=[0], ends=[0], axes=[axis]), f"axis{axis}")
 
 
@@ -126,6 +126,6 @@ def _extrapolated(node: Node, x: Value, axis: int, outside: np.ndarray) -> Value
     """`x` with the extrapolation value at places along an axis."""
     if not outside.any():
         return x
-    flags = node.const(outside.reshape([-1, *[1] * (tensor(x).rank - axis - 1)]), f"outside{axis}")
+    flags = node.const(outside.reshape([-1, *[1] * (tensor_of(x).rank - axis - 1)]), f"outside{axis}")
     value = node.const(node.attr("extrapolation_value", 0.0), f"beyond{axis}", x.type)
     return node.build(nn.Select(flags, value, x), f"cropped{axis}")

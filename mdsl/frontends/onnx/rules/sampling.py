@@ -9,10 +9,10 @@ from math import prod
 import numpy as np
 
 from mdsl.dialects import nn
-from mdsl.dialects.nn.base import tensor
 from mdsl.frontends.onnx.building import times
 from mdsl.frontends.onnx.registry import Node, converts
 from mdsl.ir.core import Value
+from mdsl.ir.typed import tensor_of
 from mdsl.ir.types import i64
 
 
@@ -65,12 +65,12 @@ def inside(m: Arithmetic, x: Value, size: int) -> Value:
 
 def picked(node: Node, x: Value, places: Value, suffix: str) -> Value:
     """Elements of x (N, C, sizes..) at row-major positions (N, P) in each image, as (N, C, P)."""
-    n, c, *sizes = tensor(x).shape
+    n, c, *sizes = tensor_of(x).shape
     area = prod(sizes)
     first = node.const(
         (np.arange(n)[:, None, None] * c + np.arange(c)[None, :, None]) * area, f"{suffix}_first"
     )
-    column = node.reshape(places, (n, 1, tensor(places).shape[1]), f"{suffix}_column")
+    column = node.reshape(places, (n, 1, tensor_of(places).shape[1]), f"{suffix}_column")
     flat = node.reshape(x, (n * c * area,), f"{suffix}_flat")
     return node.build(nn.Gather(flat, node.build(nn.Add(column, first), f"{suffix}_places"), axis=0), suffix)
 
@@ -83,10 +83,10 @@ def grid_sample(node: Node) -> Value:
     """Jaderberg et al., "Spatial transformer networks" (2015): x at the places that the grid names, in -1 .. 1."""
     x, grid = node.operand(0), node.operand(1)
     node.static(x, grid)
-    n, c, *sizes = tensor(x).shape
-    _, *new, rank = tensor(grid).shape
+    n, c, *sizes = tensor_of(x).shape
+    _, *new, rank = tensor_of(grid).shape
     if rank != len(sizes):
-        raise node.malformed(f"grid {tensor(grid)} does not fit {tensor(x)}")
+        raise node.malformed(f"grid {tensor_of(grid)} does not fit {tensor_of(x)}")
     given: str = node.attr("mode", "linear")
     mode = {"bilinear": "linear", "bicubic": "cubic"}.get(given, given)
     count = prod(new)
@@ -178,7 +178,7 @@ def _tap(node: Node, m: Arithmetic, x: Value, places: Sequence[Value], sizes: Se
     found = picked(node, x, position, m.name("seen"))
     if valid is None:
         return found
-    n, count = tensor(position).shape
+    n, count = tensor_of(position).shape
     return m.select(node.reshape(valid, (n, 1, count), m.name("flags")), found, 0)
 
 
@@ -187,9 +187,9 @@ def affine_grid(node: Node) -> Value:
     """For each place of an image of `size`, in -1 .. 1, the place that a batch's matrices take it to."""
     theta, (_, _, *sizes) = node.operand(0), node.ints(1, "size")
     rank = len(sizes)
-    if tensor(theta).shape[1:] != (rank, rank + 1):
-        raise node.malformed(f"{tensor(theta)} does not hold matrices for {rank} dimensions")
-    node.check_made([rank + 1, *sizes], tensor(theta).element)
+    if tensor_of(theta).shape[1:] != (rank, rank + 1):
+        raise node.malformed(f"{tensor_of(theta)} does not hold matrices for {rank} dimensions")
+    node.check_made([rank + 1, *sizes], tensor_of(theta).element)
     batch, count = node.sizes(theta)[0], prod(sizes)
     places = np.meshgrid(*(_centres(node, n) for n in sizes), indexing="ij")[::-1]
     known = np.stack([p.reshape(-1) for p in (*places, np.ones(sizes))])
@@ -218,7 +218,7 @@ def roi_align(node: Node) -> Value:
     """He et al., "Mask R-CNN" (2017): the mean, or the largest, of bilinear samples in each cell of each region."""
     x, rois, batch = node.operand(0), node.operand(1), node.operand(2)
     node.static(x, rois)
-    c, count = tensor(x).shape[1], tensor(rois).shape[0]
+    c, count = tensor_of(x).shape[1], tensor_of(rois).shape[0]
     cells, ratio = (
         [node.attr("output_height", 1), node.attr("output_width", 1)],
         node.attr("sampling_ratio", 0),
@@ -272,7 +272,7 @@ def _roi_sampled(
     """The samples (regions, C, rows * columns) of one image for each region: the sum, or the largest, of the four
     weighted elements around each."""
     (ys, y_fits), (xs, x_fits) = rows, columns
-    (count, h), w = tensor(y_fits).shape, tensor(x_fits).shape[1]
+    (count, h), w = tensor_of(y_fits).shape, tensor_of(x_fits).shape[1]
     each, of_channels = (count, h * w), (count, 1, h * w)
 
     def grid(
@@ -282,7 +282,7 @@ def _roi_sampled(
         column, row = node.reshape(y, (count, h, 1), m.name("y")), node.reshape(x, (count, 1, w), m.name("x"))
         return node.reshape(node.build(op(column, row), m.name(name)), shape, m.name(name))
 
-    width = node.const(np.int64(tensor(images).shape[3]), m.name("width"))
+    width = node.const(np.int64(tensor_of(images).shape[3]), m.name("width"))
     starts = [node.build(nn.Mul(y, width), m.name("start")) for y, _ in ys]
     total: Value | None = None
     for (start, (_, wy)), (x, wx) in points(zip(starts, ys, strict=True), xs):

@@ -7,10 +7,10 @@ from math import prod
 import numpy as np
 
 from mdsl.dialects import nn
-from mdsl.dialects.nn.base import tensor
 from mdsl.frontends.onnx.building import stretched_type, wanted_shape
 from mdsl.frontends.onnx.registry import Node, converts
 from mdsl.ir.core import Value
+from mdsl.ir.typed import tensor_of
 from mdsl.ir.types import DYNAMIC, TensorType
 
 # Shapes of tensors ----------------------------------------------------------------------------------------
@@ -63,7 +63,7 @@ def optional_has_element(node: Node) -> Value:
 @converts("Reshape")
 def reshape(node: Node) -> Value:
     x = node.operand(0)
-    source = tensor(x).shape
+    source = tensor_of(x).shape
     allow_zero = bool(node.attr("allowzero", 0))
     if node.version < 5:
         wanted: list[int | None] = list(node.attr("shape", []))
@@ -75,7 +75,7 @@ def reshape(node: Node) -> Value:
         raise node.malformed("with allowzero a shape cannot have both 0 and -1")
     if not allow_zero:
         if any(w == 0 and i >= len(source) for i, w in enumerate(wanted)):
-            raise node.malformed(f"the shape {wanted} copies a dimension that {tensor(x)} does not have")
+            raise node.malformed(f"the shape {wanted} copies a dimension that {tensor_of(x)} does not have")
         copied = [source[i] if w == 0 else w for i, w in enumerate(wanted)]
         target: list[int | None] = [None if c == DYNAMIC else c for c in copied]
     else:
@@ -85,7 +85,7 @@ def reshape(node: Node) -> Value:
 
 def _reshaped(node: Node, x: Value, target: list[int | None]) -> Value:
     """`x` in a shape with sizes, -1 and None for what is not known at import."""
-    source = tensor(x)
+    source = tensor_of(x)
     if -1 in target and None not in target and source.is_static:
         rest = prod(t for t in target if t not in (-1, None))
         if rest == 0 or source.size % rest:
@@ -138,8 +138,8 @@ def transpose(node: Node) -> Value:
     perm = node.attr("perm")
     x = node.operand(0)
     if perm is None:
-        perm = list(reversed(range(tensor(x).rank)))
-    if perm == list(range(tensor(x).rank)):
+        perm = list(reversed(range(tensor_of(x).rank)))
+    if perm == list(range(tensor_of(x).rank)):
         return x
     return node.build(nn.Transpose(x, perm=perm))
 
@@ -156,12 +156,12 @@ def expand(node: Node) -> Value:
     from mdsl.dialects.nn.base import broadcast_shapes
 
     probe = nn.Shape(x)
-    target = broadcast_shapes(probe, tensor(x).shape, wanted)
+    target = broadcast_shapes(probe, tensor_of(x).shape, wanted)
     probe.operands = []
     if DYNAMIC not in target:
         return node.broadcast(x, target)
     return node.build(
-        nn.DynamicBroadcast(x, node.operand(1), results=[TensorType(target, tensor(x).element)])
+        nn.DynamicBroadcast(x, node.operand(1), results=[TensorType(target, tensor_of(x).element)])
     )
 
 
@@ -169,21 +169,21 @@ def expand(node: Node) -> Value:
 def tile(node: Node) -> Value:
     """Repetition, as a broadcast along new dimensions that a reshape then joins."""
     x = node.operand(0)
-    own = tensor(x).shape
-    if node.constant(1) is None or not tensor(x).is_static:
+    own = tensor_of(x).shape
+    if node.constant(1) is None or not tensor_of(x).is_static:
         known = node.known(1) or [None] * len(own)
         sizes = [
             s * r if s != DYNAMIC and r is not None else DYNAMIC for s, r in zip(own, known, strict=True)
         ]
         return node.build(
-            nn.DynamicTile(x, node.operand(1), results=[TensorType(tuple(sizes), tensor(x).element)])
+            nn.DynamicTile(x, node.operand(1), results=[TensorType(tuple(sizes), tensor_of(x).element)])
         )
     repeats = node.ints(1, "how often to repeat")
     if len(repeats) != len(own) or any(r < 0 for r in repeats):
-        raise node.malformed(f"cannot repeat {tensor(x)} {repeats} times")
+        raise node.malformed(f"cannot repeat {tensor_of(x)} {repeats} times")
     if all(r == 1 for r in repeats):
         return x
-    node.check_size([s * r for s, r in zip(own, repeats, strict=True)], tensor(x).element)
+    node.check_size([s * r for s, r in zip(own, repeats, strict=True)], tensor_of(x).element)
     apart = [n for s, r in zip(own, repeats, strict=True) for n in ((1, s) if r != 1 else (s,))]
     wide = [n for s, r in zip(own, repeats, strict=True) for n in ((r, s) if r != 1 else (s,))]
     spread = node.broadcast(node.reshape(x, apart, "apart"), wide, "repeated")
@@ -196,10 +196,10 @@ def tile(node: Node) -> Value:
 @converts("Concat")
 def concat(node: Node) -> Value:
     values = [node.operand(i) for i in range(len(node.inputs))]
-    rank = tensor(values[0]).rank
+    rank = tensor_of(values[0]).rank
     axis = node.axis(node.attr("axis", 1), rank)
     if rank == 1:  # exporters join shapes with empty pieces
-        filled = [v for v in values if tensor(v).shape != (0,)]
+        filled = [v for v in values if tensor_of(v).shape != (0,)]
         values = filled or values[:1]
     if len(values) == 1:
         return values[0]

@@ -8,10 +8,10 @@ from math import prod
 import numpy as np
 
 from mdsl.dialects import nn
-from mdsl.dialects.nn.base import tensor
 from mdsl.frontends.onnx.registry import Node, converts
 from mdsl.frontends.onnx.windows import Windows, convolve
 from mdsl.ir.core import Value
+from mdsl.ir.typed import tensor_of
 
 MAX_MATRIX = 1 << 24
 """Elements of the largest matrix of a transform."""
@@ -73,17 +73,17 @@ def stft(node: Node) -> Value:
     """A convolution whose filters are the windowed waves and whose stride is the distance between frames."""
     x, window = node.operand(0), node.input(2)
     node.static(x)
-    batch, samples = tensor(x).shape[:2]
-    parts = tensor(x).shape[2] if tensor(x).rank == 3 else 1
+    batch, samples = tensor_of(x).shape[:2]
+    parts = tensor_of(x).shape[2] if tensor_of(x).rank == 3 else 1
     (step,) = node.ints(1, "frame_step")
     if node.input(3) is not None:
         (length,) = node.ints(3, "frame_length")
     elif window is not None:
-        (length,) = tensor(window).shape
+        (length,) = tensor_of(window).shape
     else:
         raise node.malformed("neither frame_length nor window is given")
     if not 0 < length <= samples or step < 1:
-        raise node.malformed(f"frames of {length} samples, {step} apart, do not fit {tensor(x)}")
+        raise node.malformed(f"frames of {length} samples, {step} apart, do not fit {tensor_of(x)}")
     bins = length // 2 + 1 if node.attr("onesided", 1) else length
     matrix = _matrix(node, lambda v: np.fft.fft(v, length)[:, :bins], length, parts, length)
     filters = node.const(matrix.reshape(length, parts, bins * 2).transpose(2, 1, 0), "waves", x.type)
@@ -95,6 +95,6 @@ def stft(node: Node) -> Value:
     else:
         signal = node.reshape(channels, (batch, 1, samples), "signal")
     found = convolve(node, signal, filters, None, Windows([length], [step], [1], [0], [0]), 1, "frequencies")
-    frames = tensor(found).shape[2]
+    frames = tensor_of(found).shape[2]
     turned = node.build(nn.Transpose(found, perm=[0, 2, 1]), "frames")
     return node.reshape(turned, (batch, frames, bins, 2))

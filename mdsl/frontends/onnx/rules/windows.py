@@ -9,7 +9,6 @@ from math import prod
 import numpy as np
 
 from mdsl.dialects import nn
-from mdsl.dialects.nn.base import tensor
 from mdsl.frontends.onnx.building import reversed_along, times, trimmed
 from mdsl.frontends.onnx.registry import Node, converts
 from mdsl.frontends.onnx.windows import (
@@ -23,6 +22,7 @@ from mdsl.frontends.onnx.windows import (
     windows_of,
 )
 from mdsl.ir.core import Value
+from mdsl.ir.typed import tensor_of
 from mdsl.ir.types import DYNAMIC, dtype_of, is_float
 
 
@@ -40,11 +40,13 @@ def image_sizes(node: Node, which: int = 0) -> tuple[int, ...]:
 @converts("Conv")
 def conv(node: Node) -> Value:
     sizes, weight = image_sizes(node), node.operand(1)
-    shape = tensor(weight).shape
+    shape = tensor_of(weight).shape
     if len(shape) != 2 + len(sizes) or DYNAMIC in shape:
-        raise node.unsupported(f"its weights must be {2 + len(sizes)} known dimensions, got {tensor(weight)}")
+        raise node.unsupported(
+            f"its weights must be {2 + len(sizes)} known dimensions, got {tensor_of(weight)}"
+        )
     if list(node.attr("kernel_shape", shape[2:])) != list(shape[2:]):
-        raise node.malformed(f"kernel_shape = {node.attr('kernel_shape')} is not that of {tensor(weight)}")
+        raise node.malformed(f"kernel_shape = {node.attr('kernel_shape')} is not that of {tensor_of(weight)}")
     windows = windows_of(node, shape[2:], sizes)
     return convolve(node, node.operand(0), weight, node.input(2), windows, node.attr("group", 1), None)
 
@@ -59,9 +61,9 @@ def conv_transpose(node: Node) -> Value:
     """
     x, sizes, groups = node.operand(0), image_sizes(node), node.attr("group", 1)
     weight = node.operand(1)
-    c, per_group, *kernel = tensor(weight).shape
+    c, per_group, *kernel = tensor_of(weight).shape
     if len(kernel) != len(sizes) or node.type().shape[1] not in (c, DYNAMIC) or groups < 1 or c % groups:
-        raise node.malformed(f"weights {tensor(weight)} and group = {groups} do not fit {node.type()}")
+        raise node.malformed(f"weights {tensor_of(weight)} and group = {groups} do not fit {node.type()}")
     windows = windows_of(node, node.attr("kernel_shape", kernel), sizes)
     node.static(weight)
     low, high = _cut(node, windows, sizes)
@@ -120,7 +122,7 @@ def _cut(node: Node, windows: Windows, sizes: Sequence[int]) -> tuple[list[int],
 def _spread_kernel(node: Node, weight: Value, windows: Windows) -> tuple[Value, list[int]]:
     """The kernel with zeros between its elements, so that its dilation is 1; and its sizes."""
     for d, dilation in enumerate(windows.dilations):
-        shape = list(tensor(weight).shape)
+        shape = list(tensor_of(weight).shape)
         axis, k = 2 + d, shape[2 + d]
         if dilation == 1 or k == 1:
             continue
@@ -128,12 +130,12 @@ def _spread_kernel(node: Node, weight: Value, windows: Windows) -> tuple[Value, 
         padded = pad_axis(node, split, axis + 1, 0, dilation - 1, f"spread{d}")
         merged = node.reshape(padded, (*shape[:axis], k * dilation, *shape[axis + 1 :]), f"merged{d}")
         weight = strided(node, merged, axis, 0, (k - 1) * dilation + 1, 1, f"dilated{d}")
-    return weight, list(tensor(weight).shape[2:])
+    return weight, list(tensor_of(weight).shape[2:])
 
 
 def _phases(node: Node, weight: Value, groups: int, taps: Sequence[int], strides: Sequence[int]) -> Value:
     """(C, O / groups, kernel..) as (O * phases, C / groups, taps..), mirrored: a convolution's weights."""
-    c, per_group, *kernel = tensor(weight).shape
+    c, per_group, *kernel = tensor_of(weight).shape
     rank = len(kernel)
     for d, (k, t, s) in enumerate(zip(kernel, taps, strides, strict=True)):
         weight = pad_axis(node, weight, 2 + d, 0, t * s - k, f"whole{d}")
@@ -204,7 +206,7 @@ def _positions(node: Node, windows: Windows) -> Value:
     offsets = node.const(np.arange(n * c)[:, None] * prod(sizes), "offsets")
     indices = node.build(nn.Add(found, offsets), "flat_indices")
     result = (n, c, *windows.slide(sizes))
-    return node.build(nn.Reshape(indices, results=[tensor(indices).with_shape(result)]), output=1)
+    return node.build(nn.Reshape(indices, results=[tensor_of(indices).with_shape(result)]), output=1)
 
 
 @converts("LpPool")
@@ -275,7 +277,7 @@ def max_unpool(node: Node) -> Value:
         if len(shape) != rank + 2:
             raise node.malformed(f"output_shape must hold {rank + 2} integers, got {list(shape)}")
     zeros = node.broadcast(node.const(0, "zero", x.type), (prod((n, c, *natural)),), "zeros")
-    flat = [node.reshape(v, (tensor(v).size,), s) for v, s in ((x, "values"), (indices, "places"))]
+    flat = [node.reshape(v, (tensor_of(v).size,), s) for v, s in ((x, "values"), (indices, "places"))]
     filled = node.build(nn.Scatter(zeros, flat[1], flat[0], axis=0), "filled")
     if shape == (n, c, *natural):
         return node.reshape(filled, shape)

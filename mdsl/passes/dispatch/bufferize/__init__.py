@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from mdsl.analysis.alias import AliasAnalysis, memref_of
+from mdsl.analysis.alias import AliasAnalysis
 from mdsl.dialects import func, ukernel
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.func import FunctionLike
@@ -76,7 +76,7 @@ def _bufferize_function(function: func.FuncOp, module: ModuleOp, globals: Global
     map = StorageMap(function, AliasAnalysis(module))
     ops = OpBufferizer(map, module, globals)
     old = _replace_arguments(
-        function, [memref_of(a.type) if is_tensor(a) else a.type for a in function.args], map, 0
+        function, [MemRefType.dense(a.type) if is_tensor(a) else a.type for a in function.args], map, 0
     )
     ops.block(function.body)
     end = function.body.terminator
@@ -84,7 +84,7 @@ def _bufferize_function(function: func.FuncOp, module: ModuleOp, globals: Global
     pairs: list[tuple[Value, Value]] = []
     for value, name in zip(end.operands, function.result_names(), strict=True):
         if is_tensor(value):
-            out = function.body.add_arg(memref_of(value.type), name)
+            out = function.body.add_arg(MemRefType.dense(value.type), name)
             out.serial = value.serial
             attributes.append({func.OUTPUT: UnitAttr()})
             if value in map.memory:
@@ -148,7 +148,7 @@ def _layout(type: Type) -> Type:
 
 
 def _dense_layout(kernel: ukernel.UkernelFunc) -> tuple[Type, ...]:
-    return tuple(memref_of(a.type) if is_tensor(a) else a.type for a in kernel.args)
+    return tuple(MemRefType.dense(a.type) if is_tensor(a) else a.type for a in kernel.args)
 
 
 def _formal_types(layout: Sequence[Type], users: Sequence[ukernel.Dispatch]) -> list[Type]:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from mdsl.analysis.slices import same_slice
 from mdsl.dialects import memref, scf, tensor
 from mdsl.ir.core import Block, Builder, Op, Region, Value
-from mdsl.passes.dispatch.bufferize.storage import Storage, copy_all, is_tensor, loop_of, tensor_type
+from mdsl.ir.typed import tensor_of
+from mdsl.passes.dispatch.bufferize.storage import Storage, copy_all, is_tensor, loop_of
 
 if TYPE_CHECKING:
     from mdsl.passes.dispatch.bufferize.ops import OpBufferizer
@@ -81,7 +82,7 @@ def _bind_choice(ops: OpBufferizer, op: scf.If, k: int, values: Sequence[Value],
     ):
         map.bind(result, memories[0], map.storage[values[0]])
         return None
-    memory = map.fresh(tensor_type(result), Builder.before(new), result.name)
+    memory = map.fresh(tensor_of(result), Builder.before(new), result.name)
     map.bind(result, memory, Storage(True, loop_of(op)))
     return memory
 
@@ -119,7 +120,7 @@ def _shared_memory(ops: OpBufferizer, op: scf.Forall, k: int) -> tuple[Value, St
     if _reads_elsewhere(shared) and init in ops.map.memory:
         # One iteration reads what another one writes: it must see the content from before the loop.
         builder = Builder.before(op)
-        memory = ops.map.fresh(tensor_type(init), builder, shared.name)
+        memory = ops.map.fresh(tensor_of(init), builder, shared.name)
         builder.add(memref.Copy(ops.map.memory[init], memory))
         return memory, Storage(True, loop_of(op))
     others = [v for j, v in enumerate(op.outputs) if j != k]
@@ -137,7 +138,7 @@ def _parallel_inserts(ops: OpBufferizer, end: Op, targets: dict[Value, Value]) -
         target = targets[dest]
         if source in ops.map.memory and not ops.lies_in(source, target, op):
             view = ops.subview(
-                op, target, tensor_type(source), builder, f"{target.name}_part" if target.name else None
+                op, target, tensor_of(source), builder, f"{target.name}_part" if target.name else None
             )
             pairs.append((ops.map.memory[source], view))
     copy_all(pairs, ops.map, builder)

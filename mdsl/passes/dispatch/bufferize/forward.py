@@ -18,6 +18,7 @@ from mdsl.analysis.alias import (
 from mdsl.dialects import linalg, memref, ukernel
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.ir.core import Block, Builder, Op, Value
+from mdsl.ir.typed import memref_of
 from mdsl.ir.types import MemRefType
 
 Positions = dict[Block, dict[Op, int]]
@@ -57,7 +58,7 @@ def _forward(copy: memref.Copy, positions: Positions, aliases: AliasAnalysis) ->
     assert block is not None
     if not isinstance(local, ALLOCATIONS) or local.block is not block or source in memories(target):
         return False
-    types = _shapes_of_target(chain, memref.memref_type(target))
+    types = _shapes_of_target(chain, memref_of(target))
     if types is None or not _can_become(source, types[-1]):
         return False
     plan = _Plan(copy, source, target, positions.setdefault(block, {}))
@@ -82,7 +83,7 @@ def _shapes_of_target(chain: Sequence[Op], target: MemRefType) -> list[MemRefTyp
     types = [target]
     for link in chain:
         assert isinstance(link, RESHAPES)
-        type = memref.reshaped_type(types[-1], link.groups, memref.memref_type(link.operands[0]).shape)
+        type = memref.reshaped_type(types[-1], link.groups, memref_of(link.operands[0]).shape)
         if type is None:
             return None
         types.append(type)
@@ -167,19 +168,19 @@ class _Plan:
 
 def _can_become(value: Value, type: MemRefType) -> bool:
     """True if every use of `value` allows memory of `type` in its place."""
-    old = memref.memref_type(value)
+    old = memref_of(value)
     if old.shape and old.shape[-1] > 1 and old.layout[-1] == 1 and type.layout[-1] != 1:
         return False  # rows would have gaps: no vector loads
     for user in value.users:
         match user:
             case memref.SubView():
-                offsets, shape = user.mixed("offsets"), memref.memref_type(user.result).shape
+                offsets, shape = user.mixed("offsets"), memref_of(user.result).shape
                 part = memref.subview_type(
                     type, offsets, user.attr("static_sizes"), user.attr("static_strides"), shape
                 )
                 fine = _can_become(user.result, part)
             case memref.ExpandShape() | memref.CollapseShape():
-                view = memref.reshaped_type(type, user.groups, memref.memref_type(user.result).shape)
+                view = memref.reshaped_type(type, user.groups, memref_of(user.result).shape)
                 fine = view is not None and _can_become(user.result, view)
             case memref.Cast() | memref.View():
                 fine = False
@@ -211,15 +212,15 @@ def _accepts(dispatch: ukernel.Dispatch, value: Value, type: MemRefType) -> bool
 
 def _retype(value: Value) -> None:
     """Brings the types of the views of `value` up to date."""
-    type = memref.memref_type(value)
+    type = memref_of(value)
     for user in value.users:
         if isinstance(user, memref.SubView):
-            offsets, shape = user.mixed("offsets"), memref.memref_type(user.result).shape
+            offsets, shape = user.mixed("offsets"), memref_of(user.result).shape
             sizes, strides = user.attr("static_sizes"), user.attr("static_strides")
             user.result.type = memref.subview_type(type, offsets, sizes, strides, shape)
             _retype(user.result)
         elif isinstance(user, RESHAPES):
-            view = memref.reshaped_type(type, user.groups, memref.memref_type(user.result).shape)
+            view = memref.reshaped_type(type, user.groups, memref_of(user.result).shape)
             assert view is not None, "a reshape that the new type forbids"
             user.result.type = view
             _retype(user.result)

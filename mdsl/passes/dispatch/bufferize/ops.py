@@ -5,22 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from mdsl.analysis.alias import RESHAPES, is_view_of, memref_of
+from mdsl.analysis.alias import RESHAPES, is_view_of
 from mdsl.analysis.slices import is_whole
 from mdsl.dialects import arith, func, linalg, memref, scf, tensor, ukernel
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.ir.attributes import Attribute, DenseResourceAttr, SymbolRefAttr, UnitAttr
 from mdsl.ir.core import Block, Builder, Op, Region, Value
-from mdsl.ir.types import TensorType, index
+from mdsl.ir.typed import memref_of, tensor_of
+from mdsl.ir.types import MemRefType, TensorType, index
 from mdsl.passes.dispatch.bufferize import control
-from mdsl.passes.dispatch.bufferize.storage import (
-    Storage,
-    StorageMap,
-    copy_all,
-    is_tensor,
-    loop_of,
-    tensor_type,
-)
+from mdsl.passes.dispatch.bufferize.storage import Storage, StorageMap, copy_all, is_tensor, loop_of
 
 
 class Globals:
@@ -34,7 +28,7 @@ class Globals:
     def get(self, op: arith.Constant) -> memref.GetGlobal:
         """What reads the constant's memory."""
         data = op.attributes["value"]
-        type = memref_of(op.result.type)
+        type = MemRefType.dense(op.result.type)
         if data not in self.names:
             base = data.name if isinstance(data, DenseResourceAttr) else op.result.name or "constant"
             name = self.names[data] = self.module.fresh_symbol(base)
@@ -187,7 +181,7 @@ class OpBufferizer:
         outs: list[Value] = []
         for result in op.results:
             if is_tensor(result):
-                memory = self.map.fresh(tensor_type(result), builder, result.name)
+                memory = self.map.fresh(tensor_of(result), builder, result.name)
                 self.map.bind(result, memory, Storage(True, loop_of(op)))
                 outs.append(memory)
         scalars = [r for r in op.results if not is_tensor(r)]
@@ -203,7 +197,7 @@ class OpBufferizer:
             self.map.undefined.add(op.result)
             return
         memory = self.subview(
-            op, self.map.memory[source], tensor_type(op.result), Builder.before(op), op.result.name
+            op, self.map.memory[source], tensor_of(op.result), Builder.before(op), op.result.name
         )
         self.map.bind(op.result, memory, self.map.storage[source])
 
@@ -211,7 +205,7 @@ class OpBufferizer:
         self, op: tensor.SliceLike, whole: Value, part: TensorType, builder: Builder, name: str | None
     ) -> Value:
         """The part of `whole` that the slice names; `whole` itself where that is all of it."""
-        if part.shape == memref.memref_type(whole).shape and is_whole(op, part.shape):
+        if part.shape == memref_of(whole).shape and is_whole(op, part.shape):
             return whole
         numbers = [
             [v if isinstance(v, int) else arith.constant_of(v) for v in op.mixed(w)]
@@ -226,12 +220,12 @@ class OpBufferizer:
 
     def insert_slice(self, op: tensor.InsertSlice) -> None:
         source, dest = op.operands[:2]
-        part = tensor_type(source)
+        part = tensor_of(source)
         builder = Builder.before(op)
         if dest in self.map.memory and self.lies_in(source, self.map.memory[dest], op):
             self.map.bind(op.result, self.map.memory[dest], self.map.storage[dest])
             return
-        reads = not is_whole(op, tensor_type(dest).shape)
+        reads = not is_whole(op, tensor_of(dest).shape)
         memory, storage = self.map.destination(op, dest, reads=reads, others=[source], name=op.result.name)
         self._write_part(op, source, memory, part, builder)
         self.map.bind(op.result, memory, storage)
@@ -257,15 +251,15 @@ class OpBufferizer:
         self.map.bind(op.result, memory, storage)
 
     def _reshaped(self, op: tensor.Reassociation, builder: Builder) -> tuple[Value, Storage]:
-        memory, shape = self.map.read(op.operands[0], builder), tensor_type(op.result).shape
-        if memref.reshaped_type(memref.memref_type(memory), op.groups, shape) is None:
+        memory, shape = self.map.read(op.operands[0], builder), tensor_of(op.result).shape
+        if memref.reshaped_type(memref_of(memory), op.groups, shape) is None:
             memory, storage = self._dense(op.operands[0], builder)
         else:
             storage = self.map.storage[op.operands[0]]
         back = memory.owner
         if isinstance(back, RESHAPES) and back.groups == op.groups:
-            before = memref.memref_type(back.operands[0])
-            if before.shape == shape and len(shape) != memref.memref_type(memory).rank:
+            before = memref_of(back.operands[0])
+            if before.shape == shape and len(shape) != memref_of(memory).rank:
                 return back.operands[0], storage  # the memory that was reshaped for the op that wrote it
         kind = memref.CollapseShape if isinstance(op, tensor.CollapseShape) else memref.ExpandShape
         return builder.value(kind.of(memory, op.groups, shape), op.result.name), storage
@@ -273,7 +267,7 @@ class OpBufferizer:
     def _dense(self, value: Value, builder: Builder, exact: bool = False) -> tuple[Value, Storage]:
         """The memory of `value` if it has no gaps (`exact`: nor an offset), else a copy."""
         memory = self.map.read(value, builder)
-        type, wanted = memref.memref_type(memory), memref_of(value.type)
+        type, wanted = memref_of(memory), MemRefType.dense(value.type)
         if type == wanted or (type.is_dense and not exact):
             return memory, self.map.storage.get(value) or Storage(
                 True, loop_of(builder.point or builder.block.terminator)
@@ -295,7 +289,7 @@ class OpBufferizer:
         which = arith.constant_of(op.operands[1])
         if which is None:
             raise op.error("the dimension must be a constant")
-        size = arith.Constant.of(tensor_type(op.operands[0]).shape[int(which)], index)
+        size = arith.Constant.of(tensor_of(op.operands[0]).shape[int(which)], index)
         op.result.replace_by(Builder.before(op).value(size))
 
     # Elements -------------------------------------------------------------------------------------------------
@@ -313,7 +307,7 @@ class OpBufferizer:
 
     def from_elements(self, op: tensor.FromElements) -> None:
         builder = Builder.before(op)
-        type = tensor_type(op.result)
+        type = tensor_of(op.result)
         memory = self.map.fresh(type, builder, op.result.name)
         for at, element in enumerate(op.operands):
             indices: list[Value] = []

@@ -11,6 +11,7 @@ from mdsl.dialects.func import FunctionLike
 from mdsl.ir.affine import AffineMap
 from mdsl.ir.attributes import Attribute, DenseAttr
 from mdsl.ir.core import Builder, Op, Value
+from mdsl.ir.typed import tensor_of
 from mdsl.ir.types import TensorType
 from mdsl.rewriting.lower_pack import lower_relayout
 
@@ -68,8 +69,8 @@ def _filled(value: Value, type: TensorType, builder: Builder, name: str | None) 
 
 def _lower_pad(op: tensor.Pad) -> None:
     builder = Builder.before(op)
-    source, type = op.operands[0], op.result.type
-    assert isinstance(type, TensorType) and isinstance(source.type, TensorType)
+    source, type = op.operands[0], tensor_of(op.result)
+    inside = tensor_of(source).shape
     end = op.body.terminator
     for inner in op.body.ops:
         if inner is not end:
@@ -81,10 +82,10 @@ def _lower_pad(op: tensor.Pad) -> None:
         raise op.error("a border that varies from place to place cannot be bufferized")
     low = tensor.join_indices(op.low, op.attr("static_low"))
     if all(isinstance(n, int) for n in low) and type.rank:
-        whole = _bordered(border, type, op.attr("static_low"), source.type.shape, builder, op.result.name)
+        whole = _bordered(border, type, op.attr("static_low"), inside, builder, op.result.name)
     else:
         whole = _filled(border, type, builder, op.result.name)
-    _replace(op, builder.value(tensor.InsertSlice.of(source, whole, low, source.type.shape)))
+    _replace(op, builder.value(tensor.InsertSlice.of(source, whole, low, inside)))
 
 
 def _bordered(
@@ -119,24 +120,21 @@ def _lower_concat(op: tensor.Concat) -> None:
     whole = empty_like(type, builder, op.result.name)
     start = 0
     for part in op.operands:
-        assert isinstance(part.type, TensorType)
-        offsets = [start if d == dim else 0 for d in range(part.type.rank)]
-        whole = builder.value(tensor.InsertSlice.of(part, whole, offsets, part.type.shape), op.result.name)
-        start += part.type.shape[dim]
+        shape = tensor_of(part).shape
+        offsets = [start if d == dim else 0 for d in range(len(shape))]
+        whole = builder.value(tensor.InsertSlice.of(part, whole, offsets, shape), op.result.name)
+        start += shape[dim]
     _replace(op, whole)
 
 
 def _lower_splat(op: tensor.Splat) -> None:
-    type = op.result.type
-    assert isinstance(type, TensorType)
-    _replace(op, _filled(op.operands[0], type, Builder.before(op), None))
+    _replace(op, _filled(op.operands[0], tensor_of(op.result), Builder.before(op), None))
 
 
 def _lower_elementwise(op: Op) -> None:
     """Arithmetic on tensors as a loop nest of the same arithmetic on elements."""
     builder = Builder.before(op)
-    shape = op.result.type
-    assert isinstance(shape, TensorType)
+    shape = tensor_of(op.result)
     name = op.result.name
     empty = empty_like(shape, builder, f"{name}_init" if name else "init")
     identity = AffineMap.identity(shape.rank)
@@ -167,8 +165,7 @@ def _lift_kernel_constants(module: ModuleOp) -> None:
 
 def _lower_splat_constant(op: arith.Constant, data: DenseAttr) -> None:
     builder = Builder.before(op)
-    type = op.result.type
-    assert isinstance(type, TensorType)
+    type = tensor_of(op.result)
     scalar = builder.value(arith.Constant.of(data.array.flat[0], type.element), "value")
     _replace(op, _filled(scalar, type, builder, None))
 

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 
-from mdsl.analysis.alias import VIEWS, AliasAnalysis, memref_of, root
+from mdsl.analysis.alias import VIEWS, AliasAnalysis, root
 from mdsl.analysis.slices import same_slice
 from mdsl.dialects import memref, scf, tensor
 from mdsl.ir.core import Builder, Op, Value
+from mdsl.ir.typed import memref_of, tensor_of
 from mdsl.ir.types import MemRefType, TensorType
 
 LOOPS = (scf.For, scf.Forall)
@@ -31,12 +32,6 @@ class Storage:
 
 def is_tensor(value: Value) -> bool:
     return isinstance(value.type, TensorType)
-
-
-def tensor_type(value: Value) -> TensorType:
-    """The value's type, known to be a tensor."""
-    assert isinstance(value.type, TensorType)
-    return value.type
 
 
 def loop_of(op: Op) -> Op | None:
@@ -63,7 +58,7 @@ class StorageMap:
 
     def fresh(self, type: TensorType, builder: Builder, name: str | None) -> Value:
         """New memory for a tensor of `type`."""
-        return self.allocate(memref_of(type), builder, name)
+        return self.allocate(MemRefType.dense(type), builder, name)
 
     def allocate(self, type: MemRefType, builder: Builder, name: str | None) -> Value:
         if not type.is_static:
@@ -76,8 +71,7 @@ class StorageMap:
         """The memory to read `value` from."""
         if value not in self.memory:
             assert value in self.undefined, f"%{value.name} has no memory"
-            assert isinstance(value.type, TensorType)
-            return self.fresh(value.type, builder, value.name)
+            return self.fresh(tensor_of(value), builder, value.name)
         return self.memory[value]
 
     def destination(
@@ -90,8 +84,7 @@ class StorageMap:
         if dest not in self.undefined and self.can_write(op, dest, others):
             return self.memory[dest], self.storage[dest]
         builder = Builder.before(op)
-        assert isinstance(dest.type, TensorType)
-        memory = self.fresh(dest.type, builder, name or dest.name)
+        memory = self.fresh(tensor_of(dest), builder, name or dest.name)
         if reads and dest not in self.undefined:
             builder.add(memref.Copy(self.memory[dest], memory))
         return memory, Storage(True, loop_of(op))
@@ -157,7 +150,7 @@ def copy_all(pairs: Sequence[tuple[Value, Value]], storage: StorageMap, builder:
         source, target = pending.pop(number)
         memory = root(source)
         if not is_next or overlap(source, target):
-            kept = memref.memref_type(source)
+            kept = memref_of(source)
             aside = storage.allocate(MemRefType(kept.shape, kept.element), builder, f"{source.name}_kept")
             builder.add(memref.Copy(source, aside))
             source = aside

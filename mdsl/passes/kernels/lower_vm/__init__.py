@@ -15,6 +15,7 @@ from mdsl.ir.affine import Arithmetic
 from mdsl.ir.attributes import ArrayAttr, SymbolRefAttr, TypeAttr
 from mdsl.ir.core import Block, Builder, Op, Region, Value
 from mdsl.ir.registry import operations
+from mdsl.ir.typed import memref_of
 from mdsl.ir.types import DYNAMIC, IndexType, MemRefType, ShapedType, dtype_of
 from mdsl.passes.any.canonicalize import drop_unused
 from mdsl.passes.base import Context, Pass, functions
@@ -340,7 +341,7 @@ class _Lowering:
     def _view(self, op: Op) -> None:
         source = self.addresses[op.operands[0]]
         shift = self._index(op.operands[1])
-        type = memref.memref_type(op.result)
+        type = memref_of(op.result)
         self.addresses[op.result] = Address(
             source.buffer, (source.offset + shift).exactly_divided(_bytes(type))
         )
@@ -348,7 +349,7 @@ class _Lowering:
     def _subview(self, op: memref.SubView) -> None:
         source = self.addresses[op.operands[0]]
         offset = source.offset
-        for entry, stride in zip(op.mixed("offsets"), memref.memref_type(op.operands[0]).layout, strict=True):
+        for entry, stride in zip(op.mixed("offsets"), memref_of(op.operands[0]).layout, strict=True):
             offset += (Affine(entry) if isinstance(entry, int) else self._index(entry)) * stride
         self.addresses[op.result] = Address(source.buffer, offset)
 
@@ -357,7 +358,7 @@ class _Lowering:
 
     def _element(self, memory: Value, indices: Sequence[Value]) -> Address:
         """The address of one element."""
-        type, base = memref.memref_type(memory), self.addresses[memory]
+        type, base = memref_of(memory), self.addresses[memory]
         if DYNAMIC in type.layout:
             raise AssertionError("dynamic strides")
         offset = base.offset
@@ -381,7 +382,7 @@ class _Lowering:
 
     def _copy(self, op: Op) -> None:
         source, target = op.operands
-        element = memref.memref_type(source).element
+        element = memref_of(source).element
 
         def innermost(offsets: Sequence[Affine], count: int) -> None:
             places = [self.registers.get(o) for o in offsets]
@@ -405,7 +406,7 @@ class _Lowering:
 
     def _rows(self, memories: Sequence[Value], innermost: Callable[[Sequence[Affine], int], None]) -> None:
         """Loops over the dimensions that are not laid out densely in all `memories`; `innermost` does a run."""
-        types = [memref.memref_type(v) for v in memories]
+        types = [memref_of(v) for v in memories]
         shape = types[0].shape
         if 0 in shape:
             return

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from math import prod
 from typing import ClassVar
 
-from mdsl.analysis.regions import shaped
 from mdsl.dialects import linalg
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.ir.affine import AffineMap, Dim
+from mdsl.ir.typed import shaped_of
 from mdsl.passes.any.canonicalize import drop_unused
 from mdsl.passes.base import Context, Pass, functions, option
 from mdsl.passes.linalg.pack.constants import cancel_pairs, pack_constants
@@ -68,7 +68,7 @@ class Pack(Pass):
             drop_unused(func)
 
     def _block(self, op: linalg.LinalgOp, target: Target) -> int:
-        return self.block or target.lanes(str(shaped(op.outputs[0]).element))
+        return self.block or target.lanes(str(shaped_of(op.outputs[0]).element))
 
     def _visit(self, op: linalg.LinalgOp, target: Target) -> None:
         if op.is_contraction:

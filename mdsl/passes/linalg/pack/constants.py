@@ -8,7 +8,7 @@ from mdsl.dialects import arith, linalg
 from mdsl.dialects.arith import Constant
 from mdsl.ir.attributes import tensor_attribute
 from mdsl.ir.core import Builder, Op, Value
-from mdsl.ir.types import TensorType
+from mdsl.ir.typed import tensor_of
 from mdsl.passes.linalg.pack.rest import clear_rest
 from mdsl.reference.linalg import packed
 from mdsl.rewriting.constants import constant_data, fresh_resource, resource_name
@@ -38,8 +38,7 @@ def pack_constants(func: Op) -> None:
         padding = [] if op.padding_value is None else [arith.constant_of(op.padding_value)]
         if data is None or None in padding:
             continue
-        type = op.result.type
-        assert isinstance(type, TensorType)
+        type = tensor_of(op.result)
         array = np.ascontiguousarray(packed(op, data, *padding))
         name = fresh_resource(op, f"{resource_name(op.operands[0])}_packed")
         attr = tensor_attribute(array, type, name)

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mdsl.analysis.regions import empty_like, merged_dims, place_of_pair, shaped, with_maps
+from mdsl.analysis.regions import empty_like, merged_dims, place_of_pair, with_maps
 from mdsl.dialects import linalg, tensor
 from mdsl.dialects.arith import Constant
 from mdsl.ir.affine import AffineExpr, AffineMap, Dim
 from mdsl.ir.attributes import tensor_attribute
 from mdsl.ir.core import Builder, Op, Value
+from mdsl.ir.typed import shaped_of
 from mdsl.ir.types import TensorType
 from mdsl.rewriting.constants import constant_data, fresh_resource, resource_name
 from mdsl.rewriting.pack_layout import pack_op
@@ -122,12 +123,12 @@ def _with_split_loop(
 
 def _split_start(like: Value, name: str | None, at: int, parts: Parts, builder: Builder) -> Value:
     """An empty tensor for a result that has dimension `at` of `like` in parts."""
-    type = shaped(like)
+    type = shaped_of(like)
     return empty_like(TensorType(_split_shape(type.shape, at, parts), type.element), builder, name)
 
 
 def _split(value: Value, at: int, parts: Parts, builder: Builder) -> Value:
-    shape, owner = shaped(value).shape, value.owner
+    shape, owner = shaped_of(value).shape, value.owner
     groups, source = _split_dims(len(shape), at, parts), value
     if isinstance(owner, tensor.ExpandShape) and owner.groups == merged_dims(len(shape), at):
         source = owner.operands[0]  # groups and channels come from one dimension, which is split in three
@@ -139,7 +140,7 @@ def _split(value: Value, at: int, parts: Parts, builder: Builder) -> Value:
 
 
 def _constant(op: Op, old: Value, array: np.ndarray, builder: Builder) -> Value:
-    type = TensorType(array.shape, shaped(old).element)
+    type = TensorType(array.shape, shaped_of(old).element)
     attr = tensor_attribute(array, type, fresh_resource(op, f"{resource_name(old)}_grouped"))
     return builder.value(Constant(value=attr, results=[type]), old.name)
 
@@ -147,7 +148,7 @@ def _constant(op: Op, old: Value, array: np.ndarray, builder: Builder) -> Value:
 def _replace(op: Op, new: Value, at: int, parts: Parts) -> None:
     """Puts `new`, with dimension `at` in parts, in the place of the result of `op`, and does so with the elementwise
     ops that follow: merging groups and channels waits until they are done."""
-    users, shape = list(op.result.users), shaped(op.result).shape
+    users, shape = list(op.result.users), shaped_of(op.result).shape
     user = users[0] if len(users) == 1 else None
     if isinstance(user, tensor.CollapseShape) and user.groups == merged_dims(len(shape), at):
         _replace(user, new, at, (*parts, shape[at + 1]))

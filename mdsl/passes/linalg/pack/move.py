@@ -13,10 +13,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mdsl.analysis.regions import empty_like, shaped
+from mdsl.analysis.regions import empty_like
 from mdsl.dialects import linalg, tensor
 from mdsl.dialects.arith import Constant
 from mdsl.ir.core import Builder, Op, Value
+from mdsl.ir.typed import shaped_of
 from mdsl.ir.types import TensorType
 from mdsl.rewriting.pack_layout import Tiles, fill_rest, pack_value
 
@@ -45,7 +46,6 @@ def unpacked(value: Value) -> linalg.Unpack | None:
 def _replace(op: Op, packed: Value, tiles: Tiles, builder: Builder) -> None:
     """Replaces `op` by the unpacked `packed`."""
     name = op.result.name
-    assert isinstance(op.result.type, TensorType)
     dest = empty_like(op.result.type, builder, f"{name}_plain" if name else None)
     op.replace_by(builder.value(linalg.Unpack.make(packed, dest, [*tiles], [*tiles.values()])))
 
@@ -79,7 +79,7 @@ def _reshape(op: tensor.ExpandShape | tensor.CollapseShape) -> None:
     if unpack is None or not groups:
         return
     collapses = isinstance(op, tensor.CollapseShape)
-    fine = shaped(unpack.result if collapses else op.result).shape
+    fine = shaped_of(unpack.result if collapses else op.result).shape
     found = _gathered(unpack.tiles, groups) if collapses else unpack.tiles
     parts = {d: _parts(fine, groups[d], tile) for d, tile in found.items()}
     tiles = {d: tile for own in parts.values() for d, tile in own.items()}
@@ -129,7 +129,7 @@ def _parts(shape: Sequence[int], group: Sequence[int], tile: int) -> Tiles:
 def _slice(op: tensor.ExtractSlice) -> None:
     """Whole blocks are a slice of the blocks; other runs of a single blocked dimension are copied."""
     unpack = unpacked(op.operands[0])
-    whole, part = shaped(op.operands[0]).shape, shaped(op.result).shape
+    whole, part = shaped_of(op.operands[0]).shape, shaped_of(op.result).shape
     offsets, sizes, strides = (op.mixed(w) for w in ("offsets", "sizes", "strides"))
     if unpack is None or len(part) != len(whole) or list(part) != sizes:
         return
@@ -159,7 +159,7 @@ def _slice(op: tensor.ExtractSlice) -> None:
 
 def _concat(op: tensor.Concat) -> None:
     """Parts of whole blocks are joined as blocks: each is then computed in its place."""
-    dim, total = op.attr("dim"), shaped(op.result).shape
+    dim, total = op.attr("dim"), shaped_of(op.result).shape
     sources = [unpacked(v) for v in op.operands]
     layouts = [s.tiles for s in sources if s is not None]
     if not layouts or any(list(t) != list(layouts[0]) for t in layouts):
@@ -167,7 +167,7 @@ def _concat(op: tensor.Concat) -> None:
     tiles = max(layouts, key=lambda t: list(t.values()))
     if dim in tiles and len(tiles) > 1:
         return
-    starts = [sum(shaped(v).shape[dim] for v in op.operands[:i]) for i in range(len(op.operands))]
+    starts = [sum(shaped_of(v).shape[dim] for v in op.operands[:i]) for i in range(len(op.operands))]
     builder = Builder.before(op)
     if any(t != tiles for t in layouts) or (dim in tiles and any(s % tiles[dim] for s in starts)):
         if [*tiles] == [dim] and _is_used_blocked(op):
@@ -190,7 +190,7 @@ def _as_unpacked(value: Value, tiles: Tiles, builder: Builder) -> linalg.Unpack:
     found = unpacked(value)
     if found is not None:
         return found
-    type = shaped(value)
+    type = shaped_of(value)
     sizes = [min(t, type.shape[d]) for d, t in tiles.items()]
     packed = pack_value(value, [*tiles], sizes, (), builder)
     plain = empty_like(TensorType(type.shape, type.element), builder, f"{value.name}_plain")
@@ -240,14 +240,14 @@ def _gather(
 
     What the last block has too many is 0: later sums run over it.
     """
-    type = shaped(op.result)
+    type = shaped_of(op.result)
     shape = linalg.packed_shape(type.shape, [dim], [tile], ())
     name = _packed_name(op)
     whole = empty_like(TensorType(shape, type.element), builder, f"{name}_init" if name else None)
     start = 0
     for unpack, first in parts:
         (own,) = unpack.tiles.values()
-        count = min(shaped(unpack.result).shape[dim] - first, type.shape[dim] - start)
+        count = min(shaped_of(unpack.result).shape[dim] - first, type.shape[dim] - start)
         for run in _runs(first, own, start, tile, count):
             whole = _copy_run(run, unpack.operands[0], whole, dim, name, builder)
         start += count
@@ -258,7 +258,7 @@ def _gather(
 
 
 def _copy_run(run: _Run, source: Value, whole: Value, dim: int, name: str | None, builder: Builder) -> Value:
-    shape = shaped(whole).shape
+    shape = shaped_of(whole).shape
     sizes = [run.blocks if d == dim else s for d, s in enumerate(shape[:-1])] + [run.lanes]
 
     def place(at: tuple[int, int]) -> list[int]:

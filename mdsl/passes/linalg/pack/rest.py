@@ -12,12 +12,13 @@ from math import prod
 
 import numpy as np
 
-from mdsl.analysis.regions import empty_like, shaped
+from mdsl.analysis.regions import empty_like
 from mdsl.dialects import arith, linalg, tensor
 from mdsl.dialects.arith import Constant
 from mdsl.ir.affine import AffineMap
 from mdsl.ir.attributes import tensor_attribute
 from mdsl.ir.core import Block, Builder, Op, Value
+from mdsl.ir.typed import shaped_of
 from mdsl.ir.types import TensorType, i1
 from mdsl.rewriting.constants import fresh_resource
 
@@ -32,8 +33,8 @@ class _Rest:
 
     def is_outside_of(self, op: tensor.ExtractSlice) -> bool:
         """True if the slice ends before it."""
-        offsets, sizes = op.mixed("offsets"), shaped(op.result).shape
-        whole = shaped(op.operands[0]).shape
+        offsets, sizes = op.mixed("offsets"), shaped_of(op.result).shape
+        whole = shaped_of(op.operands[0]).shape
         block, lane = offsets[self.block], offsets[self.lane]
         if not isinstance(block, int) or not isinstance(lane, int) or len(sizes) != len(whole):
             return False
@@ -44,7 +45,7 @@ class _Rest:
 def clear_rest(pack: linalg.Pack, unpack: linalg.Unpack, cleared: set[Value]) -> None:
     """Puts zeros into the rest of what `unpack` unpacks, if `pack`, which does so too, is not to be missed. `cleared`
     are values that have them."""
-    plain, (positions, tiles, order) = shaped(unpack.result).shape, unpack.layout
+    plain, (positions, tiles, order) = shaped_of(unpack.result).shape, unpack.layout
     outer = [*(order or range(len(plain)))]
     for lane, (dim, tile) in enumerate(zip(positions, tiles, strict=True), len(plain)):
         rest = _Rest(outer.index(dim), lane, plain[dim])
@@ -76,14 +77,14 @@ def _user_matters(user: Op, value: Value, rest: _Rest) -> bool:
 
 def _clear(value: Value, rest: _Rest, cleared: set[Value]) -> None:
     """Puts zeros next to the op that computes the rest, which takes them up into its kernel."""
-    owner, blocks = value.owner, shaped(value).shape[rest.block]
+    owner, blocks = value.owner, shaped_of(value).shape[rest.block]
     if value in cleared or isinstance(owner, Block | linalg.Pack | tensor.InsertSlice):
         return  # zeros were filled in as it was made
     if isinstance(owner, tensor.Pad) and isinstance(owner.padding_value.owner, Constant):
         _clear(owner.operands[0], rest, cleared)
     elif isinstance(owner, tensor.Concat) and owner.attr("dim") == rest.block:
-        before = blocks - shaped(owner.operands[-1]).shape[rest.block]
-        last = replace(rest, count=rest.count - before * shaped(value).shape[rest.lane])
+        before = blocks - shaped_of(owner.operands[-1]).shape[rest.block]
+        last = replace(rest, count=rest.count - before * shaped_of(value).shape[rest.lane])
         _clear(owner.operands[-1], last, cleared)
     elif isinstance(owner, tensor.Concat):
         for part in owner.operands:
@@ -94,7 +95,7 @@ def _clear(value: Value, rest: _Rest, cleared: set[Value]) -> None:
 
 def _select(value: Value, owner: Op, rest: _Rest) -> Value:
     """What all users of `value` read instead of it."""
-    type, builder, users = shaped(value), Builder.after(owner), list(value.users)
+    type, builder, users = shaped_of(value), Builder.after(owner), list(value.users)
     shape = (type.shape[rest.block], type.shape[rest.lane])
     is_element = (np.arange(prod(shape)) < rest.count).reshape(shape)
     mask = tensor_attribute(is_element, TensorType(shape, i1), fresh_resource(owner, "is_element"))

@@ -8,12 +8,13 @@ from itertools import product
 from math import prod
 from typing import ClassVar
 
-from mdsl.analysis.regions import empty_like, sequences, shaped, take_place
+from mdsl.analysis.regions import empty_like, sequences, take_place
 from mdsl.analysis.rows import Rows, find_rows, is_row_region, row_tile, shared_dims
 from mdsl.analysis.tile_sizes import TILE, bulk_tile, contraction_tile, noted_tile, split_dims
 from mdsl.dialects import linalg, scf, tensor, ukernel
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.ir.core import Builder, Region, Value
+from mdsl.ir.typed import shaped_of
 from mdsl.ir.types import TensorType
 from mdsl.passes.any.canonicalize import drop_unused
 from mdsl.passes.base import Context, Pass, functions, option
@@ -143,7 +144,7 @@ class _Tiler:
         self.rows = rows
         self.root = ops[-1]
         self.main = next((op for op in ops if op.reduction_dims), self.root)
-        self.shape = list(shaped(self.root.results[0]).shape)
+        self.shape = list(shaped_of(self.root.results[0]).shape)
         self.windows = {op: windows(op) for op in ops}
         self.is_cut_by_rows = is_row_region(ops, rows)
 
@@ -154,7 +155,7 @@ class _Tiler:
         if not ops or not region.results or list(region.body.terminator.operands) != list(ops[-1].results):
             return None
         root = ops[-1]
-        if 0 in shaped(root.results[0]).shape:
+        if 0 in shaped_of(root.results[0]).shape:
             return None
         split = len(root.inputs)
         outs = root.maps[split:]
@@ -303,7 +304,7 @@ class _Tiler:
         Where the destinations are panels of the output, the other operands are read at the panel's place."""
         places = [panel.get(d, span) for d, span in enumerate(spans)]
         region = ukernel.RegionOp.make(
-            [TensorType(tuple(s.size for s in spans), shaped(d).element) for d in destinations]
+            [TensorType(tuple(s.size for s in spans), shaped_of(d).element) for d in destinations]
         )
         tile = _Tile(Builder(region.body), Slicer(builder), spans, destinations, {})
         for op in self.ops:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mdsl.analysis.regions import offset, shaped
+from mdsl.analysis.regions import offset
 from mdsl.dialects import arith, linalg, tensor
 from mdsl.dialects.tensor import Index
 from mdsl.ir.affine import AffineExpr
 from mdsl.ir.attributes import AffineMapAttr, ArrayAttr
 from mdsl.ir.core import Builder, Op, Value
+from mdsl.ir.typed import shaped_of
 from mdsl.ir.types import index
 from mdsl.passes.linalg.tile.windows import Window, linear, rebased
 
@@ -53,7 +54,7 @@ class Slicer:
     def slice(self, value: Value, spans: Sequence[Span]) -> Value:
         """The part of `value`; `value` itself where that is all of it."""
         offsets, sizes = [s.offset for s in spans], [s.size for s in spans]
-        if tuple(sizes) == shaped(value).shape:
+        if tuple(sizes) == shaped_of(value).shape:
             return value
         key = (value, tuple(spans))
         if key not in self.slices:

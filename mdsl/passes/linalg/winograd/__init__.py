@@ -10,13 +10,14 @@ from typing import ClassVar
 
 import numpy as np
 
-from mdsl.analysis.regions import empty_like, inline_body, merged_dims, shaped
+from mdsl.analysis.regions import empty_like, inline_body, merged_dims
 from mdsl.dialects import arith, linalg, tensor, ukernel
 from mdsl.dialects.arith import Constant
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.ir.affine import AffineExpr, AffineMap, Dim
 from mdsl.ir.attributes import tensor_attribute
 from mdsl.ir.core import Builder, Value
+from mdsl.ir.typed import shaped_of
 from mdsl.ir.types import TensorType, f32
 from mdsl.passes.any.canonicalize import drop_unused
 from mdsl.passes.base import Context, Pass, functions, option
@@ -123,7 +124,7 @@ class _Rewriter:
         """[alpha^2, *image], with the tiles' numbers in the place of the image's rows and columns."""
         h, w = self.conv.image_dims
         image = self._covering(self.conv.image)
-        shape = list(shaped(image).shape)
+        shape = list(shaped_of(image).shape)
         shape[h], shape[w] = self.tiles
         rank, side = len(shape), range(self.side)
 
@@ -149,7 +150,7 @@ class _Rewriter:
 
     def _covering(self, image: Value) -> Value:
         """The image, with zeros behind it where the last tiles reach farther."""
-        shape = shaped(image).shape
+        shape = shaped_of(image).shape
         high = [0] * len(shape)
         for d, tiles in zip(self.conv.image_dims, self.tiles, strict=True):
             high[d] = max(0, tiles * self.m + TAPS - 1 - shape[d])
@@ -167,7 +168,7 @@ class _Rewriter:
     def _stacked(self, parts: Sequence[Value]) -> Value:
         """One tensor [alpha^2, *part] of the parts, in which a tile has one number."""
         name, row = f"{self.name}_input", self.conv.image_dims[0]
-        shape = shaped(parts[0]).shape
+        shape = shaped_of(parts[0]).shape
         used = [len(parts), *shape[:row], shape[row] * shape[row + 1], *shape[row + 2 :]]
         room = _without_collisions(shape, row)
         if room == shape and row > 0:
@@ -202,7 +203,7 @@ class _Rewriter:
         written = [place[d] for d in out.dim_positions() or () if d != column]
         maps = [AffineMap(len(loops) + 1, 0, (Dim(0), *results)) for results in (reads, kept, written)]
         iterators = [linalg.PARALLEL, *(conv.op.iterators[d] for d in loops)]
-        shape = [shaped(conv.op.outputs[0]).shape[p] for p in range(len(out.results))]
+        shape = [shaped_of(conv.op.outputs[0]).shape[p] for p in range(len(out.results))]
         h, w = conv.out_dims
         shape[h] = self.tiles[0] * self.tiles[1]
         del shape[w]

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from math import prod
 
-from mdsl.analysis.regions import shaped
+from mdsl.ir.typed import shaped_of
 from mdsl.passes.linalg.winograd.match import Conv
 from mdsl.passes.linalg.winograd.transform import PAIRS, TAPS, alpha
 from mdsl.target.target import Target
@@ -52,7 +52,7 @@ def cycles(conv: Conv, m: int | None, target: Target) -> float:
     pixels = rows * columns
     # Everything that is summed or made at one pixel by one tap: N C K.
     channels = prod(conv.op.loop_sizes()) / (pixels * TAPS**2)
-    weight = prod(shaped(conv.weight).shape) / TAPS**2
+    weight = prod(shaped_of(conv.weight).shape) / TAPS**2
     if m is None:
         return _product(TAPS**2 * pixels * channels, TAPS**2 * weight, target)
     tiles, points = -(-rows // m) * -(-columns // m), alpha(m) ** 2
@@ -66,7 +66,7 @@ def _product(multiplications: float, weight: float, target: Target) -> float:
 
 def _images(conv: Conv) -> list[tuple[tuple[int, ...], int]]:
     """Shapes of the input and the output, and their pixels."""
-    image, out = shaped(conv.image).shape, shaped(conv.op.outputs[0]).shape
+    image, out = shaped_of(conv.image).shape, shaped_of(conv.op.outputs[0]).shape
     h, w = conv.image_dims
     return [(image, image[h] * image[w]), (out, conv.size[0] * conv.size[1])]
 

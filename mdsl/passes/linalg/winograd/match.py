@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mdsl.analysis.regions import inline_body, shaped, writes_old_content
+from mdsl.analysis.regions import inline_body, writes_old_content
 from mdsl.dialects import arith, linalg, tensor, ukernel
 from mdsl.ir.affine import AffineExpr, AffineMap, Dim
 from mdsl.ir.core import Builder, Op, Value
+from mdsl.ir.typed import shaped_of
 from mdsl.ir.types import f32
 from mdsl.passes.linalg.winograd.transform import TAPS
 from mdsl.rewriting.constants import constant_data
@@ -89,7 +90,7 @@ def conv_of(root: Op) -> Conv | None:
         return None
     if not op.is_contraction or not op.sums_products:
         return None
-    if any(shaped(v).element != f32 for v in op.operands) or constant_data(op.operands[1]) is None:
+    if any(shaped_of(v).element != f32 for v in op.operands) or constant_data(op.operands[1]) is None:
         return None
     tail = _tail(op, rest[0] if rest else None)
     return _conv(root, op, *tail) if tail else None

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import product
 
-from mdsl.analysis.regions import empty_like, shaped
+from mdsl.analysis.regions import empty_like
 from mdsl.dialects import linalg, tensor
 from mdsl.ir.affine import AffineExpr, AffineMap, Const, Dim
 from mdsl.ir.core import Builder, Value
+from mdsl.ir.typed import shaped_of
 from mdsl.ir.types import TensorType
 from mdsl.passes.linalg.winograd.match import Conv
 from mdsl.passes.linalg.winograd.transform import Transform, alpha, points
@@ -54,7 +55,7 @@ class _PartBuilder:
 
     def build(self, products: Value, result: Value) -> Value:
         """`result` with the pixels of these tiles."""
-        tail, whole = self.conv.tail, shaped(result)
+        tail, whole = self.conv.tail, shaped_of(result)
         at = [tail.out.results.index(Dim(d)) for d in tail.pixel_loops]
         shape = list(whole.shape)
         shape[at[0]], shape[at[1]] = self.rows.count, self.columns.count
@@ -75,7 +76,7 @@ class _PartBuilder:
 
     def _tiles(self, products: Value) -> Value:
         """The products of these tiles."""
-        type = shaped(products)
+        type = shaped_of(products)
         sizes, offsets = list(type.shape), [0] * type.rank
         for p, part in zip(self.conv.out_dims, (self.rows, self.columns), strict=True):
             offsets[p + 1], sizes[p + 1] = part.first, part.count

@@ -12,13 +12,14 @@ from mdsl.dialects.arith import Constant
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.func import DIMS, Call, FuncOp
 from mdsl.dialects.nn import Range, Shape
-from mdsl.dialects.nn.base import NnOp, shapes_agree, tensor
+from mdsl.dialects.nn.base import NnOp, shapes_agree
 from mdsl.dialects.nn.dynamic import Dynamic
 from mdsl.dialects.scf import For
 from mdsl.dialects.tensor import DimOp, Empty, ExtractSlice, InsertSlice
 from mdsl.errors import nearest
 from mdsl.ir.attributes import ArrayAttr, StringAttr, tensor_attribute
 from mdsl.ir.core import Builder, Op, Value
+from mdsl.ir.typed import tensor_of
 from mdsl.ir.types import DYNAMIC, MAX_ELEMENTS, ShapedType, TensorType, Type, element_of, index, is_integer
 from mdsl.passes.any.inline import Inline
 from mdsl.passes.base import Context, Pass, functions, option
@@ -177,7 +178,7 @@ class _Binder:
     def _measure(self, op: DimOp) -> None:
         """Replaces a dimension's size that is known now."""
         dimension = constant_data(op.operands[1])
-        size = DYNAMIC if dimension is None else tensor(op.operands[0]).shape[int(dimension)]
+        size = DYNAMIC if dimension is None else tensor_of(op.operands[0]).shape[int(dimension)]
         if size != DYNAMIC:
             op.replace_by(Builder.before(op).value(Constant.of(size, index), op.result.name))
 
@@ -193,7 +194,7 @@ class _Binder:
             return [next(numbers) if s == DYNAMIC else s for s in sizes]
 
         if isinstance(op, Empty):
-            shape = tuple(filled(tensor(op.result).shape))
+            shape = tuple(filled(tensor_of(op.result).shape))
             new: Op = Empty([], results=[TensorType(shape, element_of(op.result.type))])
         else:
             sizes = filled(op.attr("static_sizes"))
@@ -201,7 +202,7 @@ class _Binder:
             if isinstance(op, InsertSlice):
                 new = InsertSlice.of(op.operands[0], op.operands[1], offsets, sizes, strides)
             else:
-                shape = filled(tensor(op.result).shape)
+                shape = filled(tensor_of(op.result).shape)
                 new = ExtractSlice.of(op.operands[0], offsets, sizes, strides, shape)
         value = Builder.before(op).value(new, op.result.name)
         self.changed.add(value)
@@ -248,7 +249,7 @@ class _Binder:
             return None
         if isinstance(op, Range):
             _check_length(op, *(n.item() for n in numbers if n is not None))
-        elif _is_known(op.result) and tensor(op.result).size > LARGEST:
+        elif _is_known(op.result) and tensor_of(op.result).size > LARGEST:
             return None
         try:
             with np.errstate(all="ignore"):
@@ -301,7 +302,7 @@ def _numbers(value: Value) -> np.ndarray | None:
 
 
 def _sizes(op: Shape) -> np.ndarray | None:
-    x = tensor(op.operands[0])
+    x = tensor_of(op.operands[0])
     return np.array(x.shape, np.int64) if x.is_static else None
 
 

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from mdsl.dialects import nn
-from mdsl.dialects.nn.base import NnOp, broadcast_shapes, tensor
+from mdsl.dialects.nn.base import NnOp, broadcast_shapes
 from mdsl.ir.core import Value
+from mdsl.ir.typed import tensor_of
 from mdsl.ir.types import DYNAMIC, TensorType
 
 Emit = Callable[[NnOp, str | None], Value]
@@ -36,7 +37,7 @@ def binds(name: str) -> Callable[[Rule], Rule]:
 @binds("nn.dynamic_reshape")
 def reshape(op: nn.DynamicReshape, emit: Emit, shape: np.ndarray) -> Value | None:
     x = op.operands[0]
-    type = tensor(x)
+    type = tensor_of(x)
     sizes: list[int] = []
     for d, size in enumerate(shape.tolist()):
         if size < -1 or (size == 0 and d >= type.rank):
@@ -52,10 +53,10 @@ def reshape(op: nn.DynamicReshape, emit: Emit, shape: np.ndarray) -> Value | Non
 @binds("nn.dynamic_broadcast")
 def broadcast(op: nn.DynamicBroadcast, emit: Emit, shape: np.ndarray) -> Value | None:
     x = op.operands[0]
-    sizes = broadcast_shapes(op, tensor(x).shape, shape.tolist())
+    sizes = broadcast_shapes(op, tensor_of(x).shape, shape.tolist())
     if DYNAMIC in sizes:
         return None
-    return emit(nn.Broadcast(x, results=[TensorType(sizes, tensor(x).element)]), None)
+    return emit(nn.Broadcast(x, results=[TensorType(sizes, tensor_of(x).element)]), None)
 
 
 @binds("nn.dynamic_slice")
@@ -73,7 +74,7 @@ def pad(op: nn.DynamicPad, emit: Emit, pads: np.ndarray) -> Value | None:
 def tile(op: nn.DynamicTile, emit: Emit, repeats: np.ndarray) -> Value | None:
     """Every repeated dimension gets one before it, which stretches; then the two are merged."""
     x = op.operands[0]
-    type = tensor(x)
+    type = tensor_of(x)
     if not type.is_static:
         return None
     times = repeats.tolist()

@@ -8,9 +8,9 @@ from typing import ClassVar
 from mdsl.dialects.arith import Constant
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.nn.base import NnOp
-from mdsl.dialects.nn.base import tensor as type_of
 from mdsl.dialects.nn.dynamic import Dynamic
 from mdsl.ir.core import Block, Value
+from mdsl.ir.typed import tensor_of
 from mdsl.passes.base import Context, Pass
 from mdsl.passes.nn.lower_nn import data as lower_nn_data
 from mdsl.passes.nn.lower_nn import elementwise as lower_nn_elementwise
@@ -71,7 +71,7 @@ def _lower(op: NnOp, constants: dict[tuple[Block, str], Value]) -> None:
     if isinstance(op, Dynamic):
         raise op.error("the shape of its result is computed; --bind makes it a number")
     for value in (*op.operands, op.result):
-        type = type_of(value)
+        type = tensor_of(value)
         if not type.is_static:
             raise op.error(f"{type} has a dimension of unknown size; --bind gives it one")
     operands, emitter = op.operands, Emitter(op, constants)

@@ -10,10 +10,10 @@ import numpy as np
 
 from mdsl.dialects import arith, linalg, tensor
 from mdsl.dialects.nn.base import NnOp, product
-from mdsl.dialects.nn.base import tensor as type_of
 from mdsl.ir.affine import AffineMap
 from mdsl.ir.attributes import DenseAttr
 from mdsl.ir.core import Block, Builder, Op, Value
+from mdsl.ir.typed import tensor_of
 from mdsl.ir.types import TensorType, Type, bf16, dtype_of, f16, f32, i1, is_float
 
 Rule = Callable[["Emitter", Any], Value]
@@ -169,7 +169,7 @@ class Emitter:
 
     def stretch(self, value: Value, shape: Sequence[int]) -> Read:
         """How a nest over `shape` reads `value` by NumPy's rules; dimensions of 1 that stretch are dropped."""
-        own = type_of(value).shape
+        own = tensor_of(value).shape
         start = len(shape) - len(own)
         kept = [d for d, size in enumerate(own) if size == shape[start + d]]
         if len(kept) < len(own):
@@ -180,7 +180,7 @@ class Emitter:
         self, x: Value, dims: Sequence[int], start: float, element: Type, body: Body, suffix: str | None
     ) -> Value:
         """A reduction of `x` along `dims`, which the result lacks; `body` takes (scalars, element, result so far)."""
-        shape = type_of(x).shape
+        shape = tensor_of(x).shape
         kept = [d for d in range(len(shape)) if d not in dims]
         loops = [linalg.PARALLEL if d in kept else linalg.REDUCTION for d in range(len(shape))]
         initial = "start" if start else "zero"
@@ -193,7 +193,7 @@ class Emitter:
     def sum(self, x: Value, dims: Sequence[int], suffix: str | None) -> Value:
         """The sum along `dims`, in f32 where `x` holds 16-bit floats."""
         return self.reduce(
-            x, dims, 0, wide(type_of(x).element), lambda s, v, total: s.add(total, s.widen(v)), suffix
+            x, dims, 0, wide(tensor_of(x).element), lambda s, v, total: s.add(total, s.widen(v)), suffix
         )
 
     # Shapes -----------------------------------------------------------------------------------------------
@@ -202,12 +202,12 @@ class Emitter:
         """`x` with a border of `fill`; `x` itself if the border is empty."""
         if not any((*low, *high)):
             return x
-        border = self.constant(fill, type_of(x).element, "border")
+        border = self.constant(fill, tensor_of(x).element, "border")
         return self.value(tensor.Pad.of(x, low, high, border), "padded")
 
     def reshape(self, x: Value, shape: Sequence[int], suffix: str | None = None) -> Value:
         """The elements of `x` in `shape`: dimensions are merged, then split; `x` itself if it has that shape."""
-        source = type_of(x)
+        source = tensor_of(x)
         if source.shape == tuple(shape):
             return x
         merge, split = segments(source.shape, shape)
@@ -230,7 +230,7 @@ def splat_of(value: Value) -> arith.Constant | None:
 
 def squeezed(value: Value, kept: Sequence[int]) -> tensor.CollapseShape:
     """`value` without the dimensions of 1 that are not in `kept`."""
-    rank = type_of(value).rank
+    rank = tensor_of(value).rank
     if not kept:
         return tensor.CollapseShape.of(value, [])
     starts = [0, *kept[1:], rank]

@@ -6,10 +6,10 @@ import numpy as np
 
 from mdsl.dialects import arith, linalg, nn, tensor
 from mdsl.dialects.nn.base import NnOp, axis_in
-from mdsl.dialects.nn.base import tensor as type_of
 from mdsl.ir.affine import AffineExpr, AffineMap, Dim
 from mdsl.ir.attributes import DenseArrayAttr, DenseAttr
 from mdsl.ir.core import Value
+from mdsl.ir.typed import tensor_of
 from mdsl.ir.types import i64, index
 from mdsl.passes.nn.lower_nn.build import Emitter, Scalars, lowers, squeezed
 from mdsl.rewriting.constants import constant_data
@@ -18,12 +18,12 @@ from mdsl.rewriting.constants import constant_data
 @lowers("nn.reshape")
 @lowers("nn.flatten")
 def reshape(e: Emitter, op: NnOp) -> Value:
-    return e.reshape(op.operands[0], type_of(op.result).shape)
+    return e.reshape(op.operands[0], tensor_of(op.result).shape)
 
 
 @lowers("nn.transpose")
 def transpose(e: Emitter, op: nn.Transpose) -> Value:
-    result = type_of(op.result)
+    result = tensor_of(op.result)
     if op.permutation == list(range(result.rank)):
         return op.operands[0]
     permutation = DenseArrayAttr(i64, tuple(op.permutation))
@@ -33,7 +33,7 @@ def transpose(e: Emitter, op: nn.Transpose) -> Value:
 
 @lowers("nn.concat")
 def concat(e: Emitter, op: nn.Concat) -> Value:
-    axis = axis_in(op, op.attr("axis"), type_of(op.result).rank)
+    axis = axis_in(op, op.attr("axis"), tensor_of(op.result).rank)
     if len(op.operands) == 1:
         return op.operands[0]
     return e.value(tensor.Concat(op.operands, dim=axis), None)
@@ -42,15 +42,17 @@ def concat(e: Emitter, op: nn.Concat) -> Value:
 @lowers("nn.shape")
 def shape_(e: Emitter, op: nn.Shape) -> Value:
     """A constant: the sizes are those of the operand's type."""
-    sizes = np.array(type_of(op.operands[0]).shape, np.int64)
-    return e.value(arith.Constant(value=DenseAttr(sizes, type_of(op.result)), results=[op.result.type]), None)
+    sizes = np.array(tensor_of(op.operands[0]).shape, np.int64)
+    return e.value(
+        arith.Constant(value=DenseAttr(sizes, tensor_of(op.result)), results=[op.result.type]), None
+    )
 
 
 @lowers("nn.slice")
 def slice_(e: Emitter, op: nn.Slice) -> Value:
     """A slice with positive strides, then a nest that reads the dimensions with negative steps backwards."""
-    x, result = op.operands[0], type_of(op.result)
-    shape = type_of(x).shape
+    x, result = op.operands[0], tensor_of(op.result)
+    shape = tensor_of(x).shape
     taken = [range(s) if r is None else r for s, r in zip(shape, op.ranges(shape), strict=True)]
     backwards = [r.step < 0 and len(r) > 1 for r in taken]
     if shape != result.shape:
@@ -74,10 +76,10 @@ def slice_(e: Emitter, op: nn.Slice) -> Value:
 @lowers("nn.pad")
 def pad(e: Emitter, op: nn.Pad) -> Value:
     x, pads = op.operands[0], op.attr("pads")
-    rank = type_of(x).rank
+    rank = tensor_of(x).rank
     if not any(pads):
         return x
-    border = e.constant(op.attr("value"), type_of(x).element, "border")
+    border = e.constant(op.attr("value"), tensor_of(x).element, "border")
     return e.value(tensor.Pad.of(x, pads[:rank], pads[rank:], border), None)
 
 
@@ -85,7 +87,7 @@ def pad(e: Emitter, op: nn.Pad) -> Value:
 def gather(e: Emitter, op: nn.Gather) -> Value:
     """A nest that computes the position in x: wraps negative indices, clamps the rest, and reads there."""
     x, indices = op.operands
-    result, source, places = type_of(op.result), type_of(x), type_of(indices)
+    result, source, places = tensor_of(op.result), tensor_of(x), tensor_of(indices)
     axis = axis_in(op, op.attr("axis"), source.rank)
     size = source.shape[axis]
     known = constant_data(indices)
@@ -116,8 +118,8 @@ def _evenly_spaced(positions: np.ndarray, size: int) -> range | None:
 
 def _part_along(e: Emitter, op: nn.Gather, axis: int, part: range) -> Value:
     """A gather from known places is a slice; one place without a dimension of its own drops the axis."""
-    x, shape = op.operands[0], type_of(op.result).shape
-    source = type_of(x).shape
+    x, shape = op.operands[0], tensor_of(op.result).shape
+    source = tensor_of(x).shape
     offsets = [part.start if d == axis else 0 for d in range(len(source))]
     sizes = [len(part) if d == axis else n for d, n in enumerate(source)]
     strides = [part.step if d == axis else 1 for d in range(len(source))]

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from mdsl.dialects import arith, nn
 from mdsl.dialects import math as functions
-from mdsl.dialects.nn.base import tensor as type_of
 from mdsl.ir.core import Op, Value
+from mdsl.ir.typed import tensor_of
 from mdsl.ir.types import FloatType, IndexType, IntegerType, Type, i1, i64, index, is_float
 from mdsl.passes.nn.lower_nn.build import RULES, Emitter, Scalars, lowers, wide
 
@@ -20,7 +20,7 @@ def elementwise(formula: Formula, widened: bool) -> Callable[[Emitter, Op], Valu
     """The rule of an op that is `formula` of its operands' elements, computed in a wide type if `widened`."""
 
     def rule(e: Emitter, op: Op) -> Value:
-        result = type_of(op.result)
+        result = tensor_of(op.result)
 
         def body(s: Scalars, *elements: Value) -> Value:
             if not widened:
@@ -138,7 +138,7 @@ RULES.update({name: elementwise(f, widened=True) for name, f in ROUNDED.items()}
 
 @lowers("nn.cast")
 def cast(e: Emitter, op: nn.Cast) -> Value:
-    result = type_of(op.result)
+    result = tensor_of(op.result)
     if op.operands[0].type == result:
         return op.operands[0]
     reads = [e.broadcast(op.operands[0], result.shape)]
@@ -147,7 +147,7 @@ def cast(e: Emitter, op: nn.Cast) -> Value:
 
 @lowers("nn.broadcast")
 def broadcast(e: Emitter, op: nn.Broadcast) -> Value:
-    result = type_of(op.result)
+    result = tensor_of(op.result)
     if op.operands[0].type == result:
         return op.operands[0]
     return e.map([e.broadcast(op.operands[0], result.shape)], result.shape, result.element, lambda s, x: x)

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from mdsl.dialects import nn
 from mdsl.dialects.nn.base import NnOp
-from mdsl.dialects.nn.base import tensor as type_of
 from mdsl.ir.core import Value
+from mdsl.ir.typed import tensor_of
 from mdsl.passes.nn.lower_nn.build import Emitter, highest, lowest, wide
 from mdsl.passes.nn.lower_nn.layers import finish
 
 
 def has_no_elements(op: NnOp) -> bool:
     """True if an operand or the result has a dimension of 0."""
-    return any(0 in type_of(v).shape for v in (*op.operands, op.result))
+    return any(0 in tensor_of(v).shape for v in (*op.operands, op.result))
 
 
 def lower_empty(e: Emitter, op: NnOp) -> Value | None:
     """The result's value; None if the op's own rule does what is left to do."""
-    result = type_of(op.result)
+    result = tensor_of(op.result)
     if 0 in result.shape:
         return e.empty(result.shape, result.element, None)
     if isinstance(op, nn.Concat):
-        op.operands = [v for v in op.operands if 0 not in type_of(v).shape]
+        op.operands = [v for v in op.operands if 0 not in tensor_of(v).shape]
         return None
     if isinstance(op, nn.Scatter):
         return op.operands[0]
@@ -40,6 +40,6 @@ def lower_empty(e: Emitter, op: NnOp) -> Value | None:
 
 def _neutral(op: nn.Reduce) -> float:
     """The sum, mean, .. of nothing."""
-    element = type_of(op.x).element
+    element = tensor_of(op.x).element
     known = {"sum": 0, "mean": float("nan"), "prod": 1, "max": lowest(element), "min": highest(element)}
     return known[op.attr("kind")]

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from mdsl.dialects import arith, linalg, nn
 from mdsl.dialects import math as functions
 from mdsl.dialects.nn.base import axis_in, broadcast_shapes
-from mdsl.dialects.nn.base import tensor as type_of
 from mdsl.ir.core import Value
+from mdsl.ir.typed import tensor_of
 from mdsl.ir.types import Type, i64, is_float
 from mdsl.passes.nn.lower_nn.build import Emitter, Read, Scalars, highest, lowers, lowest, wide
 
@@ -22,8 +22,8 @@ def multiply_add(s: Scalars, a: Value, b: Value, total: Value) -> Value:
 
 def finish(e: Emitter, accumulated: Value, element: Type, bias: Value | None, dim: int) -> Value:
     """Adds a bias that runs along dimension `dim` and rounds to `element`, in one elementwise nest."""
-    shape = type_of(accumulated).shape
-    if bias is None and type_of(accumulated).element == element:
+    shape = tensor_of(accumulated).shape
+    if bias is None and tensor_of(accumulated).element == element:
         return accumulated
 
     def body(s: Scalars, x: Value, *rest: Value) -> Value:
@@ -39,7 +39,7 @@ def finish(e: Emitter, accumulated: Value, element: Type, bias: Value | None, di
 @lowers("nn.matmul")
 def matmul(e: Emitter, op: nn.Matmul) -> Value:
     a, b = op.operands
-    (a_shape, b_shape), result = (type_of(a).shape, type_of(b).shape), type_of(op.result)
+    (a_shape, b_shape), result = (tensor_of(a).shape, tensor_of(b).shape), tensor_of(op.result)
     accumulator = wide(result.element)
     exact = accumulator == result.element
     suffix = None if exact else "product"
@@ -61,7 +61,7 @@ def matmul(e: Emitter, op: nn.Matmul) -> Value:
 
 def _batched(e: Emitter, value: Value, batch: Sequence[int], matrix: Sequence[int]) -> Read:
     """How `value` is read: leading dimensions that broadcast to `batch`, then the loops `matrix`."""
-    shape = type_of(value).shape
+    shape = tensor_of(value).shape
     own = len(shape) - len(matrix)
     lead, dims = e.stretch(value, (*batch[len(batch) - own :], *shape[own:]))
     shift = len(batch) - own
@@ -70,7 +70,7 @@ def _batched(e: Emitter, value: Value, batch: Sequence[int], matrix: Sequence[in
 
 @lowers("nn.linear")
 def linear(e: Emitter, op: nn.Linear) -> Value:
-    result = type_of(op.result)
+    result = tensor_of(op.result)
     rank = len(result.shape)
     bias, exact = op.bias, wide(result.element) == result.element
     zero = e.fill(0, result.shape, wide(result.element))
@@ -92,8 +92,8 @@ def reciprocal_root(s: Scalars, variance: Value, epsilon: float) -> Value:
 @lowers("nn.batch_norm")
 def batch_norm(e: Emitter, op: nn.BatchNorm) -> Value:
     """factor = scale / sqrt(variance + epsilon), offset = shift - mean * factor, y = x * factor + offset."""
-    x = type_of(op.x)
-    kind, channels = wide(x.element), type_of(op.scale).shape
+    x = tensor_of(op.x)
+    kind, channels = wide(x.element), tensor_of(op.scale).shape
 
     def factors(s: Scalars, scale: Value, variance: Value) -> Value:
         return s.multiply(s.widen(scale), reciprocal_root(s, s.widen(variance), op.attr("epsilon")), "factor")
@@ -112,10 +112,10 @@ def batch_norm(e: Emitter, op: nn.BatchNorm) -> Value:
 
 @lowers("nn.layer_norm")
 def layer_norm(e: Emitter, op: nn.LayerNorm) -> Value:
-    x, rank = type_of(op.x), type_of(op.x).rank
+    x, rank = tensor_of(op.x), tensor_of(op.x).rank
     kind, axis = wide(x.element), axis_in(op, op.attr("axis"), rank)
     every, outer, inner = range(rank), range(axis), range(axis, rank)
-    count = type_of(op.scale).size
+    count = tensor_of(op.scale).size
 
     def inverse(s: Scalars, squares: Value) -> Value:
         return reciprocal_root(
@@ -138,7 +138,7 @@ def layer_norm(e: Emitter, op: nn.LayerNorm) -> Value:
 
 def scaled(e: Emitter, x: Value, factor: float, suffix: str | None, element: Type | None = None) -> Value:
     """`x` times a number, rounded to `element` (default: its own)."""
-    type = type_of(x)
+    type = tensor_of(x)
 
     def body(s: Scalars, value: Value) -> Value:
         return s.narrow(
@@ -150,7 +150,7 @@ def scaled(e: Emitter, x: Value, factor: float, suffix: str | None, element: Typ
 
 def subtracted(e: Emitter, x: Value, reduced: Value, kept: Sequence[int], kind: Type) -> Value:
     """`x` minus a tensor that has the dimensions `kept` of it, as `%<name>_centred`."""
-    shape = type_of(x).shape
+    shape = tensor_of(x).shape
     reads: list[Read] = [(x, range(len(shape))), (reduced, kept)]
     return e.map(reads, shape, kind, lambda s, a, b: s(arith.SubF(s.widen(a), b), "difference"), "centred")
 
@@ -160,7 +160,7 @@ def subtracted(e: Emitter, x: Value, reduced: Value, kept: Sequence[int], kind: 
 
 def _row_maximum(e: Emitter, op: nn.Softmax) -> tuple[Value, int, list[int], Type]:
     """The largest element along the axis; also the axis, the other dimensions, the type to compute in."""
-    x = type_of(op.x)
+    x = tensor_of(op.x)
     axis, kind = axis_in(op, op.attr("axis"), x.rank), wide(x.element)
     peak = e.reduce(op.x, [axis], lowest(kind), kind, lambda s, v, best: s.maximum(best, s.widen(v)), "max")
     return peak, axis, [d for d in range(x.rank) if d != axis], kind
@@ -168,7 +168,7 @@ def _row_maximum(e: Emitter, op: nn.Softmax) -> tuple[Value, int, list[int], Typ
 
 @lowers("nn.softmax")
 def softmax(e: Emitter, op: nn.Softmax) -> Value:
-    x = type_of(op.x)
+    x = tensor_of(op.x)
     peak, axis, others, kind = _row_maximum(e, op)
     every = range(x.rank)
 
@@ -185,7 +185,7 @@ def softmax(e: Emitter, op: nn.Softmax) -> Value:
 
 @lowers("nn.log_softmax")
 def log_softmax(e: Emitter, op: nn.LogSoftmax) -> Value:
-    x = type_of(op.x)
+    x = tensor_of(op.x)
     peak, axis, others, kind = _row_maximum(e, op)
     centred = subtracted(e, op.x, peak, others, kind)
 
@@ -203,10 +203,10 @@ def log_softmax(e: Emitter, op: nn.LogSoftmax) -> Value:
 
 @lowers("nn.reduce")
 def reduce(e: Emitter, op: nn.Reduce) -> Value:
-    kind, result = op.attr("kind"), type_of(op.result)
+    kind, result = op.attr("kind"), tensor_of(op.result)
     if not op.dimensions:
         return op.x
-    keeps = result.rank == type_of(op.x).rank
+    keeps = result.rank == tensor_of(op.x).rank
     suffix = kind if keeps else None
     if kind in ("max", "min"):
         start = lowest(result.element) if kind == "max" else highest(result.element)
@@ -233,24 +233,24 @@ def _times(s: Scalars, value: Value, so_far: Value) -> Value:
 
 
 def _sum_or_mean(e: Emitter, x: Value, dims: Sequence[int], mean: bool, suffix: str | None) -> Value:
-    type = type_of(x)
+    type = tensor_of(x)
     element, kind = type.element, wide(type.element)
     total = e.sum(x, dims, "sum" if mean or kind != element else suffix)
     if not mean:
         return finish(e, total, element, None, 0)
-    count = type.size // max(1, type_of(total).size)
+    count = type.size // max(1, tensor_of(total).size)
     return scaled(e, total, 1 / count, suffix, element)
 
 
 @lowers("nn.global_avg_pool")
 def global_avg_pool(e: Emitter, op: nn.GlobalAvgPool) -> Value:
-    return e.reshape(_sum_or_mean(e, op.x, op.spatial_axes, True, "mean"), type_of(op.result).shape)
+    return e.reshape(_sum_or_mean(e, op.x, op.spatial_axes, True, "mean"), tensor_of(op.result).shape)
 
 
 @lowers("nn.argmax")
 def argmax(e: Emitter, op: nn.ArgMax) -> Value:
     """One nest with two results: the largest element so far, and where it is."""
-    x, result = type_of(op.x), type_of(op.result)
+    x, result = tensor_of(op.x), tensor_of(op.result)
     axis = axis_in(op, op.attr("axis"), x.rank)
     kept = [d for d in range(x.rank) if d != axis]
     shape = [x.shape[d] for d in kept]

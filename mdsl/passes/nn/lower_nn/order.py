@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from mdsl.dialects import arith, linalg, nn
 from mdsl.dialects.nn.base import axis_in
-from mdsl.dialects.nn.base import tensor as type_of
 from mdsl.ir.core import Value
+from mdsl.ir.typed import tensor_of
 from mdsl.ir.types import i64, is_float
 from mdsl.passes.nn.lower_nn.build import Emitter, Read, Scalars, lowers
 from mdsl.passes.nn.lower_nn.elementwise import converted
@@ -19,7 +19,7 @@ PARALLEL, REDUCTION = linalg.PARALLEL, linalg.REDUCTION
 @lowers("nn.argsort")
 def argsort(e: Emitter, op: nn.ArgSort) -> Value:
     """An element's rank is how many others stand before it; at place k stands the element of rank k."""
-    x, result = type_of(op.x), type_of(op.result)
+    x, result = tensor_of(op.x), tensor_of(op.result)
     axis = axis_in(op, op.attr("axis"), x.rank)
     descending = op.attr("descending")
     own = range(x.rank)
@@ -65,7 +65,10 @@ def _before(s: Scalars, a: Value, b: Value, descending: bool) -> Value:
 def scatter(e: Emitter, op: nn.Scatter) -> Value:
     """Each place looks through the updates along the axis for those that are meant for it, in order."""
     x, indices, updates = op.operands
-    shape, (axis, kind) = type_of(x).shape, (axis_in(op, op.attr("axis"), type_of(x).rank), op.attr("kind"))
+    shape, (axis, kind) = (
+        tensor_of(x).shape,
+        (axis_in(op, op.attr("axis"), tensor_of(x).rank), op.attr("kind")),
+    )
     rank = len(shape)
     own = range(rank)
     along = [rank if d == axis else d for d in own]
@@ -78,7 +81,7 @@ def scatter(e: Emitter, op: nn.Scatter) -> Value:
         is_here = s(arith.CmpI.of("eq", target, _counter(s, axis)), "is_here")
         return s(arith.Select(is_here, _combined(s, kind, found, update), found), "updated")
 
-    reads = [_stretched(e, indices, type_of(updates).shape, along), (updates, along)]
+    reads = [_stretched(e, indices, tensor_of(updates).shape, along), (updates, along)]
     nest = e.generic(reads, [(x, own)], [*[PARALLEL] * rank, REDUCTION], body)
     return e.value(nest, None)
 

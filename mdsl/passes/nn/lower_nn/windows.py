@@ -8,11 +8,11 @@ import numpy as np
 
 from mdsl.dialects import arith, linalg, nn
 from mdsl.dialects.nn.base import Windowed
-from mdsl.dialects.nn.base import tensor as type_of
 from mdsl.dialects.nn.layers import Pool
 from mdsl.ir.affine import AffineExpr, AffineMap, Dim
 from mdsl.ir.attributes import DenseAttr, tensor_attribute
 from mdsl.ir.core import Value
+from mdsl.ir.typed import tensor_of
 from mdsl.ir.types import TensorType, dtype_of, i64
 from mdsl.passes.nn.lower_nn.build import Emitter, Read, Scalars, lowers, lowest, wide
 from mdsl.passes.nn.lower_nn.layers import finish, multiply_add, scaled
@@ -56,7 +56,7 @@ def _bordered(e: Emitter, op: Windowed, kernel: Sequence[int], extents: Sequence
 
 def _extents(op: Windowed) -> tuple[int, int]:
     """Rows and columns of the result."""
-    shape = type_of(op.result).shape
+    shape = tensor_of(op.result).shape
     return (shape[1], shape[2]) if op.channels_last else (shape[2], shape[3])
 
 
@@ -65,14 +65,14 @@ def _extents(op: Windowed) -> tuple[int, int]:
 
 @lowers("nn.conv2d")
 def conv2d(e: Emitter, op: nn.Conv2d) -> Value:
-    result, groups = type_of(op.result), op.attr("groups")
+    result, groups = tensor_of(op.result), op.attr("groups")
     channels = op.image()[1]
-    image = _bordered(e, op, type_of(op.weight).shape[2:], _extents(op), 0)
+    image = _bordered(e, op, tensor_of(op.weight).shape[2:], _extents(op), 0)
     exact = wide(result.element) == result.element
     suffix = None if exact and op.bias is None else "conv"
     if groups == 1:
         total = _dense(e, op, image, suffix)
-    elif groups == channels == type_of(op.weight).shape[0]:
+    elif groups == channels == tensor_of(op.weight).shape[0]:
         total = _depthwise(e, op, image, suffix)
     else:
         return _grouped(e, op, image)
@@ -89,13 +89,13 @@ def _contract(
     suffix: str | None,
 ) -> Value:
     """A nest that `letters` describe (see `_nest`), summed up in a zero accumulator of `shape`."""
-    zero = e.fill(0, shape, wide(type_of(op.result).element))
+    zero = e.fill(0, shape, wide(tensor_of(op.result).element))
     maps, iterators = _nest(op, *letters)
     return e.value(e.nest([image, weight], [zero], maps, iterators, multiply_add), suffix)
 
 
 def _dense(e: Emitter, op: nn.Conv2d, image: Value, suffix: str | None) -> Value:
-    result = type_of(op.result)
+    result = tensor_of(op.result)
     if op.channels_last:
         return _contract(e, op, ("nhwfcij", "nhwc", "fcij", "nhwf"), image, op.weight, result.shape, suffix)
     if wide(result.element) != result.element:
@@ -109,22 +109,22 @@ def _dense(e: Emitter, op: nn.Conv2d, image: Value, suffix: str | None) -> Value
 
 def _depthwise(e: Emitter, op: nn.Conv2d, image: Value, suffix: str | None) -> Value:
     """One filter a channel: no loop over channels is left."""
-    shape = type_of(op.weight).shape
+    shape = tensor_of(op.weight).shape
     weight = e.reshape(op.weight, (shape[0], *shape[2:]), "filters")
     letters = ("nhwcij", "nhwc", "cij", "nhwc") if op.channels_last else ("nchwij", "nchw", "cij", "nchw")
-    return _contract(e, op, letters, image, weight, type_of(op.result).shape, suffix)
+    return _contract(e, op, letters, image, weight, tensor_of(op.result).shape, suffix)
 
 
 def _grouped(e: Emitter, op: nn.Conv2d, image: Value) -> Value:
     """The channels of image, weight, bias and result split into (group, channel in the group)."""
-    groups, result = op.attr("groups"), type_of(op.result)
+    groups, result = op.attr("groups"), tensor_of(op.result)
     axis = 3 if op.channels_last else 1
 
     def split(shape: Sequence[int], axis: int) -> tuple[int, ...]:
         return (*shape[:axis], groups, shape[axis] // groups, *shape[axis + 1 :])
 
-    image = e.reshape(image, split(type_of(image).shape, axis), "grouped")
-    weight = e.reshape(op.weight, split(type_of(op.weight).shape, 0), "filters")
+    image = e.reshape(image, split(tensor_of(image).shape, axis), "grouped")
+    weight = e.reshape(op.weight, split(tensor_of(op.weight).shape, 0), "filters")
     letters = (
         ("nhwgfcij", "nhwgc", "gfcij", "nhwgf")
         if op.channels_last
@@ -132,7 +132,7 @@ def _grouped(e: Emitter, op: nn.Conv2d, image: Value) -> Value:
     )
     shape = split(result.shape, axis)
     total = _contract(e, op, letters, image, weight, shape, "groups")
-    if op.bias is None and type_of(total).element == result.element:
+    if op.bias is None and tensor_of(total).element == result.element:
         return e.reshape(total, result.shape)
 
     def body(s: Scalars, x: Value, *bias: Value) -> Value:
@@ -150,7 +150,7 @@ def _grouped(e: Emitter, op: nn.Conv2d, image: Value) -> Value:
 
 @lowers("nn.max_pool2d")
 def max_pool2d(e: Emitter, op: nn.MaxPool2d) -> Value:
-    result = type_of(op.result)
+    result = tensor_of(op.result)
     start = lowest(result.element)
     image = _bordered(e, op, op.attr("kernel"), _extents(op), start)
     init = e.fill(start, result.shape, result.element, "lowest")
@@ -160,7 +160,7 @@ def max_pool2d(e: Emitter, op: nn.MaxPool2d) -> Value:
 @lowers("nn.avg_pool2d")
 def avg_pool2d(e: Emitter, op: nn.AvgPool2d) -> Value:
     """The sum of each window times the reciprocal of what it counts, which is known now."""
-    result = type_of(op.result)
+    result = tensor_of(op.result)
     kind = wide(result.element)
     image = _bordered(e, op, op.attr("kernel"), _extents(op), 0)
     total = _pool(e, op, image, e.fill(0, result.shape, kind), linalg.PoolingSum, "sum")
@@ -187,8 +187,8 @@ def _pool(
     suffix: str | None,
 ) -> Value:
     """A nest over the windows; a second operand without content gives the window's shape."""
-    window = e.empty(op.attr("kernel"), type_of(image).element, "window")
-    if not op.channels_last and type_of(image).element == type_of(init).element:
+    window = e.empty(op.attr("kernel"), tensor_of(image).element, "window")
+    if not op.channels_last and tensor_of(image).element == tensor_of(init).element:
         strides, dilations = _pair(op.attr("strides")), _pair(op.attr("dilations"))
         return e.value(kind.make([image, window], [init], strides=strides, dilations=dilations), suffix)
     letters = ("nhwcij", "nhwc", "ij", "nhwc") if op.channels_last else ("nchwij", "nchw", "ij", "nchw")

@@ -1,4 +1,4 @@
-"""What `mdsl` offers to Python; `mdsl/__init__.py` hands it out when it is first asked for."""
+"""The public Python API; `mdsl/__init__.py` imports it when a name of it is first used."""
 
 from __future__ import annotations
 

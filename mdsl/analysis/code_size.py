@@ -1,4 +1,4 @@
-"""About how much machine code LLVM makes of an op of a kernel, and so how long it takes.
+"""The cost model of compiling a kernel: about how much machine code LLVM makes of an op, and so how long LLVM takes.
 
 Measured on vectors of 16 f32 in one block; LLVM's time grows with the square of the code's length.
 """

@@ -1,4 +1,4 @@
-"""What a micro-kernel does with its arguments, and how large these can be: all that who calls it must know."""
+"""A micro-kernel's interface for callers and verifier: each argument's kind, access and extent in bytes."""
 
 from __future__ import annotations
 

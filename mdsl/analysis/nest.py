@@ -1,4 +1,4 @@
-"""Structured ops as loop nests over axes, and runs of nests that one sweep over a tile can compute."""
+"""Structured ops as loop nests over axes, and groups of nests whose loops can be fused into one."""
 
 from __future__ import annotations
 

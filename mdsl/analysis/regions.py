@@ -1,4 +1,4 @@
-"""Helpers that passes on structured ops share: building slices, cloning bodies, naming."""
+"""Helpers of passes on structured ops: inlining bodies, offsets of slices, reshapes, dropping loops of size 1."""
 
 from __future__ import annotations
 

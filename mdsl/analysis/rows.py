@@ -1,4 +1,4 @@
-"""Regions that share rows: which dimensions of a region's result all its ops can be cut along, and how far."""
+"""Row analysis of fused regions: along which dimensions of the result all ops of a region can be tiled together."""
 
 from __future__ import annotations
 

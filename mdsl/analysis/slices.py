@@ -1,4 +1,4 @@
-"""Slices: which of them take the same part, and which have no index in common."""
+"""Comparing slices: whether two are the same part of their source, and whether two have no index in common."""
 
 from __future__ import annotations
 

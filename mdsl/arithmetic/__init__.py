@@ -1,1 +1,1 @@
-"""The LLVM of scalar arithmetic, of one element or of a vector of them: what micro-kernels and opcodes share."""
+"""LLVM IR for arithmetic on scalars and vectors, which micro-kernels and opcodes share."""

@@ -1,4 +1,4 @@
-"""The paper's table for any program: what each step from an interpreter of scalar code to native code is worth."""
+"""`--ablation`: the time of a program with each optimisation added in turn, from scalar interpretation to the JIT."""
 
 from __future__ import annotations
 

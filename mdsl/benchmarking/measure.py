@@ -1,4 +1,4 @@
-"""Measuring a program: the time of a call, and what it does in it."""
+"""Measuring a program: the time of a call, and counts of instructions, dispatches and kernel calls."""
 
 from __future__ import annotations
 

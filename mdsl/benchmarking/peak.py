@@ -1,4 +1,4 @@
-"""What the machine can do at most: floating-point operations and bytes read, in a second of one thread.
+"""The machine's peak: floating-point operations, and bytes read, a second on one thread.
 
 Both are measured by native loops made by the same code generator as the micro-kernels.
 """

@@ -1,4 +1,4 @@
-"""How much a micro-kernel computes, and which bytes a dispatch may touch: read from bytecode, nothing runs."""
+"""Static counts: a micro-kernel's arithmetic, and the bytes that a dispatch may touch."""
 
 from __future__ import annotations
 

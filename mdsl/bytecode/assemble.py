@@ -1,4 +1,4 @@
-"""vm dialect -> instructions: numbers buffers, gives values registers, flattens loops.
+"""From the mvm dialect to instructions: numbers buffers, allocates registers, flattens structured control flow.
 
 A value gets a register of its type when it is computed; when its block ends, its register is free for the
 blocks that follow. What a loop carries lives in one register for the whole loop: where the value that an

@@ -1,4 +1,4 @@
-"""The blocks of structured code: which instructions belong together and where their jumps go."""
+"""The blocks of structured code: which instruction closes which, and where the engines jump."""
 
 from __future__ import annotations
 

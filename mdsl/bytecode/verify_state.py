@@ -1,4 +1,4 @@
-"""What the verifier knows at a point of the code, and of the blocks that are open there.
+"""The verifier's state at a point of the code: what is known of each register, and the stack of open blocks.
 
 A block keeps what was known before it of the registers that it writes to, and of no others: entering and leaving
 it takes time for what it writes, however many registers there are.

@@ -1,4 +1,4 @@
-"""From exceptions to messages."""
+"""From exceptions to messages on stderr and exit codes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Inputs as the command line names them: `image=x.npy`, `x.npz`, `1x784xf32=0.5`, `image=1x784xf32=random`, `image=0.5`."""
+"""Parsing of `--input`: `image=x.npy`, `x.npz`, `1x784xf32=0.5`, `image=1x784xf32=random`, `image=0.5`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a file that a command was given to something that can be called, with progress; the options for that."""
+"""The options that say how a program is loaded, and loading the file a command was given as an executable."""
 
 from __future__ import annotations
 

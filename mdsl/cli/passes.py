@@ -1,4 +1,4 @@
-"""What `--help` tells about passes, read from their source: importing them takes longer than a help may."""
+"""The passes' names and help texts for `mdsl opt --help`, read from their source files without importing them."""
 
 from __future__ import annotations
 

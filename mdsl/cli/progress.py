@@ -1,4 +1,4 @@
-"""Telling a person at a terminal what takes so long; silent elsewhere."""
+"""Progress as a line on the terminal; nothing where stderr is not one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`mdsl run`: run a program on inputs from files, numbers or chance."""
+"""`mdsl run`: run a program on inputs from files, on given numbers or on random ones."""
 
 from __future__ import annotations
 

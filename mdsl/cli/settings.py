@@ -1,4 +1,4 @@
-"""The options of the commands that compile: one a setting."""
+"""The command-line options that make `Settings`: one option a setting."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the command's text leaves: what comes from files is escaped here, once, whatever prints it."""
+"""stdout and stderr of the command: control characters that come from files are escaped here, whatever prints them."""
 
 from __future__ import annotations
 

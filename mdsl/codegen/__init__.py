@@ -1,1 +1,1 @@
-"""Micro-kernel IR to LLVM to native code: the machine's description, the emitter, the object cache."""
+"""Micro-kernel IR to LLVM IR to native code: the proof of bounds, the emitter, the cache of objects."""

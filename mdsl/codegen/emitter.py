@@ -1,4 +1,4 @@
-"""Emitting a micro-kernel op by op into an LLVM function: what has been emitted, and what waits for its first use."""
+"""Emission of a micro-kernel into an LLVM function: values so far, and ops that wait for their first use."""
 
 from __future__ import annotations
 

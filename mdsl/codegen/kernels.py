@@ -1,4 +1,4 @@
-"""Compiling the micro-kernels of a program, each as an object of its own that the cache keeps.
+"""Compiling the micro-kernels of a program, each to an object file of its own in the cache.
 
 A kernel that two programs share is compiled once; a warm start parses, proves and generates nothing. (LLVM
 calls are serialised by llvmlite's lock, so that kernels are compiled one after another.)
@@ -16,7 +16,7 @@ from mdsl.analysis.intervals import Interval
 from mdsl.codegen.native import NativeCode, load_object, to_object
 from mdsl.ir.errors import VerifyError
 from mdsl.support import cache
-from mdsl.support.fingerprint import source_digest
+from mdsl.support.source_digest import source_digest
 from mdsl.target.target import Target
 
 if TYPE_CHECKING:

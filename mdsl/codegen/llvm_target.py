@@ -1,4 +1,4 @@
-"""LLVM's view of a target: its names for processors and features, and what generates code for them."""
+"""LLVM's side of a target: its names for processors and features, and the `TargetMachine` that generates code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a module on any level to bytecode."""
+"""The compiler's driver: from a module on any level to bytecode."""
 
 from __future__ import annotations
 

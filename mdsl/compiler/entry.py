@@ -1,4 +1,4 @@
-"""What a program takes and gives, as its IR says: names, element types and shapes; random arrays that fit."""
+"""The signature of a program's entry function, from its IR; random arrays that fit it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What made a compiled program: the machine, the compiler's sources, the versions of what it uses."""
+"""The compiler's fingerprint: the target, a digest of its own source files, versions of its libraries."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 import mdsl
 from mdsl.codegen.llvm_target import fingerprint
-from mdsl.support.fingerprint import source_digest
+from mdsl.support.source_digest import source_digest
 from mdsl.target.target import Target
 
 _ROOMS = (

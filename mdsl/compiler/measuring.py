@@ -1,4 +1,4 @@
-"""Timing a small program lowered in several ways, for the passes that choose by the clock."""
+"""Timing a small program lowered by several pipelines, for passes that choose by measurement (`Context.measure`)."""
 
 from __future__ import annotations
 

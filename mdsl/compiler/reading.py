@@ -1,4 +1,4 @@
-"""From what a caller has to a module: files of any format, models in memory."""
+"""Reading a program: `.mir` text, models of other formats, modules in memory; each gives a module."""
 
 from __future__ import annotations
 

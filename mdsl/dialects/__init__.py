@@ -1,1 +1,1 @@
-"""The dialects, one file each: declarations of operations, with their verifiers and folds."""
+"""The dialects, one file each: declarations of operations, with their verifiers and constant folding."""

@@ -1,4 +1,4 @@
-"""memref: memory and views of it. Upstream's names, operands and attributes."""
+"""memref: buffers and views of them. Upstream's names, operands and attributes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""mvm, of "mdsl's VM" (upstream's parser knows IREE's dialect as vm): what the bytecode can say, still as IR: registers, counted loops, buffers, dispatches.
+"""mvm: the bytecode as IR, with registers, counted loops, buffers and dispatches. (IREE's dialect is called vm.)
 
 A value of scalar type is a register, an `arith` or `math` op on scalars an instruction. A buffer is the
 memref of an argument, of a constant (`mvm.constant`) or of the arena (`memref.alloc` of i8); it is

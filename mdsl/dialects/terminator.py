@@ -1,4 +1,4 @@
-"""What the ops that end a block have in common."""
+"""The base class of terminators, the ops that end a block."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""vector: values in registers. Upstream's names, operands and attributes."""
+"""vector: vectors in registers, their loads and stores. Upstream's names, operands and attributes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""On what of a function's arguments it depends which shapes its values have: on their sizes, or on their numbers."""
+"""Dependence of shapes on arguments: which arguments' sizes, or whose elements, decide the shapes in a function."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values that inputs are bound to: `bind={"count": 3}` makes a constant of the input `count`."""
+"""Binding inputs to values: `bind={"count": 3}` makes a constant of the input `count`."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ class AffineExpr:
         """All subexpressions and the expression itself, operands before what they are operands of."""
         return iter((self,))
 
-    def fold(self, leaf: Callable[[AffineExpr], T], join: Callable[[Binary, T, T], T]) -> T:
+    def reduce(self, leaf: Callable[[AffineExpr], T], join: Callable[[Binary, T, T], T]) -> T:
         """What `join` makes of all operations, innermost first, and `leaf` of dimensions, symbols and constants."""
         pending: list[T] = []
         for part in self.parts():
@@ -88,11 +88,11 @@ class AffineExpr:
             assert isinstance(part, Dim | Sym)
             return (dims if isinstance(part, Dim) else symbols)[part.position]
 
-        return self.fold(leaf, apply)
+        return self.reduce(leaf, apply)
 
     def coefficients(self) -> Linear | None:
         """`({dim: factor}, constant)` of a linear expression; None for any other."""
-        return self.fold(_linear_leaf, _linear)
+        return self.reduce(_linear_leaf, _linear)
 
     def interval(self, sizes: Sequence[int]) -> Bounds:
         """Numbers between which the expression lies where dimension d runs from 0 to `sizes[d] - 1`, by what is known

@@ -1,4 +1,4 @@
-"""The error of a wrong program, apart from the IR: who only runs bytecode need not import that."""
+"""The error of a wrong program. It lies apart so that running bytecode does not import the IR."""
 
 from __future__ import annotations
 

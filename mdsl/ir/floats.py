@@ -1,4 +1,4 @@
-"""Numbers between NumPy and Python, bit by bit.
+"""Conversion of floats between NumPy and Python that keeps every bit.
 
 A Python float stands for a number of every float type. NumPy's conversions make a signalling NaN quiet, and some forget
 what else a NaN carries; here a NaN's payload lies in the upper bits of the double's payload, and comes back from there.

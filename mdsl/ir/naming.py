@@ -1,4 +1,4 @@
-"""Names of values: each its own within an isolated op, the older value before the younger."""
+"""Unique names of values within an isolated op: of two that ask for one name the older keeps it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Operands of a loop nest as arrays with an axis for each loop dimension."""
+"""Operands of a loop nest as NumPy arrays with an axis for each loop dimension."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Memory for memrefs: arrays with a type's strides, filled with a pattern until somebody writes them."""
+"""Memory for memrefs: arrays with a type's strides, filled with a pattern that shows reads of what nobody wrote."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Helpers on numbers that several dialects share."""
+"""Numeric helpers of several dialects: erf, fma, quiet NumPy, constants as NumPy values."""
 
 from __future__ import annotations
 

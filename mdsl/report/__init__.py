@@ -1,1 +1,1 @@
-"""What a person reads about passes and runs: IR diffs, timings, checks, tables."""
+"""Reports on passes: IR diffs, timings, checks of meaning."""

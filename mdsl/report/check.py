@@ -1,4 +1,4 @@
-"""Whether passes keep a program's meaning: it is run before and after each, on the same random inputs."""
+"""`--check-each`: the program is run before and after each pass, on the same random inputs."""
 
 from __future__ import annotations
 

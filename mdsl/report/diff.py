@@ -1,4 +1,4 @@
-"""What a pass did, as a unified diff of the IR."""
+"""`--diff`: what a pass did, as a unified diff of the IR."""
 
 from __future__ import annotations
 

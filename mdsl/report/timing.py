@@ -1,4 +1,4 @@
-"""How long each pass took."""
+"""`--timing`: how long each pass took."""
 
 from __future__ import annotations
 

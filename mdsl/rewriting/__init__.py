@@ -1,1 +1,1 @@
-"""Tools of passes: replacing, constants, clean-up, building kernels."""
+"""Tools of passes: constant folding, building kernels, packed layouts, transposes."""

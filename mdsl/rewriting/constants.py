@@ -1,4 +1,4 @@
-"""Evaluating pure ops whose operands are constants, by the reference interpreter's own semantics."""
+"""Constant folding: pure ops on constants, evaluated by the reference interpreter's own semantics."""
 
 from __future__ import annotations
 

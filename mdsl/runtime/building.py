@@ -1,4 +1,4 @@
-"""From a program that was read to one that can be called."""
+"""Making an executable: compiling a program that was read for the engine that was asked for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Loading compiled programs, without what compiles them: a load takes no longer than it must."""
+"""Loading compiled programs (`.mbc`). The compiler is not imported, so that a load is fast."""
 
 from __future__ import annotations
 

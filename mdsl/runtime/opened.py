@@ -1,4 +1,4 @@
-"""A program that was read, with what is known so far of the sizes of its dimensions and the values of its inputs.
+"""Programs with open dimensions: binding sizes and inputs' values, at compile time or at a call.
 
 A module is bound by pass `bind`. A model of another format is imported anew with all that is known, which tells more: what
 a call gives does whatever `--bind` does.

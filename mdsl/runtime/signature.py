@@ -1,4 +1,4 @@
-"""The arrays of a call: checked against what the program takes, put in order, and what sizes they give."""
+"""Checking a call's arrays against the program's signature, putting them in order, and reading open sizes off them."""
 
 from __future__ import annotations
 

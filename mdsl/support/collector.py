@@ -1,4 +1,4 @@
-"""Python's collector of cycles, out of the way of code that makes many objects that stay."""
+"""Pausing Python's cyclic garbage collector while many objects are made that stay."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Text from files, made fit to be shown: what would move a terminal's cursor, or hide, is written as an escape."""
+"""Escaping of text from files: control, formatting and invisible characters are shown as escapes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writing files that appear whole or not at all."""
+"""Atomic writing of files: they appear whole or not at all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a file is, as its first bytes tell: for the message about one that is something else than it should be."""
+"""File types by their first bytes, for messages about a file that is not what it should be."""
 
 from __future__ import annotations
 

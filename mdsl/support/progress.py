@@ -1,4 +1,4 @@
-"""What a long computation tells of how far it is, to whoever listens: a line on a terminal, or nobody."""
+"""Progress of long computations: what they report, and who listens (a line on a terminal, or nobody)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading the pieces of a custom form, one after another, with errors at the piece that does not fit."""
+"""The cursor that parses custom forms piece by piece, with errors at the piece that does not fit."""
 
 from __future__ import annotations
 

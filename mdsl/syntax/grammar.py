@@ -1,4 +1,4 @@
-"""The Lark parser made of `grammar.lark`, and what it says of a text that does not fit."""
+"""The LALR parser that Lark makes of `grammar.lark`, and its messages for syntax errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The frames of a program, each for one call at a time; native code takes them and gives them back (see `runtime`)."""
+"""The pool of a program's frames, each for one call at a time; native code takes and returns them (see `runtime`)."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ from mdsl.bytecode.structure import Step, resolve
 from mdsl.codegen import native
 from mdsl.codegen.llvm_target import triple_of
 from mdsl.support import cache
-from mdsl.support.fingerprint import source_digest
+from mdsl.support.source_digest import source_digest
 from mdsl.target.target import Target
 from mdsl.vm.memory import ARGUMENTS_BYTES, ENTRY, NULL_BUFFER, KernelProfile, buffer_slot
 from mdsl.vm.native_machine import PLAIN, NativeMachine, Variant, slot_bits

@@ -1,4 +1,4 @@
-"""The other engine: a whole function as one native function, from the same table as the interpreter.
+"""The JIT: a whole function becomes one native function, made from the same table as the interpreter.
 
 Blocks become basic blocks, registers local variables that LLVM keeps in machine registers. Micro-kernels
 are called through the table of their addresses, so that the code does not depend on where they lie and can

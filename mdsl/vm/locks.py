@@ -1,4 +1,4 @@
-"""Locks that native code takes and gives back: those of which Python's own are made.
+"""Locks that native code takes and releases: CPython's own, by their C functions.
 
 A thread may wait for one without the GIL, and nothing can interrupt it between taking the lock and what it was
 taken for, as a signal's handler can in Python.

@@ -1,4 +1,4 @@
-"""What the interpreter's and the JIT's machines have in common: calls, the context and the profile."""
+"""The base of the interpreter's and the JIT's machines: kernel calls, the context, the profile, fuel."""
 
 from __future__ import annotations
 

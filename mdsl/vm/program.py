@@ -1,4 +1,4 @@
-"""A verified function of a module, ready to be called on arrays."""
+"""A verified function of a module with its native code, ready to be called on arrays."""
 
 from __future__ import annotations
 

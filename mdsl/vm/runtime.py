@@ -1,4 +1,4 @@
-"""The native code that a call is made in, and in which workers wait and meet.
+"""The native runtime: making a call, and the workers' waiting and barriers.
 
 A call is one native function: it takes a frame, hands it the addresses of the arrays, gives the job to the team, takes
 part in it and gives the frame back. No Python instruction lies between these, so that a signal's handler, a finalizer

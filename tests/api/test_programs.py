@@ -16,7 +16,7 @@ from mdsl.bytecode.module import Module
 from mdsl.compiler import program_cache as programs
 from mdsl.compiler.settings import Settings
 from mdsl.dialects.builtin import ModuleOp
-from mdsl.support import cache, fingerprint
+from mdsl.support import cache, source_digest
 from mdsl.support.formats import MAGIC
 from mdsl.target.target import Target
 
@@ -137,11 +137,11 @@ def test_every_source_is_in_the_digest(tmp_path: Path, monkeypatch: pytest.Monke
     for name in ("a.py", "package/b.py", "package/inner/c.py", "package/note.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("1")
-    monkeypatch.setattr(fingerprint, "_PACKAGE", tmp_path)
+    monkeypatch.setattr(source_digest, "_PACKAGE", tmp_path)
 
     def digest() -> str:
-        fingerprint._digest.cache_clear()
-        return fingerprint.source_digest("a.py", "package")
+        source_digest._digest.cache_clear()
+        return source_digest.source_digest("a.py", "package")
 
     before = digest()
     (tmp_path / "package" / "note.txt").write_text("2")
@@ -150,7 +150,7 @@ def test_every_source_is_in_the_digest(tmp_path: Path, monkeypatch: pytest.Monke
         (tmp_path / name).write_text("2")
         assert digest() != before, name
         before = digest()
-    fingerprint._digest.cache_clear()
+    source_digest._digest.cache_clear()
 
 
 def test_a_damaged_entry_is_compiled_anew(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import pytest
 from mdsl.codegen import native
 from mdsl.codegen.native import compile_module, load_object, to_assembly, to_llvm, to_object
 from mdsl.support import cache
-from mdsl.support.fingerprint import source_digest
+from mdsl.support.source_digest import source_digest
 from mdsl.target import target
 from mdsl.target.target import Target, TargetError
 

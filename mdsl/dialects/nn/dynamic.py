@@ -1,4 +1,4 @@
-"""nn, shapes that are computed: the sizes of a tensor as numbers, and ops that take a shape or positions as operands.
+"""nn, dynamic shapes: a tensor's sizes as numbers, and ops that take a shape or positions as operands.
 
 Models whose inputs have `?` dimensions compute shapes from their inputs' shapes. Pass `bind` knows these once
 it knows the inputs' sizes; it evaluates the arithmetic and puts the static op in a dynamic one's place.

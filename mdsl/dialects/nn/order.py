@@ -1,4 +1,4 @@
-"""nn, order and places: sorting, and writing to places that indices name."""
+"""nn, sorting and scattering: sort, top-k, and writes to positions given by index tensors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What rules of several themes build: shapes, reversals, elements at indices."""
+"""Builders that rules share: shapes with open sizes, reversals, gathers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Building ops so that what is known at import is computed there and then.
+"""Constant folding at import: an op whose operands are known is evaluated when it is built.
 
 Exporters compute shapes with graphs of Shape, Gather, Concat, Range and their like, and write weights in
 pieces. An op all of whose operands are constants is evaluated with the reference's meaning and becomes a

@@ -1,4 +1,4 @@
-"""From a model to a module: arguments, results, what is reported when something is not supported."""
+"""The importer: from a model to a module, with its arguments and results, or a report of what is not supported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Resizing along one axis: which elements each new one is made of, and how that is computed fast.
+"""Interpolation along one axis: the taps of each new element, and ops that compute the sums of taps fast.
 
 Interpolation is separable, so a resize is one of these for each axis. Where the new size is a multiple of the
 old one, the same pattern repeats at every element: the result's phases are sums of shifted slices, put together

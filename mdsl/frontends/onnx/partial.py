@@ -1,4 +1,4 @@
-"""Integer tensors of which some elements are known: shapes with a `?`.
+"""Partially known integer tensors: shapes with a `?`.
 
 Such a tensor is an object array of Python ints and `Dim`s. A `Dim` is a size, thus never negative, that is
 known only when the program is called.

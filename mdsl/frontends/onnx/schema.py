@@ -1,4 +1,4 @@
-"""Nodes against the schemas of ONNX's operators: number of inputs, names and types of attributes."""
+"""Checking nodes against the schemas of ONNX's operators: number of inputs, names and types of attributes."""
 
 from __future__ import annotations
 

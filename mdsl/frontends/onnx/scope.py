@@ -1,4 +1,4 @@
-"""Which value a name of a model refers to, in a graph, the body of a loop or a branch, or that of a function."""
+"""Scopes of names: which value a name of the model refers to in a graph, a loop's body, a branch or a function."""
 
 from __future__ import annotations
 

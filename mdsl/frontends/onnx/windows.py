@@ -1,4 +1,4 @@
-"""Windows that slide over any number of dimensions, made of 2-D convolutions and poolings.
+"""Convolution and pooling over one or three dimensions, made of 2-D ones.
 
 One dimension is two of which the first is 1. Of three, a pooling treats the last two first and then the first,
 since the largest element and the sum of a box are those of its rows'; a convolution takes what its window sees

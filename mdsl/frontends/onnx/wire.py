@@ -1,4 +1,4 @@
-"""Protobuf's wire format, as far as it takes to leave a model's weights where they are.
+"""A reader of protobuf's wire format that leaves a model's weights in the mapped file.
 
 Parsing a model of 100 MB copies its weights twice. Here the message is walked first, on the mapped file: the raw
 data of a large tensor is left out of what is handed to the parser, and the tensor refers to its place in the file

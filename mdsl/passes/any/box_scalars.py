@@ -1,4 +1,4 @@
-"""box-scalars: numbers that a program takes and gives become tensors of one element."""
+"""box-scalars: scalar arguments and results of a program become tensors of one element."""
 
 from __future__ import annotations
 

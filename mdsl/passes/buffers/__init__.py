@@ -1,1 +1,1 @@
-"""Passes on memrefs, and those that write the loops of the kernels."""
+"""Passes on memrefs: planning memory, and lowering structured ops to vector or scalar loops."""

@@ -195,7 +195,7 @@ class _Nest:
 
     def _index(self, expr: AffineExpr) -> Value:
         """The index that an affine expression stands for."""
-        return expr.fold(self._leaf, self._binary)
+        return expr.reduce(self._leaf, self._binary)
 
     def _leaf(self, expr: AffineExpr) -> Value:
         return self._constant(expr.value) if isinstance(expr, Const) else self.counters[expr]

@@ -1,4 +1,4 @@
-"""plan-memory: a place in one arena for every buffer."""
+"""plan-memory: static memory planning: an offset in one arena for every buffer, by liveness."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Passes on loops of dispatches on tensors, and the one that gives the tensors memory."""
+"""Passes on loops of dispatches on tensors, up to bufferization."""

@@ -1,1 +1,1 @@
-"""Passes on micro-kernels and their dispatches, and the one that makes bytecode's ops of these."""
+"""Passes on micro-kernels and their dispatches, up to the lowering to the mvm dialect."""

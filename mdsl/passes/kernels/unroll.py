@@ -1,4 +1,4 @@
-"""unroll: several iterations of a counted loop as one."""
+"""unroll: loop unrolling of innermost counted loops with constant bounds."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Passes on structured ops on tensors, and the one that cuts them into tiles."""
+"""Passes on structured ops on tensors: fusion, data tiling, Winograd, tiling."""

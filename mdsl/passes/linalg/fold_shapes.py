@@ -1,4 +1,4 @@
-"""fold-shapes: reshapes, transposes and slices move out of the way of computation."""
+"""fold-shapes: reshapes, transposes and slices become part of the indexing maps around them, or cancel."""
 
 from __future__ import annotations
 

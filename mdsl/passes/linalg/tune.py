@@ -1,4 +1,4 @@
-"""tune: measure how each contraction is best tiled."""
+"""tune: the tile sizes of each contraction, chosen by timing candidates."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Passes on the graph of nn ops, and the one that leaves it."""
+"""Passes on the graph of nn ops, up to the lowering to linalg."""

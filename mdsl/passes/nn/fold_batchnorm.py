@@ -1,4 +1,4 @@
-"""fold-batchnorm: a batch normalisation with fixed numbers goes into the weights of the layer before it."""
+"""fold-batchnorm: a batch normalisation with constant statistics becomes part of the weights of the layer before it."""
 
 from __future__ import annotations
 

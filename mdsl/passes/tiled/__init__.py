@@ -1,1 +1,1 @@
-"""Passes on loops over tiles, and the one that makes micro-kernels of their bodies."""
+"""Passes on loops over tiles, up to outlining their bodies as micro-kernels."""

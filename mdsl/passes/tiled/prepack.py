@@ -1,4 +1,4 @@
-"""prepack: weights lie in the order in which the tiles read them."""
+"""prepack: constant weights are stored in the order in which the tiles read them."""
 
 from __future__ import annotations
 

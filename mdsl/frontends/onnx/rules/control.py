@@ -1,4 +1,4 @@
-"""Rules for control flow, which a graph of `nn` ops does not have: branches are selected, loops unrolled."""
+"""Rules for control flow (If, Loop, Scan), which `nn` does not have: branches are selected, loops unrolled."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rules that move data: padding, rearranging; and that make patterns."""
+"""Rules that move data: padding, rearranging; and that generate tensors of a pattern."""
 
 from __future__ import annotations
 

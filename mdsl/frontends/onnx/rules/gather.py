@@ -1,4 +1,4 @@
-"""Rules that look elements up, and that write them, at places which indices name."""
+"""Rules for gathers and scatters: elements read from, or written to, positions given by indices."""
 
 from __future__ import annotations
 

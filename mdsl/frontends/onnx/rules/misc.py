@@ -1,4 +1,4 @@
-"""Rules for what belongs nowhere else."""
+"""Rules for operators without kin: cache updates (TensorScatter), Col2Im, determinants."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rules for reductions, running sums and products, positions of extremes."""
+"""Rules for reductions, cumulative sums and products, and arg-max and arg-min."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rules for resizing images and for sampling them at computed places."""
+"""Rules for resizing: Resize and Upsample."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rules that read images at computed places."""
+"""Rules that sample images at computed positions: GridSample, AffineGrid, RoiAlign."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rules for Fourier transforms: they are linear maps of known matrices."""
+"""Rules for Fourier transforms, as products with matrices known at import."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nests to vector code: blocks of a tile, reductions with their accumulators in registers, scalar bodies on vectors."""
+"""Emission of vector code for a group of nests: register blocks, accumulators in registers, bodies on vectors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mdsl.analysis.nest import Access, Axis, Group, Linear, Nest
 from mdsl.dialects import arith, linalg, math, vector
 from mdsl.ir.core import Op, Value
 from mdsl.ir.types import VectorType, element_of, index
-from mdsl.passes.buffers.vectorize.fold import fold
+from mdsl.passes.buffers.vectorize.lane_reduction import reduce_lanes
 from mdsl.passes.buffers.vectorize.plan import (
     AHEAD,
     COMBINING,
@@ -62,8 +62,8 @@ class GroupEmitter:
         self.out.enter_leaf()
         self.writes.clear()
         for nest in self.group.nests:
-            if nest in self.plan.folded:
-                results = fold(self, nest, points)
+            if nest in self.plan.lanes_reduced:
+                results = reduce_lanes(self, nest, points)
             elif nest.reduction:
                 results = self._reduce(nest, points)
             else:

@@ -1,4 +1,4 @@
-"""The choices of vectorize: which axis vectors lie along, and how many accumulators a block holds."""
+"""The choices of vectorize: the axis that vectors lie along, and the register block, by a cost model."""
 
 from __future__ import annotations
 
@@ -49,16 +49,16 @@ class Plan:
     """How a group becomes vector code.
 
     Vectors of `lanes` elements lie along the parallel axis `vector`, or, where that is None, along the
-    reduction axis that `folded` gives for a nest (its lanes are then combined at the end). A block covers
+    reduction axis that `lanes_reduced` gives for a nest (its lanes are then combined at the end). A block covers
     `block[axis]` points along each parallel axis, counted in vectors along `vector`.
     """
 
     vector: Axis | None
     lanes: int
     block: dict[Axis, int] = field(default_factory=dict)
-    folded: dict[Nest, Axis] = field(default_factory=dict)
+    lanes_reduced: dict[Nest, Axis] = field(default_factory=dict)
     chains: int = 1
-    """Accumulators for each point of a folded reduction."""
+    """Accumulators for each point of a reduction along vectors."""
     split: dict[Nest, int] = field(default_factory=dict)
     """Accumulators for each point of another reduction, where there are few points; by default 1."""
 
@@ -70,8 +70,8 @@ def plan(group: Group, target: Target) -> Plan:
     choices = [_choice(group, axis, lanes) for axis in (*reversed(order), None)]
     _, chosen = min(choices, key=lambda choice: choice[0])
     heavy = [nest for nest in group.nests if nest.reduction]
-    if chosen.vector is None and chosen.folded:
-        _block_folded(chosen, group, target)
+    if chosen.vector is None and chosen.lanes_reduced:
+        _block_lanes_reduced(chosen, group, target)
     elif heavy:
         chosen.block = _block_reduction(max(heavy, key=lambda nest: nest.size), chosen, group, target)
         chosen.split = {nest: _split(nest, prod(chosen.block.values()), target) for nest in heavy}
@@ -104,9 +104,9 @@ def _choice(group: Group, axis: Axis | None, lanes: int) -> tuple[float, Plan]:
     cost = 0.0
     for nest in group.nests:
         along = axis
-        if axis is None and nest.reduction and is_foldable(nest):
+        if axis is None and nest.reduction and is_associative(nest):
             along = min(reversed(nest.reduction), key=lambda r: _nest_cost(nest, r, lanes, group))
-            chosen.folded[nest] = along
+            chosen.lanes_reduced[nest] = along
             cost += prod(a.extent for a in nest.parallel) * 2 * log2(lanes) if lanes > 1 else 0
         cost += _nest_cost(nest, along, lanes, group)
     return cost, chosen
@@ -129,7 +129,7 @@ def _nest_cost(nest: Nest, along: Axis | None, lanes: int, group: Group) -> floa
     return cost
 
 
-def is_foldable(nest: Nest) -> bool:
+def is_associative(nest: Nest) -> bool:
     """True if each output is combined with a value that does not depend on it, by an associative op."""
     return all(combining_op(nest, output) is not None for output in range(len(nest.outputs)))
 
@@ -172,7 +172,7 @@ def _block_elementwise(chosen: Plan, order: Sequence[Axis], budget: int) -> dict
     return block
 
 
-def _block_folded(chosen: Plan, group: Group, target: Target) -> None:
+def _block_lanes_reduced(chosen: Plan, group: Group, target: Target) -> None:
     """Rows that share their operands, and as many accumulators a row as hide the latency of an FMA."""
     chosen.block = dict.fromkeys(group.axes, 1)
     budget = SMALL
@@ -181,7 +181,7 @@ def _block_folded(chosen: Plan, group: Group, target: Target) -> None:
         chosen.block[axis] = max(divisors) if max(divisors) > 1 else min(budget, axis.extent)
         budget //= chosen.block[axis]
     rows = prod(chosen.block.values())
-    longest = max(vectors(axis, chosen.lanes) for axis in chosen.folded.values())
+    longest = max(vectors(axis, chosen.lanes) for axis in chosen.lanes_reduced.values())
     chosen.chains = max(1, min(ceil(target.fma_chains / rows), longest))
 
 
@@ -234,7 +234,7 @@ def rows_ahead(nest: Nest, chosen: Plan) -> list[tuple[Access, Axis]]:
 
 def _split(nest: Nest, points: int, target: Target) -> int:
     """Accumulators a point for a tile so small that its one or two would wait for the FMAs' latency."""
-    if points > 2 or not is_foldable(nest):
+    if points > 2 or not is_associative(nest):
         return 1
     return max(1, min(target.fma_chains // points, nest.reduction[-1].extent // 4))
 

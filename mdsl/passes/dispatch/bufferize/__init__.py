@@ -1,4 +1,4 @@
-"""bufferize: tensors become memory."""
+"""bufferize: tensors become memrefs, in place where alias analysis allows it."""
 
 from __future__ import annotations
 

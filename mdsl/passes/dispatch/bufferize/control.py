@@ -1,4 +1,4 @@
-"""Loops and branches on tensors as the same on memory: what they carried stays in its place."""
+"""bufferize: loops and branches, whose tensor results become buffers that they write to."""
 
 from __future__ import annotations
 

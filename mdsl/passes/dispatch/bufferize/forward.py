@@ -1,4 +1,4 @@
-"""Copies that need not be: what is copied from a local buffer is computed where the copy would put it."""
+"""bufferize: copy elimination. What would be copied out of a local buffer is computed in the copy's target."""
 
 from __future__ import annotations
 

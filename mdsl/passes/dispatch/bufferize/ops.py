@@ -1,4 +1,4 @@
-"""Each kind of op on tensors as ops on memory: the body of `bufferize`."""
+"""bufferize: the rewrite of each kind of op from tensors to memrefs."""
 
 from __future__ import annotations
 

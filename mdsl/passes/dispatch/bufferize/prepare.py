@@ -1,4 +1,4 @@
-"""What `bufferize` rewrites on tensors first, so that few kinds of op remain."""
+"""bufferize: rewrites on tensors that come first, so that few kinds of op remain."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where each tensor of a function lies, and whether an op may write there in place."""
+"""bufferize: the buffer of each tensor, and whether an op may write to it in place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Addresses for lower-vm: affine forms of index values, and the registers that hold them.
+"""lower-vm: addresses as affine forms of index values, and the registers that hold them.
 
 An index value is kept as a sum `constant + factor * leaf + ...`, a leaf being a loop counter or an index
 that some op computed. It becomes a chain of `mvm.lea` only where an instruction needs it, each link right

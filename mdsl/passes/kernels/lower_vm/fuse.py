@@ -1,4 +1,4 @@
-"""For lower-vm: two loads and a multiply-add become one instruction."""
+"""lower-vm: peephole fusion of two loads and a multiply-add into one instruction."""
 
 from __future__ import annotations
 

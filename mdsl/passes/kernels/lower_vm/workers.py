@@ -1,4 +1,4 @@
-"""lower-vm: which parts of a function its workers share, and which one of them does alone.
+"""lower-vm: division of a function among its workers: which parts they share, which one of them does alone.
 
 All workers run the whole function. What a part writes is written once: either its parallel loops are shared
 out, or the first worker does all of it. What it only computes, each computes for itself.

@@ -1,4 +1,4 @@
-"""Jamming: one micro-kernel that does the work of several calls of another, with their loops fused."""
+"""Jamming: several calls of a micro-kernel become one kernel, with their loops fused (unroll-and-jam)."""
 
 from __future__ import annotations
 

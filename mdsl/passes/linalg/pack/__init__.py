@@ -1,4 +1,4 @@
-"""pack: data tiling. Contractions work on blocked layouts; the layouts travel through the graph."""
+"""pack: data tiling. Contractions work on blocked layouts, which are propagated through the graph."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""pack: layout changes that cost nothing: of constants, which happen now, and pairs that cancel."""
+"""pack: layout changes that vanish: those of constants are evaluated, inverse pairs cancel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""pack: the rest of a last block, lanes that stand for no element, is 0 where sums run over it.
+"""pack: padding lanes. Lanes of a last block that stand for no element are 0 wherever a sum runs over them.
 
 What computes on blocks computes on the rest as well. A contraction leaves there an infinity's or a NaN's product with
 the zeros that fill up its weights, an elementwise op may make an infinity of its own; times zero, both would be NaN in

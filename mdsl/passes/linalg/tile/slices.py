@@ -1,4 +1,4 @@
-"""The slices that a tile of a region reads, and the region's ops on them."""
+"""tile: the slices that one tile of a region reads, and the region's ops cloned onto them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which part of an operand a tile reads, also where an op reads the operand at several places side by side."""
+"""The window of an operand that a tile reads: its offsets and sizes, halo included."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which convolutions gain by Winograd's method, and with what tile: the cost model behind `winograd`.
+"""winograd: the cost model. Which convolutions gain by Winograd's method, and with what tile.
 
 For N images, T tiles an image, C input and K output channels, in cycles of one thread:
 

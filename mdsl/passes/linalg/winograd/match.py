@@ -1,4 +1,4 @@
-"""What `winograd` works on: convolutions, recognised by their maps in whatever layout, with their epilogue."""
+"""winograd: matching. 3x3 convolutions are recognised by their indexing maps in any layout, with their epilogue."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The last step of `winograd`: from the products of tiles to the pixels of the result, epilogue included."""
+"""winograd: the output transform, from the products of tiles to the pixels of the result, epilogue included."""
 
 from __future__ import annotations
 

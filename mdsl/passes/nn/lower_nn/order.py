@@ -1,4 +1,4 @@
-"""lower-nn: sorting and scattering, nests that compare each place with each other."""
+"""lower-nn: sorting and scattering, as loop nests that compare all pairs of positions."""
 
 from __future__ import annotations
 

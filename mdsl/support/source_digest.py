@@ -1,5 +1,4 @@
-"""A digest of the package's own sources: part of the keys of what is kept on disk, so that changed code never meets
-the output of the old one."""
+"""A digest of mdsl's source files, part of the cache's keys: changed code never meets the old one's output."""
 
 from __future__ import annotations
 

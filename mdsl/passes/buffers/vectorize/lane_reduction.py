@@ -1,4 +1,4 @@
-"""Reductions along the vectors: several accumulators a row, whose lanes are combined at the end."""
+"""Lane reduction: a sum along the vectors' own axis, in accumulators whose lanes are combined at the end."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
     from mdsl.passes.buffers.vectorize.emit import GroupEmitter
 
 
-def fold(emitter: GroupEmitter, nest: Nest, points: list[Point]) -> list[list[Value]]:
+def reduce_lanes(emitter: GroupEmitter, nest: Nest, points: list[Point]) -> list[list[Value]]:
     """The nest's results at scalar points, reduced along the axis that the plan says."""
-    return _Fold(emitter, nest, points).emit()
+    return _LaneReduction(emitter, nest, points).emit()
 
 
-class _Fold:
+class _LaneReduction:
     def __init__(self, emitter: GroupEmitter, nest: Nest, points: list[Point]) -> None:
         self.emitter = emitter
         self.out = emitter.out
         self.nest = nest
         self.points = points
-        self.axis: Axis = emitter.plan.folded[nest]
+        self.axis: Axis = emitter.plan.lanes_reduced[nest]
         lanes = emitter.plan.lanes
         self.vectors, self.tail = divmod(self.axis.extent, lanes)
         self.chains = min(emitter.plan.chains, self.vectors)
@@ -58,7 +58,7 @@ class _Fold:
     def _loops(
         self, left: list[Axis], env: dict[Axis, Linear], values: list[Value], names: list[str | None]
     ) -> list[Value]:
-        """The other reduction axes outside, the folded axis innermost."""
+        """The other reduction axes outside, the axis of the vectors innermost."""
         if left:
             loop = self.out.open_loop(0, left[0].extent, 1, left[0].name, values, names)
             inner = self._loops(

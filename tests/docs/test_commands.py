@@ -1,4 +1,4 @@
-"""The commands that README.md and docs/ show: each runs, from the root of the repository, and succeeds.
+"""The commands that the pages at the root and in docs/ show: each runs, from the root of the repository, and succeeds.
 
 They stand in ```console blocks behind `$ `, and in ```sh blocks. Commands that install or fetch something are
 not run; of `make` the target must exist.
@@ -17,11 +17,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGES = [
-    path
-    for path in (ROOT / "README.md", ROOT / "ARCHITECTURE.md", *sorted((ROOT / "docs").glob("*.md")))
-    if path.exists()
-]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 SETTING_UP = ("git", "pip", "cd", "source", ".", "apt", "sudo", "npm", "code", "cp", "python3")
 
 

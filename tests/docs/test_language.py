@@ -31,26 +31,3 @@ def test_message(text: str, message: str) -> None:
     with pytest.raises(MdslError) as error:
         verify(parse(text, "net.mir"))
     assert str(error.value) == message.rstrip("\n")
-
-
-def test_every_link_leads_somewhere() -> None:
-    """Of all pages: a file of the repository, and in it a heading."""
-    folder = Path(__file__).parents[2] / "docs"
-    for page in folder.glob("*.md"):
-        for target in re.findall(r"\]\(([^)\s]+)\)", _without_code(page.read_text())):
-            path, _, heading = target.partition("#")
-            if "://" in path:
-                continue
-            found = folder / path if path else page
-            assert found.exists(), f"{page.name}: {target}"
-            assert not heading or heading in _headings(found.read_text()), f"{page.name}: {target}"
-
-
-def _without_code(text: str) -> str:
-    return re.sub(r"^```.*?^```|`[^`\n]*`", "", text, flags=re.MULTILINE | re.DOTALL)
-
-
-def _headings(text: str) -> set[str]:
-    """As GitHub makes anchors: lower case, no punctuation, dashes for spaces."""
-    titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}

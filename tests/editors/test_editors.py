@@ -81,6 +81,8 @@ def test_the_vscode_extension_is_whole() -> None:
     package = json.loads((EDITORS / "vscode/package.json").read_text())
     for field in ("name", "version", "publisher", "engines"):
         assert field in package
+    assert package["license"] == "Apache-2.0"
+    assert (EDITORS / "vscode/LICENSE").read_text() == (ROOT / "LICENSE").read_text()
     language, grammar = package["contributes"]["languages"][0], package["contributes"]["grammars"][0]
     json.loads((EDITORS / "vscode" / language["configuration"]).read_text())
     assert json.loads((EDITORS / "vscode" / grammar["path"]).read_text())["scopeName"] == grammar["scopeName"]

@@ -9,6 +9,7 @@ import pytest
 
 from mdsl.analysis.intervals import TRANSFERS, Interval, affine, clip, constant, transfer_of, whole
 from mdsl.dialects.builtin import ModuleOp
+from mdsl.ir.affine import interval_of
 from mdsl.reference import run
 from mdsl.syntax.parser import parse
 
@@ -104,6 +105,28 @@ def test_bits_are_known_to_be_widened_only() -> None:
         assert transfer_of(op, "i1", "i64") is None and transfer_of(op, "i64", "i1") is None
     assert transfer_of("arith.addi", "i64", "i64", "i64") is TRANSFERS["arith.addi"]
     assert transfer_of("arith.xori", "i64", "i64", "i64") is None
+
+
+@pytest.mark.parametrize("kind", ["+", "*", "floordiv", "ceildiv", "mod"])
+def test_affine_operations(kind: str) -> None:
+    """Every interval of a few numbers with every other; a divisor that may be 0 has no answer."""
+    compute = {
+        "+": lambda a, b: a + b,
+        "*": lambda a, b: a * b,
+        "floordiv": lambda a, b: a // b,
+        "ceildiv": lambda a, b: -(-a // b),
+        "mod": lambda a, b: a - b * (a // b),
+    }[kind]
+    few = [Interval(lo, hi) for lo, hi in itertools.combinations_with_replacement(range(-4, 5), 2)]
+    for left, right in itertools.product(few, repeat=2):
+        found = interval_of(kind, left, right)
+        if kind not in "+*" and right.lo <= 0 <= right.hi:
+            assert found is None
+            continue
+        assert found is not None
+        results = [compute(a, b) for a in range(left.lo, left.hi + 1) for b in range(right.lo, right.hi + 1)]
+        assert found[0] <= min(results) and max(results) <= found[1], (left, right)
+        assert kind == "mod" or found == (min(results), max(results)), (left, right)
 
 
 def test_an_address_holds_what_its_parts_give() -> None:

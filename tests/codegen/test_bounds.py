@@ -3,29 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from proving import INDEX, A, proved
 
-from mdsl.codegen.bounds import prove
 from mdsl.codegen.kernels import load_kernels
-from mdsl.dialects.ukernel import UkernelFunc
 from mdsl.errors import MdslError
 from mdsl.ir.core import VerifyError
-from mdsl.ir.verifier import verify
-from mdsl.syntax.parser import parse
-
-CONSTANTS = "".join(f"%c{i} = arith.constant {i} : index\n" for i in (0, 1, 4, 8, 15, 16, 17))
-
-
-def proved(arguments: str, body: str) -> list[tuple[str, int]]:
-    module = parse(f"ukernel.func @k({arguments}) {{\n{CONSTANTS}{body}\nukernel.return\n}}", "test")
-    verify(module)
-    (func,) = module.body.ops
-    assert isinstance(func, UkernelFunc)
-    return [(use.kind, use.span) for use in prove(func)]
-
-
-A = "%a: memref<16xf32>"
-INDEX = "%i: index {mdsl.range = array<i64: 0, 15>}"
-
 
 ACCEPTED = {
     "a prefetch may point anywhere": (

@@ -85,7 +85,6 @@ REJECTED = {
                               "local memory exceeds"),
     "an op without machine code": (f"{A}, %b: memref<16xf32>",
                                    "linalg.copy ins(%a : memref<16xf32>) outs(%b : memref<16xf32>)", "cannot stand"),
-    "an argument of any size": ("%a: memref<2xf32, strided<[70368744177665]>>", "", "too large"),
 }  # fmt: skip
 
 

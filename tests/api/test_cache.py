@@ -198,3 +198,66 @@ def test_the_kept_grammar_is_the_grammar() -> None:
     kept = grammar.lark()
     assert made is not kept and grammar.parse_tree(source) == tree
     assert kept.options.maybe_placeholders and kept.source_path == "<deserialized>"
+
+
+def test_no_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MDSL_CACHE_DIR", "off")
+    monkeypatch.chdir(tmp_path)
+    cache.put(KEY, b"payload")
+    cache.discard(KEY)
+    assert cache.directory() is None and cache.get(KEY) is None and not list(tmp_path.iterdir())
+
+
+@posix
+def test_folders_are_for_their_owner_alone() -> None:
+    before = os.umask(0)
+    try:
+        cache.put(KEY, b"payload")
+    finally:
+        os.umask(before)
+    assert place(KEY).parent.stat().st_mode & 0o777 == 0o700
+    assert place(KEY).stat().st_mode & 0o077 == 0
+
+
+def test_a_failed_write_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError("no space")
+
+    monkeypatch.setattr(os, "replace", fail)
+    cache.put(KEY, b"payload")
+    assert cache.get(KEY) is None and not list(place(KEY).parent.iterdir())
+
+
+def test_the_entries_not_used_for_longest_go(folder: Path) -> None:
+    names = [cache.key(str(number)) for number in range(4)]
+    for age, name in enumerate(names):
+        cache.put(name, bytes(936))
+        os.utime(place(name), (10_000 - age, 10_000 - age))
+    cache.sweep(folder, max_bytes=4000)
+    assert all(place(name).exists() for name in names)
+    cache.sweep(folder, max_bytes=3000)
+    assert [place(name).exists() for name in names] == [True, True, False, False]
+
+
+def test_new_entries_make_room(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    swept: list[Path] = []
+    monkeypatch.setattr(cache, "sweep", swept.append)
+    monkeypatch.setattr(cache, "_SWEEP_AFTER", 2500)
+    monkeypatch.setattr(cache, "_unswept", 0)
+    for number in range(5):
+        cache.put(cache.key(str(number)), bytes(936))
+    assert swept == [folder]
+
+
+def test_a_read_entry_counts_as_used() -> None:
+    cache.put(KEY, b"payload")
+    written = place(KEY).stat().st_mtime
+    for age, touched in ((600, False), (7200, True)):
+        os.utime(place(KEY), (written - age, written - age))
+        assert cache.get(KEY) == b"payload"
+        assert (place(KEY).stat().st_mtime >= written) == touched
+
+
+def test_keys_of_other_parts_differ() -> None:
+    assert len({cache.key("ab", "c"), cache.key("a", "bc"), cache.key("abc"), cache.key("abc", "")}) == 4
+    assert cache.key("a") == cache.key(b"a")

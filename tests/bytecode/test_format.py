@@ -1,6 +1,7 @@
 """The `.mbc` file: what is written is read back, and hostile bytes give an error with an offset."""
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import ml_dtypes
@@ -8,9 +9,9 @@ import numpy as np
 import pytest
 
 from mdsl.analysis.footprints import KernelArgument
-from mdsl.bytecode.decode import decode, file_digest, load
+from mdsl.bytecode.decode import MAX_REGISTERS, Reader, decode, file_digest, load
 from mdsl.bytecode.disassemble import disassemble
-from mdsl.bytecode.encode import DIGEST, HEADER, SECTION, encode, save
+from mdsl.bytecode.encode import CONSTANTS, DIGEST, HEADER, SECTION, encode, save
 from mdsl.bytecode.isa import OPCODES
 from mdsl.bytecode.module import (
     BufferArgument,
@@ -224,6 +225,88 @@ def test_shapes_that_no_array_has(shape: tuple[int, ...]) -> None:
         with pytest.raises(BytecodeError) as caught:
             decode(encode(Module([Function("main", inputs, outputs, (), 0, [Instruction("ret")])])))
         assert caught.value.offset is not None
+
+
+@pytest.mark.parametrize(
+    ("data", "end", "read", "message"),
+    [
+        (b"\x05", 1, lambda reader: reader.uint(5), "number 5, which must be less than 5"),
+        (b"\x80\x01", 1, Reader.uint, "the section ends inside a number"),
+        (b"\xff" * 10 + b"\x01", 11, Reader.uint, "the number does not end"),
+        (b"\x03ab", 3, Reader.text, "3 characters in 2 bytes"),
+        (b"\x03abc", 3, Reader.text, "3 characters in 2 bytes"),
+        (b"\x02\xff\xfe", 3, Reader.text, "not UTF-8"),
+        (bytes(8), 7, Reader.float, "8 bytes where 7 are left"),
+        (b"\x01x\x03f99\x00", 7, Reader.spec, "unknown element type 'f99'"),
+        (b"\x00", 1, lambda reader: reader.finish("code"), "1 bytes too many in the section 'code'"),
+    ],
+)
+def test_a_section_s_numbers(data: bytes, end: int, read: Callable[[Reader], object], message: str) -> None:
+    """Nothing is read beyond the section's end, though the file goes on."""
+    with pytest.raises(BytecodeError, match=message):
+        read(Reader(memoryview(data), 0, end))
+
+
+def section(data: bytes, kind: int) -> slice:
+    for place in range(8):
+        number, _, offset, size = SECTION.unpack_from(data, HEADER.size + SECTION.size * place)
+        if number == kind:
+            return slice(offset, offset + size)
+    raise AssertionError(kind)
+
+
+def test_a_constant_that_is_not_aligned() -> None:
+    data = encode(Module([], constants=[Constant(name, np.ones(32, np.float32)) for name in "vw"]))
+    part = section(data, CONSTANTS)
+    assert data[part].endswith(b"\x80\x01"), "the place of the second constant"
+    for place in (127, 128 + 64):
+        altered = data[: part.stop - 2] + bytes([place & 127 | 128, place >> 7]) + data[part.stop :]
+        with pytest.raises(BytecodeError, match="the constant 'w' is not within the data"):
+            decode(forge(altered))
+
+
+def test_constants_of_bytes_at_any_address() -> None:
+    data = bytearray(encode(example()))
+    for shift in (0, 1, 4, 63):
+        found = decode(memoryview(bytes(shift) + bytes(data))[shift:])
+        assert_equal(found, example())
+        for constant in found.constants[:2]:
+            assert constant.array.ctypes.data % 64 == 0 and not constant.array.flags.writeable
+
+
+def test_sections_that_are_missing_or_not_aligned() -> None:
+    data = encode(example())
+    few = data[:12] + b"\x07\0\0\0" + data[16:]
+    with pytest.raises(BytecodeError, match="7 sections, not 8"):
+        decode(forge(few))
+    place = HEADER.size + SECTION.size * 7
+    number, _, offset, size = SECTION.unpack_from(data, place)
+    shifted = data[:place] + SECTION.pack(number, 0, offset + 1, size - 1) + data[place + SECTION.size :]
+    with pytest.raises(BytecodeError, match="is not within the file"):
+        decode(forge(shifted))
+
+
+def test_versions_before_this_one_are_refused() -> None:
+    data = encode(example())
+    with pytest.raises(BytecodeError, match="version 1 of the format"):
+        decode(forge(data[:8] + b"\x01\0\0\0" + data[12:]))
+
+
+def test_registers_have_a_limit() -> None:
+    """Of all functions together: a few bytes may name so many."""
+    half = ("i64",) * (MAX_REGISTERS // 2)
+    for parts in ([half * 2], [half, half]):
+        functions = [Function(str(n), (), (), p, 0, [Instruction("ret")]) for n, p in enumerate(parts)]
+        with pytest.raises(BytecodeError, match="number of registers"):
+            decode(encode(Module(functions)))
+    with pytest.raises(BytecodeError, match="unknown register type 'f99'"):
+        decode(encode(Module([Function("f", (), (), ("f99",), 0, [Instruction("ret")])])))
+
+
+def test_locations_are_all_or_none() -> None:
+    code = [Instruction("ret")] * 2
+    with pytest.raises(BytecodeError, match="1 locations for 2 instructions"):
+        decode(encode(Module([Function("f", (), (), (), 0, code, ("net.mir:1:1",))])))
 
 
 def test_disassembly() -> None:

@@ -1,15 +1,7 @@
 """A module as the bytes of a `.mbc` file.
 
-The file is a header, a table of sections, and the sections. All numbers of the header and the table are
-little-endian; inside sections, integers are LEB128 (signed ones in zigzag order) and texts are a length and
-UTF-8. The same module always gives the same bytes.
-
-    header    magic (8 bytes), version (u32), number of sections (u32), file size (u64),
-              SHA-256 of the whole file with this field zero (32 bytes)
-    table     for each section: kind (u32), zero (u32), offset (u64), size (u64)
-    sections  provenance, kernels, constants, signature, functions, code, locations, data
-
-`constants` says where in `data` each one lies, on 64 bytes; `data` is mapped when a file is loaded.
+The file is a header, a table of sections, and the sections; docs/mbc.md describes each to the byte. The same module
+always gives the same bytes.
 """
 
 from __future__ import annotations
@@ -36,8 +28,6 @@ from mdsl.bytecode.module import (
 )
 from mdsl.support.files import replacing
 from mdsl.support.formats import MAGIC
-
-"""As PNG's: it shows a file that was taken for text, or cut at its first newline."""
 
 HEADER = struct.Struct("<8sIIQ32s")
 SECTION = struct.Struct("<IIQQ")

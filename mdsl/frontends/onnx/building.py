@@ -68,6 +68,12 @@ def counter(node: Node, size: Size, behind: int = 0) -> Value:
     return node.reshape(numbers, (size, *[1] * behind), "column")
 
 
+def along(numbers: int | np.ndarray, axis: int, rank: int) -> np.ndarray:
+    """Numbers (`int`: 0, 1, ...) that vary along an axis, to be broadcast with a tensor of `rank` dimensions."""
+    found = np.arange(numbers) if isinstance(numbers, int) else numbers
+    return found.reshape([-1, *[1] * (rank - axis - 1)])
+
+
 def trimmed(
     node: Node, x: Value, axes: Sequence[int], low: Sequence[int], high: Sequence[int], suffix: str | None
 ) -> Value:

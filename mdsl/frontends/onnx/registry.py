@@ -13,7 +13,7 @@ node (or just the value if there is one output; None for an output that nobody a
         if node.attr("transA", 0):
             a = node.build(nn.Transpose(a, perm=[1, 0]), "a_transposed")  # an intermediate value: with a suffix
         ...
-        return node.build(nn.Matmul(a, b))                                # named as the node's output
+        return node.build(nn.Matmul(a, b))                                # takes the name of the node's output
 
 One rule serves all opset versions of its operator; where they differ it looks at `node.version`. What is
 known at import is computed there and then: `build` folds an op whose operands are constants, so a rule need
@@ -34,10 +34,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from mdsl.dialects import nn
+from mdsl.frontends.onnx.expressions import Expr
 from mdsl.ir.attributes import Location
-from mdsl.ir.core import Op, Value
+from mdsl.ir.core import Op, OpResult, Value
 from mdsl.ir.typed import tensor_of
-from mdsl.ir.types import DYNAMIC, TensorType, Type
+from mdsl.ir.types import DYNAMIC, TensorType, Type, dtype_of, element_of
 
 if TYPE_CHECKING:
     from mdsl.frontends.onnx.graph import Graph, Scope
@@ -149,6 +151,10 @@ class Node:
         """The type of input `index`."""
         return tensor_of(self.operand(index))
 
+    def expr(self, which: int | Value) -> Expr:
+        """An input, which must be there, or a value, to be computed with."""
+        return Expr(self, self.operand(which) if isinstance(which, int) else which)
+
     def attr(self, name: str, default: Any = None) -> Any:
         """An attribute: int, float, str, list of these, np.ndarray (tensor) or a GraphProto."""
         return self.attributes.get(name, default)
@@ -217,15 +223,11 @@ class Node:
 
     # Building -------------------------------------------------------------------------------------------------
 
-    def build(self, op: Op, suffix: str | None = None, *, output: int = 0) -> Value:
-        """Inserts an op with one result, or folds it; named as output `output` of the node, or with a suffix."""
-        return self.build_all(op, suffix, output=output)[0]
-
-    def build_all(self, op: Op, suffix: str | None = None, *, output: int = 0) -> list[Value]:
-        """The results of an op that has several, named as the node's outputs from `output` on."""
+    def build(self, op: Op, suffix: str | None = None) -> Value:
+        """Inserts an op with one result, or folds it. It is named after the node's output, with a suffix (by default what
+        the op is called); what the rule returns takes the name of the output that it is."""
         op.location = self.location
-        names = [self._named(output + i, suffix) for i in range(len(op.results))]
-        return self.graph.folder.build(op, names)
+        return self.graph.folder.build(op, [self.name_of(suffix or op.name.partition(".")[2])])[0]
 
     def body(self, name: str, arguments: Sequence[Value] = ()) -> list[Value]:
         """Converts the subgraph in attribute `name` in place, and returns its outputs. Raises Incomplete."""
@@ -238,15 +240,11 @@ class Node:
         self, array: np.ndarray | np.generic | float | list[int], suffix: str, like: Type | None = None
     ) -> Value:
         """A constant tensor; with `like` of that type's elements."""
-        from mdsl.ir.types import dtype_of, element_of
-
         data = np.asarray(array) if like is None else np.asarray(array, dtype_of(element_of(like)))
-        return self.graph.folder.constant_value(data, self._named(0, suffix), self.location)
+        return self.graph.folder.constant_value(data, self.name_of(suffix), self.location)
 
     def sizes(self, x: Value) -> list[Size]:
         """The sizes of x's dimensions; an open one is computed when the program is called."""
-        from mdsl.dialects import nn
-
         if tensor_of(x).is_static:
             return list(tensor_of(x).shape)
         shape = self.build(nn.Shape(x), "shape")
@@ -257,16 +255,12 @@ class Node:
 
     def vector(self, sizes: Sequence[Size]) -> Value:
         """Sizes as one list, tensor<Nxi64>."""
-        from mdsl.dialects import nn
-
         parts = [self.const([s], "size") if isinstance(s, int) else s for s in sizes]
         return parts[0] if len(parts) == 1 else self.build(nn.Concat(parts, axis=0), "sizes")
 
     def reshape(self, x: Value, sizes: Sequence[Size], suffix: str | None = None) -> Value:
         """`x` in the shape of these sizes, of which one may be `DYNAMIC`: what remains; `x` itself if it has
         this shape and all is known. Raises Unsupported for several that are `DYNAMIC`."""
-        from mdsl.dialects import nn
-
         shape = tuple(s if isinstance(s, int) else DYNAMIC for s in sizes)
         result = TensorType(shape, tensor_of(x).element)
         if tensor_of(x) == result and result.is_static:
@@ -280,8 +274,6 @@ class Node:
 
     def broadcast(self, x: Value, sizes: Sequence[Size], suffix: str | None = None) -> Value:
         """`x` stretched to these sizes, where `DYNAMIC` keeps x's; `x` itself if it has this shape."""
-        from mdsl.dialects import nn
-
         shape = tuple(s if isinstance(s, int) else DYNAMIC for s in sizes)
         result = TensorType(shape, tensor_of(x).element)
         if tensor_of(x) == result:
@@ -293,17 +285,17 @@ class Node:
 
     def cast(self, x: Value, element: Type, suffix: str | None = None) -> Value:
         """`x` with other elements; `x` itself if it has them."""
-        from mdsl.dialects import nn
-
         if tensor_of(x).element == element:
             return x
         return self.build(nn.Cast(x, results=[tensor_of(x).with_element(element)]), suffix)
 
     def name_of(self, suffix: str) -> str:
         """The name of an intermediate value."""
-        return self._named(0, suffix)
-
-    def _named(self, output: int, suffix: str | None) -> str:
         own = next((o for o in self.outputs if o), self.name or self.op_type.lower())
-        base = self.outputs[output] if self.wanted(output) else own
-        return base if suffix is None else f"{base}_{suffix}"
+        return f"{own}_{suffix}"
+
+    def name_results(self, values: Sequence[Value | None]) -> None:
+        """Gives values that the node has made the names of the outputs that they are."""
+        for value, name in reversed(list(zip(values, self.outputs, strict=False))):
+            if name and isinstance(value, OpResult) and value.op.location is self.location:
+                value.name = name

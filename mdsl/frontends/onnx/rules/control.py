@@ -9,6 +9,7 @@ import numpy as np
 
 from mdsl.dialects import nn
 from mdsl.dialects.nn.base import shapes_agree
+from mdsl.frontends.onnx.expressions import Expr
 from mdsl.frontends.onnx.registry import Node, converts
 from mdsl.frontends.onnx.tensors import tensor_type
 from mdsl.ir.core import Value
@@ -39,10 +40,8 @@ def if_(node: Node) -> list[Value | None]:
             raise node.unsupported(
                 f"the condition is not known, and one branch gives {tensor_of(a)}, the other {tensor_of(b)}"
             )
-    return [
-        a if a is b else node.build(nn.Select(condition, a, b), output=i)
-        for i, (a, b) in enumerate(zip(then, otherwise, strict=True))
-    ]
+    pairs = zip(then, otherwise, strict=True)
+    return [a if a is b else node.build(nn.Select(condition, a, b)) for a, b in pairs]
 
 
 @converts("Loop")
@@ -116,13 +115,18 @@ def _kept(node: Node, running: bool | Value, new: Value, old: Value) -> Value:
 def _stacked(node: Node, index: int, pieces: Sequence[Value], carried: int) -> Value:
     """The results of the iterations along a new first dimension."""
     if pieces:
-        rows = [node.reshape(p, [1, *node.sizes(p)], f"row{i}") for i, p in enumerate(pieces)]
-        return rows[0] if len(rows) == 1 else node.build(nn.Concat(rows, axis=0), output=carried + index)
-    info = node.attr("body").output[1 + carried + index]
-    type = tensor_type(info.type)
+        return _joined(node, pieces, 0)
+    type = tensor_type(node.attr("body").output[1 + carried + index].type)
     if DYNAMIC in type.shape:
         raise node.unsupported("the loop never runs, and the shape of what it collects is not known")
     return node.const(np.zeros((0, *type.shape), dtype_of(type.element)), "empty")
+
+
+def _joined(node: Node, pieces: Sequence[Value], axis: int) -> Value:
+    """The pieces along a new dimension `axis`."""
+    sizes = node.sizes(pieces[0])
+    rows = [node.reshape(p, [*sizes[:axis], 1, *sizes[axis:]], f"row{i}") for i, p in enumerate(pieces)]
+    return rows[0] if len(rows) == 1 else node.build(nn.Concat(rows, axis=axis))
 
 
 @converts("Scan", since=9)
@@ -132,23 +136,20 @@ def scan(node: Node) -> list[Value | None]:
     states = len(node.inputs) - count
     if count < 1 or states < 0:
         raise node.malformed(f"{len(node.inputs)} inputs, of which {count} are scanned")
-    scanned = [node.operand(i) for i in range(states, len(node.inputs))]
-    axes = [
-        node.axis(a, tensor_of(v).rank)
-        for a, v in zip(_settings(node, "scan_input_axes", count), scanned, strict=True)
-    ]
-    lengths = {tensor_of(v).shape[a] for v, a in zip(scanned, axes, strict=True)}
+    scanned = [node.expr(i) for i in range(states, len(node.inputs))]
+    settings = _settings(node, "scan_input_axes", count), _settings(node, "scan_input_directions", count)
+    axes = [node.axis(a, x.type.rank) for x, a in zip(scanned, settings[0], strict=True)]
+    lengths = {x.shape[a] for x, a in zip(scanned, axes, strict=True)}
     if len(lengths) != 1 or DYNAMIC in lengths:
         raise node.unsupported("the scanned inputs do not have one known length")
     (length,) = lengths
     if not 0 < length <= MAX_TRIPS:
         raise node.unsupported(f"a scan over {length} elements (1 to {MAX_TRIPS} are unrolled)")
-    backwards = _settings(node, "scan_input_directions", count)
     state, rows = [node.operand(i) for i in range(states)], list[list[Value]]()
     for trip in range(length):
         slices = [
-            _element(node, v, a, length - 1 - trip if back else trip, f"element{trip}_{i}")
-            for i, (v, a, back) in enumerate(zip(scanned, axes, backwards, strict=True))
+            _element(x, axis, length - 1 - trip if back else trip)
+            for x, axis, back in zip(scanned, axes, settings[1], strict=True)
         ]
         found = node.body("body", [*state, *slices])
         state = found[:states]
@@ -156,8 +157,8 @@ def scan(node: Node) -> list[Value | None]:
     piles = list(zip(*rows, strict=True))
     at, reverse = (_settings(node, f"scan_output_{what}", len(piles)) for what in ("axes", "directions"))
     stacked = [
-        _joined(node, pile[::-1] if back else pile, node.axis(axis, tensor_of(pile[0]).rank + 1), states + i)
-        for i, (pile, axis, back) in enumerate(zip(piles, at, reverse, strict=True))
+        _joined(node, pile[::-1] if back else pile, node.axis(axis, tensor_of(pile[0]).rank + 1))
+        for pile, axis, back in zip(piles, at, reverse, strict=True)
     ]
     return [*state, *stacked]
 
@@ -170,16 +171,7 @@ def _settings(node: Node, name: str, count: int) -> list[int]:
     return found
 
 
-def _element(node: Node, x: Value, axis: int, position: int, suffix: str) -> Value:
-    sizes = node.sizes(x)
-    piece = node.build(nn.Slice(x, starts=[position], ends=[position + 1], axes=[axis]), f"{suffix}_piece")
-    return node.reshape(piece, [*sizes[:axis], *sizes[axis + 1 :]], suffix)
-
-
-def _joined(node: Node, pieces: Sequence[Value], axis: int, output: int) -> Value:
-    """The pieces along a new dimension `axis`."""
-    sizes = node.sizes(pieces[0])
-    rows = [
-        node.reshape(p, [*sizes[:axis], 1, *sizes[axis:]], f"row{output}_{i}") for i, p in enumerate(pieces)
-    ]
-    return rows[0] if len(rows) == 1 else node.build(nn.Concat(rows, axis=axis), output=output)
+def _element(x: Expr, axis: int, position: int) -> Value:
+    """`x` at a position along an axis, which it loses."""
+    sizes = x.node.sizes(x.value)
+    return x.slice(axis, position, position + 1).reshape([*sizes[:axis], *sizes[axis + 1 :]]).value

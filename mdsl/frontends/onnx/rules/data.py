@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from mdsl.dialects import nn
-from mdsl.frontends.onnx.building import counter, reversed_along, times, trimmed, wrapped
+from mdsl.frontends.onnx.building import along, counter, reversed_along, times, trimmed, wrapped
 from mdsl.frontends.onnx.registry import Node, converts
 from mdsl.frontends.onnx.tensors import element_type
 from mdsl.ir.core import Value
@@ -115,41 +115,33 @@ def depth_to_space(node: Node) -> Value:
 
 @converts("SpaceToDepth")
 def space_to_depth(node: Node) -> Value:
-    x, block = node.operand(0), node.attr("blocksize")
+    x, block = node.expr(0), node.attr("blocksize")
     type = node.type()
     if type.rank != 4 or DYNAMIC in type.shape[1:]:
         raise node.unsupported(f"its input must have 4 dimensions of known sizes, got {type}")
     n, c, h, w = type.shape
     if block < 1 or h % block or w % block:
         raise node.malformed(f"blocksize = {block} does not divide {h} x {w}")
-    split = node.reshape(x, (n, c, h // block, block, w // block, block), "blocks")
-    order = [0, 3, 5, 1, 2, 4]
-    if node.attr("mode", "DCR") == "CRD":
-        order = [0, 1, 3, 5, 2, 4]
-    turned = node.build(nn.Transpose(split, perm=order), "taken_apart")
-    return node.reshape(turned, (n, c * block**2, h // block, w // block))
+    split = x.reshape((n, c, h // block, block, w // block, block))
+    order = [0, 1, 3, 5, 2, 4] if node.attr("mode", "DCR") == "CRD" else [0, 3, 5, 1, 2, 4]
+    turned = split.of(nn.Transpose, perm=order)
+    return turned.reshape((n, c * block**2, h // block, w // block)).value
 
 
 @converts("ReverseSequence")
 def reverse_sequence(node: Node) -> Value:
     """Row (t, b) comes from row (length_b - 1 - t, b) if t is less than length_b, else stays."""
-    x, lengths = node.operand(0), node.operand(1)
-    node.static(x)
+    x, lengths = node.expr(0), node.expr(1).cast(i64)
+    node.static(x.value)
     time, batch = node.attr("time_axis", 0), node.attr("batch_axis", 1)
-    order = [time, batch, *range(2, tensor_of(x).rank)]
-    turned = x if time == 0 else node.build(nn.Transpose(x, perm=order), "by_time")
-    steps, count, *rest = tensor_of(turned).shape
-    counter = node.const(np.arange(steps).reshape(-1, 1), "counter")
-    lengths = node.cast(lengths, i64, "wide_lengths")
-    inside = node.build(nn.Compare(counter, lengths, kind="lt"), "is_inside")
-    last = node.build(nn.Sub(lengths, node.const(np.int64(1), "one")), "last")
-    mirrored = node.build(nn.Sub(last, counter), "mirrored")
-    source = node.build(nn.Select(inside, mirrored, counter), "source")
-    rows = node.build(nn.Mul(source, node.const(np.int64(count), "row")), "starts")
-    rows = node.build(nn.Add(rows, node.const(np.arange(count), "batch")), "rows")
-    table = node.reshape(turned, (steps * count, *rest), "table")
-    found = node.build(nn.Gather(table, rows, axis=0), None if time == 0 else "reversed")
-    return found if time == 0 else node.build(nn.Transpose(found, perm=order))
+    order = [time, batch, *range(2, x.type.rank)]
+    turned = x if time == 0 else x.of(nn.Transpose, perm=order)
+    steps, count, *rest = turned.shape
+    counter = lengths.like(along(steps, 0, 2))
+    source = (lengths - 1 - counter).where(counter < lengths, counter)
+    table = turned.reshape((steps * count, *rest))
+    found = table.of(nn.Gather, source * np.int64(count) + np.arange(count), axis=0)
+    return (found if time == 0 else found.of(nn.Transpose, perm=order)).value
 
 
 # Patterns -------------------------------------------------------------------------------------------------
@@ -158,36 +150,28 @@ def reverse_sequence(node: Node) -> Value:
 @converts("Trilu")
 def trilu(node: Node) -> Value:
     """The upper or lower triangle, zeros elsewhere."""
-    x = node.operand(0)
-    rows, columns = node.sizes(x)[-2:]
+    x = node.expr(0)
+    rows, columns = node.sizes(x.value)[-2:]
     k = 0 if node.input(1) is None else node.ints(1, "k")[0]
-    distance = node.build(nn.Sub(counter(node, columns), counter(node, rows, 1)), "distance")
-    kind = "ge" if node.attr("upper", 1) else "le"
-    kept = node.build(nn.Compare(distance, node.const(np.int64(k), "k"), kind=kind), "kept")
-    return node.build(nn.Select(kept, x, node.const(0, "zero", x.type)))
+    distance = node.expr(counter(node, columns)) - counter(node, rows, 1)
+    return x.where(distance.is_("ge" if node.attr("upper", 1) else "le", k), 0).value
 
 
 @converts("OneHot")
 def one_hot(node: Node) -> Value:
     """`on` where the index, counted from the end if negative, is the place along the new axis, else `off`."""
-    indices, values = node.cast(node.operand(0), i64, "wide_indices"), node.operand(2)
-    depth = node.constant(1)
+    indices, values, depth = node.expr(0).cast(i64), node.expr(2), node.constant(1)
     if depth is None:
         raise node.unsupported("depth is not a constant")
     size = int(depth.reshape(-1)[0])
-    shape = tensor_of(indices).shape
-    node.check_size([*shape, size], tensor_of(values).element)
+    node.check_size([*indices.shape, size], values.type.element)
     node.check_made([size], i64)
-    axis = node.axis(node.attr("axis", -1), len(shape) + 1)
-    sizes = node.sizes(indices)
-    places = node.reshape(wrapped(node, indices, size), (*sizes[:axis], 1, *sizes[axis:]), "column")
-    counter = node.const(np.arange(size).reshape([-1, *[1] * (len(shape) - axis)]), "counter")
-    flags = node.build(nn.Compare(places, counter, kind="eq"), "is_hot")
-    off, on = (
-        node.reshape(node.build(nn.Slice(values, starts=[i], ends=[i + 1]), f"{name}_one"), (), name)
-        for i, name in enumerate(("off", "on"))
-    )
-    return node.build(nn.Select(flags, on, off))
+    rank = indices.type.rank + 1
+    axis = node.axis(node.attr("axis", -1), rank)
+    sizes = node.sizes(indices.value)
+    places = node.expr(wrapped(node, indices.value, size)).reshape((*sizes[:axis], 1, *sizes[axis:]))
+    off, on = (values.slice(0, i, i + 1).reshape(()) for i in (0, 1))
+    return on.where(places.is_("eq", along(size, axis, rank)), off).value
 
 
 @converts("EyeLike")

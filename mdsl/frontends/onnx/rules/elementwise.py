@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from math import inf
 
 import numpy as np
 
 from mdsl.dialects import nn
-from mdsl.frontends.onnx.activations import (
-    ACTIVATIONS,
-    above,
-    by_sign,
-    elu,
-    exponential,
-    hard_sigmoid,
-    plus,
-    softplus,
-    times,
-)
+from mdsl.frontends.onnx.activations import OPERATORS
 from mdsl.frontends.onnx.registry import Node, converts
+from mdsl.frontends.onnx.tensors import element_type
 from mdsl.ir.core import Op, Value
 from mdsl.ir.typed import tensor_of
-from mdsl.ir.types import FloatType, Type, dtype_of, f32, f64, is_float
+from mdsl.ir.types import FloatType, dtype_of, f32, f64, is_float
 
 # One operand ----------------------------------------------------------------------------------------------
 
@@ -38,109 +30,29 @@ def unary(node: Node) -> Value:
     return node.build(_UNARY[node.op_type](node.operand(0)))
 
 
-@converts("Reciprocal")
-def reciprocal(node: Node) -> Value:
-    x = node.operand(0)
-    return node.build(nn.Div(node.const(1, "one", x.type), x))
-
-
-@converts("Not")
-def not_(node: Node) -> Value:
-    return node.build(nn.Xor(node.operand(0), node.const(True, "true")))
-
-
-@converts("BitwiseNot")
-def bitwise_not(node: Node) -> Value:
-    x = node.operand(0)
-    return node.build(nn.Xor(x, node.const(-1, "ones", x.type)))
-
-
-@converts("IsNaN")
-def is_nan(node: Node) -> Value:
-    x = node.operand(0)
-    return node.build(nn.Compare(x, x, kind="ne"))
+@converts(*OPERATORS)
+def function(node: Node) -> Value:
+    found = OPERATORS[node.op_type]
+    parameters = {name: node.attr(name, default) for name, default in found.defaults.items()}
+    return found.build(node.expr(0), **parameters).value
 
 
 @converts("IsInf")
 def is_inf(node: Node) -> Value:
-    x = node.operand(0)
+    x = node.expr(0)
     positive, negative = node.attr("detect_positive", 1), node.attr("detect_negative", 1)
     if not positive and not negative:
-        return node.build(nn.Compare(x, x, kind="lt"))
-    source = node.build(nn.Abs(x), "abs") if positive and negative else x
-    return node.build(nn.Compare(source, node.const(inf if positive else -inf, "inf", x.type), kind="eq"))
-
-
-@converts(
-    "Relu", "Tanh", "Sigmoid", "Softsign", "Softplus", "LeakyRelu", "ThresholdedRelu", "Elu", "HardSigmoid"
-)
-def activation(node: Node) -> Value:
-    found = ACTIVATIONS[node.op_type]
-    parameters = {name: node.attr(name, default) for name, default in found.defaults.items()}
-    return found.build(node, node.operand(0), None, **parameters)
+        return (x < x).value
+    source = abs(x) if positive and negative else x
+    return source.is_("eq", inf if positive else -inf).value
 
 
 @converts("PRelu")
 def prelu(node: Node) -> Value:
-    x, slope = node.operand(0), node.operand(1)
-    if node.version < 7 and tensor_of(slope).rank == 1:  # one slope a channel
-        slope = node.reshape(slope, [*tensor_of(slope).shape, *[1] * (tensor_of(x).rank - 2)], "slope")
-    steep = node.build(nn.Mul(x, slope), "sloped")
-    return node.build(nn.Select(above(node, x, 0, "positive", "ge"), x, steep))
-
-
-@converts("Celu")
-def celu(node: Node) -> Value:
-    x, alpha = node.operand(0), node.attr("alpha", 1.0)
-    scaled = x if alpha == 1 else node.build(nn.Div(x, node.const(alpha, "alpha", x.type)), "scaled")
-    return by_sign(node, x, exponential(node, scaled, "negative", alpha))
-
-
-@converts("Selu")
-def selu(node: Node) -> Value:
-    x = node.operand(0)
-    gamma = node.attr("gamma", 1.05070102214813232421875)
-    alpha = node.attr("alpha", 1.67326319217681884765625)
-    return times(node, elu(node, x, "elu", alpha), gamma, None)
-
-
-@converts("HardSwish")
-def hard_swish(node: Node) -> Value:
-    x = node.operand(0)
-    return node.build(nn.Mul(x, hard_sigmoid(node, x, "gate", 1 / 6, 0.5)))
-
-
-@converts("Gelu")
-def gelu(node: Node) -> Value:
-    approximate = node.attr("approximate", "none")
-    if approximate not in ("none", "tanh"):
-        raise node.malformed(f'approximate must be "none" or "tanh", got "{approximate}"')
-    return node.build(nn.Gelu(node.operand(0), approximate=approximate))
-
-
-@converts("Swish")
-def swish(node: Node) -> Value:
-    x, alpha = node.operand(0), node.attr("alpha", 1.0)
-    scaled = x if alpha == 1 else times(node, x, alpha, "scaled")
-    return node.build(nn.Mul(x, node.build(nn.Sigmoid(scaled), "gate")))
-
-
-@converts("Mish")
-def mish(node: Node) -> Value:
-    """x * tanh(softplus(x))."""
-    x = node.operand(0)
-    return node.build(nn.Mul(x, node.build(nn.Tanh(softplus(node, x, "softplus")), "gate")))
-
-
-@converts("Shrink")
-def shrink(node: Node) -> Value:
-    """x + bias below -lambd, x - bias above lambd, 0 between."""
-    x, bias, lambd = node.operand(0), node.attr("bias", 0.0), node.attr("lambd", 0.5)
-    zero = node.const(0, "zero", x.type)
-    below = node.build(nn.Compare(x, node.const(-lambd, "low", x.type), kind="lt"), "below")
-    lowered = plus(node, x, -bias, "lowered")
-    upper = node.build(nn.Select(above(node, x, lambd, "above"), lowered, zero), "upper")
-    return node.build(nn.Select(below, plus(node, x, bias, "raised"), upper))
+    x, slope = node.expr(0), node.expr(1)
+    if node.version < 7 and slope.type.rank == 1:  # one slope a channel
+        slope = slope.reshape([*slope.shape, *[1] * (x.type.rank - 2)])
+    return x.where(x >= 0, x * slope).value
 
 
 @converts("Clip")
@@ -159,9 +71,9 @@ def clip(node: Node) -> Value:
     ):
         low, high = (None if k is None else k.reshape(-1)[0].item() for k in known)
         return node.build(nn.Clip(x, min=low, max=high)) if (low, high) != (None, None) else x
-    if bounds[0] is not None:
-        x = node.build(nn.Maximum(x, bounds[0]), None if bounds[1] is None else "raised")
-    return x if bounds[1] is None else node.build(nn.Minimum(x, bounds[1]))
+    for op, bound in zip((nn.Maximum, nn.Minimum), bounds, strict=True):
+        x = x if bound is None else node.build(op(x, bound))
+    return x
 
 
 def _plain(bound: np.ndarray) -> bool:
@@ -206,12 +118,11 @@ def mod(node: Node) -> Value:
 
 @converts("BitShift")
 def bit_shift(node: Node) -> Value:
+    kinds: dict[str, type[Op]] = {"LEFT": nn.ShiftLeft, "RIGHT": nn.ShiftRight}
     direction = node.attr("direction")
-    if direction == "LEFT":
-        return node.build(nn.ShiftLeft(node.operand(0), node.operand(1)))
-    if direction == "RIGHT":
-        return node.build(nn.ShiftRight(node.operand(0), node.operand(1)))
-    raise node.malformed(f'direction must be "LEFT" or "RIGHT", got "{direction}"')
+    if direction not in kinds:
+        raise node.malformed(f'direction must be "LEFT" or "RIGHT", got "{direction}"')
+    return node.build(kinds[direction](node.operand(0), node.operand(1)))
 
 
 @converts("Pow")
@@ -219,31 +130,15 @@ def pow_(node: Node) -> Value:
     """The result has the base's type; small whole exponents are products, which are exact and fast."""
     base, (x, exponent) = node.type(0), _operands(node)
     known = node.constant(exponent)
+    is_float_base = isinstance(base.element, FloatType)
     if known is not None and known.size == 1 and tensor_of(exponent).rank <= base.rank:
         number = known.reshape(-1)[0].item()
-        if number in (1, 2, 3):
-            return _power(node, x, int(number))
-        if number == 0.5 and isinstance(base.element, FloatType):
-            return node.build(nn.Sqrt(x))
-    floats = base.element if isinstance(base.element, FloatType) else _float_for(base.element)
-    power = nn.Pow(node.cast(x, floats, "base"), node.cast(exponent, floats, "exponent"))
-    if floats == base.element:
-        return node.build(power)
-    return node.cast(node.build(power, "power"), base.element)
-
-
-def _power(node: Node, x: Value, exponent: int) -> Value:
-    """x to the power of 1, 2 or 3."""
-    if exponent == 1:
-        return x
-    if exponent == 2:
-        return node.build(nn.Mul(x, x))
-    return node.build(nn.Mul(node.build(nn.Mul(x, x), "square"), x))
-
-
-def _float_for(element: Type) -> Type:
-    """Floats in which powers of integers are computed."""
-    return f32 if dtype_of(element).itemsize < 4 else f64
+        if number in (1, 2, 3) or (number == 0.5 and is_float_base):
+            return (node.expr(x) ** number).value
+    # Powers of integers are computed in floats.
+    floats = base.element if is_float_base else f32 if dtype_of(base.element).itemsize < 4 else f64
+    power = node.build(nn.Pow(node.cast(x, floats, "base"), node.cast(exponent, floats, "exponent")))
+    return node.cast(power, base.element)
 
 
 _VARIADIC: dict[str, type[Op]] = {"Max": nn.Maximum, "Min": nn.Minimum, "Sum": nn.Add, "Mean": nn.Add}
@@ -251,15 +146,9 @@ _VARIADIC: dict[str, type[Op]] = {"Max": nn.Maximum, "Min": nn.Minimum, "Sum": n
 
 @converts(*_VARIADIC)
 def variadic(node: Node) -> Value:
-    count, op = len(node.inputs), _VARIADIC[node.op_type]
-    mean = node.op_type == "Mean" and count > 1
-    found = node.operand(0)
-    for i in range(1, count):
-        last = i == count - 1 and not mean
-        found = node.build(op(found, node.operand(i)), None if last else f"partial{i}")
-    if mean:
-        found = node.build(nn.Div(found, node.const(count, "count", found.type)))
-    return found
+    first, *rest = (node.expr(i) for i in range(len(node.inputs)))
+    total = reduce(lambda a, b: a.of(_VARIADIC[node.op_type], b), rest, first)
+    return (total / len(node.inputs) if node.op_type == "Mean" else total).value
 
 
 _COMPARE = {"Equal": "eq", "Less": "lt", "LessOrEqual": "le", "Greater": "gt", "GreaterOrEqual": "ge"}
@@ -281,15 +170,9 @@ def where(node: Node) -> Value:
 
 @converts("Cast")
 def cast(node: Node) -> Value:
-    from mdsl.frontends.onnx.tensors import element_type
-
-    return _cast(node, element_type(node.attr("to")))
+    return node.cast(node.operand(0), element_type(node.attr("to")))
 
 
 @converts("CastLike")
 def cast_like(node: Node) -> Value:
-    return _cast(node, node.type(1).element)
-
-
-def _cast(node: Node, element: Type) -> Value:
-    return node.cast(node.operand(0), element)
+    return node.cast(node.operand(0), node.type(1).element)

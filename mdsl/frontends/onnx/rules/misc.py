@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from math import prod
 
 import numpy as np
 
 from mdsl.dialects import nn
+from mdsl.frontends.onnx.building import along
+from mdsl.frontends.onnx.expressions import Expr
 from mdsl.frontends.onnx.registry import Node, converts
 from mdsl.frontends.onnx.windows import places, windows_of
 from mdsl.ir.core import Value
@@ -25,15 +28,13 @@ def tensor_scatter(node: Node) -> Value:
     shape = tensor_of(cache).shape
     axis = node.axis(node.attr("axis", -2), len(shape))
     count = tensor_of(update).shape[axis]
-    counter = np.arange(count).reshape([-1 if d == axis else 1 for d in range(len(shape))])
-    rows = node.const(counter, "counter")
+    rows = node.expr(node.const(along(count, axis, len(shape))[(None,) * axis], "counter"))
     if node.input(2) is not None:
-        start = node.cast(node.operand(2), i64, "wide_start")
-        start = node.reshape(start, (tensor_of(start).size, *[1] * (len(shape) - 1)), "start")
-        rows = node.build(nn.Add(rows, start), "rows")
+        start = node.expr(2).cast(i64)
+        rows = rows + start.reshape((start.type.size, *[1] * (len(shape) - 1)))
     if node.attr("mode", "linear") == "circular":
-        rows = node.build(nn.Mod(rows, node.const(np.int64(shape[axis]), "size")), "places")
-    return node.build(nn.Scatter(cache, rows, update, axis=axis))
+        rows = rows.of(nn.Mod, shape[axis])
+    return node.build(nn.Scatter(cache, rows.value, update, axis=axis))
 
 
 @converts("Col2Im")
@@ -54,43 +55,37 @@ def col_to_im(node: Node) -> Value:
         owners[position[window, element]].append(int(element * count + window))
     most = max(1, *map(len, owners))
     table = np.array([o + [elements * count] * (most - len(o)) for o in owners], np.int64)
-    columns = node.reshape(x, (n, rows // elements, elements * count), "columns")
-    padded = node.build(nn.Pad(columns, pads=[0, 0, 0, 0, 0, 1]), "padded")
-    seen = node.build(nn.Gather(padded, node.const(table, "places"), axis=2), "seen")
-    image = node.build(nn.Reduce(seen, kind="sum", axes=[3], keepdims=False), "pixels")
-    return node.reshape(image, (n, rows // elements, *sizes))
+    columns = node.expr(x).reshape((n, rows // elements, elements * count))
+    padded = columns.of(nn.Pad, pads=[0, 0, 0, 0, 0, 1])
+    image = padded.of(nn.Gather, node.const(table, "places"), axis=2).reduce("sum", [3], keepdims=False)
+    return image.reshape((n, rows // elements, *sizes)).value
 
 
 @converts("Det")
 def determinant(node: Node) -> Value:
     """Laplace's expansion along the first row."""
-    x = node.operand(0)
-    node.static(x)
-    shape = tensor_of(x).shape
-    if len(shape) < 2 or shape[-1] != shape[-2]:
-        raise node.malformed(f"its input must be square matrices, got {tensor_of(x)}")
-    if shape[-1] > MAX_DETERMINANT:
+    x = node.expr(0)
+    node.static(x.value)
+    *batch, size, columns = (0, 0, *x.shape)[-max(x.type.rank, 2) :]
+    if x.type.rank < 2 or size != columns:
+        raise node.malformed(f"its input must be square matrices, got {x.type}")
+    if size > MAX_DETERMINANT:
         raise node.unsupported(
-            f"matrices of more than {MAX_DETERMINANT} rows are not supported, got {tensor_of(x)}"
+            f"matrices of more than {MAX_DETERMINANT} rows are not supported, got {x.type}"
         )
-    size, rank = shape[-1], len(shape)
 
-    def element(row: int, column: int) -> Value:
-        part = nn.Slice(x, starts=[row, column], ends=[row + 1, column + 1], axes=[rank - 2, rank - 1])
-        return node.reshape(node.build(part, f"part{row}{column}"), shape[:-2], f"element{row}{column}")
+    def element(row: int, column: int) -> Expr:
+        return x.slice(-2, row, row + 1).slice(-1, column, column + 1).reshape(batch)
 
-    def expand(row: int, columns: tuple[int, ...]) -> Value:
-        total: Value | None = None
-        for i, column in enumerate(columns):
-            term = element(row, column)
-            name = f"minor{row}_{''.join(map(str, columns))}_{i}"
-            if row + 1 < size:
-                rest = expand(row + 1, columns[:i] + columns[i + 1 :])
-                term = node.build(nn.Mul(term, rest), name)
-            if total is not None:
-                term = node.build(nn.Sub(total, term) if i % 2 else nn.Add(total, term), f"{name}_sum")
-            total = term
-        assert total is not None
-        return total
+    def expand(row: int, columns: tuple[int, ...]) -> Expr:
+        if row == size - 1:
+            return element(row, *columns)
+        terms = [
+            element(row, column) * expand(row + 1, columns[:i] + columns[i + 1 :])
+            for i, column in enumerate(columns)
+        ]
+        return reduce(
+            lambda total, i: total - terms[i] if i % 2 else total + terms[i], range(1, len(terms)), terms[0]
+        )
 
-    return expand(0, tuple(range(size)))
+    return expand(0, tuple(range(size))).value

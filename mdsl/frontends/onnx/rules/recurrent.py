@@ -8,20 +8,21 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-
-import numpy as np
+from itertools import accumulate
 
 from mdsl.dialects import nn
 from mdsl.dialects.nn.base import product
 from mdsl.frontends.onnx.activations import ACTIVATIONS
+from mdsl.frontends.onnx.building import along
+from mdsl.frontends.onnx.expressions import Expr
 from mdsl.frontends.onnx.loops import backwards, entry, repeat, uninitialised, with_entry
 from mdsl.frontends.onnx.registry import Node, Size, converts
 from mdsl.ir.core import Value
 from mdsl.ir.typed import tensor_of
 from mdsl.ir.types import DYNAMIC, TensorType, i64
 
-Apply = Callable[[Value, str], Value]
-"""`f(x, suffix)` builds the activation of x."""
+Apply = Callable[[Expr], Expr]
+"""Builds the activation of a value."""
 
 _DEFAULTS = {"RNN": ["Tanh"], "GRU": ["Sigmoid", "Tanh"], "LSTM": ["Sigmoid", "Tanh", "Tanh"]}
 _GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
@@ -73,26 +74,23 @@ def recurrent(node: Node) -> list[Value | None]:
         start = [_initial(node, 5 + s, d, (batch, units), x, batch_first) for s in range(states)]
         reverse = node.attr("direction", "forward") == "reverse" or d == 1
         found.append(_run(direction, x, start, mask, reverse, f"_{d}" if len(directions) > 1 else ""))
-    results: list[Value | None] = [None]
-    if node.wanted(0):
-        order = [1, 0, 2, 3] if not batch_first else [2, 1, 0, 3]  # from (D, T, B, H)
-        results = [_joined(node, [y for y, _ in found], order, 0)]
-    for s in range(states):
-        order = [0, 1, 2] if not batch_first else [1, 0, 2]
-        wanted = node.wanted(1 + s)
-        results.append(_joined(node, [last[s] for _, last in found], order, 1 + s) if wanted else None)
-    return results
+    y_order, state_order = ([2, 1, 0, 3], [1, 0, 2]) if batch_first else ([1, 0, 2, 3], [0, 1, 2])
+    stacks = [([y for y, _ in found], y_order)]  # from (D, T, B, H)
+    stacks += [([last[s] for _, last in found], state_order) for s in range(states)]
+    return [
+        _joined(node, parts, order) if node.wanted(i) else None for i, (parts, order) in enumerate(stacks)
+    ]
 
 
-def _joined(node: Node, parts: list[Value], order: Sequence[int], output: int) -> Value:
+def _joined(node: Node, parts: list[Value], order: Sequence[int]) -> Value:
     """One value a direction, stacked and put into the output's order."""
-    rows = [node.reshape(p, (1, *tensor_of(p).shape), f"row{i}_of{output}") for i, p in enumerate(parts)]
-    stacked = rows[0] if len(rows) == 1 else node.build(nn.Concat(*rows, axis=0), f"rows_of{output}")
+    rows = [node.reshape(p, (1, *tensor_of(p).shape), f"row{i}") for i, p in enumerate(parts)]
+    stacked = rows[0] if len(rows) == 1 else node.build(nn.Concat(*rows, axis=0), "rows")
     if len(parts) == 1:  # a dimension of 1 moves without a copy if the others keep their order
         rest = [d for d in order if d]
         if rest == sorted(rest):
             return node.reshape(stacked, [tensor_of(stacked).shape[d] for d in order])
-    return node.build(nn.Transpose(stacked, perm=list(order)), output=output)
+    return node.build(nn.Transpose(stacked, perm=list(order)))
 
 
 # Operands -------------------------------------------------------------------------------------------------
@@ -114,52 +112,37 @@ def _directions(node: Node) -> list[Direction]:
 
 
 def _direction(node: Node, d: int, units: int) -> Direction:
-    gates = _GATES[node.op_type]
-    weight, recurrence = (
-        _picked(node, node.operand(1), d, "weight"),
-        _picked(node, node.operand(2), d, "recurrence"),
-    )
-    bias = state_bias = None
-    if node.input(3) is not None:
-        both = _picked(node, node.operand(3), d, "biases")
-        size = gates * units
-        own, state = (_rows(node, both, i * size, size, s) for i, s in ((0, "input_bias"), (1, "state_bias")))
-        if node.op_type == "GRU" and node.attr("linear_before_reset", 0):
-            state_bias = _rows(node, state, 2 * units, units, "candidate_bias")
-            pads = [0, units]
-            state = node.build(
-                nn.Pad(_rows(node, state, 0, 2 * units, "gate_bias"), pads=pads), "gate_biases"
-            )
-        bias = node.build(nn.Add(own, state), f"bias{d}")
+    weight, recurrence = _picked(node.expr(1), d, "weight"), _picked(node.expr(2), d, "recurrence")
+    late = node.op_type != "GRU" or bool(node.attr("linear_before_reset", 0))
+    bias, state_bias = _biases(node, d, units) if node.input(3) is not None else (None, None)
     peepholes: list[Value] = []
     if node.op_type == "LSTM" and node.input(7) is not None:
-        all_of_them = _picked(node, node.operand(7), d, "peepholes")
-        peepholes = [_rows(node, all_of_them, i * units, units, f"peephole{i}") for i in range(3)]
-    late = node.op_type != "GRU" or bool(node.attr("linear_before_reset", 0))
-    parts = [recurrence]
-    if not late:  # the candidate sees the state only after its reset
-        parts = [
-            _rows(node, recurrence, i * units, n * units, f"recurrence{d}_{i}") for i, n in ((0, 2), (2, 1))
-        ]
-    turned = [
-        node.build(nn.Transpose(p, perm=[1, 0]), f"recurrence{d}_{i}_turned") for i, p in enumerate(parts)
-    ]
-    return Direction(node, weight, turned, bias, state_bias, peepholes, _activations(node, d), units)
+        peepholes = [p.value for p in _rows(_picked(node.expr(7), d, "peepholes"), [units] * 3)]
+    # Without linear_before_reset a GRU's candidate sees the state only after its reset.
+    parts = [recurrence] if late else _rows(recurrence, [2 * units, units])
+    turned = [p.of(nn.Transpose, perm=[1, 0]).value for p in parts]
+    return Direction(node, weight.value, turned, bias, state_bias, peepholes, _activations(node, d), units)
 
 
-def _picked(node: Node, value: Value, d: int, suffix: str) -> Value:
-    """`value[d]`."""
-    shape = tensor_of(value).shape
-    part = (
-        value
-        if shape[0] == 1
-        else node.build(nn.Slice(value, starts=[d], ends=[d + 1], axes=[0]), f"{suffix}_row{d}")
-    )
-    return node.reshape(part, shape[1:], f"{suffix}{d}")
+def _biases(node: Node, d: int, units: int) -> tuple[Value, Value | None]:
+    """Those of all gates, and with linear_before_reset that of the state's share in the candidate."""
+    both, size = _picked(node.expr(3), d, "biases"), _GATES[node.op_type] * units
+    own, state = _rows(both, [size, size])
+    if node.op_type != "GRU" or not node.attr("linear_before_reset", 0):
+        return (own + state).value, None
+    gates, candidate = _rows(state, [2 * units, units])
+    return (own + gates.of(nn.Pad, pads=[0, units])).value, candidate.value
 
 
-def _rows(node: Node, vector: Value, start: int, count: int, suffix: str) -> Value:
-    return node.build(nn.Slice(vector, starts=[start], ends=[start + count], axes=[0]), suffix)
+def _picked(x: Expr, d: int, name: str) -> Expr:
+    """`x[d]`."""
+    part = x if x.shape[0] == 1 else x.slice(0, d, d + 1)
+    return part.reshape(x.shape[1:]).named(f"{name}{d}") if part.shape != x.shape[1:] else part
+
+
+def _rows(x: Expr, counts: Sequence[int]) -> list[Expr]:
+    """`x` cut along its first dimension."""
+    return [x.slice(0, end - count, end) for count, end in zip(counts, accumulate(counts), strict=True)]
 
 
 def _initial(node: Node, which: int, d: int, shape: tuple[Size, int], x: Value, batch_first: bool) -> Value:
@@ -169,7 +152,7 @@ def _initial(node: Node, which: int, d: int, shape: tuple[Size, int], x: Value, 
         return node.broadcast(node.const(0, "zero", x.type), shape, name)
     if batch_first:
         given = node.build(nn.Transpose(given, perm=[1, 0, 2]), f"{name}_by_direction")
-    return _picked(node, given, d, name)
+    return _picked(node.expr(given), d, name).value
 
 
 def _mask(node: Node, steps: int, batch: Size) -> Value | None:
@@ -178,9 +161,8 @@ def _mask(node: Node, steps: int, batch: Size) -> Value | None:
     known = None if lengths is None else node.constant(lengths)
     if lengths is None or (known is not None and (known >= steps).all()):
         return None
-    column = node.reshape(node.cast(lengths, i64, "wide_lengths"), (1, batch, 1), "lengths")
-    counter = node.const(np.arange(steps).reshape(-1, 1, 1), "counter")
-    return node.build(nn.Compare(counter, column, kind="lt"), "is_inside")
+    column = node.expr(lengths).cast(i64).reshape((1, batch, 1))
+    return (column.like(along(steps, 0, 3)) < column).value
 
 
 def _activations(node: Node, d: int) -> list[Apply]:
@@ -198,7 +180,7 @@ def _activations(node: Node, d: int) -> list[Apply]:
         if activation is None:
             raise node.unsupported(f"activation {name} is unknown")
         parameters = {p: next(given[p], default) for p, default in activation.defaults.items()}
-        found.append(_clipped(node, partial(activation.build, node, **parameters)))
+        found.append(_clipped(node, partial(activation.build, **parameters)))
     return found[d * len(defaults) : (d + 1) * len(defaults)]
 
 
@@ -207,7 +189,7 @@ def _clipped(node: Node, build: Apply) -> Apply:
     bound = node.attr("clip")
     if bound is None:
         return build
-    return lambda x, suffix: build(node.build(nn.Clip(x, min=-bound, max=bound), f"{suffix}_clipped"), suffix)
+    return lambda x: build(x.clip(-bound, bound))
 
 
 # Time -----------------------------------------------------------------------------------------------------
@@ -226,15 +208,12 @@ def _run(
     gates = node.reshape(gates, (steps, batch, size), f"gates_by_time{tag}")
 
     def step(here: Value, flags: Value | None, states: list[Value]) -> tuple[Value, list[Value]]:
-        new = _CELLS[node.op_type](direction, here, states)
+        old = [node.expr(state) for state in states]
+        new = _CELLS[node.op_type](direction, node.expr(here), old)
         if flags is None:
-            return new[0], new
-        zero = node.const(0, "ended", new[0].type)
-        kept = [
-            node.build(nn.Select(flags, n, o), f"kept{i}{tag}")
-            for i, (n, o) in enumerate(zip(new, states, strict=True))
-        ]
-        return node.build(nn.Select(flags, new[0], zero), f"output{tag}"), kept
+            return new[0].value, [n.value for n in new]
+        kept = [n.where(node.expr(flags), o).value for n, o in zip(new, old, strict=True)]
+        return new[0].where(node.expr(flags), 0).value, kept
 
     if steps == 1:
         here = node.reshape(gates, (batch, size), f"gates_now{tag}")
@@ -254,83 +233,43 @@ def _run(
     return y, last
 
 
-def _matmul(direction: Direction, state: Value, which: int, suffix: str) -> Value:
-    """The state's share of some gates, (B, gates H)."""
-    return direction.node.build(nn.Matmul(state, direction.recurrence[which]), suffix)
-
-
-def _gate(direction: Direction, gates: Value, which: int, suffix: str) -> Value:
+def _gate(direction: Direction, gates: Expr, which: int) -> Expr:
     units = direction.units
-    if tensor_of(gates).shape[1] == units:
-        return gates
-    part = nn.Slice(gates, starts=[which * units], ends=[(which + 1) * units], axes=[1])
-    return direction.node.build(part, suffix)
+    return gates if gates.shape[1] == units else gates.slice(1, which * units, (which + 1) * units)
 
 
-def _add(node: Node, a: Value, b: Value, suffix: str) -> Value:
-    return node.build(nn.Add(a, b), suffix)
-
-
-def _mul(node: Node, a: Value, b: Value, suffix: str) -> Value:
-    return node.build(nn.Mul(a, b), suffix)
-
-
-def _rnn(direction: Direction, gates: Value, states: list[Value]) -> list[Value]:
+def _rnn(direction: Direction, gates: Expr, states: list[Expr]) -> list[Expr]:
     """Elman, "Finding structure in time" (1990)."""
-    total = _add(direction.node, gates, _matmul(direction, states[0], 0, "from_state"), "total")
-    return [direction.activations[0](total, "state")]
+    return [direction.activations[0](gates + states[0].of(nn.Matmul, direction.recurrence[0]))]
 
 
-def _gru(direction: Direction, gates: Value, states: list[Value]) -> list[Value]:
+def _gru(direction: Direction, gates: Expr, states: list[Expr]) -> list[Expr]:
     """Gates: update z, reset r, candidate. Cho et al., "Learning phrase representations" (2014)."""
-    node, (state,), (f, g) = direction.node, states, direction.activations
-    late = bool(node.attr("linear_before_reset", 0))
-    recurrent = _matmul(direction, state, 0, "from_state")
-
-    def opened(which: int, name: str) -> Value:
-        own, other = (
-            _gate(direction, gates, which, f"{name}_in"),
-            _gate(direction, recurrent, which, f"{name}_state"),
-        )
-        return f(_add(node, own, other, f"{name}_total"), name)
-
-    update, reset = opened(0, "update"), opened(1, "reset")
-    if late:
-        inner = _gate(direction, recurrent, 2, "candidate_state")
-        if direction.state_bias is not None:
-            inner = _add(node, inner, direction.state_bias, "candidate_biased")
-        inner = _mul(node, reset, inner, "candidate_reset")
+    (state,), (f, g) = states, direction.activations
+    recurrent = state.of(nn.Matmul, direction.recurrence[0])
+    update, reset = (f(_gate(direction, gates, i) + _gate(direction, recurrent, i)) for i in (0, 1))
+    if len(direction.recurrence) == 1:  # linear_before_reset
+        inner = _gate(direction, recurrent, 2)
+        inner = reset * (inner if direction.state_bias is None else inner + direction.state_bias)
     else:
-        inner = _matmul(direction, _mul(node, reset, state, "reset_state"), 1, "candidate_state")
-    candidate = g(
-        _add(node, _gate(direction, gates, 2, "candidate_in"), inner, "candidate_total"), "candidate"
-    )
-    # (1 - z) candidate + z state
-    change = _mul(node, update, node.build(nn.Sub(state, candidate), "gap"), "change")
-    return [_add(node, candidate, change, "state")]
+        inner = (reset * state).of(nn.Matmul, direction.recurrence[1])
+    candidate = g(_gate(direction, gates, 2) + inner)
+    return [candidate + update * (state - candidate)]  # (1 - z) candidate + z state
 
 
-def _lstm(direction: Direction, gates: Value, states: list[Value]) -> list[Value]:
+def _lstm(direction: Direction, gates: Expr, states: list[Expr]) -> list[Expr]:
     """Gates: input, output, forget, candidate. Hochreiter, Schmidhuber (1997); peepholes: Gers et al. (2002)."""
-    node, (state, cell), (f, g, h) = direction.node, states, direction.activations
-    total = _add(node, gates, _matmul(direction, state, 0, "from_state"), "total")
+    (state, cell), (f, g, h) = states, direction.activations
+    total = gates + state.of(nn.Matmul, direction.recurrence[0])
 
-    def opened(which: int, name: str, seen: Value) -> Value:
-        own = _gate(direction, total, which, f"{name}_in")
-        if direction.peepholes:
-            own = _add(
-                node, own, _mul(node, direction.peepholes[which], seen, f"{name}_peephole"), f"{name}_total"
-            )
-        return f(own, name)
+    def opened(which: int, seen: Expr) -> Expr:
+        own = _gate(direction, total, which)
+        return f(own + seen * direction.peepholes[which] if direction.peepholes else own)
 
-    entering = opened(0, "input", cell)
-    if node.attr("input_forget", 0):
-        kept = node.build(nn.Sub(node.const(1, "one", cell.type), entering), "forget")
-    else:
-        kept = opened(2, "forget", cell)
-    candidate = g(_gate(direction, total, 3, "candidate_in"), "candidate")
-    cell = _add(node, _mul(node, kept, cell, "kept"), _mul(node, entering, candidate, "entering"), "cell")
-    return [_mul(node, opened(1, "output_gate", cell), h(cell, "cell_output"), "state"), cell]
+    entering = opened(0, cell).named("input")
+    forget = 1 - entering if direction.node.attr("input_forget", 0) else opened(2, cell).named("forget")
+    cell = (forget * cell + entering * g(_gate(direction, total, 3))).named("cell")
+    return [opened(1, cell).named("output_gate") * h(cell), cell]
 
 
 _CELLS = {"RNN": _rnn, "GRU": _gru, "LSTM": _lstm}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
 from math import prod
 
 import numpy as np
@@ -215,17 +216,11 @@ def split(node: Node) -> list[Value | None]:
         raise node.malformed(f"{len(node.outputs)} outputs for {len(sizes)} pieces")
     if (x.shape[axis] != DYNAMIC and sum(sizes) != x.shape[axis]) or any(s < 0 for s in sizes):
         raise node.malformed(f"pieces of {sizes} do not make up dimension {axis} of {x}")
-    results: list[Value | None] = []
-    start = 0
-    for i, piece in enumerate(sizes):
-        op = (
-            nn.Slice(node.operand(0), starts=[start], ends=[start + piece], axes=[axis])
-            if node.wanted(i)
-            else None
-        )
-        results.append(None if op is None else node.build(op, output=i))
-        start += piece
-    return results
+    ends = list(accumulate(sizes))
+    return [
+        node.expr(0).slice(axis, end - size, end).value if node.wanted(i) else None
+        for i, (size, end) in enumerate(zip(sizes, ends, strict=True))
+    ]
 
 
 def _split_sizes(node: Node, total: int) -> list[int]:

@@ -206,7 +206,7 @@ def _positions(node: Node, windows: Windows) -> Value:
     offsets = node.const(np.arange(n * c)[:, None] * prod(sizes), "offsets")
     indices = node.build(nn.Add(found, offsets), "flat_indices")
     result = (n, c, *windows.slide(sizes))
-    return node.build(nn.Reshape(indices, results=[tensor_of(indices).with_shape(result)]), output=1)
+    return node.build(nn.Reshape(indices, results=[tensor_of(indices).with_shape(result)]))
 
 
 @converts("LpPool")

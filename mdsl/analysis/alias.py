@@ -48,14 +48,12 @@ def root(value: Value) -> Value:
 
 def memories(value: Value) -> list[Value]:
     """The roots that `value` may lie in, looked up through loops, branches and selections."""
-    seen = {root(value): None}
-    for found in (waiting := list(seen)):
-        for source in _choices(found):
-            origin = root(source)
-            if origin not in seen:
-                seen[origin] = None
-                waiting.append(origin)
-    return [v for v in seen if not _choices(v)]
+    seen: dict[Value, Sequence[Value]] = {}
+    for found in (waiting := [root(value)]):
+        if found not in seen:
+            seen[found] = _choices(found)
+            waiting += map(root, seen[found])
+    return [v for v, choices in seen.items() if not choices]
 
 
 def _choices(value: Value) -> Sequence[Value]:
@@ -193,8 +191,10 @@ class AliasAnalysis:
 
     def apart(self, left: Value, right: Value) -> bool:
         """True if the two are proved to have no element in common."""
-        if left is right or _cut_apart(left, right):
-            return left is not right
+        if left is right:
+            return False
+        if isinstance(left.owner, VIEWS) and isinstance(right.owner, VIEWS) and _cut_apart(left, right):
+            return True
         theirs = memories(right)
         return all(self._separate(a, b) for a in memories(left) for b in theirs)
 

@@ -60,13 +60,6 @@ def captured(root: Op) -> list[Value]:
     return list(found)
 
 
-def take_place(op: Op, *values: Value) -> None:
-    """Replaces `op` by values made in its place: they bear its results' names."""
-    for result, value in zip(op.results, values, strict=True):
-        value.name, value.serial = result.name, result.serial
-    op.replace_by(*values)
-
-
 def offset(terms: Sequence[tuple[Value, int]], constant: int, builder: Builder) -> Index:
     """The sum of values times factors, and of `constant`: a number, a value, or an `affine.apply` at the builder."""
     if not terms:

@@ -18,7 +18,7 @@ def cpu_of(target: Target) -> str:
 
 def features_of(target: Target) -> str:
     """What the core can do beyond its name, as LLVM takes it."""
-    own = [llvm.get_host_cpu_features().flatten()] if target.cpu == ITSELF else []
+    own = [_host_features()] if target.cpu == ITSELF else []
     return ",".join([*own, *filter(None, [target.features])])
 
 
@@ -47,6 +47,11 @@ def host_name() -> str:
     """What to call this machine in messages."""
     taken = os.environ.get(HOST, "").removeprefix("host")
     return llvm.get_host_cpu_name() + (f", taken for {taken} by {HOST}" if taken else "")
+
+
+@cache
+def _host_features() -> str:
+    return llvm.get_host_cpu_features().flatten()
 
 
 @cache

@@ -62,14 +62,7 @@ class AffineExpr:
 
     def reduce(self, leaf: Callable[[AffineExpr], T], join: Callable[[Binary, T, T], T]) -> T:
         """What `join` makes of all operations, innermost first, and `leaf` of dimensions, symbols and constants."""
-        pending: list[T] = []
-        for part in self.parts():
-            if isinstance(part, Binary):
-                right, left = pending.pop(), pending.pop()
-                pending.append(join(part, left, right))
-            else:
-                pending.append(leaf(part))
-        return pending[0]
+        return leaf(self)
 
     def dims(self) -> set[int]:
         """Positions of the dimensions that the expression reads."""
@@ -188,6 +181,16 @@ class Binary(AffineExpr):
             if isinstance(part, Binary):
                 pending += (part.lhs, part.rhs)
         return reversed(found)
+
+    def reduce(self, leaf: Callable[[AffineExpr], T], join: Callable[[Binary, T, T], T]) -> T:
+        pending: list[T] = []
+        for part in self.parts():
+            if isinstance(part, Binary):
+                right, left = pending.pop(), pending.pop()
+                pending.append(join(part, left, right))
+            else:
+                pending.append(leaf(part))
+        return pending[0]
 
     def __str__(self) -> str:
         text: list[str] = []

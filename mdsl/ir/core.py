@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from itertools import count
+from itertools import chain, count
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from mdsl.ir.attributes import Attribute, AttributeLike, DenseArrayAttr, Location, attribute
@@ -302,10 +302,15 @@ class Op:
 
     def walk(self) -> Iterator[Op]:
         """This op, then every op nested in it, in program order; the walked ops may be rewritten."""
-        yield self
-        for region in self.regions:
-            for op in region.block.ops:
-                yield from op.walk()
+        nested: list[Iterator[Op]] = [iter((self,))]
+        while nested:
+            for op in nested[-1]:
+                yield op
+                if op.regions:
+                    nested.append(chain.from_iterable(region.block.ops for region in op.regions))
+                    break
+            else:
+                nested.pop()
 
     def detach(self: OpT) -> OpT:
         """Unlinks the op from its block, to be inserted elsewhere."""
@@ -336,10 +341,13 @@ class Op:
                 op._drop()
         self.operands = []
 
-    def replace_by(self, *values: Value) -> None:
-        """Replaces each result by a value and erases the op."""
+    def replace_by(self, *values: Value, rename: bool = False) -> None:
+        """Replaces each result by a value and erases the op. A value without a name takes the result's; with `rename`
+        one that has a name does so too, for it was made in the result's place."""
         for result, value in zip(self.results, values, strict=True):
             result.replace_by(value)
+            if rename and result.name is not None:
+                value.name, value.serial = result.name, result.serial
         self.erase()
 
     def clone(self: OpT, mapping: dict[Value, Value] | None = None) -> OpT:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import struct
 
 import numpy as np
+from ml_dtypes import bfloat16
 
-_MANTISSA = {"float16": 10, "bfloat16": 7, "float32": 23, "float64": 52}
+_MANTISSA = {np.dtype(t): n for t, n in ((np.float16, 10), (bfloat16, 7), (np.float32, 23), (np.float64, 52))}
 
 
 def of_bits(bits: int, dtype: np.dtype) -> np.generic:
@@ -27,12 +28,12 @@ def to_numpy(value: float | np.generic, dtype: np.dtype) -> np.generic:
     """`value`, rounded once if it is a float; what is too large for a float type is an infinity."""
     if isinstance(value, np.generic) and value.dtype == dtype:
         return value
-    if dtype.name not in _MANTISSA:
+    if dtype not in _MANTISSA:
         return dtype.type(value)
     if value != value:
-        return of_bits(_move_nan(_double_bits(float(value)), 52, _MANTISSA[dtype.name]), dtype)
+        return of_bits(_move_nan(_double_bits(float(value)), 52, _MANTISSA[dtype]), dtype)
     with np.errstate(over="ignore"):
-        return dtype.type(_to_odd(float(value)) if dtype.name == "bfloat16" else value)
+        return dtype.type(_to_odd(float(value)) if dtype == bfloat16 else value)
 
 
 def to_python(number: np.generic) -> float:
@@ -40,7 +41,7 @@ def to_python(number: np.generic) -> float:
     found = number.item()
     if found == found:
         return found
-    bits = _move_nan(int.from_bytes(number.tobytes(), "little"), _MANTISSA[number.dtype.name], 52)
+    bits = _move_nan(int.from_bytes(number.tobytes(), "little"), _MANTISSA[number.dtype], 52)
     return struct.unpack("<d", bits.to_bytes(8, "little"))[0]
 
 

@@ -162,7 +162,7 @@ class MemRefType(ShapedType):
         offset = "" if self.offset == 0 else f", offset: {'?' if self.offset == DYNAMIC else self.offset}"
         return f"memref<{self._body()}, strided<[{strides}]{offset}>>"
 
-    @property
+    @cached_property
     def layout(self) -> tuple[int, ...]:
         """Strides in elements, written or implied."""
         return dense_strides(self.shape) if self.strides is None else self.strides
@@ -173,7 +173,7 @@ class MemRefType(ShapedType):
         dense = dense_strides(self.shape)
         return all(d == 1 or s == e for d, s, e in zip(self.shape, self.layout, dense, strict=True))
 
-    @property
+    @cached_property
     def is_injective(self) -> bool:
         """True if it is seen that no two elements lie in one place: each stride steps over all smaller ones."""
         steps = sorted((abs(s), d) for d, s in zip(self.shape, self.layout, strict=True) if d != 1)

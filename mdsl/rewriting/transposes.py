@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mdsl.analysis.regions import empty_like, permuted_map, take_place, with_maps
+from mdsl.analysis.regions import empty_like, permuted_map, with_maps
 from mdsl.dialects import linalg, tensor
 from mdsl.ir.affine import AffineMap, Dim
 from mdsl.ir.attributes import DenseArrayAttr
@@ -52,7 +52,7 @@ def _slice_first(op: tensor.ExtractSlice) -> bool:
     name = op.result.name
     part = tensor.ExtractSlice.of(moved.inputs[0], offsets, sizes, strides)
     source = builder.value(part, f"{name}_part" if name else None)
-    take_place(op, transpose(source, order, builder, name))
+    op.replace_by(transpose(source, order, builder, name), rename=True)
     return True
 
 
@@ -68,14 +68,14 @@ def _read_through(op: linalg.LinalgOp) -> bool:
         builder = Builder.before(op)
         if isinstance(op, linalg.Transpose):
             both = [order[d] for d in op.attr("permutation")]
-            take_place(op, transpose(moved.inputs[0], both, builder, op.result.name))
+            op.replace_by(transpose(moved.inputs[0], both, builder, op.result.name), rename=True)
             return True
         maps = list(op.maps)
         # Dimension d of the transpose is dimension order[d] of its source.
         maps[position] = permuted_map(maps[position], [order.index(d) for d in range(len(order))])
         operands = list(op.operands)
         operands[position] = moved.inputs[0]
-        take_place(op, *with_maps(op, operands, maps, op.iterators, builder))
+        op.replace_by(*with_maps(op, operands, maps, op.iterators, builder), rename=True)
         return True
     return False
 
@@ -125,4 +125,4 @@ def _reread(user: linalg.LinalgOp, old: Value, new: Value, order: Sequence[int])
     """Lets `user` read `new`, whose dimension d is dimension order[d] of `old`."""
     operands = [new if v is old else v for v in user.operands]
     maps = [permuted_map(m, order) if v is old else m for v, m in zip(user.operands, user.maps, strict=True)]
-    take_place(user, *with_maps(user, operands, maps, user.iterators, Builder.before(user)))
+    user.replace_by(*with_maps(user, operands, maps, user.iterators, Builder.before(user)), rename=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar
 
-from mdsl.analysis.regions import RESHAPES, drop_loops, reshaped, take_place, without_dims
+from mdsl.analysis.regions import RESHAPES, drop_loops, reshaped, without_dims
 from mdsl.dialects import linalg, tensor
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.ir.core import Builder, Op, Value
@@ -94,7 +94,7 @@ def _shorten_chain(op: Op) -> bool:
             _discard(flat, source)
     if new is None:
         return False
-    take_place(op, new)
+    op.replace_by(new, rename=True)
     return True
 
 
@@ -120,7 +120,7 @@ def _add_ones_last(op: Op) -> bool:
     if whole is None:
         _discard(split, source)
         return False
-    take_place(op, whole)
+    op.replace_by(whole, rename=True)
     return True
 
 
@@ -168,7 +168,7 @@ def _slice_below_ones(op: tensor.ExtractSlice) -> bool:
     )
     assert isinstance(grown, Op)
     part = builder.value(tensor.ExtractSlice.of(grown.operands[0], offsets, sizes, strides), op.result.name)
-    take_place(op, _with_ones(part, shape, ones, builder))
+    op.replace_by(_with_ones(part, shape, ones, builder), rename=True)
     return True
 
 
@@ -222,7 +222,7 @@ def _split_below_slice(op: Op) -> bool:
     taken = builder.value(tensor.ExtractSlice.of(split, offsets, sizes, strides), name)
     final = taken if tuple(sizes) == tuple(shape) else reshaped(taken, shape, builder, name)
     assert final is not None
-    take_place(op, final)
+    op.replace_by(final, rename=True)
     return True
 
 
@@ -256,7 +256,7 @@ def _moves_only_ones(op: linalg.Transpose) -> bool:
     flat = without_dims(source, [d for d in range(shaped_of(source).rank) if d not in kept], builder)
     ones = {d for d, size in enumerate(shape) if size == 1}
     if ones:
-        take_place(op, _with_ones(flat, shape, ones, builder))
+        op.replace_by(_with_ones(flat, shape, ones, builder), rename=True)
     else:
         op.replace_by(flat)
     return True
@@ -286,7 +286,7 @@ def _sink_ones(op: linalg.LinalgOp) -> bool:
         assert positions is not None
         ones = {d for d, loop in enumerate(positions) if loop in loops}
         grown.append(_with_ones(value, shaped_of(result).shape, ones, builder) if ones else value)
-    take_place(op, *grown)
+    op.replace_by(*grown, rename=True)
     return True
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from mdsl.analysis.regions import empty_like, permuted_map, take_place, with_maps
+from mdsl.analysis.regions import empty_like, permuted_map, with_maps
 from mdsl.analysis.rows import Rows, frame_bytes, row_bytes, shared_dims
 from mdsl.dialects import arith, linalg
 from mdsl.dialects.builtin import ModuleOp
@@ -164,7 +164,7 @@ def _divide_late(product: linalg.LinalgOp) -> linalg.LinalgOp | None:
     divided.location = product.location
     quotient = Builder(divided.body).value(arith.DivF(*divided.body.args[:2]), "share")
     divided.body.append(linalg.Yield([quotient], results=[]))
-    take_place(product, builder.value(divided, name))
+    product.replace_by(builder.value(divided, name), rename=True)
     share.erase()
     owner = whole.owner
     assert isinstance(owner, linalg.LinalgOp)
@@ -203,6 +203,6 @@ def _let_columns_be_contiguous(op: linalg.LinalgOp) -> linalg.LinalgOp:
     moved = transpose(value, order, builder, name)
     maps = [op.maps[0], permuted_map(op.maps[1], order), *op.maps[2:]]
     (product,) = with_maps(op, [op.inputs[0], moved, *op.outputs], maps, op.iterators, builder)
-    take_place(op, product)
+    op.replace_by(product, rename=True)
     assert isinstance(product.owner, linalg.LinalgOp)
     return product.owner

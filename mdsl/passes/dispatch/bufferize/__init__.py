@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -61,9 +62,13 @@ class Bufferize(Pass):
             if _mentions_tensors(function):
                 _bufferize_function(function, module, globals)
         # Kernels come last: by now it is known how the memory that they are given is laid out.
+        dispatches: defaultdict[str, list[ukernel.Dispatch]] = defaultdict(list)
+        for op in module.walk():
+            if isinstance(op, ukernel.Dispatch):
+                dispatches[op.symbol].append(op)
         for kernel in module.body.ops:
             if isinstance(kernel, ukernel.UkernelFunc) and _mentions_tensors(kernel):
-                _bufferize_kernel(kernel, module, globals)
+                _bufferize_kernel(kernel, dispatches[kernel.symbol], module, globals)
 
 
 def _mentions_tensors(function: FunctionLike) -> bool:
@@ -125,13 +130,14 @@ def _finish(function: FunctionLike, ops: OpBufferizer, old: Sequence[BlockArgume
 # Kernels ------------------------------------------------------------------------------------------------------
 
 
-def _bufferize_kernel(kernel: ukernel.UkernelFunc, module: ModuleOp, globals: Globals) -> None:
+def _bufferize_kernel(
+    kernel: ukernel.UkernelFunc, dispatches: Sequence[ukernel.Dispatch], module: ModuleOp, globals: Globals
+) -> None:
     """One kernel for each layout of arguments that it is dispatched with."""
     layouts: dict[tuple[Type, ...], list[ukernel.Dispatch]] = {}
-    for op in module.walk():
-        if isinstance(op, ukernel.Dispatch) and op.symbol == kernel.symbol:
-            for call in op.calls():
-                layouts.setdefault(tuple(_layout(v.type) for v in call), []).append(op)
+    for op in dispatches:
+        for call in op.calls():
+            layouts.setdefault(tuple(_layout(v.type) for v in call), []).append(op)
     original = kernel.clone() if len(layouts) > 1 else kernel
     variants = [kernel, *(original.clone() for _ in list(layouts)[1:])]
     for variant, (layout, users) in zip(

@@ -142,10 +142,16 @@ class OpBufferizer:
     def _can_take_over(self, op: linalg.LinalgOp, i: int, k: int) -> bool:
         """True if output k may replace input i, element by element, in its memory: nobody needs it any more."""
         position = len(op.inputs) + k
-        value, dest, maps = op.operands[i], op.operands[position], op.maps
-        if value not in self.map.memory or value.type != dest.type or len(op.outputs) > 1:
+        value, dest = op.operands[i], op.operands[position]
+        if (
+            value not in self.map.memory
+            or value.type != dest.type
+            or len(op.outputs) > 1
+            or op.reduction_dims
+        ):
             return False
-        if op.reduction_dims or maps[i] != maps[position] or not maps[i].is_permutation:
+        maps = op.maps
+        if maps[i] != maps[position] or not maps[i].is_permutation:
             return False
         rest = [
             v

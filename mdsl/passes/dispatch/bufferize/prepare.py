@@ -23,7 +23,7 @@ def prepare(module: ModuleOp) -> None:
             case ukernel.RegionOp():
                 _inline(op)
             case linalg.Pack() | linalg.Unpack() if isinstance(op.operands[0].type, TensorType):
-                _replace(op, lower_relayout(op, Builder.before(op)))
+                op.replace_by(lower_relayout(op, Builder.before(op)), rename=True)
             case _:
                 pass
     for op in list(module.walk()):
@@ -39,14 +39,6 @@ def prepare(module: ModuleOp) -> None:
             case _:
                 pass
     _lift_kernel_constants(module)
-
-
-def _replace(op: Op, value: Value) -> None:
-    """Replaces `op` by `value`, which takes over its name."""
-    name, serial = op.result.name, op.result.serial
-    op.replace_by(value)
-    if name is not None:
-        value.name, value.serial = name, serial
 
 
 def _inline(region: ukernel.RegionOp) -> None:
@@ -85,7 +77,7 @@ def _lower_pad(op: tensor.Pad) -> None:
         whole = _bordered(border, type, op.attr("static_low"), inside, builder, op.result.name)
     else:
         whole = _filled(border, type, builder, op.result.name)
-    _replace(op, builder.value(tensor.InsertSlice.of(source, whole, low, inside)))
+    op.replace_by(builder.value(tensor.InsertSlice.of(source, whole, low, inside)), rename=True)
 
 
 def _bordered(
@@ -124,11 +116,11 @@ def _lower_concat(op: tensor.Concat) -> None:
         offsets = [start if d == dim else 0 for d in range(len(shape))]
         whole = builder.value(tensor.InsertSlice.of(part, whole, offsets, shape), op.result.name)
         start += shape[dim]
-    _replace(op, whole)
+    op.replace_by(whole, rename=True)
 
 
 def _lower_splat(op: tensor.Splat) -> None:
-    _replace(op, _filled(op.operands[0], tensor_of(op.result), Builder.before(op), None))
+    op.replace_by(_filled(op.operands[0], tensor_of(op.result), Builder.before(op), None), rename=True)
 
 
 def _lower_elementwise(op: Op) -> None:
@@ -143,7 +135,7 @@ def _lower_elementwise(op: Op) -> None:
     scalar = type(op).from_parts(nest.body.args[:-1], [shape.element], op.attributes)
     element = nest.body.append(scalar).result
     nest.body.append(linalg.Yield([element], results=[]))
-    _replace(op, builder.value(nest))
+    op.replace_by(builder.value(nest), rename=True)
 
 
 # Constants of kernels -----------------------------------------------------------------------------------------
@@ -167,7 +159,7 @@ def _lower_splat_constant(op: arith.Constant, data: DenseAttr) -> None:
     builder = Builder.before(op)
     type = tensor_of(op.result)
     scalar = builder.value(arith.Constant.of(data.array.flat[0], type.element), "value")
-    _replace(op, _filled(scalar, type, builder, None))
+    op.replace_by(_filled(scalar, type, builder, None), rename=True)
 
 
 def _lift_constant(

@@ -8,7 +8,7 @@ from itertools import product
 from math import prod
 from typing import ClassVar
 
-from mdsl.analysis.regions import empty_like, sequences, take_place
+from mdsl.analysis.regions import empty_like, sequences
 from mdsl.analysis.rows import Rows, find_rows, is_row_region, row_tile, shared_dims
 from mdsl.analysis.tile_sizes import TILE, bulk_tile, contraction_tile, noted_tile, split_dims
 from mdsl.dialects import linalg, scf, tensor, ukernel
@@ -67,7 +67,7 @@ class Tile(Pass):
             for op in func.body.ops:
                 if isinstance(op, linalg.Pack | linalg.Unpack):
                     new = lower_relayout(op, Builder.before(op))
-                    take_place(op, new)
+                    op.replace_by(new, rename=True)
             for block in sequences(func):
                 for op in block.ops:
                     if isinstance(op, ukernel.RegionOp):
@@ -178,7 +178,7 @@ class _Tiler:
         for part in product(*(pieces for d, pieces in enumerate(parts) if d not in inner)):
             fixed = dict(zip((d for d in range(len(parts)) if d not in inner), part, strict=True))
             values = self._panels(fixed, [parts[d] for d in inner], inner, order, values, builder)
-        take_place(self.region, *values)
+        self.region.replace_by(*values, rename=True)
 
     def _loop_order(self, sizes: Sequence[int]) -> list[int]:
         """Output dimensions that need a loop, outermost first: columns, then the rest."""

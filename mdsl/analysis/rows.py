@@ -6,19 +6,15 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
-from mdsl.analysis.tile_sizes import balanced
 from mdsl.dialects import linalg
 from mdsl.ir.core import Value
 from mdsl.ir.typed import shaped_of
+from mdsl.target import cost
 from mdsl.target.target import MAX_FRAME_BYTES, Target
 
 Labels = list[int | None]
 """For each dimension of a tensor (or loop of an op) the dimension of the region's result that it is cut with;
 None where it stays whole."""
-
-_ROWS = 16
-"""Rows of a contraction that share a load of its second operand: enough for two multiply-adds a cycle."""
-_MOST_ROWS = 32
 
 
 @dataclass(frozen=True)
@@ -139,11 +135,11 @@ def row_tile(ops: Sequence[linalg.LinalgOp], rows: Rows, target: Target) -> list
     count = max(target.l1_bytes // 2 // each, 1)
     order = sorted(rows.dims, reverse=True)
     if any(op.is_contraction for op in ops):
-        count = min(max(count, _ROWS), _MOST_ROWS, max(target.l2_bytes // 2 // each, 1))
+        count = min(max(count, cost.ROWS), cost.MOST_ROWS, max(target.l2_bytes // 2 // each, 1))
         order = [d for d in order if d not in shared_dims(ops, rows)] or order
     count = min(count, MAX_FRAME_BYTES // max(frame_bytes(ops, rows), 1))
     for d in order:
-        sizes[d] = balanced(shape[d], count, whole=True)
+        sizes[d] = cost.balanced(shape[d], count, whole=True)
         count //= sizes[d]
         if count < 2 or sizes[d] < shape[d]:
             break

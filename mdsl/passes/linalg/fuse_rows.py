@@ -11,7 +11,6 @@ from math import prod
 from typing import ClassVar
 
 from mdsl.analysis.rows import Rows, find_rows, frame_bytes, is_row_region, row_bytes
-from mdsl.analysis.tile_sizes import ELEMENTS
 from mdsl.dialects import linalg
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.ir.core import Op, Value
@@ -19,6 +18,7 @@ from mdsl.ir.typed import shaped_of
 from mdsl.passes.any.canonicalize import drop_unused
 from mdsl.passes.base import Context, Pass, functions
 from mdsl.passes.linalg.fuse import MOST_INPUTS, fuse_producers, wrap
+from mdsl.target import cost
 from mdsl.target.target import MAX_FRAME_BYTES, Target
 
 MOST_OPS = 64
@@ -225,4 +225,4 @@ def _is_cheap(members: Sequence[linalg.LinalgOp], rows: Rows, target: Target) ->
     columns = prod(size for d, size in enumerate(shape) if d not in rows.dims)
     count = prod(shape[d] for d in rows.dims)
     near = row_bytes(members, rows) <= target.l2_bytes // 4 and frame_bytes(members, rows) <= MAX_FRAME_BYTES
-    return near and (count >= 8 or count * columns <= 2 * ELEMENTS)
+    return near and (count >= 8 or count * columns <= 2 * cost.ELEMENTS)

@@ -11,7 +11,6 @@ from mdsl.ir.core import Op, Value
 from mdsl.ir.types import VectorType, element_of, index
 from mdsl.passes.buffers.vectorize.lane_reduction import reduce_lanes
 from mdsl.passes.buffers.vectorize.plan import (
-    AHEAD,
     COMBINING,
     Plan,
     Point,
@@ -21,6 +20,7 @@ from mdsl.passes.buffers.vectorize.plan import (
     streams,
 )
 from mdsl.rewriting.kernel_builder import KernelBuilder, Key
+from mdsl.target import cost
 from mdsl.target.target import ELEMENT_BYTES
 
 Write = tuple[Access, Point, Value]
@@ -164,7 +164,7 @@ class GroupEmitter:
     def _prefetch(
         self, nest: Nest, points: list[Point], env: dict[Axis, Linear], counter: Value, span: range
     ) -> None:
-        """Asks for what `streams` will read `AHEAD` bytes later (at their ends, for what the next tile reads),
+        """Asks for what `streams` will read `cost.AHEAD` bytes later (at their ends, for what the next tile reads),
         and for the next tile's `rows_ahead`."""
         if span.step != 1:
             return
@@ -173,7 +173,7 @@ class GroupEmitter:
             assert access.type is not None
             places = {self.out.key(access, p.env, p.along, p.lanes): p for p in points if p.lanes}
             step = len(places) * self.plan.lanes * ELEMENT_BYTES[str(access.type.element)]
-            ahead = Linear(((counter, 1),), ceil(AHEAD / step))
+            ahead = Linear(((counter, 1),), ceil(cost.AHEAD / step))
             for point in places.values():
                 self.out.prefetch(access, {**point.env, **env, inner: ahead}, point.along)
         first = points[0]

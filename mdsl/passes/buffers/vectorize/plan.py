@@ -11,21 +11,8 @@ import numpy as np
 from mdsl.analysis.nest import Access, Axis, Group, Linear, Nest
 from mdsl.ir.core import Op, Value
 from mdsl.ir.types import FloatType, IntegerType, Type, dtype_of
+from mdsl.target import cost
 from mdsl.target.target import ELEMENT_BYTES, Target
-
-STRIDED = 2.0
-"""Cost of one lane of a strided vector (a load and an insertion), in vector operations."""
-
-SMALL = 4
-"""Vectors that a block of a nest without reductions holds."""
-
-AHEAD = 8192
-"""Bytes between what a stream reads and what it prefetches: at 40 GB/s, 200 ns, the 100 that memory takes to
-answer and as many for what else is on its way (measured on whole networks: 2 KB cost 5 % of ResNet-50's
-time, 16 KB and more push out what is in use)."""
-
-_STREAM = 8192
-"""Bytes from which an operand is worth a prefetch: less arrives with the first lines."""
 
 COMBINING = {
     "arith.addf": "add", "arith.addi": "add", "arith.mulf": "mul", "arith.muli": "mul",
@@ -79,7 +66,7 @@ def plan(group: Group, target: Target) -> Plan:
         # A body of many operands fills the registers with one point.
         operands = max(len(nest.inputs) + len(nest.outputs) for nest in group.nests)
         chosen.block = _block_elementwise(
-            chosen, order, max(1, min(SMALL, target.vector_registers // operands))
+            chosen, order, max(1, min(cost.SMALL, target.vector_registers // operands))
         )
     return chosen
 
@@ -101,32 +88,32 @@ def vectors(axis: Axis, lanes: int) -> int:
 def _choice(group: Group, axis: Axis | None, lanes: int) -> tuple[float, Plan]:
     """Cost in vector operations, memory accesses among them, of vectors along `axis`."""
     chosen = Plan(axis, lanes)
-    cost = 0.0
+    total = 0.0
     for nest in group.nests:
         along = axis
         if axis is None and nest.reduction and is_associative(nest):
             along = min(reversed(nest.reduction), key=lambda r: _nest_cost(nest, r, lanes, group))
             chosen.lanes_reduced[nest] = along
-            cost += prod(a.extent for a in nest.parallel) * 2 * log2(lanes) if lanes > 1 else 0
-        cost += _nest_cost(nest, along, lanes, group)
-    return cost, chosen
+            total += prod(a.extent for a in nest.parallel) * 2 * log2(lanes) if lanes > 1 else 0
+        total += _nest_cost(nest, along, lanes, group)
+    return total, chosen
 
 
 def _nest_cost(nest: Nest, along: Axis | None, lanes: int, group: Group) -> float:
     filled = along.extent / vectors(along, lanes) if along else 1.0
-    cost = nest.size / filled * nest.arithmetic
+    total = nest.size / filled * nest.arithmetic
     for access in (*nest.reads, *nest.outputs):
         if group.private(access.memory):
             continue
         elements = prod(axis.extent for axis in access.axes)
         match access.along(along):
             case "contiguous":
-                cost += elements / filled
+                total += elements / filled
             case "strided":
-                cost += elements * STRIDED
+                total += elements * cost.STRIDED
             case _:
-                cost += elements
-    return cost
+                total += elements
+    return total
 
 
 def is_associative(nest: Nest) -> bool:
@@ -175,14 +162,14 @@ def _block_elementwise(chosen: Plan, order: Sequence[Axis], budget: int) -> dict
 def _block_lanes_reduced(chosen: Plan, group: Group, target: Target) -> None:
     """Rows that share their operands, and as many accumulators a row as hide the latency of an FMA."""
     chosen.block = dict.fromkeys(group.axes, 1)
-    budget = SMALL
+    budget = cost.SMALL
     for axis in reversed(group.axes):
         divisors = [n for n in range(1, min(budget, axis.extent) + 1) if axis.extent % n == 0]
         chosen.block[axis] = max(divisors) if max(divisors) > 1 else min(budget, axis.extent)
         budget //= chosen.block[axis]
     rows = prod(chosen.block.values())
     longest = max(vectors(axis, chosen.lanes) for axis in chosen.lanes_reduced.values())
-    chosen.chains = max(1, min(ceil(target.fma_chains / rows), longest))
+    chosen.chains = max(1, min(cost.chains_of(rows, target), longest))
 
 
 def _block_reduction(nest: Nest, chosen: Plan, group: Group, target: Target) -> dict[Axis, int]:
@@ -208,7 +195,7 @@ def streams(nest: Nest, chosen: Plan) -> list[Access]:
             continue
         others = set(nest.parallel) - set(access.axes)
         bytes = prod(axis.extent for axis in access.axes) * ELEMENT_BYTES[str(access.type.element)]
-        if others and not others & blocked and bytes >= _STREAM:
+        if others and not others & blocked and bytes >= cost.WORTH_PREFETCHING:
             found.append(access)
     return found
 
@@ -236,7 +223,7 @@ def _split(nest: Nest, points: int, target: Target) -> int:
     """Accumulators a point for a tile so small that its one or two would wait for the FMAs' latency."""
     if points > 2 or not is_associative(nest):
         return 1
-    return max(1, min(target.fma_chains // points, nest.reduction[-1].extent // 4))
+    return max(1, min(cost.chains_of(points, target), nest.reduction[-1].extent // 4))
 
 
 def _fitting(
@@ -257,12 +244,9 @@ def _fitting(
 def _registers(block: Mapping[Axis, int], nest: Nest, chosen: Plan) -> int:
     """Vectors live at once: the accumulators, operands that several points use, one for each other operand."""
     points = prod(block.values())
-    operands = 0
-    for access in nest.inputs:
-        loads = _loads(access, block)
-        shared = loads < points and access.along(chosen.vector) != "uniform"
-        operands += loads if shared else 1
-    return points * len(nest.outputs) + operands
+    loads = [_loads(access, block) for access in nest.inputs if access.along(chosen.vector) != "uniform"]
+    shared = [count for count in loads if count < points]
+    return cost.registers(points * len(nest.outputs), sum(shared), len(nest.inputs) - len(shared))
 
 
 def _loads(access: Access, block: Mapping[Axis, int]) -> int:
@@ -274,27 +258,12 @@ def _cycles(
 ) -> float:
     """Estimated cycles of one step of the reduction over all blocks, those at the edge included."""
     total, kinds = 0.0, 0
-    for sizes, times in _edges(list(counts.items()), block):
+    for sizes, times in cost.blocks(counts, block):
         points = prod(sizes.values()) * len(nest.outputs) * max(1.0, nest.arithmetic / 2)
         loads = 0.0
         for access in (a for a in nest.inputs if a in nest.reads):
             strided = access.along(chosen.vector) == "strided"
-            loads += _loads(access, sizes) * (STRIDED * chosen.lanes if strided else 1)
-        # Two vector operations and two loads a cycle; too few chains wait for their latency; 1 for the loop.
-        total += times * (max(points / 2, target.fma_chains / 2, loads / 2) + 0.05 * loads + 1)
+            loads += _loads(access, sizes) * (cost.STRIDED * chosen.lanes if strided else 1)
+        total += times * (cost.step(points, loads, target) + 0.05 * loads)
         kinds += 1
     return total * (1 + 0.01 * kinds)
-
-
-def _edges(left: list[tuple[Axis, int]], block: Mapping[Axis, int]) -> Iterator[tuple[dict[Axis, int], int]]:
-    """Each kind of block, whole or cut by the tile's edge, with the number of times that it occurs."""
-    if not left:
-        yield {}, 1
-        return
-    axis, count = left[0]
-    for sizes, times in _edges(left[1:], block):
-        whole, rest = divmod(count, block[axis])
-        if whole:
-            yield {axis: block[axis], **sizes}, times * whole
-        if rest:
-            yield {axis: rest, **sizes}, times

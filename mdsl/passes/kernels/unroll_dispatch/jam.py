@@ -9,6 +9,7 @@ from mdsl.analysis.alias import AliasAnalysis, root
 from mdsl.dialects import scf, ukernel
 from mdsl.ir.core import Block, Builder, Op, Value
 from mdsl.ir.types import MemRefType, VectorType
+from mdsl.target import cost
 from mdsl.target.target import ELEMENT_BYTES, Target
 
 
@@ -45,11 +46,13 @@ def _live(
     """Registers in use at once with `copies` accumulator sets: operands of several FMAs wait in registers,
     the others pass through one."""
     common = {arg for arg, same in zip(kernel.args, shared, strict=True) if same}
-    operands = 1
+    shared_vectors = 0
     for op in loop.walk():
         if op.name == "vector.load" and len(op.result.users) > 1:
-            operands += _registers(op.result, target) * (1 if root(op.operands[0]) in common else copies)
-    return copies * _accumulators(loop, target) + operands
+            shared_vectors += _registers(op.result, target) * (
+                1 if root(op.operands[0]) in common else copies
+            )
+    return cost.registers(copies * _accumulators(loop, target), shared_vectors)
 
 
 def jam(kernel: ukernel.UkernelFunc, shared: Sequence[bool], copies: int, name: str) -> ukernel.UkernelFunc:

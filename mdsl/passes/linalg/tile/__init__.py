@@ -48,7 +48,7 @@ class Tile(Pass):
         }
 
     A tile size that does not divide its dimension leaves a remainder, which gets loops (and a kernel) of
-    its own. Sizes come from the cost model in `analysis/tile_sizes.py` unless given, by the option or by an
+    its own. Sizes come from the cost model in `target/cost.py` unless given, by the option or by an
     attribute of a contraction or the region around it, `mdsl.tile = array<i64: 4, 16>`: one size for each
     dimension of the result. Columns are the outer loop, so that a panel of weights stays in cache while rows
     (or pixels) pass by. `linalg.pack` and `linalg.unpack` become reshapes and transposes first.

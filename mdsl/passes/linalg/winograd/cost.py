@@ -6,9 +6,8 @@ For N images, T tiles an image, C input and K output channels, in cycles of one 
     F(m, 3)      a^2 N T C K / F + stream(a^2 C K) + 4 a^2 N T (C + K) / L     with a = m + 2
 
 F is the multiply-adds a cycle (two vectors of L elements). Weights come from memory, for those of a whole network
-do not stay in the caches from call to call: stream(n) is their bytes at 16 a cycle (measured: 10 to 27, of which
-the multiplications hide a part). A transform takes about 4 cycles for each vector that it moves to or from the
-products, its arithmetic included (measured: 3 to 5).
+do not stay in the caches from call to call: stream(n) is the time that n of them take (`target/cost.py`). A transform
+takes about 4 cycles for each vector that it moves to or from the products.
 
 So a transformed weight, 16/9 to 4 times as large, costs more than it saves where the image is small (7 x 7
 pixels and 512 channels), unless there is a batch. A convolution must gain `LEAST`: the larger constants
@@ -22,17 +21,11 @@ from math import prod
 from mdsl.ir.typed import shaped_of
 from mdsl.passes.linalg.winograd.match import Conv
 from mdsl.passes.linalg.winograd.transform import PAIRS, TAPS, alpha
+from mdsl.target.cost import products_cycles, transform_cycles
 from mdsl.target.target import Target
 
 LEAST = 1.4
 """By how many times the cycles must become fewer."""
-
-_STREAM = 16.0
-"""Bytes a cycle of a weight from memory, as far as multiplications do not hide its way: more than memory sends, which
-`tile_sizes` counts with."""
-
-_TRANSFORM = 4.0
-"""Cycles for each vector that a transform moves."""
 
 
 def best_tile(conv: Conv, tile: int, force: bool, target: Target) -> int | None:
@@ -54,14 +47,11 @@ def cycles(conv: Conv, m: int | None, target: Target) -> float:
     channels = prod(conv.op.loop_sizes()) / (pixels * TAPS**2)
     weight = prod(shaped_of(conv.weight).shape) / TAPS**2
     if m is None:
-        return _product(TAPS**2 * pixels * channels, TAPS**2 * weight, target)
+        return products_cycles(TAPS**2 * pixels * channels, TAPS**2 * weight, target)
     tiles, points = -(-rows // m) * -(-columns // m), alpha(m) ** 2
     moved = sum(_vectors(v, area, lanes) for v, area in _images(conv))
-    return _product(points * tiles * channels, points * weight, target) + _TRANSFORM * points * tiles * moved
-
-
-def _product(multiplications: float, weight: float, target: Target) -> float:
-    return multiplications / (2 * target.lanes("f32")) + 4 * weight / _STREAM
+    products = products_cycles(points * tiles * channels, points * weight, target)
+    return products + transform_cycles(points * tiles * moved)
 
 
 def _images(conv: Conv) -> list[tuple[tuple[int, ...], int]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from mdsl.analysis.nest import Access, Axis, Linear
 from mdsl.dialects import arith, memref, scf, vector
+from mdsl.dialects.func import FunctionLike
 from mdsl.ir.attributes import FloatAttr, IntegerAttr
 from mdsl.ir.core import Block, Builder, Op, Value
 from mdsl.ir.types import Type, VectorType, index
@@ -27,6 +28,15 @@ class Constants:
                 break
             self.last = op
             self.known.setdefault(_identity(op), op.result)
+
+    @staticmethod
+    def around(block: Block) -> Constants:
+        """Those of the function that `block` is in."""
+        while block.parent_op is not None and not isinstance(block.parent_op, FunctionLike):
+            parent = block.parent_op.block
+            assert parent is not None
+            block = parent
+        return Constants(block)
 
     def get(self, value: float, type: Type, name: str | None = None) -> Value:
         key = (repr(value), type)
@@ -120,12 +130,16 @@ class KernelBuilder:
 
     # Values -----------------------------------------------------------------------------------------
 
-    def emit(self, op: Op, name: str | None = None, depth: int | None = None) -> Value:
-        """Inserts an op with one result at `depth` (default: the innermost)."""
+    def add(self, op: Op, *names: str | None, depth: int | None = None) -> None:
+        """Inserts an op at `depth` (default: the innermost)."""
         depth = len(self.scopes) - 1 if depth is None else depth
-        value = self.scopes[depth].builder.value(op, name)
-        self.depth[value] = depth
-        return value
+        self.scopes[depth].builder.add(op, *names)
+        self.depth.update(dict.fromkeys(op.results, depth))
+
+    def emit(self, op: Op, name: str | None = None, depth: int | None = None) -> Value:
+        """Inserts an op with one result; gives that."""
+        self.add(op, name, depth=depth)
+        return op.result
 
     def known(self, key: Key) -> Value | None:
         """A value that is available here under this key."""
@@ -210,21 +224,20 @@ class KernelBuilder:
         """Stores an element, or a vector along the axis."""
         indices = [i.substitute(env) for i in access.indices]
         place = access.along(along) if lanes else "uniform"
-        builder = self.scopes[-1].builder
         if place != "strided":
             memory, values = self._address(access, indices, squeeze=place == "contiguous")
-            builder.add(vector.Store(value, memory, values) if lanes else memref.Store(value, memory, values))
+            self.add(vector.Store(value, memory, values) if lanes else memref.Store(value, memory, values))
             return
         for lane in range(lanes):
             element = self.emit(vector.Extract.of(value, lane), f"{value.name}_{lane}")
             memory, values = self._address(access, self._lane(access, indices, along, lane))
-            builder.add(memref.Store(element, memory, values))
+            self.add(memref.Store(element, memory, values))
 
     def prefetch(self, access: Access, env: dict[Axis, Linear], along: Axis | None) -> None:
         """Asks for the cache line of the vector at `env`, which may lie outside of the memory."""
         indices = [i.substitute(env) for i in access.indices]
         memory, values = self._address(access, indices, squeeze=access.along(along) == "contiguous")
-        self.scopes[-1].builder.add(memref.Prefetch.of(memory, values))
+        self.add(memref.Prefetch.of(memory, values))
 
     def _gather(
         self, access: Access, indices: Sequence[Linear], along: Axis | None, lanes: int, name: str, depth: int

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from mdsl.analysis.alias import AliasAnalysis
-from mdsl.dialects import arith, linalg, math, memref, scf
+from mdsl.dialects import arith, linalg, math, memref
 from mdsl.dialects.builtin import ModuleOp
-from mdsl.dialects.func import FunctionLike
-from mdsl.ir.affine import AffineExpr, AffineMap, Arithmetic, Binary, Const, Dim
+from mdsl.ir.affine import AffineExpr, Arithmetic, Binary, Const, Dim
 from mdsl.ir.core import Builder, Op, Value
 from mdsl.ir.registry import operations
 from mdsl.ir.types import MemRefType, f32, f64, index
 from mdsl.passes.base import Context, Pass
+from mdsl.rewriting.kernel_builder import Constants, KernelBuilder
 from mdsl.rewriting.overlaps import put_inputs_aside
 
 
@@ -68,22 +69,8 @@ class LowerLinalgToLoops(Pass):
 
 def lower_op(op: linalg.LinalgOp, builder: Builder, aliases: AliasAnalysis) -> None:
     """Builds the loops of `op`, whose operands are memrefs and scalars, at `builder`; the caller erases `op`."""
-    _Nest(op, builder, aliases).build()
-
-
-def index_constant(value: int, at: Builder) -> Value:
-    """The index constant among those at the head of the function around `at`; made there if there is none."""
-    block = at.block
-    while block.parent_op is not None and not isinstance(block.parent_op, FunctionLike):
-        parent = block.parent_op.block
-        assert parent is not None
-        block = parent
-    op = block.first
-    while isinstance(op, arith.Constant):
-        if op.result.type == index and arith.constant_of(op.result) == value:
-            return op.result
-        op = op.next
-    return Builder(block, op).value(arith.Constant.of(value, index), f"c{value}")
+    at = Builder(builder.block, builder.point, builder.location or op.location)
+    _Nest(op, KernelBuilder(Constants.around(builder.block), at), aliases).build()
 
 
 _DIVISIONS = {"floordiv": "arith.divsi", "mod": "arith.remsi"}
@@ -91,93 +78,68 @@ _DIVISIONS = {"floordiv": "arith.divsi", "mod": "arith.remsi"}
 
 
 class _Nest:
-    """The loops of one op. Level 0 is outside them, level i inside the i-th; every value is made on the
-    outermost level that knows what it depends on."""
+    """The loops of one op. Every value is made on the outermost level that knows what it depends on."""
 
-    def __init__(self, op: linalg.LinalgOp, builder: Builder, aliases: AliasAnalysis) -> None:
+    def __init__(self, op: linalg.LinalgOp, out: KernelBuilder, aliases: AliasAnalysis) -> None:
         self.op = op
+        self.out = out
         self.aliases = aliases
         self.sizes = op.loop_sizes()
         self.split = len(op.inputs)
-        counted = [d for d in (*op.parallel_dims, *op.reduction_dims) if self.sizes[d] != 1]
-        self.dims = counted
+        self.dims = [d for d in (*op.parallel_dims, *op.reduction_dims) if self.sizes[d] != 1]
         # A loop of one iteration is none: its counter is 0 in every map.
-        inner = [Dim(d) if d in counted else Const(0) for d in range(len(self.sizes))]
+        inner = [Dim(d) if d in self.dims else Const(0) for d in range(len(self.sizes))]
         self.maps = [m.compose(inner, len(self.sizes)) for m in op.maps]
-        outputs = self.maps[self.split :]
-        reductions = [d for d in counted if d in op.reduction_dims]
-        carries = not any(e.dims() & set(reductions) for m in outputs for e in m.results)
-        self.carry_from = len(counted) - len(reductions) if carries else len(counted)
+        self.carry_from = self._level_of_accumulators()
         """Level of the accumulators: the loops inside it carry them."""
-        self.builders = [Builder(builder.block, builder.point, builder.location or op.location)]
-        self.loops: list[scf.For] = []
         self.counters: dict[AffineExpr, Value] = {}
-        self.known: dict[tuple[str, Value, Value], Value] = {}
         self.values: dict[Value, Value] = {}
-        self.levels: dict[Value, int] = {}
+
+    def _level_of_accumulators(self) -> int:
+        reductions = {d for d in self.dims if d in self.op.reduction_dims}
+        written = {d for m in self.maps[self.split :] for e in m.results for d in e.dims()}
+        return len(self.dims) - (0 if written & reductions else len(reductions))
 
     def build(self) -> None:
-        op = self.op
-        self._open_loops(0, self.carry_from)
-        accumulators = [self._accumulator(k) for k in range(len(op.outputs))]
-        self._open_loops(self.carry_from, len(self.dims), accumulators)
-        depth = len(self.dims)
-        for k, arg in enumerate(op.body.args[self.split :]):
-            carried = self.loops[-1].carried[k] if depth > self.carry_from else accumulators[k]
-            if carried is not None:
-                self._define(arg, carried, depth)
-        for i, arg in enumerate(op.body.args[: self.split]):
+        body = self.op.body
+        self._open_loops(self.dims[: self.carry_from])
+        accumulators = [self._accumulator(k) for k in range(len(self.op.outputs))]
+        carried = iter(
+            self._open_loops(self.dims[self.carry_from :], [v for v in accumulators if v is not None])
+        )
+        for arg, value in zip(body.args[self.split :], accumulators, strict=True):
+            if value is not None:
+                self.values[arg] = next(carried)
+        for i, arg in enumerate(body.args[: self.split]):
             if arg.users:
-                self._load(i, arg)
-        for inner in op.body.ops:
+                self.values[arg] = self._load(i, arg)
+        for inner in body.ops:
             if not inner.has("terminator"):
                 self._scalar(inner)
-        self._close(self._yielded())
+        self._close([self.values.get(v, v) for v in body.terminator.operands])
 
     # Loops ----------------------------------------------------------------------------------------------------
 
-    def _open_loops(self, start: int, end: int, carried: list[Value | None] | None = None) -> None:
-        """Opens the loops of levels start + 1 to end; they carry the accumulators."""
-        inits = [v for v in carried or () if v is not None]
-        for d in self.dims[start:end]:
-            outer = self.builders[-1]
-            bounds = [index_constant(n, outer) for n in (0, self.sizes[d], 1)]
-            loop = scf.For.make(*bounds, inits=inits, iv=f"d{d}", names=["acc"] * len(inits))
-            outer.add(loop, *["sum"] * len(inits))
-            outer.point = loop
-            self.loops.append(loop)
-            self.builders.append(Builder(loop.body, location=outer.location))
+    def _open_loops(self, dims: Sequence[int], carried: Sequence[Value] = ()) -> Sequence[Value]:
+        """Opens loops that carry the accumulators; these, as the innermost knows them."""
+        for d in dims:
+            loop = self.out.open_loop(0, self.sizes[d], 1, f"d{d}", carried, ["acc"] * len(carried))
+            for result in loop.results:
+                result.name = "sum"
             self.counters[Dim(d)] = loop.iv
-            self.levels[loop.iv] = len(self.loops)
-            inits = list(loop.carried)
+            carried = loop.carried
+        return carried
 
     def _close(self, results: list[Value]) -> None:
         """Ends the loops: the carrying ones hand on the accumulators, then they are stored."""
-        carrying = self.loops[self.carry_from :]
-        for loop in reversed(carrying):
-            loop.body.append(scf.Yield(results, results=[]))
-            results = list(loop.results)
-        level = self.carry_from
-        builder = self.builders[level]
-        after = Builder(
-            builder.block,
-            builder.point.next if carrying and builder.point else builder.point,
-            builder.location,
-        )
+        for _ in self.dims[self.carry_from :]:
+            results = self.out.close_loop(results)
         for k, value in enumerate(results):
-            indices = self._indices(self.split + k)
-            after.add(memref.Store(value, self.op.outputs[k], indices, results=[]))
-        for loop in self.loops[: self.carry_from]:
-            loop.body.append(scf.Yield([], results=[]))
+            self.out.add(memref.Store(value, self.op.outputs[k], self._indices(self.split + k)))
+        for _ in self.dims[: self.carry_from]:
+            self.out.close_loop()
 
     # Values ---------------------------------------------------------------------------------------------------
-
-    def _define(self, old: Value, new: Value, level: int) -> None:
-        self.values[old] = new
-        self.levels[new] = level
-
-    def _level_of(self, expr: AffineExpr) -> int:
-        return max((self.dims.index(d) + 1 for d in expr.dims()), default=0)
 
     def _indices(self, k: int) -> list[Value]:
         """Where operand `k` is accessed. What intervals cannot show to lie in the memref, though the op's verifier
@@ -188,9 +150,9 @@ class _Nest:
             value = self._index(expr)
             if low < 0:
                 value = self._compute("arith.maxsi", value, self._constant(0))
-            found.append(
-                self._compute("arith.minsi", value, self._constant(extent - 1)) if high >= extent else value
-            )
+            if high >= extent:
+                value = self._compute("arith.minsi", value, self._constant(extent - 1))
+            found.append(value)
         return found
 
     def _index(self, expr: AffineExpr) -> Value:
@@ -201,7 +163,7 @@ class _Nest:
         return self._constant(expr.value) if isinstance(expr, Const) else self.counters[expr]
 
     def _constant(self, value: int) -> Value:
-        return index_constant(value, self.builders[0])
+        return self.out.constants.get(value, index)
 
     def _binary(self, expr: Binary, left: Value, right: Value) -> Value:
         natural = isinstance(expr.rhs, Const) and expr.rhs.value > 0 and expr.lhs.interval(self.sizes)[0] >= 0
@@ -210,67 +172,40 @@ class _Nest:
         return Arithmetic.of_ops(self._constant, self._compute).apply(expr, left, right)
 
     def _compute(self, name: str, left: Value, right: Value) -> Value:
-        """An arith op on indices, on the outermost level that knows both; once for all its uses."""
-        key = (name, left, right)
-        if key not in self.known:
-            level = max(self.levels.get(left, 0), self.levels.get(right, 0))
-            self.known[key] = self.builders[level].value(operations()[name](left, right), "at")
-            self.levels[self.known[key]] = level
-        return self.known[key]
+        """An arith op on indices."""
+        return self.out.pure(operations()[name](left, right), "at")
 
     def _accumulator(self, k: int) -> Value | None:
         """The output's old element, if the body or a loop's carried value needs it."""
         arg = self.op.body.args[self.split + k]
         if not arg.users and self.carry_from == len(self.dims):
             return None
-        indices = self._indices(self.split + k)
-        return self.builders[self.carry_from].value(
-            memref.Load(self.op.outputs[k], indices), _telling(arg, "acc")
-        )
+        load = memref.Load(self.op.outputs[k], self._indices(self.split + k))
+        return self.out.emit(load, _telling(arg, "acc"))
 
-    def _load(self, i: int, arg: Value) -> None:
+    def _load(self, i: int, arg: Value) -> Value:
         value = self.op.inputs[i]
         if not isinstance(value.type, MemRefType):
-            self._define(arg, value, 0)
-            return
-        map: AffineMap = self.maps[i]
-        # What the op itself writes is loaded in the iteration that needs it.
-        depth = len(self.dims)
-        level = (
-            depth
-            if not all(self.aliases.apart(value, out) for out in self.op.outputs)
-            else max((self._level_of(e) for e in map.results), default=0)
-        )
+            return value
         indices = self._indices(i)
-        loaded = self.builders[level].value(memref.Load(value, indices), _telling(arg, value.name))
-        self._define(arg, loaded, level)
+        # What the op itself writes is loaded in the iteration that needs it.
+        fixed = all(self.aliases.apart(value, out) for out in self.op.outputs)
+        depth = self.out.depth_of(indices) if fixed else None
+        return self.out.emit(memref.Load(value, indices), _telling(arg, value.name), depth)
 
     def _scalar(self, op: Op) -> None:
         """One op of the body, on the outermost level that has its operands."""
         if isinstance(op, linalg.IndexOp):
-            expr = self._counter(op.attr("dim"))
-            self._define(op.result, self._index(expr), self._level_of(expr))
+            dim = op.attr("dim")
+            self.values[op.result] = self._index(Dim(dim) if dim in self.dims else Const(0))
             return
         fused = self._as_fma(op)
         if fused is not None:
-            self._define(op.result, self.builders[-1].value(fused, op.result.name or "fma"), len(self.dims))
-            return
-        if self._is_fused_away(op):
-            return
-        operands = [self.values.get(v, v) for v in op.operands]
-        level = (
-            max((self.levels.get(v, 0) for v in operands), default=0) if op.has("pure") else len(self.dims)
-        )
-        copy = op.clone(dict(self.values))
-        self.builders[level].add(copy, *[r.name for r in op.results])
-        for old, new in zip(op.results, copy.results, strict=True):
-            self._define(old, new, level)
-
-    def _counter(self, dim: int) -> AffineExpr:
-        return Dim(dim) if dim in self.dims else Const(0)
-
-    def _yielded(self) -> list[Value]:
-        return [self.values.get(v, v) for v in self.op.body.terminator.operands]
+            self.values[op.result] = self.out.emit(fused, op.result.name or "fma")
+        elif not self._is_fused_away(op):
+            copy = op.clone(self.values)
+            depth = self.out.depth_of(copy.operands) if op.has("pure") else None
+            self.out.add(copy, *[r.name for r in op.results], depth=depth)
 
     # Multiply-add ---------------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from mdsl.dialects.ukernel import UkernelFunc
 from mdsl.ir.core import Block, Builder, Op, Value
 from mdsl.passes.any.canonicalize import drop_unused
 from mdsl.passes.base import Context, Pass
+from mdsl.passes.buffers.lower_linalg_to_loops import lower_op
 from mdsl.passes.buffers.vectorize.emit import GroupEmitter
 from mdsl.passes.buffers.vectorize.plan import plan
 from mdsl.rewriting.kernel_builder import Constants, KernelBuilder
@@ -177,7 +178,5 @@ class _BlockVectorizer:
             nest.op.erase()
 
     def _lower_to_loops(self, op: linalg.LinalgOp) -> None:
-        from mdsl.passes.buffers.lower_linalg_to_loops import lower_op
-
         lower_op(op, Builder.before(op), self.aliases)
         op.erase()

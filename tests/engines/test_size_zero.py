@@ -135,14 +135,20 @@ def outcome(program: str, **settings: object) -> list[np.ndarray] | str:
     return list(found) if isinstance(found, tuple) else [found]
 
 
+@pytest.mark.parametrize(
+    "every", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["sample", "every"]
+)
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_sizes_of_zero(name: str) -> None:
-    for zeros in (c for n in (1, 2, 3) for c in combinations(SIZES, n)):
-        program = with_sizes(PROGRAMS[name], {**SIZES, **dict.fromkeys(zeros, 0)})
+def test_sizes_of_zero(name: str, every: bool) -> None:
+    """Each of its programs with every setting, or with one after the other."""
+    choices = [dict.fromkeys(zeros, 0) for n in (1, 2, 3) for zeros in combinations(SIZES, n)]
+    programs = {with_sizes(PROGRAMS[name], {**SIZES, **zeros}): zeros for zeros in choices}
+    settings = [
+        s for s in SETTINGS if name != "memrefs" or "unroll_dispatch" not in s
+    ]  # comes too late for it
+    for number, (program, zeros) in enumerate(programs.items()):
         wanted = outcome(program, engine="reference")
-        for setting in SETTINGS:
-            if name == "memrefs" and "unroll_dispatch" in setting:
-                continue  # comes too late for it
+        for setting in settings if every else [settings[number % len(settings)]]:
             found = outcome(program, **setting)
             if isinstance(wanted, str) or isinstance(found, str):
                 assert found == wanted, (zeros, setting)

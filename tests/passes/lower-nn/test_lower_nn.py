@@ -420,18 +420,10 @@ def test_docstring_example() -> None:
         assert all(part in printed for part in line.strip().split("{...}"))
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (program("nn.relu", "?x3xf32", "?x3xf32"), "tensor<?x3xf32> has a dimension of unknown size"),
-        (program("nn.argmax", "0x3xf32", "1x3xi64", "{axis = 0}"), "tensor<0x3xf32> has no elements"),
-    ],
-)
-def test_shapes_that_are_not_lowered(text: str, message: str) -> None:
-    module = parse(text, "test.mir")
-    with pytest.raises(VerifyError) as error:
+def test_open_shapes_are_not_lowered() -> None:
+    module = parse(program("nn.relu", "?x3xf32", "?x3xf32"), "test.mir")
+    with pytest.raises(VerifyError, match=r"tensor<\?x3xf32> has a dimension of unknown size"):
         LowerNn().run(module, Context(Target.host()))
-    assert message in str(error.value)
 
 
 EMPTY = [

@@ -24,7 +24,8 @@ def constant(op: Op) -> Any:
 
 # Floats -------------------------------------------------------------------------------------------------
 
-FLOAT_BINARY: dict[str, Binary] = {
+FLOAT: dict[str, Callable[..., Any]] = {
+    "arith.negf": lambda x: -x,
     "arith.addf": lambda a, b: a + b,
     "arith.subf": lambda a, b: a - b,
     "arith.mulf": lambda a, b: a * b,
@@ -37,12 +38,7 @@ FLOAT_BINARY: dict[str, Binary] = {
 }
 
 
-SEMANTICS.update({name: ignoring_op(f) for name, f in FLOAT_BINARY.items()})
-
-
-@semantics("arith.negf")
-def negf(op: Op, x: Any) -> Any:
-    return -x
+SEMANTICS.update({name: ignoring_op(f) for name, f in FLOAT.items()})
 
 
 # Integers -----------------------------------------------------------------------------------------------
@@ -76,7 +72,7 @@ def unsigned(function: Binary) -> Callable[..., Any]:
     return evaluate
 
 
-def _divide(a: Any, b: Any) -> Any:
+def divide(a: Any, b: Any) -> Any:
     """Towards zero; NumPy rounds down, one too low where signs differ and a remainder is left."""
     floor = a // b
     inexact = (b != 0) & ((a < 0) != (b < 0)) & (floor * b != a)
@@ -93,7 +89,7 @@ SIGNED: dict[str, Binary] = {
     "arith.addi": lambda a, b: a + b,
     "arith.subi": lambda a, b: a - b,
     "arith.muli": lambda a, b: a * b,
-    "arith.divsi": _divide,
+    "arith.divsi": divide,
     "arith.floordivsi": lambda a, b: a // b,
     "arith.ceildivsi": _divide_up,
     "arith.remsi": np.fmod,

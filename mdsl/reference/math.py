@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from mdsl.ir.core import Op
 from mdsl.reference.numbers import erf, fma, ignoring_op
-from mdsl.reference.registry import SEMANTICS, semantics
+from mdsl.reference.registry import SEMANTICS
 
 
 def _round(x: Any) -> Any:
@@ -17,7 +17,7 @@ def _round(x: Any) -> Any:
     return np.where(np.abs(x - whole) >= 0.5, whole + np.copysign(np.ones_like(x), x), whole)[()]
 
 
-UNARY = {
+MEANINGS: dict[str, Callable[..., Any]] = {
     "math.exp": np.exp,
     "math.exp2": np.exp2,
     "math.expm1": np.expm1,
@@ -32,29 +32,15 @@ UNARY = {
     "math.cos": np.cos,
     "math.atan": np.arctan,
     "math.absf": np.abs,
+    "math.absi": lambda x: (
+        x if x.dtype == np.bool_ else np.abs(x)
+    ),  # of -1, the only other i1, one bit is left: 1
     "math.floor": np.floor,
     "math.ceil": np.ceil,
     "math.round": _round,
     "math.roundeven": np.rint,
+    "math.powf": np.power,
+    "math.copysign": np.copysign,
+    "math.fma": fma,
 }
-SEMANTICS.update({name: ignoring_op(f) for name, f in UNARY.items()})
-
-
-@semantics("math.absi")
-def absi(op: Op, x: Any) -> Any:
-    return x if x.dtype == np.bool_ else np.abs(x)  # of -1, the only other i1, one bit is left: 1
-
-
-@semantics("math.powf")
-def powf(op: Op, x: Any, y: Any) -> Any:
-    return np.power(x, y)
-
-
-@semantics("math.copysign")
-def copysign(op: Op, x: Any, y: Any) -> Any:
-    return np.copysign(x, y)
-
-
-@semantics("math.fma")
-def multiply_add(op: Op, a: Any, b: Any, c: Any) -> Any:
-    return fma(a, b, c)
+SEMANTICS.update({name: ignoring_op(f) for name, f in MEANINGS.items()})

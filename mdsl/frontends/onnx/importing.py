@@ -6,34 +6,19 @@ import os
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any
 
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.func import DIMS, NAME, FuncOp, Return
 from mdsl.errors import MdslError
 from mdsl.frontends.deciding import is_small, undecided
+from mdsl.frontends.onnx import rules
 from mdsl.frontends.onnx.arguments import Arguments
 from mdsl.frontends.onnx.graph import Graph, Missing, Problem, Scope
 from mdsl.frontends.onnx.model import Model, check_text, load, model_of
 from mdsl.frontends.onnx.registry import Unsupported
-from mdsl.frontends.onnx.rules import (
-    constants,
-    control,
-    data,
-    einsum,
-    elementwise,
-    gather,
-    layers,
-    misc,
-    norm,
-    recurrent,
-    reduce,
-    resize,
-    sampling,
-    shapes,
-    signal,
-    windows,
-)
 from mdsl.frontends.onnx.tensors import element_type, tensor_type
 from mdsl.ir.attributes import ArrayAttr, Attribute, StringAttr
 from mdsl.ir.core import Block, Op, Region, Value, VerifyError
@@ -45,25 +30,8 @@ from mdsl.ir.verifier import verify
 if TYPE_CHECKING:
     from onnx import ModelProto, ValueInfoProto
 
-THEMES = (
-    constants,
-    control,
-    data,
-    einsum,
-    elementwise,
-    gather,
-    layers,
-    misc,
-    norm,
-    recurrent,
-    reduce,
-    resize,
-    sampling,
-    shapes,
-    signal,
-    windows,
-)
-"""The modules with the rules, which enter `registry.RULES` when they are imported."""
+for theme in iter_modules(rules.__path__):
+    import_module(f"{rules.__name__}.{theme.name}")  # its rules enter `registry.RULES`
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,10 @@ from mdsl.dialects import nn
 from mdsl.ir.core import Op
 from mdsl.ir.typed import tensor_of
 from mdsl.ir.types import DYNAMIC, dtype_of
+from mdsl.reference.arith import INT_COMPARE, divide
 from mdsl.reference.extrema import maximum, minimum
 from mdsl.reference.nn.numbers import mean, narrow, wide
-from mdsl.reference.numbers import erf, is_float_dtype
+from mdsl.reference.numbers import erf, ignoring_op, is_float_dtype
 from mdsl.reference.registry import SEMANTICS, semantics
 
 for theme in ("layers", "order", "dynamic"):
@@ -88,11 +89,7 @@ SEMANTICS.update({name: _on_wide(f) for name, f in UNARY.items()})
 
 def _divide(a: Array, b: Array) -> Array:
     """Integers towards zero, and 0 where the divisor is 0."""
-    if is_float_dtype(a.dtype):
-        return a / b
-    floor = a // b
-    inexact = (b != 0) & ((a < 0) != (b < 0)) & (floor * b != a)
-    return floor + inexact.astype(a.dtype)
+    return a / b if is_float_dtype(a.dtype) else divide(a, b)
 
 
 BINARY: dict[str, Callable[[Array, Array], Array]] = {
@@ -113,19 +110,12 @@ def mod(op: Op, a: Array, b: Array) -> Array:
     return narrow(op, np.asarray(remainder(wide(a), wide(b))))
 
 
-@semantics("nn.and")
-def and_(op: Op, a: Array, b: Array) -> Array:
-    return np.asarray(a & b)
-
-
-@semantics("nn.or")
-def or_(op: Op, a: Array, b: Array) -> Array:
-    return np.asarray(a | b)
-
-
-@semantics("nn.xor")
-def xor(op: Op, a: Array, b: Array) -> Array:
-    return np.asarray(a ^ b)
+BITWISE: dict[str, Callable[[Array, Array], Array]] = {
+    "nn.and": np.bitwise_and,
+    "nn.or": np.bitwise_or,
+    "nn.xor": np.bitwise_xor,
+}
+SEMANTICS.update({name: ignoring_op(f) for name, f in BITWISE.items()})
 
 
 def _shift(op: Op, function: np.ufunc, a: Array, b: Array, beyond: Array | int) -> Array:
@@ -148,19 +138,9 @@ def shift_right(op: Op, a: Array, b: Array) -> Array:
     return _shift(op, np.right_shift, a.view(bits), b.astype(bits), 0).view(a.dtype)
 
 
-COMPARE: dict[str, Callable[[Array, Array], Array]] = {
-    "eq": np.equal,
-    "ne": np.not_equal,
-    "lt": np.less,
-    "le": np.less_equal,
-    "gt": np.greater,
-    "ge": np.greater_equal,
-}
-
-
 @semantics("nn.compare")
 def compare(op: Op, a: Array, b: Array) -> Array:
-    return np.asarray(COMPARE[op.attr("kind")](wide(a), wide(b)))
+    return np.asarray(INT_COMPARE[op.attr("kind")](wide(a), wide(b)))
 
 
 @semantics("nn.select")

@@ -27,7 +27,7 @@ def constant(node: Node) -> Value:
         data = np.asarray(value, np.float32)
     else:
         raise node.unsupported(f"a constant of kind {name}")
-    return node.graph.folder.constant_value(data, node.outputs[0], node.location)
+    return node.const(data, "value")
 
 
 @converts("ConstantOfShape")
@@ -44,7 +44,7 @@ def constant_of_shape(node: Node) -> Value:
     if any(s < 0 for s in sizes):
         raise node.malformed(f"a shape cannot be {sizes}")
     node.check_size(sizes, type_of_dtype(value.dtype))
-    return node.graph.folder.constant_value(np.broadcast_to(value[0], sizes), node.outputs[0], node.location)
+    return node.const(np.broadcast_to(value[0], sizes), "value")
 
 
 @converts("Range")
@@ -62,4 +62,4 @@ def range_(node: Node) -> Value:
     if count > MOVED:
         raise node.unsupported(f"a range of {count} numbers")
     data = (np.arange(count) * delta + start).astype(start.dtype)
-    return node.graph.folder.constant_value(data, node.outputs[0], node.location)
+    return node.const(data, "value")

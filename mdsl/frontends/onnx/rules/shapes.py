@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from itertools import accumulate
 from math import prod
+from operator import mul
 
 import numpy as np
 
@@ -23,10 +25,8 @@ def shape(node: Node) -> Value:
     start, end = _bounds(node.attr("start", 0), node.attr("end"), x.rank)
     if x.is_static:
         return node.const(np.array(x.shape[start:end], np.int64), "shape")
-    whole = node.build(nn.Shape(node.operand(0)), None if (start, end) == (0, x.rank) else "shape")
-    if (start, end) == (0, x.rank):
-        return whole
-    return node.build(nn.Slice(whole, starts=[start], ends=[end]))
+    whole = node.expr(0).of(nn.Shape)
+    return (whole if (start, end) == (0, x.rank) else whole.slice(0, start, end)).value
 
 
 def _bounds(start: int, end: int | None, rank: int) -> tuple[int, int]:
@@ -40,12 +40,8 @@ def size(node: Node) -> Value:
     x = node.type(0)
     if x.is_static:
         return node.const(np.array(x.size, np.int64), "size")
-    sizes = node.build(nn.Shape(node.operand(0)), "shape")
-    factors = [node.build(nn.Slice(sizes, starts=[d], ends=[d + 1]), f"size{d}") for d in range(x.rank)]
-    product = factors[0]
-    for factor in factors[1:]:
-        product = node.build(nn.Mul(product, factor), "product")
-    return node.reshape(product, [])
+    sizes = node.expr(0).of(nn.Shape)
+    return reduce(mul, (sizes.slice(0, d, d + 1) for d in range(x.rank))).reshape([]).value
 
 
 @converts("Identity", "Optional", "OptionalGetElement")

@@ -10,7 +10,9 @@ import numpy as np
 
 from mdsl.dialects import nn
 from mdsl.frontends.onnx.building import reversed_along, times, trimmed
+from mdsl.frontends.onnx.expressions import Expr
 from mdsl.frontends.onnx.registry import Node, converts
+from mdsl.frontends.onnx.rules.norm import p_norm
 from mdsl.frontends.onnx.windows import (
     Windows,
     avg_pool,
@@ -188,25 +190,20 @@ def _positions(node: Node, windows: Windows) -> Value:
     node.static(x)
     position, inside = places(windows, sizes)
     count, elements = position.shape
-    rows = node.reshape(x, (n * c, prod(sizes)), "rows")
-    seen = node.build(nn.Gather(rows, node.const(position.ravel(), "places"), axis=1), "seen")
-    seen = node.reshape(seen, (n * c, count, elements), "windows")
+    rows = node.expr(x).reshape((n * c, prod(sizes)))
+    seen = rows.of(nn.Gather, node.const(position.ravel(), "places"), axis=1)
+    seen = seen.reshape((n * c, count, elements))
     if not inside.all():
-        dtype = dtype_of(node.type().element)
-        lowest = -np.inf if is_float(node.type()) else np.iinfo(dtype).min
-        border = node.const(lowest, "lowest", node.type())
-        seen = node.build(nn.Select(node.const(inside, "inside"), seen, border), "bordered")
-    best = node.build(nn.ArgMax(seen, axis=2, keepdims=False), "best")
-    at = node.build(nn.Add(best, node.const(np.arange(count) * elements, "first")), "at")
+        lowest = -np.inf if is_float(node.type()) else np.iinfo(dtype_of(node.type().element)).min
+        seen = seen.where(node.expr(node.const(inside, "inside")), lowest)
+    at = seen.of(nn.ArgMax, axis=2, keepdims=False) + np.arange(count) * elements
     if node.attr("storage_order", 0):
         place = np.unravel_index(position, sizes)
         position = np.ravel_multi_index(place, tuple(sizes), order="F")
-    table = node.const(position.ravel().astype(np.int64), "table")
-    found = node.build(nn.Gather(table, at, axis=0), "found")
-    offsets = node.const(np.arange(n * c)[:, None] * prod(sizes), "offsets")
-    indices = node.build(nn.Add(found, offsets), "flat_indices")
-    result = (n, c, *windows.slide(sizes))
-    return node.build(nn.Reshape(indices, results=[tensor_of(indices).with_shape(result)]))
+    table = node.expr(node.const(position.ravel().astype(np.int64), "table"))
+    indices = table.of(nn.Gather, at, axis=0) + np.arange(n * c)[:, None] * prod(sizes)
+    shape = (n, c, *windows.slide(sizes))
+    return node.build(nn.Reshape(indices.value, results=[indices.type.with_shape(shape)]))
 
 
 @converts("LpPool")
@@ -221,25 +218,12 @@ def lp_pool(node: Node) -> Value:
         reach = zip(windows.slide(sizes), windows.strides, windows.extents, sizes, windows.low, strict=True)
         high = [max(0, (o - 1) * s + e - n - low) for o, s, e, n, low in reach]
         windows = replace(windows, high=high, ceil=False)
-    p = node.attr("p", 2)
-    mean = avg_pool(node, power_of_magnitude(node, node.operand(0), p), windows, True, "mean")
-    count = node.const(prod(windows.kernel), "count", mean.type)
-    return root(node, node.build(nn.Mul(mean, count), "total" if p != 1 else None), p)
 
+    def total(powers: Expr) -> Expr:
+        mean = node.expr(avg_pool(node, powers.value, windows, True, "mean"))
+        return mean * prod(windows.kernel)
 
-def power_of_magnitude(node: Node, x: Value, p: float) -> Value:
-    """|x|^p."""
-    if p == 2:
-        return node.build(nn.Mul(x, x), "squares")
-    magnitude = node.build(nn.Abs(x), "magnitude")
-    return magnitude if p == 1 else node.build(nn.Pow(magnitude, node.const(p, "p", x.type)), "powers")
-
-
-def root(node: Node, total: Value, p: float) -> Value:
-    """The p-th root, the node's result; `total` itself for p = 1."""
-    if p == 1:
-        return total
-    return node.build(nn.Sqrt(total) if p == 2 else nn.Pow(total, node.const(1 / p, "inverse_p", total.type)))
+    return p_norm(node.expr(0), node.attr("p", 2), total).value
 
 
 @converts("GlobalAveragePool")
@@ -254,9 +238,8 @@ def global_max_pool(node: Node) -> Value:
 
 @converts("GlobalLpPool")
 def global_lp_pool(node: Node) -> Value:
-    p, axes = node.attr("p", 2), list(range(2, node.type().rank))
-    terms = power_of_magnitude(node, node.operand(0), p)
-    return root(node, node.build(nn.Reduce(terms, kind="sum", axes=axes), "total" if p != 1 else None), p)
+    axes = range(2, node.type().rank)
+    return p_norm(node.expr(0), node.attr("p", 2), lambda powers: powers.reduce("sum", axes)).value
 
 
 @converts("MaxUnpool")

@@ -9,7 +9,7 @@ from mdsl.ir.affine import Binary
 from mdsl.ir.core import Op
 from mdsl.ir.types import VectorType, element_of
 
-_DIVISION, _NARROW, _ACCESS, _CONTROL = 32, 16, 16, 128
+_DIVISION, _NARROW, _ACCESS, _CONTROL = 32, 8, 16, 128
 """Lanes' worth of an integer division, of a lane that is computed in another type, of an access, of a block."""
 
 _LANE = {
@@ -39,6 +39,6 @@ def code_size(op: Op) -> int:
     lanes = max((type.size for type in types if isinstance(type, VectorType)), default=1)
     if op.name.startswith(("memref.", "vector.load", "vector.store")):
         return _ACCESS + lanes
-    if lane_size(op) > 1:
-        return lane_size(op) * lanes * max(1, lanes // _WIDE)
-    return lanes * (_NARROW if any(str(element_of(type)) in ("f16", "bf16") for type in types) else 1)
+    narrow = any(str(element_of(type)) in ("f16", "bf16") for type in types)
+    lane = max(lane_size(op), _NARROW if narrow else 1)
+    return lane * lanes * (max(1, lanes // _WIDE) if lane > 1 else 1)

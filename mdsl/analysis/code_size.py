@@ -37,6 +37,8 @@ def code_size(op: Op) -> int:
         return _CONTROL
     types = [value.type for value in (*op.operands, *op.results)]
     lanes = max((type.size for type in types if isinstance(type, VectorType)), default=1)
+    if op.name in ("vector.extract", "vector.insert"):
+        return _ACCESS
     if op.name.startswith(("memref.", "vector.load", "vector.store")):
         return _ACCESS + lanes
     narrow = any(str(element_of(type)) in ("f16", "bf16") for type in types)

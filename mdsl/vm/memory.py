@@ -151,15 +151,22 @@ class Frame:
         limit = 0 if fuel is None else fuel + 1
         barrier = parts["barrier"].ctypes.data
         job[: Job.WORKERS] = entry, code, table.ctypes.data, self._lock.address, limit, barrier
-        for worker, block in enumerate(parts["workers"].reshape(threads, words)):
-            context = block[-Context.WORDS :]
-            context[Context.WORKER], context[Context.WORKERS] = worker, threads
-            context[Context.BARRIER] = barrier
-            context[Context.BARRIER_FUNCTION], context[Context.STOP_FUNCTION] = meeting
-            context[Context.PROFILE] = self.profile[worker].ctypes.data
-            start = Job.WORKERS + 2 * worker
-            job[start : start + 2] = block.ctypes.data + ARGUMENTS_BYTES, context.ctypes.data
+        blocks = parts["workers"].reshape(threads, words)
+        job[Job.WORKERS :] = [
+            n for w in range(threads) for n in self._lay_out(w, blocks[w], barrier, meeting)
+        ]
         self.job: int = job.ctypes.data
+
+    def _lay_out(
+        self, worker: int, block: np.ndarray, barrier: int, meeting: tuple[int, int]
+    ) -> tuple[int, int]:
+        """Fills a worker's context, the end of its `block`; the addresses of its registers and of the context."""
+        context = block[-Context.WORDS :]
+        context[Context.WORKER], context[Context.WORKERS] = worker, len(self.profile)
+        context[Context.BARRIER] = barrier
+        context[Context.BARRIER_FUNCTION], context[Context.STOP_FUNCTION] = meeting
+        context[Context.PROFILE] = self.profile[worker].ctypes.data
+        return block.ctypes.data + ARGUMENTS_BYTES, context.ctypes.data
 
     def _split(self, sizes: dict[str, int]) -> dict[str, np.ndarray]:
         words, start, parts = self._memory.view(np.int64), 0, {}

@@ -65,10 +65,7 @@ class Program:
         function: str | None = None,
         fuel: int | None = None,
     ) -> None:
-        if engine not in ENGINES:
-            raise ValueError(f"unknown engine '{engine}'; engines of the VM: {', '.join(ENGINES)}")
-        if not 1 <= threads <= MAX_THREADS:
-            raise ValueError(f"threads must be from 1 to {MAX_THREADS}, not {threads}")
+        _check(engine, threads)
         written = verify(module, signatures or {})
         self.module = module
         self.function = module.function(function)
@@ -77,10 +74,7 @@ class Program:
         self.fuel = fuel
         self.kernel_addresses = _addresses(module, kernels or {})
         self.inputs, self.outputs = self.function.inputs, self.function.outputs
-        self._wanted = [
-            *((spec.shape, DTYPES[spec.dtype], _READABLE) for spec in self.inputs),
-            *((spec.shape, DTYPES[spec.dtype], _READABLE | _WRITEABLE) for spec in self.outputs),
-        ]
+        self._wanted = [*_wanted(self.inputs, _READABLE), *_wanted(self.outputs, _READABLE | _WRITEABLE)]
         self._runtime = runtime()
         self._packed = struct.Struct(f"{len(self._wanted)}Q").pack
         self._constants = [aligned_array(constant.array) for constant in module.constants]
@@ -192,6 +186,18 @@ class Program:
                 raise CallError(_complaint(array, (*self.inputs, *self.outputs)[len(addresses)]))
             addresses.append(address(array))
         return self._packed(*addresses)
+
+
+def _check(engine: str, threads: int) -> None:
+    if engine not in ENGINES:
+        raise ValueError(f"unknown engine '{engine}'; engines of the VM: {', '.join(ENGINES)}")
+    if not 1 <= threads <= MAX_THREADS:
+        raise ValueError(f"threads must be from 1 to {MAX_THREADS}, not {threads}")
+
+
+def _wanted(specs: Sequence[TensorSpec], flags: int) -> list[tuple[tuple[int, ...], np.dtype, int]]:
+    """What the arrays of a signature must be like: shape, type and NumPy's flags."""
+    return [(spec.shape, DTYPES[spec.dtype], flags) for spec in specs]
 
 
 def _addresses(module: Module, kernels: Mapping[str, int]) -> list[int]:

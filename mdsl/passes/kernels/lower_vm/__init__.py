@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,12 +11,8 @@ from mdsl.dialects import arith, linalg, memref, mvm, scf, ukernel
 from mdsl.dialects.affine import Apply
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.func import FuncOp
-from mdsl.ir.affine import Arithmetic
-from mdsl.ir.attributes import ArrayAttr, SymbolRefAttr, TypeAttr
-from mdsl.ir.core import Block, Builder, Op, Region, Value
-from mdsl.ir.registry import operations
-from mdsl.ir.typed import memref_of
-from mdsl.ir.types import DYNAMIC, IndexType, MemRefType, ShapedType, dtype_of
+from mdsl.ir.core import Block, Builder, Op, Region
+from mdsl.ir.types import MemRefType
 from mdsl.passes.any.canonicalize import drop_unused
 from mdsl.passes.base import Context, Pass, functions
 from mdsl.passes.buffers.lower_linalg_to_loops import lower_op

@@ -12,6 +12,7 @@ from itertools import takewhile
 from mdsl.compiler.pipeline import parse_pipeline
 from mdsl.compiler.settings import DEFAULT, Settings
 from mdsl.dialects.builtin import ModuleOp
+from mdsl.dialects.func import FuncOp
 from mdsl.dialects.linalg import LinalgOp
 from mdsl.dialects.ukernel import UkernelFunc
 from mdsl.ir.core import Op
@@ -56,7 +57,7 @@ def loop_stages() -> Stages:
 def passes_from(stages: Stages, start: str, stop: str = "vm") -> list[Pass]:
     """The passes that bring a program from level `start` to level `stop`; calls are inlined first."""
     wanted = LEVELS[LEVELS.index(start) : LEVELS.index(stop)]
-    inlined = ["inline"] if start in ("nn", "linalg", "dispatch") else []
+    inlined = ["inline"] if wanted else []
     return _passes([*inlined, *(step for level in wanted for step in stages.get(level, []))])
 
 
@@ -104,6 +105,7 @@ def _is_lowered(module: ModuleOp) -> bool:
     return any(
         op.name.startswith(("ukernel.", "mvm.")) or op.name == "scf.forall" or _has(op, MemRefType)
         for op in module.walk()
+        if not isinstance(op, FuncOp)
     )
 
 

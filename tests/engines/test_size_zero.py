@@ -178,6 +178,32 @@ def test_programs_without_work_take_every_setting(setting: dict) -> None:
         assert not isinstance(outcome(with_sizes(PROGRAMS[name], SIZES), **setting), str)
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        "func.func private @f() {\n  return\n}\nfunc.func @main() {\n  func.call @f() : () -> ()\n  return\n}",
+        "func.func @main(%x: memref<4xf32>) {\n  return\n}",
+    ],
+)
+def test_programs_without_ops_are_on_no_level_yet(body: str) -> None:
+    """Memrefs of arguments do not tell that passes have run."""
+    for setting in ({}, *SETTINGS, {"winograd": False}):
+        assert not isinstance(outcome(body, **setting), str)
+
+
+@pytest.mark.parametrize("given", ["nn.dynamic_broadcast %x, %shape", "nn.dynamic_reshape %x, %shape"])
+def test_an_operand_without_elements_needs_no_value(given: str) -> None:
+    """To the shape () of a scalar: there are no numbers to be told."""
+    x = "tensor<f32>" if "broadcast" in given else "tensor<1x1xf32>"
+    program = f"""func.func @main(%x: {x}, %shape: tensor<0xi64>) -> tensor<f32> {{
+  %y = {given} : ({x}, tensor<0xi64>) -> tensor<f32>
+  return %y : tensor<f32>
+}}"""
+    value = np.full(() if "broadcast" in given else (1, 1), 3, np.float32)
+    for engine in ("reference", "vm", "jit"):
+        assert mdsl.compile(program, engine=engine)(value, np.empty(0, np.int64)) == 3
+
+
 def test_open_dimensions_of_zero() -> None:
     """The first step with an empty cache, by the sizes of a call and by `bind`."""
     program = """func.func @main(%past: tensor<?x4xf32> {mdsl.dims = ["past", ""]}, %new: tensor<2x4xf32>) -> tensor<?x4xf32> {

@@ -184,3 +184,23 @@ func.func @main(%x: memref<4x4xf32>, %y: memref<4x4xf32> {{mdsl.output}}) {{
     expected = {"x.T": x.T, "rows": rows, "x @ x + x": x @ x + x}[wanted]
     assert np.array_equal(mdsl.compile(text, engine="reference")(x), expected)
     assert np.array_equal(mdsl.compile(text, ukernels=ukernels)(x), expected)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "%c = affine.apply affine_map<(d0) -> (d0 * 9223372036854775807 + 5)>(%x)",
+        "%a = arith.constant 4611686018427387904 : index\n  %d = arith.muli %x, %a : index\n"
+        "  %c = arith.muli %d, %a : index",
+        "%a = arith.constant 9223372036854775807 : index\n  %d = arith.addi %x, %a : index\n"
+        "  %c = arith.addi %d, %d : index",
+    ],
+)
+@pytest.mark.parametrize("x", [3, -7, 1 << 62])
+def test_index_arithmetic_beyond_64_bits_wraps(body: str, x: int) -> None:
+    """As a factor and as a number: what lower-vm sums up is what a register would hold."""
+    open_ = f"func.func @main(%x: index) -> index {{\n  {body}\n  return %c : index\n}}"
+    known = open_.replace("(%x: index)", "()").replace("{\n", f"{{\n  %x = arith.constant {x} : index\n", 1)
+    for program, arguments in ((open_, [np.int64(x)]), (known, [])):
+        wanted = mdsl.compile(program, engine="reference")(*arguments)
+        assert mdsl.compile(program)(*arguments) == wanted

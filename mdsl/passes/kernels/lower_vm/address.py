@@ -15,27 +15,33 @@ from mdsl.ir.core import Block, BlockArgument, Op, Value
 from mdsl.ir.types import index
 
 
+def low_bits(number: int) -> int:
+    """What a register of 64 bits holds of `number`."""
+    return (number + (1 << 63)) % (1 << 64) - (1 << 63)
+
+
 @dataclass(frozen=True)
 class Affine:
-    """`constant` plus the sum of factor * leaf."""
+    """`constant` plus the sum of factor * leaf, computed as registers compute it: modulo 2^64."""
 
     constant: int = 0
     terms: tuple[tuple[Value, int], ...] = ()
 
     def __add__(self, other: Affine | int) -> Affine:
         if isinstance(other, int):
-            return Affine(self.constant + other, self.terms)
+            other = Affine(other)
         factors: dict[Value, int] = dict(self.terms)
         for leaf, factor in other.terms:
-            factors[leaf] = factors.get(leaf, 0) + factor
-        return Affine(self.constant + other.constant, tuple((v, f) for v, f in factors.items() if f))
+            factors[leaf] = low_bits(factors.get(leaf, 0) + factor)
+        return Affine(
+            low_bits(self.constant + other.constant), tuple((v, f) for v, f in factors.items() if f)
+        )
 
     __radd__ = __add__
 
     def __mul__(self, factor: int) -> Affine:
-        if factor == 0:
-            return Affine()
-        return Affine(self.constant * factor, tuple((v, f * factor) for v, f in self.terms))
+        scaled = [(leaf, low_bits(own * factor)) for leaf, own in self.terms]
+        return Affine(low_bits(self.constant * factor), tuple((v, f) for v, f in scaled if f))
 
     def __sub__(self, other: Affine) -> Affine:
         return self + other * -1

@@ -20,7 +20,17 @@ from mdsl.errors import nearest
 from mdsl.ir.attributes import ArrayAttr, StringAttr, tensor_attribute
 from mdsl.ir.core import Builder, Op, Value
 from mdsl.ir.typed import tensor_of
-from mdsl.ir.types import DYNAMIC, MAX_ELEMENTS, ShapedType, TensorType, Type, element_of, index, is_integer
+from mdsl.ir.types import (
+    DYNAMIC,
+    MAX_ELEMENTS,
+    ShapedType,
+    TensorType,
+    Type,
+    dtype_of,
+    element_of,
+    index,
+    is_integer,
+)
 from mdsl.passes.any.inline import Inline
 from mdsl.passes.base import Context, Pass, functions, option
 from mdsl.passes.nn.bind.rules import RULES
@@ -296,9 +306,12 @@ def _merged(op: Op, written: Type, inferred: Type) -> Type:
 
 
 def _numbers(value: Value) -> np.ndarray | None:
-    """The numbers in a constant that may be a shape."""
-    small = isinstance(value.type, TensorType) and value.type.is_static and value.type.size <= LARGEST
-    return constant_data(value) if small else None
+    """The numbers in a constant that may be a shape; what has no elements is known without one."""
+    if not isinstance(value.type, TensorType) or not value.type.is_static or value.type.size > LARGEST:
+        return None
+    return (
+        constant_data(value) if value.type.size else np.empty(value.type.shape, dtype_of(value.type.element))
+    )
 
 
 def _sizes(op: Shape) -> np.ndarray | None:

@@ -50,10 +50,12 @@ def test_accepted(case: str) -> None:
 
 
 REJECTED = {
+    "a view of nothing": (A, subview("0", 0, 1, "memref<0xf32>"), "sizes and strides must be positive"),
     "one trip too far": (A, loop("%c16", "%c17"), r"\[16, 16\]"),
     "a loop that may run": (f"{A}, {INDEX}", loop("%i", "%c17"), r"\[0, 16\]"),
     "a loop that seldom runs": (f"%a: memref<16xf32>, {ranged('s', 0, 30)}", loop("%s", "%c17"), r"\[0, 16\]"),
-    "a start that is not on the grid": (f"{A}, {ranged('s', 0, 3)}", loop("%s", "%c17", "%c8"), r"\[0, 16\]"),
+    "a start that is not on the grid": (f"%a: memref<15xf32>, {ranged('s', 0, 3)}",
+                                        loop("%s", "%c16", "%c4").replace("16xf32", "15xf32"), r"\[0, 15\]"),
     "steps of more than one length": (f"{A}, {ranged('s', 3, 5)}", loop("%c0", "%c17", "%s"), r"\[0, 16\]"),
     "a start before 0": (f"{A}, {ranged('s', -1, 3)}", loop("%s", "%c16"), r"\[-1, 15\]"),
     "a start anywhere": (f"{A}, %s: index", loop("%s", "%c4"), "may overflow"),

@@ -31,10 +31,7 @@ def pack_op(op: linalg.LinalgOp, tiles: Tiles) -> None:
     (new,) = with_maps(op, packed, maps, iterators, builder)
     result_name = op.result.name
     new.name = f"{result_name}_packed" if result_name else None
-    positions, sizes = _layout(op.maps[-1], tiles)
-    dest = empty_like(op.result.type, builder, f"{result_name}_plain" if result_name else None)
-    unpack = builder.add(linalg.Unpack.make(new, dest, positions, sizes))
-    op.replace_by(unpack.result)
+    op.replace_by(unpack_value(new, op.result, *_layout(op.maps[-1], tiles), builder).result)
 
 
 def _packed_map(map: AffineMap, inner: dict[int, int], num_dims: int) -> AffineMap:
@@ -109,6 +106,14 @@ def pack_value(
     )
     pack = linalg.Pack.make(value, dest, positions, sizes, order, padding)
     return builder.value(pack, f"{value.name}_packed" if value.name else None)
+
+
+def unpack_value(
+    packed: Value, plain: Value, positions: Sequence[int], sizes: Sequence[int], builder: Builder
+) -> linalg.Unpack:
+    """`packed` as a tensor like `plain`, which it may replace."""
+    dest = empty_like(plain.type, builder, f"{plain.name}_plain" if plain.name else None)
+    return builder.add(linalg.Unpack.make(packed, dest, positions, sizes))
 
 
 def pads_with_zeros(pack: linalg.Pack) -> bool:

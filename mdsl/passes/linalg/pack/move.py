@@ -19,7 +19,7 @@ from mdsl.dialects.arith import Constant
 from mdsl.ir.core import Builder, Op, Value
 from mdsl.ir.typed import shaped_of
 from mdsl.ir.types import TensorType
-from mdsl.rewriting.pack_layout import Tiles, fill_rest, pack_value
+from mdsl.rewriting.pack_layout import Tiles, fill_rest, pack_value, unpack_value
 
 
 def move_behind(op: Op) -> None:
@@ -45,9 +45,7 @@ def unpacked(value: Value) -> linalg.Unpack | None:
 
 def _replace(op: Op, packed: Value, tiles: Tiles, builder: Builder) -> None:
     """Replaces `op` by the unpacked `packed`."""
-    name = op.result.name
-    dest = empty_like(op.result.type, builder, f"{name}_plain" if name else None)
-    op.replace_by(builder.value(linalg.Unpack.make(packed, dest, [*tiles], [*tiles.values()])))
+    op.replace_by(unpack_value(packed, op.result, [*tiles], [*tiles.values()], builder).result)
 
 
 def _packed_name(op: Op) -> str | None:
@@ -190,12 +188,9 @@ def _as_unpacked(value: Value, tiles: Tiles, builder: Builder) -> linalg.Unpack:
     found = unpacked(value)
     if found is not None:
         return found
-    type = shaped_of(value)
-    sizes = [min(t, type.shape[d]) for d, t in tiles.items()]
-    packed = pack_value(value, [*tiles], sizes, (), builder)
-    plain = empty_like(TensorType(type.shape, type.element), builder, f"{value.name}_plain")
-    unpack = linalg.Unpack.make(packed, plain, [*tiles], sizes)
-    builder.add(unpack, value.name)
+    sizes = [min(t, shaped_of(value).shape[d]) for d, t in tiles.items()]
+    unpack = unpack_value(pack_value(value, [*tiles], sizes, (), builder), value, [*tiles], sizes, builder)
+    unpack.result.name = value.name
     return unpack
 
 

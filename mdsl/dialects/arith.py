@@ -21,7 +21,9 @@ from mdsl.ir.declare import (
     NUMBER_LIKE,
     PURE,
     SAME_TYPE,
+    Constraint,
     attr,
+    define,
     operand,
     result,
     within,
@@ -158,209 +160,65 @@ class IntBinary(Binary):
     output = result(INT_LIKE)
 
 
-class AddF(FloatBinary):
-    """lhs + rhs."""
-
-    name = "arith.addf"
-    traits = FloatBinary.traits | COMMUTATIVE
-
-
-class SubF(FloatBinary):
-    """lhs - rhs."""
-
-    name = "arith.subf"
-    neutral = 0.0
-
-
-class MulF(FloatBinary):
-    """lhs * rhs."""
-
-    name = "arith.mulf"
-    traits = FloatBinary.traits | COMMUTATIVE
-    neutral = 1.0
-
-
-class DivF(FloatBinary):
-    """lhs / rhs."""
-
-    name = "arith.divf"
-    neutral = 1.0
-
-
-class RemF(FloatBinary):
-    """C's fmod."""
-
-    name = "arith.remf"
-
-
-class MaximumF(FloatBinary):
-    """The larger, +0.0 being larger than -0.0; NaN if either is NaN."""
-
-    name = "arith.maximumf"
-    traits = FloatBinary.traits | COMMUTATIVE
-
-
-class MinimumF(FloatBinary):
-    """The smaller, -0.0 being smaller than +0.0; NaN if either is NaN."""
-
-    name = "arith.minimumf"
-    traits = FloatBinary.traits | COMMUTATIVE
-
-
-class MaxNumF(FloatBinary):
-    """The larger, +0.0 being larger than -0.0; a number if either is one."""
-
-    name = "arith.maxnumf"
-    traits = FloatBinary.traits | COMMUTATIVE
-
-
-class MinNumF(FloatBinary):
-    """The smaller, -0.0 being smaller than +0.0; a number if either is one."""
-
-    name = "arith.minnumf"
-    traits = FloatBinary.traits | COMMUTATIVE
-
-
-class AddI(IntBinary):
-    """lhs + rhs, wrapping."""
-
-    name = "arith.addi"
-    traits = IntBinary.traits | COMMUTATIVE
-    neutral = 0
-
-
-class SubI(IntBinary):
-    """lhs - rhs, wrapping."""
-
-    name = "arith.subi"
-    neutral = 0
-
-
-class MulI(IntBinary):
-    """lhs * rhs, wrapping."""
-
-    name = "arith.muli"
-    traits = IntBinary.traits | COMMUTATIVE
-    neutral = 1
-
-
-class DivSI(IntBinary):
-    """Signed division, towards zero; 0 where the divisor is 0."""
-
-    name = "arith.divsi"
-    neutral = 1
-
-
-class DivUI(IntBinary):
-    """Unsigned division; 0 where the divisor is 0."""
-
-    name = "arith.divui"
-    neutral = 1
-
-
-class FloorDivSI(IntBinary):
-    """Signed division, rounded down; 0 where the divisor is 0."""
-
-    name = "arith.floordivsi"
-    neutral = 1
-
-
-class CeilDivSI(IntBinary):
-    """Signed division, rounded up; 0 where the divisor is 0."""
-
-    name = "arith.ceildivsi"
-    neutral = 1
-
-
-class CeilDivUI(IntBinary):
-    """Unsigned division, rounded up; 0 where the divisor is 0."""
-
-    name = "arith.ceildivui"
-    neutral = 1
-
-
-class RemSI(IntBinary):
-    """Signed remainder, of the dividend's sign; 0 where the divisor is 0."""
-
-    name = "arith.remsi"
-
-
-class RemUI(IntBinary):
-    """Unsigned remainder; 0 where the divisor is 0."""
-
-    name = "arith.remui"
-
-
-class AndI(IntBinary):
-    """Bitwise and."""
-
-    name = "arith.andi"
-    traits = IntBinary.traits | COMMUTATIVE
-
-
-class OrI(IntBinary):
-    """Bitwise or."""
-
-    name = "arith.ori"
-    traits = IntBinary.traits | COMMUTATIVE
-    neutral = 0
-
-
-class XOrI(IntBinary):
-    """Bitwise exclusive or."""
-
-    name = "arith.xori"
-    traits = IntBinary.traits | COMMUTATIVE
-    neutral = 0
-
-
-class ShLI(IntBinary):
-    """Shift left; 0 for a shift past the width."""
-
-    name = "arith.shli"
-    neutral = 0
-
-
-class ShRSI(IntBinary):
-    """Shift right, filling with the sign."""
-
-    name = "arith.shrsi"
-    neutral = 0
-
-
-class ShRUI(IntBinary):
-    """Shift right, filling with zeros."""
-
-    name = "arith.shrui"
-    neutral = 0
-
-
-class MaxSI(IntBinary):
-    """The larger of two signed integers."""
-
-    name = "arith.maxsi"
-    traits = IntBinary.traits | COMMUTATIVE
-
-
-class MinSI(IntBinary):
-    """The smaller of two signed integers."""
-
-    name = "arith.minsi"
-    traits = IntBinary.traits | COMMUTATIVE
-
-
-class MaxUI(IntBinary):
-    """The larger of two unsigned integers."""
-
-    name = "arith.maxui"
-    traits = IntBinary.traits | COMMUTATIVE
-
-
-class MinUI(IntBinary):
-    """The smaller of two unsigned integers."""
-
-    name = "arith.minui"
-    traits = IntBinary.traits | COMMUTATIVE
+AddF = define(FloatBinary, "arith.addf", "lhs + rhs.", traits=COMMUTATIVE)
+SubF = define(FloatBinary, "arith.subf", "lhs - rhs.", neutral=0.0)
+MulF = define(FloatBinary, "arith.mulf", "lhs * rhs.", traits=COMMUTATIVE, neutral=1.0)
+DivF = define(FloatBinary, "arith.divf", "lhs / rhs.", neutral=1.0)
+RemF = define(FloatBinary, "arith.remf", "C's fmod.")
+MaximumF = define(
+    FloatBinary,
+    "arith.maximumf",
+    "The larger, +0.0 being larger than -0.0; NaN if either is NaN.",
+    traits=COMMUTATIVE,
+)
+MinimumF = define(
+    FloatBinary,
+    "arith.minimumf",
+    "The smaller, -0.0 being smaller than +0.0; NaN if either is NaN.",
+    traits=COMMUTATIVE,
+)
+MaxNumF = define(
+    FloatBinary,
+    "arith.maxnumf",
+    "The larger, +0.0 being larger than -0.0; a number if either is one.",
+    traits=COMMUTATIVE,
+)
+MinNumF = define(
+    FloatBinary,
+    "arith.minnumf",
+    "The smaller, -0.0 being smaller than +0.0; a number if either is one.",
+    traits=COMMUTATIVE,
+)
+AddI = define(IntBinary, "arith.addi", "lhs + rhs, wrapping.", traits=COMMUTATIVE, neutral=0)
+SubI = define(IntBinary, "arith.subi", "lhs - rhs, wrapping.", neutral=0)
+MulI = define(IntBinary, "arith.muli", "lhs * rhs, wrapping.", traits=COMMUTATIVE, neutral=1)
+DivSI = define(
+    IntBinary, "arith.divsi", "Signed division, towards zero; 0 where the divisor is 0.", neutral=1
+)
+DivUI = define(IntBinary, "arith.divui", "Unsigned division; 0 where the divisor is 0.", neutral=1)
+FloorDivSI = define(
+    IntBinary, "arith.floordivsi", "Signed division, rounded down; 0 where the divisor is 0.", neutral=1
+)
+CeilDivSI = define(
+    IntBinary, "arith.ceildivsi", "Signed division, rounded up; 0 where the divisor is 0.", neutral=1
+)
+CeilDivUI = define(
+    IntBinary, "arith.ceildivui", "Unsigned division, rounded up; 0 where the divisor is 0.", neutral=1
+)
+RemSI = define(
+    IntBinary, "arith.remsi", "Signed remainder, of the dividend's sign; 0 where the divisor is 0."
+)
+RemUI = define(IntBinary, "arith.remui", "Unsigned remainder; 0 where the divisor is 0.")
+AndI = define(IntBinary, "arith.andi", "Bitwise and.", traits=COMMUTATIVE)
+OrI = define(IntBinary, "arith.ori", "Bitwise or.", traits=COMMUTATIVE, neutral=0)
+XOrI = define(IntBinary, "arith.xori", "Bitwise exclusive or.", traits=COMMUTATIVE, neutral=0)
+ShLI = define(IntBinary, "arith.shli", "Shift left; 0 for a shift past the width.", neutral=0)
+ShRSI = define(IntBinary, "arith.shrsi", "Shift right, filling with the sign.", neutral=0)
+ShRUI = define(IntBinary, "arith.shrui", "Shift right, filling with zeros.", neutral=0)
+MaxSI = define(IntBinary, "arith.maxsi", "The larger of two signed integers.", traits=COMMUTATIVE)
+MinSI = define(IntBinary, "arith.minsi", "The smaller of two signed integers.", traits=COMMUTATIVE)
+MaxUI = define(IntBinary, "arith.maxui", "The larger of two unsigned integers.", traits=COMMUTATIVE)
+MinUI = define(IntBinary, "arith.minui", "The smaller of two unsigned integers.", traits=COMMUTATIVE)
 
 
 class NegF(Op):
@@ -537,13 +395,9 @@ class Cast(Op):
 
 
 def _width(type: Type) -> int:
-    return (
-        64
-        if isinstance(type, IndexType)
-        else type.width
-        if isinstance(type, IntegerType)
-        else 8 * dtype_of(type).itemsize
-    )
+    if isinstance(type, IntegerType):
+        return type.width
+    return 8 * dtype_of(type).itemsize
 
 
 class _Widening(Cast):
@@ -562,76 +416,39 @@ class _Narrowing(Cast):
             raise self.error(f"must narrow, from {source} to {target} bits")
 
 
-class ExtF(_Widening):
-    """To a wider float type."""
-
-    name = "arith.extf"
-    input = operand(FLOAT_LIKE)
-    output = result(FLOAT_LIKE)
+def _cast(base: type[Cast], name: str, doc: str, source: Constraint, target: Constraint) -> type[Cast]:
+    return define(base, name, doc, input=operand(source), output=result(target))
 
 
-class TruncF(_Narrowing):
-    """To a narrower float type, rounding to nearest even."""
-
-    name = "arith.truncf"
-    input = operand(FLOAT_LIKE)
-    output = result(FLOAT_LIKE)
-
-
-class ExtSI(_Widening):
-    """To a wider integer, repeating the sign."""
-
-    name = "arith.extsi"
-    input = operand(FIXED_INT_LIKE)
-    output = result(FIXED_INT_LIKE)
-
-
-class ExtUI(_Widening):
-    """To a wider integer, filling with zeros."""
-
-    name = "arith.extui"
-    input = operand(FIXED_INT_LIKE)
-    output = result(FIXED_INT_LIKE)
-
-
-class TruncI(_Narrowing):
-    """To a narrower integer, dropping high bits."""
-
-    name = "arith.trunci"
-    input = operand(FIXED_INT_LIKE)
-    output = result(FIXED_INT_LIKE)
-
-
-class SIToFP(Cast):
-    """A signed integer as a float."""
-
-    name = "arith.sitofp"
-    input = operand(FIXED_INT_LIKE)
-    output = result(FLOAT_LIKE)
-
-
-class UIToFP(Cast):
-    """An unsigned integer as a float."""
-
-    name = "arith.uitofp"
-    input = operand(FIXED_INT_LIKE)
-    output = result(FLOAT_LIKE)
-
-
-class FPToSI(Cast):
-    """A float as a signed integer, towards zero; saturates, 0 for NaN."""
-
-    name = "arith.fptosi"
-    input = operand(FLOAT_LIKE)
-    output = result(FIXED_INT_LIKE)
-
-
-class FPToUI(Cast):
-    """A float as an unsigned integer, towards zero; saturates, 0 for NaN."""
-
-    name = "arith.fptoui"
-    input = operand(FLOAT_LIKE)
-    output = result(FIXED_INT_LIKE)
+ExtF = _cast(_Widening, "arith.extf", "To a wider float type.", FLOAT_LIKE, FLOAT_LIKE)
+TruncF = _cast(
+    _Narrowing, "arith.truncf", "To a narrower float type, rounding to nearest even.", FLOAT_LIKE, FLOAT_LIKE
+)
+ExtSI = _cast(
+    _Widening, "arith.extsi", "To a wider integer, repeating the sign.", FIXED_INT_LIKE, FIXED_INT_LIKE
+)
+ExtUI = _cast(
+    _Widening, "arith.extui", "To a wider integer, filling with zeros.", FIXED_INT_LIKE, FIXED_INT_LIKE
+)
+TruncI = _cast(
+    _Narrowing, "arith.trunci", "To a narrower integer, dropping high bits.", FIXED_INT_LIKE, FIXED_INT_LIKE
+)
+SIToFP = _cast(Cast, "arith.sitofp", "A signed integer as a float.", FIXED_INT_LIKE, FLOAT_LIKE)
+UIToFP = _cast(Cast, "arith.uitofp", "An unsigned integer as a float.", FIXED_INT_LIKE, FLOAT_LIKE)
+FPToSI = _cast(
+    Cast,
+    "arith.fptosi",
+    "A float as a signed integer, towards zero; saturates, 0 for NaN.",
+    FLOAT_LIKE,
+    FIXED_INT_LIKE,
+)
+FPToUI = _cast(
+    Cast,
+    "arith.fptoui",
+    "A float as an unsigned integer, towards zero; saturates, 0 for NaN.",
+    FLOAT_LIKE,
+    FIXED_INT_LIKE,
+)
 
 
 class IndexCast(Cast):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mdsl.ir.core import Op
-from mdsl.ir.declare import ELEMENTWISE, FLOAT_LIKE, INT_LIKE, PURE, SAME_TYPE, operand, result
+from mdsl.ir.declare import ELEMENTWISE, FLOAT_LIKE, INT_LIKE, PURE, SAME_TYPE, define, operand, result
 
 
 class Unary(Op):
@@ -15,38 +15,27 @@ class Unary(Op):
     output = result(FLOAT_LIKE)
 
 
-def _unary(name: str, doc: str) -> type[Unary]:
-    return type(name.split(".")[1].title(), (Unary,), {"name": name, "__doc__": doc, "__module__": __name__})
-
-
-Exp = _unary("math.exp", "e to the power of the operand.")
-Exp2 = _unary("math.exp2", "2 to the power of the operand.")
-ExpM1 = _unary("math.expm1", "exp(x) - 1, exact near 0.")
-Log = _unary("math.log", "Natural logarithm.")
-Log2 = _unary("math.log2", "Logarithm to base 2.")
-Log1p = _unary("math.log1p", "log(1 + x), exact near 0.")
-Sqrt = _unary("math.sqrt", "Square root.")
-Rsqrt = _unary("math.rsqrt", "1 / square root.")
-Tanh = _unary("math.tanh", "Hyperbolic tangent.")
-Erf = _unary("math.erf", "Gauss error function.")
-Sin = _unary("math.sin", "Sine.")
-Cos = _unary("math.cos", "Cosine.")
-Atan = _unary("math.atan", "Arc tangent.")
-AbsF = _unary("math.absf", "Absolute value.")
-Floor = _unary("math.floor", "Largest integer not above.")
-Ceil = _unary("math.ceil", "Smallest integer not below.")
-Round = _unary("math.round", "Nearest integer, halves away from zero.")
-RoundEven = _unary("math.roundeven", "Nearest integer, halves to even.")
-
-
-class AbsI(Op):
-    """Absolute value of an integer."""
-
-    name = "math.absi"
-    traits = PURE | SAME_TYPE | ELEMENTWISE
-    assembly = "$operand attr-dict `:` type($output)"
-    operand = operand(INT_LIKE)
-    output = result(INT_LIKE)
+Exp = define(Unary, "math.exp", "e to the power of the operand.")
+Exp2 = define(Unary, "math.exp2", "2 to the power of the operand.")
+ExpM1 = define(Unary, "math.expm1", "exp(x) - 1, exact near 0.")
+Log = define(Unary, "math.log", "Natural logarithm.")
+Log2 = define(Unary, "math.log2", "Logarithm to base 2.")
+Log1p = define(Unary, "math.log1p", "log(1 + x), exact near 0.")
+Sqrt = define(Unary, "math.sqrt", "Square root.")
+Rsqrt = define(Unary, "math.rsqrt", "1 / square root.")
+Tanh = define(Unary, "math.tanh", "Hyperbolic tangent.")
+Erf = define(Unary, "math.erf", "Gauss error function.")
+Sin = define(Unary, "math.sin", "Sine.")
+Cos = define(Unary, "math.cos", "Cosine.")
+Atan = define(Unary, "math.atan", "Arc tangent.")
+AbsF = define(Unary, "math.absf", "Absolute value.")
+Floor = define(Unary, "math.floor", "Largest integer not above.")
+Ceil = define(Unary, "math.ceil", "Smallest integer not below.")
+Round = define(Unary, "math.round", "Nearest integer, halves away from zero.")
+RoundEven = define(Unary, "math.roundeven", "Nearest integer, halves to even.")
+AbsI = define(
+    Unary, "math.absi", "Absolute value of an integer.", operand=operand(INT_LIKE), output=result(INT_LIKE)
+)
 
 
 class FloatBinary(Op):
@@ -59,16 +48,8 @@ class FloatBinary(Op):
     output = result(FLOAT_LIKE)
 
 
-class PowF(FloatBinary):
-    """lhs to the power of rhs."""
-
-    name = "math.powf"
-
-
-class CopySign(FloatBinary):
-    """lhs with the sign of rhs."""
-
-    name = "math.copysign"
+PowF = define(FloatBinary, "math.powf", "lhs to the power of rhs.")
+CopySign = define(FloatBinary, "math.copysign", "lhs with the sign of rhs.")
 
 
 class Fma(Op):

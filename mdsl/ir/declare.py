@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 from mdsl.ir import types as t
 from mdsl.ir.attributes import (
@@ -40,6 +40,8 @@ from mdsl.ir.attributes import (
     python_value,
 )
 from mdsl.ir.core import Op, Value
+
+DeclarationT = TypeVar("DeclarationT", bound=Op)
 
 # Traits ------------------------------------------------------------------------------------------------
 
@@ -208,6 +210,7 @@ class Field:
         optional: bool = False,
         default: AttributeLike = None,
         doc: str = "",
+        numbers: str = "",
     ) -> None:
         self.kind = kind
         self.constraint = constraint
@@ -215,6 +218,7 @@ class Field:
         self.optional = optional
         self.default = None if default is None else attribute(default)
         self.doc = doc
+        self.numbers = numbers
         self.name = ""
 
     def __set_name__(self, owner: type[Op], name: str) -> None:
@@ -222,6 +226,10 @@ class Field:
         # Redeclared in a subclass: takes the place of the inherited field.
         kept = tuple(f for f in owner.fields if f.name != self.name)
         owner.fields = (*kept, self)
+        if self.numbers:
+            numbers = Field("attribute", INDICES)
+            setattr(owner, self.numbers, numbers)
+            numbers.__set_name__(owner, self.numbers)
 
     def __get__(self, op: Op | None, owner: type[Op]) -> Any:
         if op is None:
@@ -269,6 +277,11 @@ def operand(
     return Field("operand", constraint, variadic, optional, doc=doc)
 
 
+def mixed_indices(numbers: str) -> Any:
+    """Values of type index and, as the attribute `numbers`, all entries: `DYNAMIC` where a value stands."""
+    return Field("operand", INDEX, variadic=True, numbers=numbers)
+
+
 def result(constraint: Constraint = ANY, *, variadic: bool = False, doc: str = "") -> Any:
     return Field("result", constraint, variadic, doc=doc)
 
@@ -282,3 +295,10 @@ def attr(
 def region(doc: str = "", *, arguments: bool = False) -> Any:
     """A region; where its block takes arguments, the op's `verify_op` says which."""
     return Field("region", ANY, variadic=arguments, doc=doc)
+
+
+def define(base: type[DeclarationT], name: str, doc: str, **members: Any) -> type[DeclarationT]:
+    """An op that differs from its base by a name, a meaning and perhaps `members`; `traits` are those of the base
+    and the given ones."""
+    members["traits"] = base.traits | members.get("traits", frozenset())
+    return type(name, (base,), {"name": name, "__doc__": doc, "__module__": base.__module__, **members})  # type: ignore[return-value]

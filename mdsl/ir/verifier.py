@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from mdsl.errors import nearest
 from mdsl.ir.attributes import Attribute, DenseArrayAttr, StringAttr, SymbolRefAttr
 from mdsl.ir.core import Block, Op, OpResult, Value
 from mdsl.ir.declare import Field, fields_of
+from mdsl.ir.types import DYNAMIC
 
 
 def verify(root: Op) -> None:
@@ -56,6 +57,7 @@ def verify_operands(op: Op) -> None:
     for field in fields_of(type(op), "attribute"):
         _verify_attribute(op, field)
     _verify_names(op)
+    _verify_mixed(op)
 
 
 def infer_results(op: Op) -> None:
@@ -89,6 +91,20 @@ def _verify_fields(op: Op) -> None:
             raise op.error(
                 f"operands and results must be of one type, got {', '.join(sorted(map(str, types)))}"
             )
+
+
+def _verify_mixed(op: Op) -> None:
+    """There must be a value for each entry of mixed indices that is no number."""
+    for field in fields_of(type(op), "operand"):
+        if field.numbers:
+            verify_dynamic(op, field.name, getattr(op, field.name), op.attr(field.numbers))
+
+
+def verify_dynamic(op: Op, what: str, values: Sequence[Value], numbers: Sequence[int]) -> None:
+    """There must be a value for each number that only the run will know."""
+    wanted = sum(n == DYNAMIC for n in numbers)
+    if len(values) != wanted:
+        raise op.error(f"{len(values)} values for {wanted} unknown {what}")
 
 
 def _verify_regions(op: Op) -> None:

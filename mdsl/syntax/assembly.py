@@ -1,6 +1,7 @@
 """The custom form of an op, from its declaration's `assembly`: one format string parses and prints it.
 
-    `word`             a literal word or punctuation mark
+    `word`             a literal word or punctuation mark; "(", "[" and "<" enclose what follows up to their partner
+    ` `, ``            a space, or none, before a list of indices, which otherwise stands close to a field
     $name              an operand, attribute or region of the declaration
     type($name)        the type (or types) of an operand or result; `type(operands)`, `type(results)` of all
     operands           all operands
@@ -30,7 +31,7 @@ from mdsl.ir.attributes import (
     UnitAttr,
 )
 from mdsl.ir.core import Op, Region, Value
-from mdsl.ir.declare import SYMBOL_REF, TYPE, UNIT, Field
+from mdsl.ir.declare import SYMBOL_REF, TYPE, UNIT, Field, fields_of
 from mdsl.ir.types import Type, i64
 from mdsl.ir.verifier import infer_results
 from mdsl.syntax.cursor import Cursor
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 
 UNIFORM = "operands attr-dict `:` functional-type"
 """The form of every op that declares no other: `%y = nn.softmax %x {axis = 1} : (tensor<4xf32>) -> tensor<4xf32>`."""
+
+_CLOSING = {"(": ")", "[": "]", "<": ">"}
 
 _HIDDEN = ("operandSegmentSizes", "resultSegmentSizes")
 
@@ -51,13 +54,15 @@ def directives(format: str) -> tuple[Any, ...]:
     return _sequence(iter(tokens))
 
 
-def _sequence(tokens: Any) -> tuple[Any, ...]:
+def _sequence(tokens: Any, end: str = "") -> tuple[Any, ...]:
     found: list[Any] = []
     for token in tokens:
-        if token == "(":
-            found.append(("group", _sequence(tokens)))
-        elif token == ")?":
+        if token == end:
             break
+        if token == "(":
+            found.append(("group", _sequence(tokens, ")?")))
+        elif token[1:-1] in _CLOSING:
+            found.append(("bracket", token[1:-1], _sequence(tokens, f"`{_CLOSING[token[1:-1]]}`")))
         elif token[0] == "`":
             found.append(("literal", token[1:-1]))
         elif token[0] == "$":
@@ -111,9 +116,15 @@ class _Parts:
             getattr(self, "_" + directive[0].replace("-", "_"))(*directive[1:])
 
     def _literal(self, text: str) -> None:
-        if text in ("<", "["):
-            raise AssertionError("bracketed fields are written with a hook")
-        self.cursor.expect(text)
+        if text.strip():
+            self.cursor.expect(text)
+
+    def _bracket(self, opening: str, inner: tuple[Any, ...]) -> None:
+        outer = self.cursor
+        self.cursor = outer.group(opening)
+        self.read(inner)
+        self.cursor.end(f"what stands in '{opening}{_CLOSING[opening]}'")
+        self.cursor = outer
 
     def _group(self, format: tuple[Any, ...]) -> None:
         first = format[0]
@@ -231,7 +242,11 @@ def _write(op: Op, printer: Printer, format: tuple[Any, ...]) -> None:
     for directive in format:
         match directive:
             case ("literal", text):
-                printer.token(text)
+                printer.token(text.strip())
+            case ("bracket", opening, inner):
+                before, printer.parts = printer.parts, []
+                _write(op, printer, inner)
+                printer.parts = [*before, opening, *printer.parts, _CLOSING[opening]]
             case ("group", inner):
                 if _present(op, inner):
                     _write(op, printer, inner)
@@ -259,7 +274,7 @@ def _write(op: Op, printer: Printer, format: tuple[Any, ...]) -> None:
                 printer.token(f"attributes {text}" if text else "")
             case _:
                 raise AssertionError(directive)
-        after_name = directive[0] == "field"
+        after_name = directive[0] == "field" or directive == ("literal", "")
 
 
 def _present(op: Op, format: tuple[Any, ...]) -> bool:
@@ -271,7 +286,7 @@ def _present(op: Op, format: tuple[Any, ...]) -> bool:
 
 def _write_field(op: Op, printer: Printer, field: Field) -> None:
     if field.kind == "region":
-        printer.region(op.regions[[f.name for f in op.fields if f.kind == "region"].index(field.name)])
+        printer.region(op.regions[fields_of(type(op), "region").index(field)], label=field.variadic)
         return
     if field.kind == "operand":
         found = getattr(op, field.name)
@@ -286,7 +301,7 @@ def _write_field(op: Op, printer: Printer, field: Field) -> None:
         and field.constraint is not TYPE
     ):
         printer.token(value.value)
-    elif isinstance(value, ArrayAttr):
+    elif isinstance(value, ArrayAttr | IntegerAttr):
         printer.token(plain_number(value))
     else:
         printer.token(str(value))

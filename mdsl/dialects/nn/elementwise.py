@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from mdsl.dialects.nn.base import NUMBER_TENSOR, NnOp, broadcast_shapes, require_number, same_element
 from mdsl.ir.attributes import Attribute
 from mdsl.ir.core import Value
-from mdsl.ir.declare import BOOL_TENSOR, FLOAT, FLOAT_TENSOR, TENSOR, attr, one_of, operand, result
+from mdsl.ir.declare import BOOL_TENSOR, FLOAT, FLOAT_TENSOR, TENSOR, attr, define, one_of, operand, result
 from mdsl.ir.typed import tensor_of
 from mdsl.ir.types import TensorType, Type, i1
 
@@ -22,12 +22,14 @@ class Unary(NnOp):
         return [self.operands[0].type]
 
 
-class Relu(Unary):
-    """max(x, 0). NaN stays NaN."""
+class NumberUnary(Unary):
+    """Base: a function of floats or integers."""
 
-    name = "nn.relu"
     x = operand(NUMBER_TENSOR)
     y = result(NUMBER_TENSOR)
+
+
+Relu = define(NumberUnary, "nn.relu", "max(x, 0). NaN stays NaN.")
 
 
 class LeakyRelu(Unary):
@@ -37,12 +39,10 @@ class LeakyRelu(Unary):
     alpha = attr(FLOAT, default=0.01)
 
 
-class Clip(Unary):
+class Clip(NumberUnary):
     """min(max(x, min), max); a bound that is absent does not limit. NaN stays NaN."""
 
     name = "nn.clip"
-    x = operand(NUMBER_TENSOR)
-    y = result(NUMBER_TENSOR)
     min = attr(FLOAT, optional=True)
     max = attr(FLOAT, optional=True)
 
@@ -54,16 +54,8 @@ class Clip(Unary):
         return super().infer()
 
 
-class Sigmoid(Unary):
-    """1 / (1 + exp(-x))."""
-
-    name = "nn.sigmoid"
-
-
-class Tanh(Unary):
-    """Hyperbolic tangent."""
-
-    name = "nn.tanh"
+Sigmoid = define(Unary, "nn.sigmoid", "1 / (1 + exp(-x)).")
+Tanh = define(Unary, "nn.tanh", "Hyperbolic tangent.")
 
 
 class Gelu(Unary):
@@ -77,44 +69,12 @@ class Gelu(Unary):
     approximate = attr(one_of("none", "tanh"), default="none")
 
 
-class Erf(Unary):
-    """Gauss error function."""
-
-    name = "nn.erf"
-
-
-class Exp(Unary):
-    """e to the power of x."""
-
-    name = "nn.exp"
-
-
-class Log(Unary):
-    """Natural logarithm."""
-
-    name = "nn.log"
-
-
-class Sqrt(Unary):
-    """Square root; NaN below 0."""
-
-    name = "nn.sqrt"
-
-
-class Neg(Unary):
-    """-x; integers wrap."""
-
-    name = "nn.neg"
-    x = operand(NUMBER_TENSOR)
-    y = result(NUMBER_TENSOR)
-
-
-class Abs(Unary):
-    """|x|; the smallest integer stays itself."""
-
-    name = "nn.abs"
-    x = operand(NUMBER_TENSOR)
-    y = result(NUMBER_TENSOR)
+Erf = define(Unary, "nn.erf", "Gauss error function.")
+Exp = define(Unary, "nn.exp", "e to the power of x.")
+Log = define(Unary, "nn.log", "Natural logarithm.")
+Sqrt = define(Unary, "nn.sqrt", "Square root; NaN below 0.")
+Neg = define(NumberUnary, "nn.neg", "-x; integers wrap.")
+Abs = define(NumberUnary, "nn.abs", "|x|; the smallest integer stays itself.")
 
 
 class Binary(NnOp):
@@ -133,28 +93,10 @@ class Binary(NnOp):
         ]
 
 
-class Add(Binary):
-    """a + b, broadcasting; integers wrap."""
-
-    name = "nn.add"
-
-
-class Sub(Binary):
-    """a - b, broadcasting; integers wrap."""
-
-    name = "nn.sub"
-
-
-class Mul(Binary):
-    """a * b, broadcasting; integers wrap."""
-
-    name = "nn.mul"
-
-
-class Div(Binary):
-    """a / b, broadcasting; integers round towards zero, and give 0 where b is 0."""
-
-    name = "nn.div"
+Add = define(Binary, "nn.add", "a + b, broadcasting; integers wrap.")
+Sub = define(Binary, "nn.sub", "a - b, broadcasting; integers wrap.")
+Mul = define(Binary, "nn.mul", "a * b, broadcasting; integers wrap.")
+Div = define(Binary, "nn.div", "a / b, broadcasting; integers round towards zero, and give 0 where b is 0.")
 
 
 class Pow(Binary):
@@ -166,16 +108,8 @@ class Pow(Binary):
     y = result(FLOAT_TENSOR)
 
 
-class Maximum(Binary):
-    """The larger of a and b, broadcasting; NaN if either is NaN."""
-
-    name = "nn.maximum"
-
-
-class Minimum(Binary):
-    """The smaller of a and b, broadcasting; NaN if either is NaN."""
-
-    name = "nn.minimum"
+Maximum = define(Binary, "nn.maximum", "The larger of a and b, broadcasting; NaN if either is NaN.")
+Minimum = define(Binary, "nn.minimum", "The smaller of a and b, broadcasting; NaN if either is NaN.")
 
 
 class Compare(NnOp):

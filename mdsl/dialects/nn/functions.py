@@ -2,39 +2,26 @@
 
 from __future__ import annotations
 
-from mdsl.dialects.nn.base import NUMBER_TENSOR
-from mdsl.dialects.nn.elementwise import Binary, Unary
-from mdsl.ir.declare import BOOLEAN, INT_TENSOR, attr, operand, result
+from mdsl.dialects.nn.elementwise import Binary, NumberUnary, Unary
+from mdsl.ir.declare import BOOLEAN, INT_TENSOR, attr, define, operand, result
 
-
-def _unary(name: str, doc: str) -> type[Unary]:
-    return type(name.split(".")[1].title(), (Unary,), {"name": name, "__doc__": doc, "__module__": __name__})
-
-
-Sin = _unary("nn.sin", "Sine.")
-Cos = _unary("nn.cos", "Cosine.")
-Tan = _unary("nn.tan", "Tangent.")
-Asin = _unary("nn.asin", "Arc sine; NaN beyond -1 and 1.")
-Acos = _unary("nn.acos", "Arc cosine; NaN beyond -1 and 1.")
-Atan = _unary("nn.atan", "Arc tangent.")
-Sinh = _unary("nn.sinh", "Hyperbolic sine.")
-Cosh = _unary("nn.cosh", "Hyperbolic cosine.")
-Asinh = _unary("nn.asinh", "Inverse of the hyperbolic sine.")
-Acosh = _unary("nn.acosh", "Inverse of the hyperbolic cosine; NaN below 1.")
-Atanh = _unary("nn.atanh", "Inverse of the hyperbolic tangent; NaN beyond -1 and 1.")
-Expm1 = _unary("nn.expm1", "e^x - 1, exact near 0.")
-Log1p = _unary("nn.log1p", "ln(1 + x), exact near 0.")
-Floor = _unary("nn.floor", "Largest integer not above x.")
-Ceil = _unary("nn.ceil", "Smallest integer not below x.")
-Round = _unary("nn.round", "Nearest integer, halves to even.")
-
-
-class Sign(Unary):
-    """-1, 0 or 1: the sign of x. NaN stays NaN."""
-
-    name = "nn.sign"
-    x = operand(NUMBER_TENSOR)
-    y = result(NUMBER_TENSOR)
+Sin = define(Unary, "nn.sin", "Sine.")
+Cos = define(Unary, "nn.cos", "Cosine.")
+Tan = define(Unary, "nn.tan", "Tangent.")
+Asin = define(Unary, "nn.asin", "Arc sine; NaN beyond -1 and 1.")
+Acos = define(Unary, "nn.acos", "Arc cosine; NaN beyond -1 and 1.")
+Atan = define(Unary, "nn.atan", "Arc tangent.")
+Sinh = define(Unary, "nn.sinh", "Hyperbolic sine.")
+Cosh = define(Unary, "nn.cosh", "Hyperbolic cosine.")
+Asinh = define(Unary, "nn.asinh", "Inverse of the hyperbolic sine.")
+Acosh = define(Unary, "nn.acosh", "Inverse of the hyperbolic cosine; NaN below 1.")
+Atanh = define(Unary, "nn.atanh", "Inverse of the hyperbolic tangent; NaN beyond -1 and 1.")
+Expm1 = define(Unary, "nn.expm1", "e^x - 1, exact near 0.")
+Log1p = define(Unary, "nn.log1p", "ln(1 + x), exact near 0.")
+Floor = define(Unary, "nn.floor", "Largest integer not above x.")
+Ceil = define(Unary, "nn.ceil", "Smallest integer not below x.")
+Round = define(Unary, "nn.round", "Nearest integer, halves to even.")
+Sign = define(NumberUnary, "nn.sign", "-1, 0 or 1: the sign of x. NaN stays NaN.")
 
 
 class Mod(Binary):
@@ -55,28 +42,14 @@ class Bitwise(Binary):
     y = result(INT_TENSOR)
 
 
-class And(Bitwise):
-    """The bits, or truth values, that both a and b have; broadcasting."""
-
-    name = "nn.and"
-
-
-class Or(Bitwise):
-    """The bits, or truth values, that a or b has; broadcasting."""
-
-    name = "nn.or"
-
-
-class Xor(Bitwise):
-    """The bits, or truth values, that just one of a and b has; broadcasting."""
-
-    name = "nn.xor"
-
-
-class ShiftLeft(Bitwise):
-    """The bits of a moved up by b places, broadcasting; 0 where b is not below the width."""
-
-    name = "nn.shift_left"
+And = define(Bitwise, "nn.and", "The bits, or truth values, that both a and b have; broadcasting.")
+Or = define(Bitwise, "nn.or", "The bits, or truth values, that a or b has; broadcasting.")
+Xor = define(Bitwise, "nn.xor", "The bits, or truth values, that just one of a and b has; broadcasting.")
+ShiftLeft = define(
+    Bitwise,
+    "nn.shift_left",
+    "The bits of a moved up by b places, broadcasting; 0 where b is not below the width.",
+)
 
 
 class ShiftRight(Bitwise):

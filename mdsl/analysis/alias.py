@@ -14,7 +14,7 @@ from functools import cached_property
 from mdsl.analysis.slices import is_whole, same_index, same_slice, separate_spans, spans
 from mdsl.dialects import arith, func, linalg, memref, scf, ukernel
 from mdsl.dialects.builtin import ModuleOp
-from mdsl.dialects.tensor import SliceLike
+from mdsl.dialects.indices import SliceLike
 from mdsl.dialects.terminator import Terminator
 from mdsl.ir.core import Block, BlockArgument, Op, OpResult, Value
 from mdsl.ir.typed import memref_of

@@ -7,7 +7,8 @@ from itertools import pairwise
 
 from mdsl.dialects import linalg, scf, tensor, ukernel
 from mdsl.dialects.affine import Apply
-from mdsl.dialects.tensor import Index
+from mdsl.dialects.indices import Index
+from mdsl.dialects.reassociation import groups_between
 from mdsl.ir.affine import AffineExpr, AffineMap, Dim
 from mdsl.ir.attributes import IntegerAttr
 from mdsl.ir.core import Block, Builder, Op, Value
@@ -87,9 +88,9 @@ def reshaped(value: Value, shape: Sequence[int], builder: Builder, name: str | N
     if len(shape) == len(old):
         return None
     if len(shape) < len(old):
-        groups = tensor.groups_between(shape, old)
+        groups = groups_between(shape, old)
         return None if groups is None else builder.value(tensor.CollapseShape.of(value, groups), name)
-    groups = tensor.groups_between(old, shape)
+    groups = groups_between(old, shape)
     return None if groups is None else builder.value(tensor.ExpandShape.of(value, groups, shape), name)
 
 

@@ -7,7 +7,7 @@ from math import gcd
 
 from mdsl.dialects import memref
 from mdsl.dialects.arith import constant_of
-from mdsl.dialects.tensor import Index, SliceLike
+from mdsl.dialects.indices import Index, SliceLike
 from mdsl.ir.core import Op, Value
 
 

@@ -5,18 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mdsl.dialects.tensor import (
-    OUTPUT_SHAPE,
-    SLICE,
-    Index,
-    Reassociation,
-    SliceLike,
-    print_access,
-    reassociation,
-    slice_operands,
-    verify_dynamic,
-    verify_indices,
-)
+from mdsl.dialects.indices import SLICE, Index, SliceLike, slice_operands, verify_indices
+from mdsl.dialects.layouts import reshaped_type, subview_type
+from mdsl.dialects.reassociation import OUTPUT_SHAPE, Reassociation, reassociation
 from mdsl.ir.attributes import (
     Attribute,
     DenseArrayAttr,
@@ -36,7 +27,6 @@ from mdsl.ir.declare import (
     BOOLEAN,
     GROUPS,
     INDEX,
-    INDICES,
     MEMREF,
     PURE,
     READS,
@@ -45,13 +35,14 @@ from mdsl.ir.declare import (
     TYPE,
     UNIT,
     attr,
+    mixed_indices,
     operand,
     result,
     within,
 )
 from mdsl.ir.typed import memref_of
-from mdsl.ir.types import DYNAMIC, MemRefType, TensorType, Type, dense_strides, i32, i64
-from mdsl.ir.verifier import infer_results
+from mdsl.ir.types import DYNAMIC, MemRefType, TensorType, Type, i32, i64
+from mdsl.ir.verifier import verify_dynamic
 
 if TYPE_CHECKING:
     from mdsl.syntax.cursor import Cursor
@@ -79,7 +70,7 @@ class _Allocation(Op):
         return cls([], [], results=[type])
 
     def verify_op(self) -> None:
-        verify_dynamic(self, "sizes", self.sizes, memref_of(self.result).shape, DYNAMIC)
+        verify_dynamic(self, "sizes", self.sizes, memref_of(self.result).shape)
         if self.symbols:
             raise self.error("takes no symbols: layouts are strided")
         type = memref_of(self.result)
@@ -224,6 +215,7 @@ class Load(Op):
 
     name = "memref.load"
     traits = READS
+    assembly = "$memory `[` $indices `]` attr-dict `:` type($memory)"
     memory = operand(MEMREF)
     indices = operand(INDEX, variadic=True)
     nontemporal = attr(BOOLEAN, optional=True)
@@ -235,26 +227,12 @@ class Load(Op):
     def verify_op(self) -> None:
         verify_indices(self, self.operands[0], self.operands[1:], self.result)
 
-    @classmethod
-    def parse_custom(cls, cursor: Cursor) -> Op:
-        memory = cursor.value()
-        indices = cursor.group("[").values()
-        attributes = cursor.attr_dict()
-        cursor.expect(":")
-        start = cursor.at
-        cursor.typed([memory], [cursor.type()], start)
-        op = cls.from_parts([memory, *indices], [], attributes)
-        infer_results(op)
-        return op
-
-    def print_custom(self, printer: Printer) -> None:
-        print_access(self, printer, [], self.operands[0], self.operands[1:])
-
 
 class Store(Op):
     """Writes one element."""
 
     name = "memref.store"
+    assembly = "$value `,` $memory `[` $indices `]` attr-dict `:` type($memory)"
     value = operand()
     memory = operand(MEMREF)
     indices = operand(INDEX, variadic=True)
@@ -262,21 +240,6 @@ class Store(Op):
 
     def verify_op(self) -> None:
         verify_indices(self, self.operands[1], self.operands[2:], self.operands[0])
-
-    @classmethod
-    def parse_custom(cls, cursor: Cursor) -> Op:
-        value = cursor.value()
-        cursor.expect(",")
-        memory = cursor.value()
-        indices = cursor.group("[").values()
-        attributes = cursor.attr_dict()
-        cursor.expect(":")
-        start = cursor.at
-        cursor.typed([memory], [cursor.type()], start)
-        return cls.from_parts([value, memory, *indices], [], attributes)
-
-    def print_custom(self, printer: Printer) -> None:
-        print_access(self, printer, self.operands[:1], self.operands[1], self.operands[2:])
 
 
 class Prefetch(Op):
@@ -344,12 +307,9 @@ class SubView(SliceLike):
     traits = PURE
     assembly = f"$source {SLICE} attr-dict `:` type($source) `to` type($view)"
     source = operand(MEMREF)
-    offsets = operand(INDEX, variadic=True)
-    sizes = operand(INDEX, variadic=True)
-    strides = operand(INDEX, variadic=True)
-    static_offsets = attr(INDICES)
-    static_sizes = attr(INDICES)
-    static_strides = attr(INDICES)
+    offsets = mixed_indices("static_offsets")
+    sizes = mixed_indices("static_sizes")
+    strides = mixed_indices("static_strides")
     view = result(MEMREF)
 
     @staticmethod
@@ -383,27 +343,6 @@ class SubView(SliceLike):
             raise self.error(f"makes a {wanted}, not a {view}")
 
 
-def subview_type(
-    source: MemRefType,
-    offsets: Sequence[Index],
-    sizes: Sequence[int],
-    strides: Sequence[int],
-    shape: Sequence[int],
-) -> MemRefType:
-    """Type of a subview; of `sizes`, the unit dimensions that `shape` lacks are dropped."""
-    terms = [o * s if isinstance(o, int) else None for o, s in zip(offsets, source.layout, strict=True)]
-    known = DYNAMIC not in (source.offset, *source.layout) and None not in terms
-    offset = source.offset + sum(t for t in terms if t is not None) if known else DYNAMIC
-    steps = [s * t for s, t in zip(source.layout, strides, strict=True)]
-    kept: list[int] = []
-    remaining = list(shape)
-    for size, step in zip(sizes, steps, strict=True):
-        if remaining and remaining[0] == size:
-            kept.append(step)
-            remaining.pop(0)
-    return MemRefType(tuple(shape), source.element, tuple(kept), offset)
-
-
 class CollapseShape(Reassociation):
     """Merges neighbouring dimensions that have no gaps between them."""
 
@@ -432,9 +371,8 @@ class ExpandShape(Reassociation):
     traits = PURE
     assembly = f"$source $reassociation {OUTPUT_SHAPE} attr-dict `:` type($source) `into` type($view)"
     source = operand(MEMREF)
-    output_shape = operand(INDEX, variadic=True)
     reassociation = attr(GROUPS)
-    static_output_shape = attr(INDICES)
+    output_shape = mixed_indices("static_output_shape")
     view = result(MEMREF)
 
     @staticmethod
@@ -447,48 +385,9 @@ class ExpandShape(Reassociation):
         )
 
     def verify_op(self) -> None:
-        self.verify_expansion(
-            self.output_shape, self.attr("static_output_shape"), memref_of(self.result).shape
-        )
+        self.verify_expansion(memref_of(self.result).shape)
         self.verify_groups(memref_of(self.operands[0]).shape, memref_of(self.result).shape)
         _verify_reshape(self)
-
-
-def reshaped_type(
-    source: MemRefType, groups: Sequence[Sequence[int]], shape: Sequence[int]
-) -> MemRefType | None:
-    """Type of `source` seen in `shape`, of which `groups` are a reassociation; None where gaps forbid it.
-
-    Splitting a dimension is always possible; merging needs each dimension to step over the ones behind it.
-    """
-    if source.layout == dense_strides(source.shape) or (source.is_dense and not groups):
-        strides = None if source.offset == 0 else dense_strides(tuple(shape))
-        return MemRefType(tuple(shape), source.element, strides, source.offset)
-    if not groups or DYNAMIC in source.layout:
-        return None
-    if len(shape) > source.rank:
-        steps = _split_strides(source, groups, shape)
-    else:
-        merged = [_merged_stride(source, group) for group in groups]
-        steps = [step for step in merged if step is not None]
-        if len(steps) < len(groups):
-            return None
-    return MemRefType(tuple(shape), source.element, tuple(steps), source.offset)
-
-
-def _split_strides(source: MemRefType, groups: Sequence[Sequence[int]], shape: Sequence[int]) -> list[int]:
-    steps: list[int] = []
-    for stride, group in zip(source.layout, groups, strict=True):
-        inner = dense_strides(tuple(shape[d] for d in group))
-        steps += [stride * step for step in inner]
-    return steps
-
-
-def _merged_stride(source: MemRefType, group: Sequence[int]) -> int | None:
-    """Elements from one index to the next of the dimensions of `group` as one."""
-    real = [d for d in group if source.shape[d] != 1] or [group[0]]
-    steps = [source.layout[inner] * source.shape[inner] for inner in real[1:]]
-    return source.layout[real[-1]] if [source.layout[d] for d in real[:-1]] == steps else None
 
 
 def _verify_reshape(op: Reassociation) -> None:
@@ -505,6 +404,7 @@ class View(Op):
 
     name = "memref.view"
     traits = PURE
+    assembly = "$source `[` $byte_shift `]` `[` $sizes `]` attr-dict `:` type($source) `to` type($view)"
     source = operand(MEMREF)
     byte_shift = operand(INDEX, doc="bytes")
     sizes = operand(INDEX, variadic=True)
@@ -520,23 +420,6 @@ class View(Op):
         verify_dynamic(self, "sizes", self.sizes, view.shape)
         if view.strides is not None:
             raise self.error(f"makes dense memory, not {view}")
-
-    @classmethod
-    def parse_custom(cls, cursor: Cursor) -> Op:
-        source = cursor.value()
-        shift = cursor.group("[").value()
-        sizes = cursor.group("[").values()
-        attributes = cursor.attr_dict()
-        cursor.expect(":")
-        start = cursor.at
-        cursor.typed([source], [cursor.type()], start)
-        cursor.expect("to")
-        return cls.from_parts([source, shift, *sizes], [cursor.type()], attributes)
-
-    def print_custom(self, printer: Printer) -> None:
-        source, shift, *sizes = self.operands
-        printer.token(f"{printer.name(source)}[{printer.name(shift)}][{printer.values(sizes)}]")
-        printer.token(f": {source.type} to {self.result.type}")
 
 
 class Copy(Op):

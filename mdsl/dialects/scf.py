@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
-from mdsl.dialects.tensor import Index, join_indices, split_indices, verify_dynamic
+from mdsl.dialects.indices import Index, join_indices, split_indices
 from mdsl.dialects.terminator import Terminator
 from mdsl.ir.attributes import Attribute, DenseArrayAttr, OpaqueAttr
 from mdsl.ir.core import Block, BlockArgument, Op, Region, Value
 from mdsl.ir.declare import (
     BOOL,
     INDEX,
-    INDICES,
     NO_TERMINATOR,
     TERMINATOR,
     Constraint,
     array_of,
     attr,
+    mixed_indices,
     operand,
     region,
     result,
@@ -184,13 +184,10 @@ class Forall(Op):
     """
 
     name = "scf.forall"
-    lower = operand(INDEX, variadic=True)
-    upper = operand(INDEX, variadic=True)
-    step = operand(INDEX, variadic=True)
+    lower = mixed_indices("staticLowerBound")
+    upper = mixed_indices("staticUpperBound")
+    step = mixed_indices("staticStep")
     outputs = operand(variadic=True)
-    staticLowerBound = attr(INDICES)
-    staticUpperBound = attr(INDICES)
-    staticStep = attr(INDICES)
     mapping = attr(array_of(MAPPING, "device mappings"), optional=True)
     results_ = result(variadic=True)
     body_region = region(arguments=True)
@@ -244,12 +241,6 @@ class Forall(Op):
         sizes = {len(self.attr(n)) for n in ("staticLowerBound", "staticUpperBound", "staticStep")}
         if len(sizes) != 1 or 0 in sizes:
             raise self.error("needs as many lower bounds as upper bounds and steps")
-        for what, static in (
-            ("lower", "staticLowerBound"),
-            ("upper", "staticUpperBound"),
-            ("step", "staticStep"),
-        ):
-            verify_dynamic(self, f"{what} bounds", getattr(self, what), self.attr(static))
         types = [v.type for v in self.outputs]
         if [a.type for a in self.body.args] != [*[index] * self.rank, *types]:
             raise self.error("the body must take the counters and the shared outputs")

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mdsl.dialects.tensor import print_access
 from mdsl.ir.attributes import Attribute, DenseArrayAttr, OpaqueAttr
 from mdsl.ir.core import Op, Value
 from mdsl.ir.declare import (
     INDEX,
-    INDICES,
     MEMREF,
     PURE,
     READS,
@@ -19,8 +17,10 @@ from mdsl.ir.declare import (
     Constraint,
     attr,
     enum,
+    mixed_indices,
     operand,
     result,
+    same_type,
 )
 from mdsl.ir.types import MemRefType, Type, VectorType, i64, index
 
@@ -45,6 +45,7 @@ class Load(Op):
 
     name = "vector.load"
     traits = READS
+    assembly = "$memory `[` $indices `]` attr-dict `:` type($memory) `,` type($output)"
     memory = operand(MEMREF)
     indices = operand(INDEX, variadic=True)
     output = result(VECTOR)
@@ -52,55 +53,18 @@ class Load(Op):
     def verify_op(self) -> None:
         _verify_access(self, self.operands[0], self.operands[1:], self.result)
 
-    @classmethod
-    def parse_custom(cls, cursor: Cursor) -> Op:
-        memory = cursor.value()
-        indices = cursor.group("[").values()
-        attributes = cursor.attr_dict()
-        cursor.expect(":")
-        start = cursor.at
-        cursor.typed([memory], [cursor.type()], start)
-        cursor.expect(",")
-        return cls.from_parts([memory, *indices], [cursor.type()], attributes)
-
-    def print_custom(self, printer: Printer) -> None:
-        print_access(self, printer, [], self.operands[0], self.operands[1:], f", {self.result.type}")
-
 
 class Store(Op):
     """Writes neighbouring elements, along the last dimension."""
 
     name = "vector.store"
+    assembly = "$value `,` $memory `[` $indices `]` attr-dict `:` type($memory) `,` type($value)"
     value = operand(VECTOR)
     memory = operand(MEMREF)
     indices = operand(INDEX, variadic=True)
 
     def verify_op(self) -> None:
         _verify_access(self, self.operands[1], self.operands[2:], self.operands[0])
-
-    @classmethod
-    def parse_custom(cls, cursor: Cursor) -> Op:
-        value = cursor.value()
-        cursor.expect(",")
-        memory = cursor.value()
-        indices = cursor.group("[").values()
-        attributes = cursor.attr_dict()
-        cursor.expect(":")
-        start = cursor.at
-        memory_type = cursor.type()
-        cursor.expect(",")
-        cursor.typed([memory, value], [memory_type, cursor.type()], start)
-        return cls.from_parts([value, memory, *indices], [], attributes)
-
-    def print_custom(self, printer: Printer) -> None:
-        print_access(
-            self,
-            printer,
-            self.operands[:1],
-            self.operands[1],
-            self.operands[2:],
-            f", {self.operands[0].type}",
-        )
 
 
 class Broadcast(Op):
@@ -207,9 +171,9 @@ class Extract(Op):
 
     name = "vector.extract"
     traits = PURE
+    assembly = "$source indices($dynamic_position, $static_position) attr-dict `:` type($output) `from` type($source)"
     source = operand(VECTOR)
-    dynamic_position = operand(INDEX, variadic=True)
-    static_position = attr(INDICES)
+    dynamic_position = mixed_indices("static_position")
     output = result()
 
     @staticmethod
@@ -225,37 +189,25 @@ class Extract(Op):
     def verify_op(self) -> None:
         _verify_position(self, self.operands[0].type, self.result.type)
 
-    @classmethod
-    def parse_custom(cls, cursor: Cursor) -> Op:
-        source = cursor.value()
-        _, numbers = cursor.index_list()
-        attributes = {"static_position": DenseArrayAttr(i64, tuple(numbers)), **cursor.attr_dict()}
-        cursor.expect(":")
-        type = cursor.type()
-        cursor.expect("from")
-        start = cursor.at
-        cursor.typed([source], [cursor.type()], start)
-        return cls.from_parts([source], [type], attributes)
-
-    def print_custom(self, printer: Printer) -> None:
-        source = self.operands[0]
-        printer.token(f"{printer.name(source)}[{self.position}] : {self.result.type} from {source.type}")
-
 
 class Insert(Op):
     """The destination with one element replaced, at a static position."""
 
     name = "vector.insert"
     traits = PURE
+    assembly = "$value `,` $dest ` ` indices($dynamic_position, $static_position) attr-dict `:` type($value) `into` type($dest)"
     value = operand()
     dest = operand(VECTOR)
-    dynamic_position = operand(INDEX, variadic=True)
-    static_position = attr(INDICES)
+    dynamic_position = mixed_indices("static_position")
     output = result(VECTOR)
+    relations = (same_type("dest", "output"),)
+
+    def infer(self) -> Sequence[Type]:
+        return [self.operands[1].type]
 
     @staticmethod
     def of(value: Value, dest: Value, position: int) -> Insert:
-        return Insert(value, dest, [], static_position=DenseArrayAttr(i64, (position,)), results=[dest.type])
+        return Insert(value, dest, [], static_position=DenseArrayAttr(i64, (position,)))
 
     @property
     def position(self) -> int:
@@ -263,26 +215,6 @@ class Insert(Op):
 
     def verify_op(self) -> None:
         _verify_position(self, self.operands[1].type, self.operands[0].type)
-        if self.result.type != self.operands[1].type:
-            raise self.error("result must be of the destination's type")
-
-    @classmethod
-    def parse_custom(cls, cursor: Cursor) -> Op:
-        value = cursor.value()
-        cursor.expect(",")
-        dest = cursor.value()
-        _, numbers = cursor.index_list()
-        attributes = {"static_position": DenseArrayAttr(i64, tuple(numbers)), **cursor.attr_dict()}
-        cursor.expect(":")
-        start = cursor.at
-        type = cursor.type()
-        cursor.expect("into")
-        cursor.typed([value, dest], [type, cursor.type()], start)
-        return cls.from_parts([value, dest], [dest.type], attributes)
-
-    def print_custom(self, printer: Printer) -> None:
-        value, dest = self.operands
-        printer.token(f"{printer.values([value, dest])} [{self.position}] : {value.type} into {dest.type}")
 
 
 def _verify_position(op: Op, vector: Type, element: Type) -> None:

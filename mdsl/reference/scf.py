@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from mdsl.dialects.indices import Index
 from mdsl.dialects.scf import For, Forall, If
-from mdsl.dialects.tensor import Index, ParallelInsertSlice
+from mdsl.dialects.tensor import ParallelInsertSlice
 from mdsl.ir.core import Value
 from mdsl.reference.evaluator import Scope
 from mdsl.reference.registry import failure, structured

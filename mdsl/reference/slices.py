@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mdsl.dialects.tensor import Index, SliceLike
+from mdsl.dialects.indices import Index, SliceLike
 from mdsl.ir.core import Op, Value
 from mdsl.ir.types import DYNAMIC
 from mdsl.reference.registry import failure

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from mdsl.dialects.tensor import ExtractSlice, Index, InsertSlice, Pad, join_indices
+from mdsl.dialects.indices import Index, join_indices
+from mdsl.dialects.tensor import ExtractSlice, InsertSlice, Pad
 from mdsl.ir.core import Op, Value
 from mdsl.ir.typed import shaped_of
 from mdsl.ir.types import DYNAMIC, dtype_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from mdsl.dialects.tensor import split_indices
+from mdsl.dialects.indices import split_indices
 from mdsl.ir.attributes import (
     Attribute,
     DenseArrayAttr,

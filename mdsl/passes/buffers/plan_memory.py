@@ -9,7 +9,7 @@ from typing import ClassVar
 from mdsl.analysis.alias import ALLOCATIONS, AliasAnalysis, accesses, ancestor_in, views
 from mdsl.dialects import arith, func, memref, scf
 from mdsl.dialects.builtin import ModuleOp
-from mdsl.dialects.tensor import Index
+from mdsl.dialects.indices import Index
 from mdsl.ir.core import Builder, Op, Value
 from mdsl.ir.typed import memref_of
 from mdsl.ir.types import MemRefType, i8, index

@@ -13,7 +13,7 @@ from mdsl.analysis.regions import offset, permuted_map
 from mdsl.dialects import linalg, scf, tensor
 from mdsl.dialects.arith import Constant
 from mdsl.dialects.builtin import ModuleOp
-from mdsl.dialects.tensor import Index
+from mdsl.dialects.indices import Index
 from mdsl.ir.attributes import AffineMapAttr, ArrayAttr, tensor_attribute
 from mdsl.ir.core import Block, Builder, Op, Value
 from mdsl.ir.typed import shaped_of

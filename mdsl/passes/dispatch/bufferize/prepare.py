@@ -8,6 +8,7 @@ from mdsl.analysis.regions import empty_like
 from mdsl.dialects import arith, linalg, tensor, ukernel
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.func import FunctionLike
+from mdsl.dialects.indices import join_indices
 from mdsl.ir.affine import AffineMap
 from mdsl.ir.attributes import Attribute, DenseAttr
 from mdsl.ir.core import Builder, Op, Value
@@ -72,7 +73,7 @@ def _lower_pad(op: tensor.Pad) -> None:
     border = op.padding_value
     if border in op.body.args:
         raise op.error("a border that varies from place to place cannot be bufferized")
-    low = tensor.join_indices(op.low, op.attr("static_low"))
+    low = join_indices(op.low, op.attr("static_low"))
     if all(isinstance(n, int) for n in low) and type.rank:
         whole = _bordered(border, type, op.attr("static_low"), inside, builder, op.result.name)
     else:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from mdsl.analysis.regions import offset
 from mdsl.dialects import arith, linalg, tensor
-from mdsl.dialects.tensor import Index
+from mdsl.dialects.indices import Index
 from mdsl.ir.affine import AffineExpr
 from mdsl.ir.attributes import AffineMapAttr, ArrayAttr
 from mdsl.ir.core import Builder, Op, Value

@@ -52,3 +52,4 @@ class Apply(Op):
         dims, symbols = self.operands[: map.num_dims], self.operands[map.num_dims :]
         tail = f"[{printer.values(symbols)}]" if symbols else ""
         printer.token(f"{self.attributes['map']}({printer.values(dims)}){tail}")
+        printer.token(printer.dictionary(self, "map"))

@@ -87,8 +87,7 @@ class Constant(Op):
         return cls.from_parts([], [type_of_constant(value)], {**extra, "value": value})
 
     def print_custom(self, printer: Printer) -> None:
-        extra = {k: v for k, v in self.attributes.items() if k != "value"}
-        printer.token(printer.attributes(extra) if extra else "")
+        printer.token(printer.dictionary(self, "value"))
         printer.token(str(self.attributes["value"]))
 
 
@@ -297,8 +296,7 @@ class Compare(Op):
 
     def print_custom(self, printer: Printer) -> None:
         printer.token(f"{self.word}, {printer.values(self.operands)}")
-        extra = {k: v for k, v in self.attributes.items() if k != "predicate"}
-        printer.token(printer.attributes(extra) if extra else "")
+        printer.token(printer.dictionary(self, "predicate"))
         printer.token(f": {self.operands[0].type}")
 
 
@@ -368,7 +366,7 @@ class Select(Op):
 
     def print_custom(self, printer: Printer) -> None:
         printer.token(printer.values(self.operands))
-        printer.token(printer.attributes(self.attributes) if self.attributes else "")
+        printer.token(printer.dictionary(self))
         condition = self.operands[0].type
         printer.token(f": {condition if isinstance(condition, ShapedType) else ''}".rstrip())
         if isinstance(condition, ShapedType):

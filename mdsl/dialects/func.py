@@ -274,6 +274,5 @@ class Call(Op):
 
     def print_custom(self, printer: Printer) -> None:
         printer.token(f"{self.attributes['callee']}({printer.values(self.operands)})")
-        extra = {k: v for k, v in self.attributes.items() if k != "callee"}
-        printer.token(printer.attributes(extra) if extra else "")
+        printer.token(printer.dictionary(self, "callee"))
         printer.token(f": {printer.function_type(self)}")

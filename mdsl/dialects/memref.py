@@ -32,6 +32,7 @@ from mdsl.ir.declare import (
     READS,
     STRING,
     SYMBOL,
+    SYMBOL_REF,
     TYPE,
     UNIT,
     attr,
@@ -86,8 +87,7 @@ class _Allocation(Op):
 
     def print_custom(self, printer: Printer) -> None:
         printer.parts.append(f"({printer.values(self.operands)})")
-        shown = {k: v for k, v in self.attributes.items() if k != "operandSegmentSizes"}
-        printer.token(printer.attributes(shown) if shown else "")
+        printer.token(printer.dictionary(self))
         printer.token(f": {self.result.type}")
 
 
@@ -166,9 +166,9 @@ class Global(Op):
             printer.token("= uninitialized")
         elif value is not None:
             printer.token(f"= {value}".removesuffix(f" : {_data_type(self.attr('type'))}"))
-        own = ("sym_name", "sym_visibility", "type", "initial_value", "constant")
-        extra = {k: v for k, v in self.attributes.items() if k not in own}
-        printer.token(printer.attributes(extra) if extra else "")
+        printer.token(
+            printer.dictionary(self, "sym_name", "sym_visibility", "type", "initial_value", "constant")
+        )
 
 
 def _data_type(type: Type) -> TensorType:
@@ -182,28 +182,13 @@ class GetGlobal(Op):
 
     name = "memref.get_global"
     traits = PURE
-    assembly = "$name_ attr-dict `:` type($memory)"
+    assembly = "$name attr-dict `:` type($memory)"
+    name_ = attr(SYMBOL_REF)
     memory = result(MEMREF)
-
-    @classmethod
-    def parse_custom(cls, cursor: Cursor) -> Op:
-        symbol = cursor.symbol()
-        attributes = {"name": SymbolRefAttr(symbol), **cursor.attr_dict()}
-        cursor.expect(":")
-        return cls.from_parts([], [cursor.type()], attributes)
-
-    def print_custom(self, printer: Printer) -> None:
-        printer.token(f"{self.attributes['name']} : {self.result.type}")
 
     @property
     def symbol(self) -> str:
-        found = self.attributes["name"]
-        assert isinstance(found, SymbolRefAttr)
-        return found.name
-
-    def verify_op(self) -> None:
-        if not isinstance(self.attributes.get("name"), SymbolRefAttr):
-            raise self.error("attribute 'name' must be a symbol")
+        return str(self.attr("name"))
 
     def verify_symbol(self, definition: Op) -> None:
         if not isinstance(definition, Global) or definition.attr("type") != self.result.type:
@@ -294,9 +279,7 @@ class Prefetch(Op):
         cache = "data" if self.attr("isDataCache") else "instr"
         printer.token(f"{printer.name(self.operands[0])}[{printer.values(self.operands[1:])}],")
         printer.token(f"{access}, locality<{self.attr('localityHint')}>, {cache}")
-        own = ("isWrite", "localityHint", "isDataCache")
-        extra = {k: v for k, v in self.attributes.items() if k not in own}
-        printer.token(printer.attributes(extra) if extra else "")
+        printer.token(printer.dictionary(self, "isWrite", "localityHint", "isDataCache"))
         printer.token(f": {self.operands[0].type}")
 
 

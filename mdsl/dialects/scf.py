@@ -119,7 +119,7 @@ class For(Op):
             )
             printer.token(f"iter_args({pairs}) -> ({', '.join(str(a.type) for a in self.carried)})")
         printer.region(self.regions[0], implicit_end=True)
-        printer.token(printer.attributes(self.attributes) if self.attributes else "")
+        printer.token(printer.dictionary(self))
 
 
 def _pair(cursor: Cursor):
@@ -174,7 +174,7 @@ class If(Op):
         if otherwise is not None and not printer.is_bare(otherwise):
             printer.token("else")
             printer.region(self.regions[1], implicit_end=True)
-        printer.token(printer.attributes(self.attributes) if self.attributes else "")
+        printer.token(printer.dictionary(self))
 
 
 class Forall(Op):
@@ -303,9 +303,7 @@ class Forall(Op):
             shared = ", ".join(f"{printer.name(a)} = {printer.name(v)}" for a, v in pairs)
             printer.token(f"shared_outs({shared}) -> ({', '.join(str(a.type) for a in self.shared)})")
         printer.region(self.regions[0], implicit_end=True)
-        own = ("staticLowerBound", "staticUpperBound", "staticStep", "operandSegmentSizes")
-        extra = {k: v for k, v in self.attributes.items() if k not in own}
-        printer.token(printer.attributes(extra) if extra else "")
+        printer.token(printer.dictionary(self, "staticLowerBound", "staticUpperBound", "staticStep"))
 
 
 class InParallel(Op):
@@ -318,7 +316,8 @@ class InParallel(Op):
     @classmethod
     def parse_custom(cls, cursor: Cursor) -> Op:
         region = cursor.region() if cursor.sees("{") else Region()
-        return cls.from_parts([], [], {}, [region])
+        return cls.from_parts([], [], cursor.attr_dict(), [region])
 
     def print_custom(self, printer: Printer) -> None:
         printer.region(self.regions[0])
+        printer.token(printer.dictionary(self))

@@ -156,8 +156,7 @@ class Dispatch(Op):
     def print_custom(self, printer: Printer) -> None:
         calls = self.calls()
         printer.token(f"{self.attributes['callee']}({'), ('.join(printer.values(c) for c in calls)})")
-        extra = {k: v for k, v in self.attributes.items() if k not in ("callee", "batch")}
-        printer.token(printer.attributes(extra) if extra else "")
+        printer.token(printer.dictionary(self, "callee", "batch"))
         printer.token(f": ({printer.types(calls[0])})")
         types = ", ".join(str(r.type) for r in self.results)
         printer.token(f"-> ({types})" if len(self.results) > 1 else f"-> {types}" if types else "")

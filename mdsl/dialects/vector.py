@@ -161,9 +161,9 @@ class Reduction(Op):
         return cls.from_parts(operands, [cursor.type()], attributes)
 
     def print_custom(self, printer: Printer) -> None:
-        printer.token(
-            f"<{self.word}>, {printer.values(self.operands)} : {self.operands[0].type} into {self.result.type}"
-        )
+        printer.token(f"<{self.word}>, {printer.values(self.operands)}")
+        printer.token(printer.dictionary(self, "kind"))
+        printer.token(f": {self.operands[0].type} into {self.result.type}")
 
 
 class Extract(Op):

@@ -31,7 +31,7 @@ from mdsl.ir.attributes import (
     UnitAttr,
 )
 from mdsl.ir.core import Op, Region, Value
-from mdsl.ir.declare import SYMBOL_REF, TYPE, UNIT, Field, fields_of
+from mdsl.ir.declare import INT, SYMBOL_REF, TYPE, UNIT, Field, fields_of
 from mdsl.ir.types import Type, i64
 from mdsl.ir.verifier import infer_results
 from mdsl.syntax.cursor import Cursor
@@ -44,7 +44,7 @@ UNIFORM = "operands attr-dict `:` functional-type"
 
 _CLOSING = {"(": ")", "[": "]", "<": ">"}
 
-_HIDDEN = ("operandSegmentSizes", "resultSegmentSizes")
+SEGMENTS = ("operandSegmentSizes", "resultSegmentSizes")
 
 
 @cache
@@ -149,6 +149,8 @@ class _Parts:
             self.attributes[name] = SymbolRefAttr(cursor.symbol())
         elif name == "sym_name":
             self.attributes[name] = StringAttr(cursor.symbol())
+        elif field.constraint is INT:
+            self.attributes[name] = IntegerAttr(cursor.integer())
         elif field.constraint is UNIT:
             self.attributes[name] = UnitAttr()
         elif cursor.sees_token("WORD") and not cursor.sees("true") and not cursor.sees("false"):
@@ -301,7 +303,9 @@ def _write_field(op: Op, printer: Printer, field: Field) -> None:
         and field.constraint is not TYPE
     ):
         printer.token(value.value)
-    elif isinstance(value, ArrayAttr | IntegerAttr):
+    elif isinstance(value, IntegerAttr) and field.constraint is INT:
+        printer.token(str(value.value))
+    elif isinstance(value, ArrayAttr):
         printer.token(plain_number(value))
     else:
         printer.token(str(value))
@@ -309,9 +313,9 @@ def _write_field(op: Op, printer: Printer, field: Field) -> None:
 
 def dictionary(op: Op, printer: Printer, hidden: set[str] | None = None) -> str:
     """The attributes that the custom form does not write elsewhere, `{...}` or nothing."""
-    hidden = (named_fields(type(op)) if hidden is None else hidden) | set(_HIDDEN)
-    if "operands" in (op.assembly or UNIFORM).split() and any(k in op.attributes for k in _HIDDEN):
-        hidden -= set(_HIDDEN)
+    hidden = (named_fields(type(op)) if hidden is None else hidden) | set(SEGMENTS)
+    if "operands" in (op.assembly or UNIFORM).split() and any(k in op.attributes for k in SEGMENTS):
+        hidden -= set(SEGMENTS)
     shown = {k: v for k, v in op.attributes.items() if k not in hidden}
     return printer.attributes(shown) if shown else ""
 

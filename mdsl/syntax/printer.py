@@ -14,7 +14,7 @@ from mdsl.ir.core import Op, Region, Value
 from mdsl.ir.naming import name_wished, names_under
 from mdsl.ir.types import DYNAMIC, FunctionType, Type
 from mdsl.syntax import resources
-from mdsl.syntax.assembly import plain_number, print_custom
+from mdsl.syntax.assembly import SEGMENTS, plain_number, print_custom
 
 
 def print_module(op: Op, *, generic: bool = False, locations: bool = False, data: bool = False) -> str:
@@ -97,6 +97,11 @@ class Printer:
             for k, v in attrs.items()
         ]
         return f"{{{', '.join(parts)}}}"
+
+    def dictionary(self, op: Op, *written: str) -> str:
+        """The op's attributes but those `written` elsewhere and segment sizes, `{...}` or nothing."""
+        shown = {k: v for k, v in op.attributes.items() if k not in (*written, *SEGMENTS)}
+        return self.attributes(shown) if shown else ""
 
     def index_list(self, dynamic: Sequence[Value], static: Sequence[int]) -> str:
         values = iter(dynamic)

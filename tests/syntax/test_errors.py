@@ -40,6 +40,22 @@ TABLE = [
     ("func.func @main() ->«» {\n func.return\n}", ""),
     ("«;»", "got ';'"),
     ('%a = arith.constant «"»abc', ""),
+    # Brackets hold what the op's form says, and nothing else
+    (
+        "func.func @f(%x: memref<4xf32>, %i: index) {\n  %y = memref.load %x[%i «5»] : memref<4xf32>\n  func.return\n}",
+        "unexpected '5' after what stands in '[]'",
+    ),
+    (
+        "func.func @f(%x: tensor<4xf32>) {\n  %y = tensor.concat dim(0«,» 1) %x : (tensor<4xf32>) -> tensor<4xf32>\n"
+        "  func.return\n}",
+        "unexpected ',' after what stands in '()'",
+    ),
+    ("%y = tensor.empty «:» tensor<4xf32>", "expected '(', got ':'"),
+    (
+        "func.func @f(%x: memref<8xi8>, %i: index) {\n  %y = memref.view %x[%i] «:» memref<8xi8> to memref<2xf32>\n"
+        "  func.return\n}",
+        "expected '[', got ':'",
+    ),
     # Names
     ("%a = «arith.adf» %b, %b : f32", "unknown operation 'arith.adf'; did you mean 'arith.addf'?"),
     ("%a = «arith.constants» 1 : i32", "unknown operation 'arith.constants'; did you mean 'arith.constant'?"),

@@ -9,10 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from mdsl.dialects.linalg import Named
+from mdsl.ir.attributes import StringAttr
+from mdsl.ir.core import Op
 from mdsl.ir.registry import operations
 from mdsl.syntax.parser import parse
 from mdsl.syntax.printer import print_module
 
+OPS = Path(__file__).parents[2] / "docs" / "ops.mir"
 FILES = sorted(Path(__file__).parent.glob("*.mir"))
 names = pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
 
@@ -70,3 +74,17 @@ def test_upstream_accepts(path: Path, generic: bool) -> None:
     command = [str(iree_opt()), "--allow-unregistered-dialect", "-"]
     done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_attributes_that_no_form_knows_are_kept() -> None:
+    """On every op but `linalg.yield`: a named op hides its body."""
+    module = parse(OPS.read_text(), OPS.name)
+    marked = [op for op in module.walk() if op.name not in ("linalg.yield", "builtin.module")]
+    for op in marked:
+        op.attributes["test.mark"] = StringAttr("here")
+    kept = [op.name for op in parse(print_module(module)).walk() if "test.mark" in op.attributes]
+    assert [op.name for op in marked if not _is_hidden(op)] == kept
+
+
+def _is_hidden(op: Op) -> bool:
+    return any(isinstance(outer, Named) for outer in op.ancestors())

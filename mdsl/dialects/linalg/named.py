@@ -98,8 +98,7 @@ class Named(LinalgOp):
 
     def print_custom(self, printer: Printer) -> None:
         text, covered = self.tail()
-        shown = {k: v for k, v in self.attributes.items() if k not in ("operandSegmentSizes", covered)}
-        printer.token(printer.attributes(shown) if shown else "")
+        printer.token(printer.dictionary(self, covered))
         print_ins_outs(self, printer)
         printer.token(text)
         if not text:

@@ -143,9 +143,7 @@ class _Relayout(Op):
             f"inner_tiles = {printer.index_list(self.inner_tiles, self.attr('static_inner_tiles'))}"
         )
         printer.token(f"into {printer.name(dest)}")
-        own = (*_ATTRIBUTES, "operandSegmentSizes")
-        extra = {k: v for k, v in self.attributes.items() if k not in own}
-        printer.token(printer.attributes(extra) if extra else "")
+        printer.token(printer.dictionary(self, *_ATTRIBUTES))
         printer.token(f": {source.type} -> {dest.type}")
 
 

@@ -62,16 +62,6 @@ class IndexOp(Op):
     def infer(self) -> Sequence[Type]:
         return [index]
 
-    @classmethod
-    def parse_custom(cls, cursor: Cursor) -> Op:
-        dim = cursor.integer()
-        cursor.expect(":")
-        cursor.type()
-        return cls(dim=dim)
-
-    def print_custom(self, printer: Printer) -> None:
-        printer.token(f"{self.attr('dim')} : index")
-
 
 class LinalgOp(Op):
     """What every structured op offers to passes: inputs, outputs, maps, iterators, body."""

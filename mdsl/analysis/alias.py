@@ -58,9 +58,9 @@ def memories(value: Value) -> list[Value]:
 
 def _choices(value: Value) -> Sequence[Value]:
     """The values of which `value`, no view, is one; none if it is a memory or nothing is known."""
-    assert isinstance(value, BlockArgument | OpResult)
-    inside, number = isinstance(value, BlockArgument), value.index
-    op = value.block.parent_op if isinstance(value, BlockArgument) else value.op
+    inside = isinstance(value, BlockArgument)
+    assert inside or isinstance(value, OpResult)
+    op, number = value.block.parent_op if inside else value.op, value.index
     match op:
         case arith.Select():
             return op.operands[1:]

@@ -85,7 +85,7 @@ class AffineExpr:
 
     def coefficients(self) -> Linear | None:
         """`({dim: factor}, constant)` of a linear expression; None for any other."""
-        return self.reduce(_linear_leaf, _linear)
+        return _linear_leaf(self)
 
     def interval(self, sizes: Sequence[int]) -> Bounds:
         """Numbers between which the expression lies where dimension d runs from 0 to `sizes[d] - 1`, by what is known
@@ -181,6 +181,9 @@ class Binary(AffineExpr):
             if isinstance(part, Binary):
                 pending += (part.lhs, part.rhs)
         return reversed(found)
+
+    def coefficients(self) -> Linear | None:
+        return self.reduce(_linear_leaf, _linear)
 
     def reduce(self, leaf: Callable[[AffineExpr], T], join: Callable[[Binary, T, T], T]) -> T:
         pending: list[T] = []

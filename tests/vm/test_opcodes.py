@@ -261,6 +261,19 @@ def test_moves(element: str, engine: str) -> None:
         assert found.tobytes() == wanted.tobytes()
 
 
+ELSEWHERE = {
+    *("lea", "dot"),  # below
+    *("parallel_begin", "parallel_end", "single_begin", "single_end", "barrier"),  # test_programs.py
+    *("if_begin", "else", "if_end", "dispatch"),  # test_programs.py, test_executable.py
+}
+
+
+def test_every_opcode_is_executed() -> None:
+    moved = {i.opcode for element in TYPES for i in move_program(element).function().code}
+    computed = {opcode.mnemonic for element in TYPES for opcode in arithmetic_opcodes(element)}
+    assert {name.partition(".")[0] for name in OPCODES.keys() - moved - computed} == ELSEWHERE
+
+
 @pytest.mark.parametrize("element", FLOAT_TYPES)
 @pytest.mark.parametrize("engine", ["vm", "jit"])
 def test_dot(element: str, engine: str) -> None:

@@ -14,6 +14,9 @@ from mdsl.ir.core import Value
 from mdsl.ir.typed import tensor_of
 from mdsl.ir.types import DYNAMIC, TensorType, i64
 
+BEFORE_ALL = -(2**62)
+"""The end of a slice backwards that is so far before the first element that the slice includes it."""
+
 # Shapes ---------------------------------------------------------------------------------------------------
 
 
@@ -90,8 +93,7 @@ def trimmed(
 def reversed_along(node: Node, x: Value, axes: Sequence[int], suffix: str | None) -> Value:
     """`x` with some axes in the opposite order."""
     count = len(axes)
-    before_all = -(2**62)  # so far before the first element that the slice includes it
-    op = nn.Slice(x, starts=[-1] * count, ends=[before_all] * count, axes=list(axes), steps=[-1] * count)
+    op = nn.Slice(x, starts=[-1] * count, ends=[BEFORE_ALL] * count, axes=list(axes), steps=[-1] * count)
     return node.build(op, suffix)
 
 

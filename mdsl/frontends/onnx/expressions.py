@@ -133,9 +133,13 @@ class Expr:
     def reshape(self, sizes: Sequence[Size]) -> Expr:
         return Expr(self.node, self.node.reshape(self.value, sizes))
 
-    def slice(self, axis: int, start: int, end: int) -> Expr:
-        """The elements from `start` to before `end` along an axis."""
-        return self.of(nn.Slice, starts=[start], ends=[end], axes=[axis])
+    def broadcast(self, sizes: Sequence[Size]) -> Expr:
+        return Expr(self.node, self.node.broadcast(self.value, sizes))
+
+    def slice(self, axis: int, start: int, end: int, step: int = 1) -> Expr:
+        """Every `step`-th element from `start` to before `end` along an axis."""
+        steps = None if step == 1 else [step]
+        return self.of(nn.Slice, starts=[start], ends=[end], axes=[axis], steps=steps)
 
     def reduce(self, kind: str, axes: Sequence[int], *, keepdims: bool = True) -> Expr:
         """The "sum", "mean", "prod", "max" or "min" along `axes`."""

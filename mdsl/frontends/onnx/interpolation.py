@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 
 import numpy as np
 
 from mdsl.dialects import nn
-from mdsl.frontends.onnx.registry import Node
-from mdsl.ir.core import Value
-from mdsl.ir.typed import tensor_of
+from mdsl.frontends.onnx.building import BEFORE_ALL, along
+from mdsl.frontends.onnx.expressions import Expr
 
 Array = np.ndarray
 
@@ -109,44 +110,48 @@ def weighted(where: Array, cubic: float | None, scale: float, exclude_outside: b
 # Building -------------------------------------------------------------------------------------------------
 
 
-def resized(node: Node, x: Value, axis: int, taps: Taps, suffix: str) -> Value:
+def resized(x: Expr, axis: int, taps: Taps) -> Expr:
     """`x` with `axis` resized."""
-    size, new = tensor_of(x).shape[axis], len(taps.places)
+    size, new = x.shape[axis], len(taps.places)
     used = np.abs(taps.weights).max(axis=0) > 0
     places, weights = taps.places[:, used], taps.weights[:, used]
     if places.shape[1] == 1 and (weights == 1).all():
-        return taken(node, x, axis, np.clip(places[:, 0], 0, size - 1), suffix)
+        return taken(x, axis, np.clip(places[:, 0], 0, size - 1))
     factor = new // size
     if new == factor * size and _repeats(places, weights, factor):
-        return _by_phases(node, x, axis, places[:factor], weights[:factor], suffix)
+        return _by_phases(x, axis, places[:factor], weights[:factor])
     if places.shape[1] > 4:
-        return _by_matrix(node, x, axis, places, weights, suffix)
-    terms = [
-        _scaled(node, taken(node, x, axis, np.clip(places[:, t], 0, size - 1), f"{suffix}_tap{t}"), axis,
-                weights[:, t], f"{suffix}_term{t}")
-        for t in range(places.shape[1])
-    ]  # fmt: skip
-    return _sum(node, terms, suffix)
+        return _by_matrix(x, axis, places, weights)
+    columns = zip(np.clip(places, 0, size - 1).T, weights.T, strict=True)
+    return reduce(add, (_scaled(taken(x, axis, p), axis, w) for p, w in columns))
 
 
-def taken(node: Node, x: Value, axis: int, places: Array, suffix: str) -> Value:
+def taken(x: Expr, axis: int, places: Array) -> Expr:
     """Elements of `x` along an axis: a slice or a repetition if they are one, else looked up."""
-    shape = tensor_of(x).shape
-    size, new = shape[axis], len(places)
+    outer, (size, *inner), new = x.shape[:axis], x.shape[axis:], len(places)
     if np.array_equal(places, np.arange(size)):
         return x
     factor = new // size
     if new == factor * size and np.array_equal(places, np.repeat(np.arange(size), factor)):
-        column = node.reshape(x, (*shape[: axis + 1], 1, *shape[axis + 1 :]), f"{suffix}_column")
-        repeated = node.broadcast(
-            column, (*shape[: axis + 1], factor, *shape[axis + 1 :]), f"{suffix}_repeated"
-        )
-        return node.reshape(repeated, (*shape[:axis], new, *shape[axis + 1 :]), suffix)
-    step = int(places[1] - places[0]) if new > 1 else 1
-    if step > 0 and np.array_equal(places, places[0] + step * np.arange(new)):
-        start, end = [int(places[0])], [int(places[-1]) + 1]
-        return node.build(nn.Slice(x, starts=start, ends=end, axes=[axis], steps=[step]), suffix)
-    return node.build(nn.Gather(x, node.const(places, f"{suffix}_places"), axis=axis), suffix)
+        columns = x.reshape((*outer, size, 1, *inner)).broadcast((*outer, size, factor, *inner))
+        return columns.reshape((*outer, new, *inner))
+    first, step = int(places[0]), int(places[1] - places[0]) if new > 1 else 1
+    if not np.array_equal(places, first + step * np.arange(new)):
+        return x.of(nn.Gather, x.node.const(places, "places"), axis=axis)
+    if step == 0:
+        return x.slice(axis, first, first + 1).broadcast((*outer, new, *inner))
+    end = int(places[-1]) + (1 if step > 0 else -1)
+    return x.slice(axis, first, end if end >= 0 else BEFORE_ALL, step)
+
+
+def extended(x: Expr, axis: int, low: int, high: int, mode: str) -> Expr:
+    """`x` continued along an axis as `np.pad` does in its `mode`: "reflect", "edge" or "wrap"."""
+    size = x.shape[axis]
+    places = np.pad(np.arange(size), (low, high), mode=mode)  # type: ignore[call-overload]
+    before = [taken(x, axis, places[:low])] if low else []
+    after = [taken(x, axis, places[low + size :])] if high else []
+    first, *rest = [*before, x, *after]
+    return first.of(nn.Concat, *rest, axis=axis) if rest else first
 
 
 def _repeats(places: Array, weights: Array, factor: int) -> bool:
@@ -156,77 +161,39 @@ def _repeats(places: Array, weights: Array, factor: int) -> bool:
     return bool((around == around[:1]).all() and np.allclose(pattern, pattern[:1], rtol=0, atol=1e-12))
 
 
-def _by_phases(node: Node, x: Value, axis: int, places: Array, weights: Array, suffix: str) -> Value:
+def _by_phases(x: Expr, axis: int, places: Array, weights: Array) -> Expr:
     """New element q * factor + r is the sum of weights[r] times the elements q + places[r]."""
-    shape = tensor_of(x).shape
-    size, factor = shape[axis], len(places)
+    outer, (size, *inner), factor = x.shape[:axis], x.shape[axis:], len(places)
     low, high = max(0, -int(places.min())), max(0, int(places.max()))
-    padded = _edged(node, x, axis, low, high, f"{suffix}_edged")
-    phases: list[Value] = []
-    for r in range(factor):
-        name = f"{suffix}_phase{r}"
-        terms = [
-            _scaled(node, _part(node, padded, axis, low + int(p), size, f"{name}_tap{t}"), axis,
-                    np.array([w]), f"{name}_term{t}")
-            for t, (p, w) in enumerate(zip(places[r], weights[r], strict=True)) if w
-        ]  # fmt: skip
-        phases.append(_sum(node, terms, name if factor > 1 else suffix))
+    padded = extended(x, axis, low, high, "edge")
+
+    def tap(place: int, weight: float) -> Expr:
+        return _scaled(taken(padded, axis, low + place + np.arange(size)), axis, np.array([weight]))
+
+    phases = [
+        reduce(add, (tap(int(p), w) for p, w in zip(*row, strict=True) if w))
+        for row in zip(places, weights, strict=True)
+    ]
     if factor == 1:
         return phases[0]
-    column = (*shape[: axis + 1], 1, *shape[axis + 1 :])
-    columns = [node.reshape(p, column, f"{suffix}_column{r}") for r, p in enumerate(phases)]
-    joined = node.build(nn.Concat(*columns, axis=axis + 1), f"{suffix}_phases")
-    return node.reshape(joined, (*shape[:axis], size * factor, *shape[axis + 1 :]), suffix)
+    first, *rest = (phase.reshape((*outer, size, 1, *inner)) for phase in phases)
+    return first.of(nn.Concat, *rest, axis=axis + 1).reshape((*outer, size * factor, *inner))
 
 
-def _by_matrix(node: Node, x: Value, axis: int, places: Array, weights: Array, suffix: str) -> Value:
+def _by_matrix(x: Expr, axis: int, places: Array, weights: Array) -> Expr:
     """A product with the matrix of all weights."""
-    rank, size = tensor_of(x).rank, tensor_of(x).shape[axis]
+    rank, size = x.type.rank, x.shape[axis]
     matrix = np.zeros((size, len(places)))
     np.add.at(matrix, (np.clip(places, 0, size - 1), np.arange(len(places))[:, None]), weights)
-    factors = node.const(matrix, f"{suffix}_weights", tensor_of(x).element)
     if axis == rank - 1:
-        return node.build(nn.Matmul(x, factors), suffix)
+        return x.of(nn.Matmul, matrix)
     order = [d for d in range(rank) if d != axis] + [axis]
-    turned = node.build(
-        nn.Matmul(node.build(nn.Transpose(x, perm=order), f"{suffix}_turned"), factors), f"{suffix}_rows"
-    )
-    return node.build(nn.Transpose(turned, perm=[order.index(d) for d in range(rank)]), suffix)
+    turned = x.of(nn.Transpose, perm=order).of(nn.Matmul, matrix)
+    return turned.of(nn.Transpose, perm=[order.index(d) for d in range(rank)])
 
 
-def _edged(node: Node, x: Value, axis: int, low: int, high: int, suffix: str) -> Value:
-    """`x` with its first and last element repeated along an axis."""
-    shape = tensor_of(x).shape
-    parts = [x]
-    for count, at in ((low, 0), (high, shape[axis] - 1)):
-        if count:
-            edge = _part(node, x, axis, at, 1, f"{suffix}_at{at}")
-            wide = node.broadcast(edge, (*shape[:axis], count, *shape[axis + 1 :]), f"{suffix}_by{at}")
-            parts = [*parts, wide] if at else [wide, *parts]
-    return x if len(parts) == 1 else node.build(nn.Concat(*parts, axis=axis), suffix)
-
-
-def _part(node: Node, x: Value, axis: int, start: int, size: int, suffix: str) -> Value:
-    if start == 0 and size == tensor_of(x).shape[axis]:
-        return x
-    return node.build(nn.Slice(x, starts=[start], ends=[start + size], axes=[axis]), suffix)
-
-
-def _scaled(node: Node, x: Value, axis: int, weights: Array, suffix: str) -> Value:
+def _scaled(x: Expr, axis: int, weights: Array) -> Expr:
     """`x` times one weight for each place along an axis, or one for all."""
-    if (weights == 1).all():
-        return x
-    shape: list[int] = []
-    if not (weights == weights[0]).all():
-        shape = [len(weights), *[1] * (tensor_of(x).rank - axis - 1)]
-    factors = node.const(
-        np.reshape(weights if shape else weights[0], shape), f"{suffix}_weights", tensor_of(x).element
-    )
-    return node.build(nn.Mul(x, factors), suffix)
-
-
-def _sum(node: Node, terms: list[Value], suffix: str) -> Value:
-    total = terms[0]
-    for i, term in enumerate(terms[1:], 2):
-        total = node.build(nn.Add(total, term), suffix if i == len(terms) else f"{suffix}_sum{i}")
-    return total
+    if (weights == weights[0]).all():
+        return x * float(weights[0])
+    return x * along(weights, axis, x.type.rank)

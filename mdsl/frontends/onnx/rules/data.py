@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from mdsl.dialects import nn
-from mdsl.frontends.onnx.building import along, counter, reversed_along, times, trimmed, wrapped
+from mdsl.frontends.onnx.building import along, counter, times, trimmed, wrapped
+from mdsl.frontends.onnx.expressions import Expr
+from mdsl.frontends.onnx.interpolation import extended
 from mdsl.frontends.onnx.registry import Node, converts
 from mdsl.frontends.onnx.tensors import element_type
 from mdsl.ir.core import Value
@@ -30,12 +32,10 @@ def pad(node: Node) -> Value:
         return x
     mode = node.attr("mode", "constant")
     if mode != "constant":
+        y = node.expr(x)
         for axis in (d for d in range(rank) if pads[d] or pads[rank + d]):
-            last = axis == max(d for d in range(rank) if pads[d] or pads[rank + d])
-            x = _continued(
-                node, x, axis, pads[axis], pads[rank + axis], mode, None if last else f"padded{axis}"
-            )
-        return x
+            y = _continued(y, axis, pads[axis], pads[rank + axis], mode)
+        return y.value
     value = node.attr("value", 0.0) if node.version < 11 or node.input(2) is None else node.constant(2)
     if value is not None:
         return node.build(nn.Pad(x, pads=pads, value=float(np.asarray(value).reshape(-1)[0])))
@@ -58,40 +58,15 @@ def _trimmed(node: Node, x: Value, pads: list[int]) -> tuple[Value, list[int]]:
     return trimmed(node, x, axes, low, high, "part" if any(left) else None), left
 
 
-def _continued(node: Node, x: Value, axis: int, low: int, high: int, mode: str, suffix: str | None) -> Value:
+def _continued(x: Expr, axis: int, low: int, high: int, mode: str) -> Expr:
     """`x` continued along an axis: mirrored ("reflect", without the edge itself), "edge", or repeated ("wrap")."""
-    size = tensor_of(x).shape[axis]
-    if size == DYNAMIC:
-        raise node.unsupported(f"mode {mode} needs known sizes, got {tensor_of(x)}")
-    reach = {"reflect": size - 1, "wrap": size, "edge": low + high}
-    if mode not in reach:
-        raise node.malformed(f"mode {mode} is unknown")
-    if max(low, high) > reach[mode]:  # more than once around
-        places = np.pad(np.arange(size), (low, high), mode=mode)  # type: ignore[call-overload]
-        return node.build(nn.Gather(x, node.const(places, "places"), axis=axis), suffix)
-
-    def part(start: int, end: int, name: str) -> Value:
-        return node.build(nn.Slice(x, starts=[start], ends=[end], axes=[axis]), name)
-
-    before = after = None
-    if mode == "edge":
-        shape = tensor_of(x).shape
-        if low:
-            before = node.broadcast(part(0, 1, "start"), (*shape[:axis], low, *shape[axis + 1 :]), "before")
-        if high:
-            after = node.broadcast(
-                part(size - 1, size, "end"), (*shape[:axis], high, *shape[axis + 1 :]), "after"
-            )
-    elif mode == "wrap":
-        before = part(size - low, size, "before") if low else None
-        after = part(0, high, "after") if high else None
-    else:
-        before = reversed_along(node, part(1, low + 1, "start"), [axis], "before") if low else None
-        after = (
-            reversed_along(node, part(size - 1 - high, size - 1, "end"), [axis], "after") if high else None
-        )
-    parts = [p for p in (before, x, after) if p is not None]
-    return node.build(nn.Concat(*parts, axis=axis), suffix)
+    if mode not in ("reflect", "edge", "wrap"):
+        raise x.node.malformed(f"mode {mode} is unknown")
+    if x.shape[axis] == DYNAMIC:
+        raise x.node.unsupported(f"mode {mode} needs known sizes, got {x.type}")
+    if not x.shape[axis]:
+        raise x.node.malformed(f"mode {mode} cannot continue dimension {axis} of {x.type}")
+    return extended(x, axis, low, high, mode)
 
 
 # Rearranging ----------------------------------------------------------------------------------------------

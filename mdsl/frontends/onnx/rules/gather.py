@@ -193,14 +193,7 @@ def unique(node: Node) -> list[Value | None]:
         x, return_index=True, return_inverse=True, return_counts=True, axis=axis
     )
     order = np.arange(len(first)) if node.attr("sorted", 1) else np.argsort(first)
-    places = np.argsort(order)
     kept = first[order]
     y = x.reshape(-1)[kept] if axis is None else np.take(x, kept, axis)
-    rest = (kept, places[inverse.reshape(-1)], counts[order])
-    return [
-        node.const(y, "values"),
-        *(
-            node.const(a.astype(np.int64), s)
-            for a, s in zip(rest, ("first", "inverse", "counts"), strict=True)
-        ),
-    ]
+    rest = {"first": kept, "inverse": np.argsort(order)[inverse.reshape(-1)], "counts": counts[order]}
+    return [node.const(y, "values"), *(node.const(a.astype(np.int64), s) for s, a in rest.items())]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from mdsl.dialects import nn
+from mdsl.frontends.onnx.building import along
 from mdsl.frontends.onnx.interpolation import Taps, coordinates, nearest, resized, weighted
 from mdsl.frontends.onnx.registry import Node, converts
 from mdsl.ir.core import Value
@@ -42,7 +43,7 @@ def resize(node: Node) -> Value:
         if where is None:
             raise node.malformed(f"coordinate_transformation_mode = {transform} is unknown")
         taps = _taps(node, mode, where, scale, size)
-        wide = resized(node, wide, axis, taps, f"axis{axis}")
+        wide = resized(node.expr(wide), axis, taps).value
         if crops:
             wide = _extrapolated(node, wide, axis, (where < 0) | (where > size - 1))
     if tensor_of(wide).element != type.element:
@@ -126,6 +127,6 @@ def _extrapolated(node: Node, x: Value, axis: int, outside: np.ndarray) -> Value
     """`x` with the extrapolation value at places along an axis."""
     if not outside.any():
         return x
-    flags = node.const(outside.reshape([-1, *[1] * (tensor_of(x).rank - axis - 1)]), f"outside{axis}")
+    flags = node.const(along(outside, axis, tensor_of(x).rank), f"outside{axis}")
     value = node.const(node.attr("extrapolation_value", 0.0), f"beyond{axis}", x.type)
     return node.build(nn.Select(flags, value, x), f"cropped{axis}")

@@ -356,6 +356,8 @@ def _mnemonic(op: Op) -> tuple[str, tuple[int, ...]]:
         return f"{name}.{op.word}.{source}", ()
     if isinstance(op, arith.Select):
         return f"select.{target}", ()
+    if isinstance(op, arith.Bitcast) and source == target:
+        return f"mov.{target}", ()
     if isinstance(op, arith.IndexCast):
         widths = int(source[1:]), int(target[1:])
         kind = "mov" if widths[0] == widths[1] else "extsi" if widths[0] < widths[1] else "trunci"

@@ -11,6 +11,7 @@ import numpy as np
 from mdsl.ir.attributes import Attribute, DenseAttr, FloatAttr, IntegerAttr
 from mdsl.ir.core import Op, Value
 from mdsl.ir.declare import (
+    BITS_LIKE,
     BOOL_LIKE,
     COMMUTATIVE,
     CONSTANT,
@@ -18,7 +19,6 @@ from mdsl.ir.declare import (
     FIXED_INT_LIKE,
     FLOAT_LIKE,
     INT_LIKE,
-    NUMBER_LIKE,
     PURE,
     SAME_TYPE,
     Constraint,
@@ -468,8 +468,8 @@ class Bitcast(Cast):
     """The same bits as another type of the same width."""
 
     name = "arith.bitcast"
-    input = operand(NUMBER_LIKE)
-    output = result(NUMBER_LIKE)
+    input = operand(BITS_LIKE)
+    output = result(BITS_LIKE)
 
     def verify_widths(self, source: int, target: int) -> None:
         if source != target:

@@ -403,6 +403,8 @@ class View(Op):
         verify_dynamic(self, "sizes", self.sizes, view.shape)
         if view.strides is not None:
             raise self.error(f"makes dense memory, not {view}")
+        if source.is_static and view.is_static and view.nbytes > source.nbytes:
+            raise self.error(f"{view} has {view.nbytes} bytes, {source} only {source.nbytes}")
 
 
 class Copy(Op):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from mdsl.ir.attributes import Attribute, DenseArrayAttr, OpaqueAttr
 from mdsl.ir.core import Op, Value
 from mdsl.ir.declare import (
+    FLOAT_VECTOR,
     INDEX,
     MEMREF,
     PURE,
@@ -89,10 +90,10 @@ class Fma(Op):
     name = "vector.fma"
     traits = PURE | SAME_TYPE
     assembly = "$lhs `,` $rhs `,` $acc attr-dict `:` type($output)"
-    lhs = operand(VECTOR)
-    rhs = operand(VECTOR)
-    acc = operand(VECTOR)
-    output = result(VECTOR)
+    lhs = operand(FLOAT_VECTOR)
+    rhs = operand(FLOAT_VECTOR)
+    acc = operand(FLOAT_VECTOR)
+    output = result(FLOAT_VECTOR)
 
 
 INDEX_VECTOR = Constraint(

@@ -83,28 +83,37 @@ TENSOR_OR_SCALAR = Constraint(
     "a tensor or a number", lambda x: isinstance(x, t.TensorType) or x in SCALAR_TYPES
 )
 VECTOR = Constraint("a vector", lambda x: isinstance(x, t.VectorType))
+FLOAT_VECTOR = _elements("a vector of floats", t.FLOATS, t.VectorType)
 SHAPED_OR_SCALAR = Constraint(
     "a tensor, a memref or a number",
     lambda x: isinstance(x, t.TensorType | t.MemRefType) or x in SCALAR_TYPES,
 )
 SHAPED = Constraint("a tensor or a memref", lambda x: isinstance(x, t.TensorType | t.MemRefType))
 FLOAT_TENSOR = _elements("a tensor of floats", t.FLOATS, t.TensorType)
+WORD_TENSOR = _elements(
+    "a tensor of integers (not i1)", tuple(x for x in t.INTEGERS if x != t.i1), t.TensorType
+)
 INT_TENSOR = _elements("a tensor of integers", t.INTEGERS, t.TensorType)
 BOOL_TENSOR = _elements("a tensor of i1", (t.i1,), t.TensorType)
 INDEX = _elements("index", (t.index,))
 BOOL = _elements("i1", (t.i1,))
 INTEGER = _elements("an integer", t.INTEGERS)
-FLOAT_LIKE = Constraint("a float, or a vector or tensor of floats", t.is_float)
-NUMBER_LIKE = Constraint(
-    "a number, or a vector or tensor of numbers",
-    lambda x: t.element_of(x) in SCALAR_TYPES and not isinstance(x, t.MemRefType),
-)
-FIXED_INT_LIKE = Constraint(
-    "an integer of a fixed width, or a vector or tensor of such integers",
-    lambda x: isinstance(t.element_of(x), t.IntegerType),
-)
-INT_LIKE = Constraint("an integer, or a vector or tensor of integers", t.is_integer)
-BOOL_LIKE = Constraint("i1, or a vector or tensor of i1", lambda x: t.element_of(x) == t.i1)
+
+
+def _like(number: str, numbers: str, is_one: Callable[[t.Type], bool]) -> Constraint:
+    """Such a number, or a vector or tensor of them: never memory, on which only accesses work."""
+    return Constraint(
+        f"{number}, or a vector or tensor of {numbers}",
+        lambda x: is_one(t.element_of(x)) and not isinstance(x, t.MemRefType),
+    )
+
+
+FLOAT_LIKE = _like("a float", "floats", t.is_float)
+NUMBER_LIKE = _like("a number", "numbers", lambda x: x in SCALAR_TYPES)
+FIXED_INT_LIKE = _like("an integer of a fixed width", "such integers", lambda x: isinstance(x, t.IntegerType))
+BITS_LIKE = _like("a number of a fixed width", "such numbers", lambda x: x in SCALAR_TYPES and x != t.index)
+INT_LIKE = _like("an integer", "integers", t.is_integer)
+BOOL_LIKE = _like("i1", "i1", lambda x: x == t.i1)
 
 INT = Constraint("an integer", lambda a: isinstance(a, IntegerAttr) and a.type != t.i1)
 FLOAT = Constraint("a number", lambda a: isinstance(a, FloatAttr | IntegerAttr))

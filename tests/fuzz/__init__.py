@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 
 FINDINGS = Path(__file__).parent / "findings"
-FUZZERS = ("bytecode", "kernels", "files", "text", "programs", "properties")
+FUZZERS = ("bytecode", "kernels", "files", "text", "ops", "programs", "properties")
 
 
 def fuzzer(name: str) -> ModuleType:

@@ -15,7 +15,8 @@ from mdsl.bytecode.encode import encode
 from mdsl.bytecode.module import Constant, Function, Instruction, Module, TensorSpec
 from mdsl.codegen import bounds
 from mdsl.ir.core import VerifyError
-from tests.fuzz import FINDINGS, FUZZERS, bytecode, fuzzer, kernels
+from mdsl.ir.declare import WORD_TENSOR
+from tests.fuzz import FINDINGS, FUZZERS, bytecode, fuzzer, kernels, ops
 from tests.fuzz import __main__ as runner
 from tests.fuzz.checked import Violation, compute, wrap
 
@@ -89,6 +90,17 @@ def test_a_kernel_beyond_its_bounds_is_found(monkeypatch: pytest.MonkeyPatch) ->
     run = kernels.checked_kernel(text)
     with pytest.raises(Exception, match="index 5 is out of bounds"):
         run((np.zeros(4, np.uint8), 0), 5)
+
+
+def test_what_the_reference_and_the_vm_see_otherwise_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = """func.func @main(%x: tensor<2x2xi1>) -> tensor<2x2xi1> {
+      %y = nn.shift_left %x, %x : (tensor<2x2xi1>, tensor<2x2xi1>) -> tensor<2x2xi1>
+      return %y : tensor<2x2xi1>
+    }"""
+    ops.check(text.encode())
+    monkeypatch.setitem(WORD_TENSOR.__dict__, "accepts", lambda _: True)  # frozen
+    with pytest.raises(AssertionError, match="not equal"):
+        ops.check(text.encode())
 
 
 def test_integers_are_computed_as_they_should_be() -> None:

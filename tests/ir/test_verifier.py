@@ -236,3 +236,35 @@ def test_views_that_are_none(op: str, message: str) -> None:
     with pytest.raises(MdslError) as error:
         parse(f"func.func @main(%n: index, %m: memref<4xf32>, %w: memref<8x1xi8>) {{\n{op}\nreturn\n}}")
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("op", "operands", "result"),
+    [
+        *((f"arith.{name}", 2, "memref<4xf32>") for name in ("addf", "divf", "maximumf")),
+        *((f"arith.{name}", 2, "memref<4xi32>") for name in ("addi", "shli")),
+        ("math.exp", 1, "memref<4xf32>"),
+        ("math.fma", 3, "memref<4xf32>"),
+        ("math.absi", 1, "memref<4xi32>"),
+        ("arith.negf", 1, "memref<4xf32>"),
+        ("arith.bitcast", 1, "index"),
+        *(("vector.fma", 3, f"vector<4x{element}>") for element in ("i32", "i1", "index")),
+        *((f"nn.shift_{side}", 2, "tensor<4xi1>") for side in ("left", "right")),
+    ],
+)
+def test_elements_on_which_an_op_means_nothing(op: str, operands: int, result: str) -> None:
+    """Of one type, as the op wants it, but of none that it takes."""
+    types = ", ".join([result] * operands)
+    with pytest.raises(MdslError, match="must be a"):
+        parse(
+            f"func.func @main(%x: {result}) {{\n"
+            f'%y = "{op}"({", ".join(["%x"] * operands)}) : ({types}) -> {result}\nreturn\n}}'
+        )
+
+
+def test_a_view_larger_than_what_it_views() -> None:
+    text = "func.func @main(%n: index, %m: memref<SIZExi8>) {\n%v = memref.view %m[%n][] : memref<SIZExi8> to memref<2xf32>\nreturn\n}"
+    parse(text.replace("SIZE", "8"))
+    parse(text.replace("SIZE", "?"))
+    with pytest.raises(MdslError, match="has 8 bytes"):
+        parse(text.replace("SIZE", "7"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mdsl.dialects.nn.elementwise import Binary, NumberUnary, Unary
-from mdsl.ir.declare import BOOLEAN, INT_TENSOR, attr, define, operand, result
+from mdsl.ir.declare import BOOLEAN, INT_TENSOR, WORD_TENSOR, attr, define, operand, result
 
 Sin = define(Unary, "nn.sin", "Sine.")
 Cos = define(Unary, "nn.cos", "Cosine.")
@@ -45,14 +45,24 @@ class Bitwise(Binary):
 And = define(Bitwise, "nn.and", "The bits, or truth values, that both a and b have; broadcasting.")
 Or = define(Bitwise, "nn.or", "The bits, or truth values, that a or b has; broadcasting.")
 Xor = define(Bitwise, "nn.xor", "The bits, or truth values, that just one of a and b has; broadcasting.")
+
+
+class Shift(Bitwise):
+    """Base of ops that move bits: a truth value has no places to move by."""
+
+    a = operand(WORD_TENSOR)
+    b = operand(WORD_TENSOR)
+    y = result(WORD_TENSOR)
+
+
 ShiftLeft = define(
-    Bitwise,
+    Shift,
     "nn.shift_left",
     "The bits of a moved up by b places, broadcasting; 0 where b is not below the width.",
 )
 
 
-class ShiftRight(Bitwise):
+class ShiftRight(Shift):
     """The bits of a moved down by b places, broadcasting; the sign moves in, or with `logical` zeros."""
 
     name = "nn.shift_right"

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mdsl.dialects.casting import Cast, Narrowing, Widening
+from mdsl.dialects.comparing import Compare
 from mdsl.ir.attributes import Attribute, DenseAttr, FloatAttr, IntegerAttr
 from mdsl.ir.core import Op, Value
 from mdsl.ir.declare import (
@@ -42,7 +44,6 @@ from mdsl.ir.types import (
     index,
     is_float,
 )
-from mdsl.ir.verifier import infer_results
 
 if TYPE_CHECKING:
     from mdsl.syntax.cursor import Cursor
@@ -251,55 +252,6 @@ CMPF = (
 CMPI = ("eq", "ne", "slt", "sle", "sgt", "sge", "ult", "ule", "ugt", "uge")
 
 
-class Compare(Op):
-    """Base of comparisons; the predicate is a number, as upstream has it, and a word in the text."""
-
-    traits = PURE | ELEMENTWISE
-    predicates: tuple[str, ...] = ()
-
-    @property
-    def word(self) -> str:
-        """The predicate as a word."""
-        return self.predicates[int(self.attr("predicate"))]
-
-    @classmethod
-    def of(cls, word: str, lhs: Value, rhs: Value) -> Op:
-        return cls(lhs, rhs, predicate=cls.predicates.index(word))
-
-    def infer(self) -> Sequence[Type]:
-        type = self.operands[0].type
-        return [type.with_element(i1) if isinstance(type, ShapedType) else i1]
-
-    def verify_op(self) -> None:
-        if self.operands[0].type != self.operands[1].type:
-            raise self.error(f"compares {self.operands[0].type} with {self.operands[1].type}")
-        if list(self.infer()) != [self.result.type]:
-            raise self.error(f"result must be of type {self.infer()[0]}")
-
-    @classmethod
-    def parse_custom(cls, cursor: Cursor) -> Op:
-        if not any(cursor.sees(p) for p in cls.predicates):
-            raise cursor.fail(f"a predicate ({', '.join(cls.predicates)})")
-        predicate = cls.predicates.index(cursor.word())
-        cursor.expect(",")
-        operands = [cursor.value()]
-        cursor.expect(",")
-        operands.append(cursor.value())
-        attributes = {"predicate": IntegerAttr(predicate, i64), **cursor.attr_dict()}
-        cursor.expect(":")
-        start = cursor.at
-        type = cursor.type()
-        cursor.typed(operands, [type, type], start)
-        op = cls.from_parts(operands, [], attributes)
-        infer_results(op)
-        return op
-
-    def print_custom(self, printer: Printer) -> None:
-        printer.token(f"{self.word}, {printer.values(self.operands)}")
-        printer.token(printer.dictionary(self, "predicate"))
-        printer.token(f": {self.operands[0].type}")
-
-
 class CmpF(Compare):
     """Compares floats: `o` predicates are false, `u` predicates true where either is NaN."""
 
@@ -374,62 +326,22 @@ class Select(Op):
         printer.token(str(self.result.type))
 
 
-class Cast(Op):
-    """Base of conversions: the shape stays, the element type changes."""
-
-    traits = PURE | ELEMENTWISE
-    assembly = "$input attr-dict `:` type($input) `to` type($output)"
-
-    def verify_op(self) -> None:
-        source, target = self.operands[0].type, self.result.type
-        if isinstance(source, ShapedType) != isinstance(target, ShapedType) or (
-            isinstance(source, ShapedType) and isinstance(target, ShapedType) and source.shape != target.shape
-        ):
-            raise self.error(f"cannot change the shape: {source} to {target}")
-        self.verify_widths(_width(element_of(source)), _width(element_of(target)))
-
-    def verify_widths(self, source: int, target: int) -> None:
-        """Overridden by conversions that only widen or only narrow."""
-
-
-def _width(type: Type) -> int:
-    if isinstance(type, IntegerType):
-        return type.width
-    return 8 * dtype_of(type).itemsize
-
-
-class _Widening(Cast):
-    """Base of conversions to a wider type."""
-
-    def verify_widths(self, source: int, target: int) -> None:
-        if source >= target:
-            raise self.error(f"must widen, from {source} to {target} bits")
-
-
-class _Narrowing(Cast):
-    """Base of conversions to a narrower type."""
-
-    def verify_widths(self, source: int, target: int) -> None:
-        if source <= target:
-            raise self.error(f"must narrow, from {source} to {target} bits")
-
-
 def _cast(base: type[Cast], name: str, doc: str, source: Constraint, target: Constraint) -> type[Cast]:
     return define(base, name, doc, input=operand(source), output=result(target))
 
 
-ExtF = _cast(_Widening, "arith.extf", "To a wider float type.", FLOAT_LIKE, FLOAT_LIKE)
+ExtF = _cast(Widening, "arith.extf", "To a wider float type.", FLOAT_LIKE, FLOAT_LIKE)
 TruncF = _cast(
-    _Narrowing, "arith.truncf", "To a narrower float type, rounding to nearest even.", FLOAT_LIKE, FLOAT_LIKE
+    Narrowing, "arith.truncf", "To a narrower float type, rounding to nearest even.", FLOAT_LIKE, FLOAT_LIKE
 )
 ExtSI = _cast(
-    _Widening, "arith.extsi", "To a wider integer, repeating the sign.", FIXED_INT_LIKE, FIXED_INT_LIKE
+    Widening, "arith.extsi", "To a wider integer, repeating the sign.", FIXED_INT_LIKE, FIXED_INT_LIKE
 )
 ExtUI = _cast(
-    _Widening, "arith.extui", "To a wider integer, filling with zeros.", FIXED_INT_LIKE, FIXED_INT_LIKE
+    Widening, "arith.extui", "To a wider integer, filling with zeros.", FIXED_INT_LIKE, FIXED_INT_LIKE
 )
 TruncI = _cast(
-    _Narrowing, "arith.trunci", "To a narrower integer, dropping high bits.", FIXED_INT_LIKE, FIXED_INT_LIKE
+    Narrowing, "arith.trunci", "To a narrower integer, dropping high bits.", FIXED_INT_LIKE, FIXED_INT_LIKE
 )
 SIToFP = _cast(Cast, "arith.sitofp", "A signed integer as a float.", FIXED_INT_LIKE, FLOAT_LIKE)
 UIToFP = _cast(Cast, "arith.uitofp", "An unsigned integer as a float.", FIXED_INT_LIKE, FLOAT_LIKE)

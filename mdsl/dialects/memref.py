@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from mdsl.dialects.allocation import Allocation, alignment_written
 from mdsl.dialects.indices import SLICE, Index, SliceLike, slice_operands, verify_indices
 from mdsl.dialects.layouts import reshaped_type, subview_type
 from mdsl.dialects.reassociation import OUTPUT_SHAPE, Reassociation, reassociation
@@ -50,55 +51,14 @@ if TYPE_CHECKING:
     from mdsl.syntax.printer import Printer
 
 
-def _alignment(cursor: Cursor) -> dict[str, Attribute]:
-    """`alignment = 64`, as upstream now writes it, beside the older dictionary."""
-    if not cursor.accept("alignment"):
-        return {}
-    cursor.expect("=")
-    return {"alignment": IntegerAttr(cursor.integer())}
-
-
-class _Allocation(Op):
-    """Base of alloc and alloca."""
-
-    sizes = operand(INDEX, variadic=True)
-    symbols = operand(INDEX, variadic=True)
-    alignment = attr(ALIGNMENT, optional=True, doc="bytes")
-    memory = result(MEMREF)
-
-    @classmethod
-    def of(cls, type: MemRefType) -> Op:
-        return cls([], [], results=[type])
-
-    def verify_op(self) -> None:
-        verify_dynamic(self, "sizes", self.sizes, memref_of(self.result).shape)
-        if self.symbols:
-            raise self.error("takes no symbols: layouts are strided")
-        type = memref_of(self.result)
-        if DYNAMIC in (type.strides or ()) or type.offset == DYNAMIC:
-            raise self.error(f"the layout of {type} must be known")
-
-    @classmethod
-    def parse_custom(cls, cursor: Cursor) -> Op:
-        sizes = cursor.group("(").values()
-        attributes = {**cls.segments([sizes, []]), **cursor.attr_dict(), **_alignment(cursor)}
-        cursor.expect(":")
-        return cls.from_parts(sizes, [cursor.type()], attributes)
-
-    def print_custom(self, printer: Printer) -> None:
-        printer.parts.append(f"({printer.values(self.operands)})")
-        printer.token(printer.dictionary(self))
-        printer.token(f": {self.result.type}")
-
-
-class Alloc(_Allocation):
+class Alloc(Allocation):
     """Memory that lives to the end of the call: in a function a place in the arena, which `plan-memory` finds;
     in a micro-kernel registers or stack."""
 
     name = "memref.alloc"
 
 
-class Alloca(_Allocation):
+class Alloca(Allocation):
     """Memory of the enclosing kernel: registers or stack."""
 
     name = "memref.alloca"
@@ -137,7 +97,7 @@ class Global(Op):
         attributes["type"] = TypeAttr(type)
         if cursor.accept("="):
             attributes["initial_value"] = cls._parse_data(cursor, type)
-        attributes.update({**cursor.attr_dict(), **_alignment(cursor)})
+        attributes.update({**cursor.attr_dict(), **alignment_written(cursor)})
         return cls.from_parts([], [], attributes)
 
     @staticmethod

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import lru_cache
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -32,7 +30,6 @@ from mdsl.ir.attributes import (
 )
 from mdsl.ir.floats import of_bits, to_numpy, to_python
 from mdsl.ir.types import (
-    DYNAMIC,
     MAX_ELEMENTS,
     MAX_RANK,
     SCALARS,
@@ -40,10 +37,8 @@ from mdsl.ir.types import (
     FunctionType,
     IndexType,
     IntegerType,
-    MemRefType,
     OpaqueType,
     ShapedType,
-    TensorType,
     Type,
     VectorType,
     dtype_of,
@@ -54,7 +49,9 @@ from mdsl.ir.types import (
 )
 from mdsl.support.escapes import escaped
 from mdsl.syntax.grammar import MAX_NESTING, Node, first_token, parse_tree, too_deep
+from mdsl.syntax.map_expressions import map_expression
 from mdsl.syntax.resources import Resources
+from mdsl.syntax.shapes import reach, shaped_type
 from mdsl.syntax.strings import unquote
 
 _BOOLS = {"true": 1, "false": 0}
@@ -130,8 +127,8 @@ class AttributeReader:
                     raise self.error(f"no type '{node}': integers are i1, i8, i16, i32 and i64", node)
                 return SCALARS[str(node)]
             case "SHAPED_TYPE":
-                type = _shaped_type(str(node)) or self._bad_shape(node)
-                if _reach(type) > MAX_ELEMENTS or type.rank > MAX_RANK:
+                type = shaped_type(str(node)) or self._bad_shape(node)
+                if reach(type) > MAX_ELEMENTS or type.rank > MAX_RANK:
                     raise self.error(f"{type} has too many elements or dimensions", node)
                 if isinstance(type, VectorType) and min(type.shape, default=1) < 1:
                     raise self.error(f"{type} has a dimension that is no positive number", node)
@@ -386,83 +383,6 @@ class AttributeReader:
             raise self.error("a map names two dimensions or symbols alike", token)
         results = [c for c in tree.children if isinstance(c, Tree)]
         try:
-            return affine.AffineMap(len(dims), num_symbols, tuple(_expr(r, names) for r in results))
+            return affine.AffineMap(len(dims), num_symbols, tuple(map_expression(r, names) for r in results))
         except ValueError as error:
             raise self.error(str(error), token) from None
-
-
-def _expr(tree: Tree[Token], names: dict[str, affine.AffineExpr]) -> affine.AffineExpr:
-    """The expression of a syntax tree, which may be deep. Raises ValueError where it is not affine."""
-    known: dict[int, affine.AffineExpr] = {}
-    for part in tree.iter_subtrees():  # inner ones first
-        operands = [known[id(c)] for c in part.children if isinstance(c, Tree)]
-        words = [str(c) for c in part.children if isinstance(c, Token)]
-        known[id(part)] = _operation(str(part.data), operands, words, names)
-    found = known[id(tree)]
-    if any(isinstance(p, affine.Const) and not -(1 << 63) <= p.value < 1 << 63 for p in found.parts()):
-        raise ValueError("a number of a map does not fit in 64 bits")
-    return found
-
-
-def _operation(
-    rule: str, operands: list[affine.AffineExpr], words: list[str], names: dict[str, affine.AffineExpr]
-) -> affine.AffineExpr:
-    match rule, operands:
-        case "const", _:
-            if "." in words[0]:
-                raise ValueError(f"{words[0]} is not an integer")
-            return affine.Const(int(words[0], 0 if "x" in words[0] else 10))
-        case "name", _:
-            if words[0] not in names:
-                raise ValueError(f"'{words[0]}' is not a dimension of this map")
-            return names[words[0]]
-        case "negate", (operand,):
-            return -operand
-        case "add", (left, right):
-            return left + right
-        case "sub", (left, right):
-            return left - right
-        case _, (left, right):
-            return affine.binary("*" if rule == "mul" else words[0], left, right)
-    raise AssertionError(rule)
-
-
-@lru_cache(maxsize=4096)
-def _shaped_type(text: str) -> ShapedType | None:
-    """The type a spelling stands for; None if it is not one (who asked knows the place of the error)."""
-    try:
-        tree = parse_tree(Source("<type>", text), "shaped_type")
-    except SyntaxError_:
-        return None
-    kind, dims, element, layout = tree.children
-    if str(element) not in SCALARS:
-        return None
-    shape = tuple(DYNAMIC if d == "?" else int(d) for d in str(dims or "").split("x") if d)
-    scalar = SCALARS[str(element)]
-    if not isinstance(layout, Tree):
-        return {"tensor": TensorType, "vector": VectorType, "memref": MemRefType}[str(kind)](shape, scalar)
-    if kind != "memref":
-        return None
-    return _strided(shape, scalar, [c for c in layout.children if c is not None])
-
-
-def _reach(type: ShapedType) -> int:
-    """How many elements the type has, or how far apart they lie."""
-    size = prod(n for n in type.shape if n > 0)
-    if not isinstance(type, MemRefType):
-        return size
-    strides = zip(type.shape, type.layout, strict=True)
-    return max(size, type.offset + sum(d * s for d, s in strides if DYNAMIC not in (d, s)), *type.layout, 0)
-
-
-def _strided(shape: tuple[int, ...], element: Type, extents: Sequence[Node]) -> MemRefType | None:
-    """The memref with a written layout: a stride a dimension, natural numbers or `?`, then perhaps an offset."""
-    written = [c.children[0] if isinstance(c, Tree) else c for c in extents]
-    texts = [str(c) for c in written]
-    strides = [t for t, c in zip(texts, extents, strict=True) if not isinstance(c, Tree)]
-    if any(t != "?" and not t.isdecimal() for t in texts) or len(strides) != len(shape):
-        return None
-    numbers = [DYNAMIC if t == "?" else int(t) for t in texts]
-    return MemRefType(
-        shape, element, tuple(numbers[: len(shape)]), numbers[-1] if len(texts) > len(shape) else 0
-    )

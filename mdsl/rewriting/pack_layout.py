@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mdsl.analysis.regions import empty_like, with_maps
 from mdsl.dialects import arith, linalg, tensor
 from mdsl.dialects.arith import Constant
 from mdsl.ir.affine import AffineExpr, AffineMap, Dim
 from mdsl.ir.core import Builder, Op, Value
 from mdsl.ir.typed import shaped_of
 from mdsl.ir.types import TensorType
+from mdsl.rewriting.structured import empty_like, with_maps
 
 Tiles = dict[int, int]
 """Loop dimension -> block. The last one becomes the innermost dimension of every operand that has it."""

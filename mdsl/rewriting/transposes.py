@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mdsl.analysis.regions import empty_like, permuted_map, with_maps
+from mdsl.analysis.regions import permuted_map
 from mdsl.dialects import linalg, tensor
 from mdsl.ir.affine import AffineMap, Dim
 from mdsl.ir.attributes import DenseArrayAttr
 from mdsl.ir.core import Builder, Op, Value
 from mdsl.ir.typed import shaped_of
 from mdsl.ir.types import TensorType, i64
+from mdsl.rewriting.structured import empty_like, with_maps
 
 
 def fold_transpose(op: Op) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar
 
-from mdsl.analysis.regions import empty_like, merged_dims, place_of_pair, with_maps
+from mdsl.analysis.regions import merged_dims, place_of_pair
 from mdsl.dialects import linalg, tensor
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.ir.affine import AffineExpr, AffineMap, Dim
@@ -16,6 +16,7 @@ from mdsl.ir.typed import shaped_of
 from mdsl.ir.types import TensorType
 from mdsl.passes.any.canonicalize import drop_unused
 from mdsl.passes.base import Context, Pass, functions
+from mdsl.rewriting.structured import empty_like, with_maps
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar
 
-from mdsl.analysis.regions import RESHAPES, drop_loops, reshaped, without_dims
+from mdsl.analysis.regions import RESHAPES
 from mdsl.dialects import linalg, tensor
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.ir.core import Builder, Op, Value
 from mdsl.ir.typed import shaped_of
 from mdsl.passes.any.canonicalize import drop_unused
 from mdsl.passes.base import Context, Pass, functions
+from mdsl.rewriting.structured import drop_loops, reshaped, without_dims
 from mdsl.rewriting.transposes import fold_transpose, transpose
 
 Shape = Sequence[int]

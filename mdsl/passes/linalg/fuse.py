@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from mdsl.analysis.code_size import lane_size
 from mdsl.analysis.footprints import MAX_ARGUMENTS
-from mdsl.analysis.regions import inline_body, sequences, writes_old_content
+from mdsl.analysis.regions import sequences, writes_old_content
 from mdsl.dialects import linalg, tensor, ukernel
 from mdsl.dialects.arith import Constant
 from mdsl.dialects.builtin import ModuleOp
@@ -17,6 +17,7 @@ from mdsl.ir.attributes import DenseAttr
 from mdsl.ir.core import Builder, Op, Value
 from mdsl.passes.any.canonicalize import drop_unused
 from mdsl.passes.base import Context, Pass, functions, option
+from mdsl.rewriting.structured import inline_body
 
 MOST_SCALARS = 256
 """Ops of one body that merging makes, at most: to read and write a tensor once more is little beside so many, and

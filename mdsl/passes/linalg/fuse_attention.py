@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from mdsl.analysis.regions import empty_like, permuted_map, with_maps
+from mdsl.analysis.regions import permuted_map
 from mdsl.analysis.rows import Rows, frame_bytes, row_bytes, shared_dims
 from mdsl.dialects import arith, linalg
 from mdsl.dialects.builtin import ModuleOp
@@ -16,6 +16,7 @@ from mdsl.passes.any.canonicalize import drop_unused
 from mdsl.passes.base import Context, Pass, functions, option
 from mdsl.passes.linalg.fuse_rows import follows, group, grow, widest_region
 from mdsl.rewriting.constants import constant_data
+from mdsl.rewriting.structured import empty_like, with_maps
 from mdsl.rewriting.transposes import transpose
 from mdsl.target.target import MAX_FRAME_BYTES, Target
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from mdsl.analysis.regions import offset, permuted_map
+from mdsl.analysis.regions import permuted_map
 from mdsl.dialects import linalg, scf, tensor
 from mdsl.dialects.arith import Constant
 from mdsl.dialects.builtin import ModuleOp
@@ -21,6 +21,7 @@ from mdsl.ir.types import TensorType
 from mdsl.passes.any.canonicalize import drop_unused
 from mdsl.passes.base import Context, Pass, functions
 from mdsl.rewriting.constants import constant_data, fresh_resource, resource_name
+from mdsl.rewriting.structured import offset
 
 
 @dataclass(frozen=True)

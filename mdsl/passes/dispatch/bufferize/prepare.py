@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mdsl.analysis.regions import empty_like
 from mdsl.dialects import arith, linalg, tensor, ukernel
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.func import FunctionLike
@@ -15,6 +14,7 @@ from mdsl.ir.core import Builder, Op, Value
 from mdsl.ir.typed import tensor_of
 from mdsl.ir.types import TensorType
 from mdsl.rewriting.lower_pack import lower_relayout
+from mdsl.rewriting.structured import empty_like
 
 
 def prepare(module: ModuleOp) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mdsl.analysis.regions import empty_like, merged_dims, place_of_pair, with_maps
+from mdsl.analysis.regions import merged_dims, place_of_pair
 from mdsl.dialects import linalg, tensor
 from mdsl.dialects.arith import Constant
 from mdsl.ir.affine import AffineExpr, AffineMap, Dim
@@ -22,6 +22,7 @@ from mdsl.ir.typed import shaped_of
 from mdsl.ir.types import TensorType
 from mdsl.rewriting.constants import constant_data, fresh_resource, resource_name
 from mdsl.rewriting.pack_layout import pack_op
+from mdsl.rewriting.structured import empty_like, with_maps
 
 
 def share_blocks(op: linalg.LinalgOp, block: int) -> None:

@@ -13,13 +13,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mdsl.analysis.regions import empty_like
 from mdsl.dialects import linalg, tensor
 from mdsl.dialects.arith import Constant
 from mdsl.ir.core import Builder, Op, Value
 from mdsl.ir.typed import shaped_of
 from mdsl.ir.types import TensorType
 from mdsl.rewriting.pack_layout import Tiles, fill_rest, pack_value, unpack_value
+from mdsl.rewriting.structured import empty_like
 
 
 def move_behind(op: Op) -> None:

@@ -12,7 +12,6 @@ from math import prod
 
 import numpy as np
 
-from mdsl.analysis.regions import empty_like
 from mdsl.dialects import arith, linalg, tensor
 from mdsl.dialects.arith import Constant
 from mdsl.ir.affine import AffineMap
@@ -21,6 +20,7 @@ from mdsl.ir.core import Block, Builder, Op, Value
 from mdsl.ir.typed import shaped_of
 from mdsl.ir.types import TensorType, i1
 from mdsl.rewriting.constants import fresh_resource
+from mdsl.rewriting.structured import empty_like
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from itertools import product
 from math import prod
 from typing import ClassVar
 
-from mdsl.analysis.regions import empty_like, sequences
+from mdsl.analysis.regions import sequences
 from mdsl.analysis.rows import Rows, find_rows, is_row_region, row_tile, shared_dims
 from mdsl.analysis.tile_sizes import TILE, bulk_tile, contraction_tile, noted_tile, split_dims
 from mdsl.dialects import linalg, scf, tensor, ukernel
@@ -21,6 +21,7 @@ from mdsl.passes.base import Context, Pass, functions, option
 from mdsl.passes.linalg.tile.slices import Slicer, Span, on_tiles
 from mdsl.passes.linalg.tile.windows import windows
 from mdsl.rewriting.lower_pack import lower_relayout
+from mdsl.rewriting.structured import empty_like
 from mdsl.target.target import Target
 
 

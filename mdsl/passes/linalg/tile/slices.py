@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mdsl.analysis.regions import offset
 from mdsl.dialects import arith, linalg, tensor
 from mdsl.dialects.indices import Index
 from mdsl.ir.affine import AffineExpr
@@ -14,6 +13,7 @@ from mdsl.ir.core import Builder, Op, Value
 from mdsl.ir.typed import shaped_of
 from mdsl.ir.types import index
 from mdsl.passes.linalg.tile.windows import Window, linear, rebased
+from mdsl.rewriting.structured import offset
 
 
 @dataclass(frozen=True)

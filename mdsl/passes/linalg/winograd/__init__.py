@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from mdsl.analysis.regions import empty_like, inline_body, merged_dims
+from mdsl.analysis.regions import merged_dims
 from mdsl.dialects import arith, linalg, tensor, ukernel
 from mdsl.dialects.arith import Constant
 from mdsl.dialects.builtin import ModuleOp
@@ -26,6 +26,7 @@ from mdsl.passes.linalg.winograd.match import Conv, conv_of
 from mdsl.passes.linalg.winograd.output import build_outputs
 from mdsl.passes.linalg.winograd.transform import TAPS, Transform, alpha, transformed_weight
 from mdsl.rewriting.constants import constant_data, fresh_resource, resource_name
+from mdsl.rewriting.structured import empty_like, inline_body
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mdsl.analysis.regions import inline_body, writes_old_content
+from mdsl.analysis.regions import writes_old_content
 from mdsl.dialects import arith, linalg, tensor, ukernel
 from mdsl.ir.affine import AffineExpr, AffineMap, Dim
 from mdsl.ir.core import Builder, Op, Value
@@ -13,6 +13,7 @@ from mdsl.ir.typed import shaped_of
 from mdsl.ir.types import f32
 from mdsl.passes.linalg.winograd.transform import TAPS
 from mdsl.rewriting.constants import constant_data
+from mdsl.rewriting.structured import inline_body
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import product
 
-from mdsl.analysis.regions import empty_like
 from mdsl.dialects import linalg, tensor
 from mdsl.ir.affine import AffineExpr, AffineMap, Const, Dim
 from mdsl.ir.core import Builder, Value
@@ -14,6 +13,7 @@ from mdsl.ir.typed import shaped_of
 from mdsl.ir.types import TensorType
 from mdsl.passes.linalg.winograd.match import Conv
 from mdsl.passes.linalg.winograd.transform import Transform, alpha, points
+from mdsl.rewriting.structured import empty_like
 
 
 @dataclass(frozen=True)

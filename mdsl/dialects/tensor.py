@@ -11,6 +11,7 @@ from mdsl.dialects.reassociation import OUTPUT_SHAPE, Reassociation, reassociati
 from mdsl.ir.attributes import DenseArrayAttr
 from mdsl.ir.core import Block, Op, Region, Value
 from mdsl.ir.declare import (
+    DIMENSIONED,
     GROUPS,
     INDEX,
     INT,
@@ -28,7 +29,7 @@ from mdsl.ir.declare import (
     same_type,
 )
 from mdsl.ir.typed import tensor_of
-from mdsl.ir.types import DYNAMIC, TensorType, Type, i64, index
+from mdsl.ir.types import DYNAMIC, TensorType, Type, i64, index, shapes_agree
 from mdsl.ir.verifier import verify_dynamic
 
 if TYPE_CHECKING:
@@ -136,6 +137,11 @@ class ParallelInsertSlice(SliceLike):
 
     def verify_op(self) -> None:
         self.verify_slice(self.operands[1].type.shape, self.operands[0].type.shape)  # type: ignore[attr-defined]
+        loop = self.parent.parent if self.parent else None
+        if self.parent is None or self.parent.name != "scf.forall.in_parallel" or loop is None:
+            raise self.error("stands in 'scf.forall.in_parallel'")
+        if self.operands[1] not in loop.body.args:
+            raise self.error("writes only to what the loop shares (shared_outs)")
 
 
 class CollapseShape(Reassociation):
@@ -233,7 +239,7 @@ class Pad(Op):
         if len(low) != source.rank or len(high) != source.rank or target.rank != source.rank:
             raise self.error(f"needs {source.rank} low and high numbers and a result of that rank")
         for lo, d, hi, size in zip(low, source.shape, high, target.shape, strict=True):
-            if DYNAMIC not in (lo, d, hi, size) and lo + d + hi != size:
+            if DYNAMIC not in (lo, d, hi) and lo + d + hi != size:
                 raise self.error(f"{d} with {lo} before and {hi} behind is not {size}")
         end = self.body.last
         if [a.type for a in self.body.args] != [index] * source.rank:
@@ -323,23 +329,31 @@ class Concat(Op):
     inputs = operand(TENSOR, variadic=True)
     output = result(TENSOR)
 
+    relations = (same_element("inputs", "output"),)
+
     def infer(self) -> Sequence[Type]:
-        types = [v.type for v in self.operands]
-        first = types[0]
-        assert isinstance(first, TensorType)
-        dim = self.attr("dim")
-        if not 0 <= dim < first.rank or any(
-            not isinstance(t, TensorType) or t.rank != first.rank for t in types
-        ):
+        types = [tensor_of(v) for v in self.operands]
+        dim, rank = self.attr("dim"), types[0].rank
+        if not 0 <= dim < rank or any(t.rank != rank for t in types):
             raise self.error(f"cannot join {', '.join(map(str, types))} along dimension {dim}")
-        total = sum(t.shape[dim] for t in types if isinstance(t, TensorType))
-        return [TensorType((*first.shape[:dim], total, *first.shape[dim + 1 :]), first.element)]
+        shape: list[int] = []
+        for d, sizes in enumerate(zip(*(t.shape for t in types), strict=True)):
+            known = set(sizes) - {DYNAMIC}
+            if d == dim:
+                shape.append(DYNAMIC if DYNAMIC in sizes else sum(sizes))
+            elif len(known) > 1:
+                raise self.error(f"{', '.join(map(str, types))} differ in dimension {d}")
+            else:
+                shape.append(known.pop() if known else DYNAMIC)
+        return [TensorType(tuple(shape), types[0].element)]
 
     def verify_op(self) -> None:
         if not self.operands:
             raise self.error("needs at least one tensor")
-        if list(self.infer()) != [self.result.type]:
-            raise self.error(f"makes a {self.infer()[0]}, not a {self.result.type}")
+        (made,), written = self.infer(), tensor_of(self.result)
+        assert isinstance(made, TensorType)
+        if not shapes_agree(made.shape, written.shape):
+            raise self.error(f"makes a {made}, not a {written}")
 
 
 class CastOp(Op):
@@ -353,10 +367,8 @@ class CastOp(Op):
     relations = (same_element("source", "output"),)
 
     def verify_op(self) -> None:
-        source, target = self.operands[0].type, self.result.type
-        assert isinstance(source, TensorType) and isinstance(target, TensorType)
-        sizes = zip(source.shape, target.shape, strict=False)
-        if source.rank != target.rank or any(DYNAMIC not in (a, b) and a != b for a, b in sizes):
+        source, target = tensor_of(self.operands[0]), tensor_of(self.result)
+        if not shapes_agree(source.shape, target.shape):
             raise self.error(f"cannot see {source} as {target}")
 
 
@@ -366,7 +378,7 @@ class DimOp(Op):
     name = "tensor.dim"
     traits = PURE
     assembly = "$source `,` $dimension attr-dict `:` type($source)"
-    source = operand(TENSOR)
+    source = operand(DIMENSIONED)
     dimension = operand(INDEX)
     output = result(INDEX)
 

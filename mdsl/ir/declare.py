@@ -78,6 +78,9 @@ TENSOR = Constraint("a tensor", lambda x: isinstance(x, t.TensorType))
 STATIC_TENSOR = Constraint(
     "a tensor of a static shape", lambda x: isinstance(x, t.TensorType) and x.is_static
 )
+DIMENSIONED = Constraint(
+    "a tensor of at least one dimension", lambda x: isinstance(x, t.TensorType) and x.rank > 0
+)
 MEMREF = Constraint("a memref", lambda x: isinstance(x, t.MemRefType))
 TENSOR_OR_SCALAR = Constraint(
     "a tensor or a number", lambda x: isinstance(x, t.TensorType) or x in SCALAR_TYPES

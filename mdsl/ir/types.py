@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -248,3 +249,12 @@ def is_float(type: Type) -> bool:
 def is_integer(type: Type) -> bool:
     """True for integers and index, scalar or shaped."""
     return isinstance(element_of(type), IntegerType | IndexType)
+
+
+def sizes_agree(a: int, b: int) -> bool:
+    return a == b or DYNAMIC in (a, b)
+
+
+def shapes_agree(a: Sequence[int], b: Sequence[int]) -> bool:
+    """True if the shapes are equal, or can be once their `?` are bound."""
+    return len(a) == len(b) and all(map(sizes_agree, a, b))

@@ -268,3 +268,39 @@ def test_a_view_larger_than_what_it_views() -> None:
     parse(text.replace("SIZE", "?"))
     with pytest.raises(MdslError, match="has 8 bytes"):
         parse(text.replace("SIZE", "7"))
+
+
+PADDED = "{\n^bb0(%p: index, %q: index):\ntensor.yield %s : f32\n}"
+
+
+@pytest.mark.parametrize(
+    ("op", "message"),
+    [
+        ("%r = tensor.concat dim(0) %a, %i : (T, tensor<2x3xi32>) -> tensor<4x3xf32>", "one element type"),
+        ("%r = tensor.concat dim(0) %a, %w : (T, tensor<2x4xf32>) -> tensor<4x3xf32>", "differ in dimension 1"),
+        ("%r = tensor.concat dim(0) %a, %a : (T, T) -> tensor<5x3xf32>", "makes a tensor<4x3xf32>"),
+        ("%r = tensor.concat dim(0) %a, %d : (T, tensor<?x3xf32>) -> tensor<?x3xf32>", None),
+        ("%r = tensor.concat dim(0) %a, %d : (T, tensor<?x3xf32>) -> tensor<4x3xf32>", None),
+        ("%r = tensor.concat dim(1) %d, %a : (tensor<?x3xf32>, T) -> tensor<2x6xf32>", None),
+        ("%r = tensor.dim %z, %c : tensor<f32>", "at least one dimension"),
+        (f"%r = tensor.pad %a low[1, 0] high[1, 0] {PADDED} : T to tensor<?x3xf32>", "2 with 1 before"),
+        (f"%r = tensor.pad %d low[1, 0] high[1, 0] {PADDED} : tensor<?x3xf32> to tensor<4x3xf32>", None),
+        ("tensor.parallel_insert_slice %a into %a[0, 0] [2, 3] [1, 1] : T into T", "stands in"),
+        (
+            "%r = scf.forall (%k) = (0) to (2) step (1) shared_outs(%o = %a) -> (T) {\nscf.forall.in_parallel {\n"
+            "tensor.parallel_insert_slice %a into %a[0, 0] [2, 3] [1, 1] : T into T\n}\n}",
+            "only to what the loop shares",
+        ),
+    ],
+)  # fmt: skip
+def test_tensors_that_upstream_takes_and_refuses(op: str, message: str | None) -> None:
+    text = (
+        "func.func @main(%a: T, %i: tensor<2x3xi32>, %w: tensor<2x4xf32>, %d: tensor<?x3xf32>, %z: tensor<f32>, "
+        f"%s: f32, %c: index) {{\n{op}\nreturn\n}}"
+    ).replace("T,", "tensor<2x3xf32>,").replace(" T", " tensor<2x3xf32>").replace("(T", "(tensor<2x3xf32>")  # fmt: skip
+    if message is None:
+        parse(text)
+        return
+    with pytest.raises(MdslError) as error:
+        parse(text)
+    assert message in str(error.value)

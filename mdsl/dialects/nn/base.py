@@ -13,7 +13,21 @@ import numpy as np
 from mdsl.ir.core import Op, Value
 from mdsl.ir.declare import INTS, PURE, Constraint, attr, one_of
 from mdsl.ir.typed import tensor_of
-from mdsl.ir.types import DYNAMIC, FLOATS, INTEGERS, TensorType, Type, dtype_of, i1, i32, i64, index, is_float
+from mdsl.ir.types import (
+    DYNAMIC,
+    FLOATS,
+    INTEGERS,
+    TensorType,
+    Type,
+    dtype_of,
+    i1,
+    i32,
+    i64,
+    index,
+    is_float,
+    shapes_agree,
+    sizes_agree,
+)
 
 NUMBERS = (*FLOATS, *(t for t in INTEGERS if t != i1))
 
@@ -41,15 +55,6 @@ class NnOp(Op):
 def dims(shape: Sequence[int]) -> str:
     """A shape for a message: `2x?x3`, `scalar` for rank 0."""
     return "x".join("?" if d == DYNAMIC else str(d) for d in shape) or "scalar"
-
-
-def sizes_agree(a: int, b: int) -> bool:
-    return a == b or DYNAMIC in (a, b)
-
-
-def shapes_agree(a: Sequence[int], b: Sequence[int]) -> bool:
-    """True if the shapes are equal, or can be once their `?` are bound."""
-    return len(a) == len(b) and all(map(sizes_agree, a, b))
 
 
 def product(sizes: Iterable[int]) -> int:

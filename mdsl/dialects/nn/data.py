@@ -16,14 +16,12 @@ from mdsl.dialects.nn.base import (
     product,
     require_number,
     same_element,
-    shapes_agree,
-    sizes_agree,
 )
 from mdsl.ir.attributes import Attribute
 from mdsl.ir.core import Value
 from mdsl.ir.declare import BOOLEAN, FLOAT, INT, INTS, TENSOR, attr, one_of, operand, result
 from mdsl.ir.typed import tensor_of
-from mdsl.ir.types import DYNAMIC, TensorType, Type, i64, is_float
+from mdsl.ir.types import DYNAMIC, TensorType, Type, i64, is_float, shapes_agree, sizes_agree
 
 
 def reduced_shape(shape: Sequence[int], axes: Sequence[int], keepdims: bool) -> tuple[int, ...]:

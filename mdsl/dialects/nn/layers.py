@@ -18,12 +18,10 @@ from mdsl.dialects.nn.base import (
     require_rank,
     require_vector,
     same_element,
-    shapes_agree,
-    sizes_agree,
 )
 from mdsl.ir.declare import BOOLEAN, FLOAT, FLOAT_TENSOR, INT, INTS, attr, operand, result
 from mdsl.ir.typed import tensor_of
-from mdsl.ir.types import DYNAMIC, TensorType, Type
+from mdsl.ir.types import DYNAMIC, TensorType, Type, shapes_agree, sizes_agree
 
 
 class Conv2d(Windowed):

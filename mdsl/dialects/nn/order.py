@@ -12,12 +12,11 @@ from mdsl.dialects.nn.base import (
     broadcast_shapes,
     dims,
     same_element,
-    shapes_agree,
 )
 from mdsl.ir.core import Value
 from mdsl.ir.declare import BOOLEAN, INT, TENSOR, attr, one_of, operand, result
 from mdsl.ir.typed import tensor_of
-from mdsl.ir.types import DYNAMIC, TensorType, Type, i1, i64
+from mdsl.ir.types import DYNAMIC, TensorType, Type, i1, i64, shapes_agree
 
 
 class ArgSort(NnOp):

@@ -8,13 +8,12 @@ from contextlib import nullcontext
 import numpy as np
 
 from mdsl.dialects import nn
-from mdsl.dialects.nn.base import shapes_agree
 from mdsl.frontends.onnx.expressions import Expr
 from mdsl.frontends.onnx.registry import Node, converts
 from mdsl.frontends.onnx.tensors import tensor_type
 from mdsl.ir.core import Value
 from mdsl.ir.typed import tensor_of
-from mdsl.ir.types import DYNAMIC, dtype_of
+from mdsl.ir.types import DYNAMIC, dtype_of, shapes_agree
 
 MAX_TRIPS = 1024
 

@@ -12,7 +12,7 @@ from mdsl.dialects.arith import Constant
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.func import DIMS, Call, FuncOp
 from mdsl.dialects.nn import Range, Shape
-from mdsl.dialects.nn.base import NnOp, shapes_agree
+from mdsl.dialects.nn.base import NnOp
 from mdsl.dialects.nn.dynamic import Dynamic
 from mdsl.dialects.scf import For
 from mdsl.dialects.tensor import DimOp, Empty, ExtractSlice, InsertSlice
@@ -30,6 +30,7 @@ from mdsl.ir.types import (
     element_of,
     index,
     is_integer,
+    shapes_agree,
 )
 from mdsl.passes.any.inline import Inline
 from mdsl.passes.base import Context, Pass, functions, option

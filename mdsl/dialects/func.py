@@ -147,6 +147,9 @@ class FunctionLike(Op):
             self.attributes.pop(name, None)
 
     def verify_op(self) -> None:
+        holder = self.parent
+        if holder is not None and holder.name != "builtin.module":
+            raise self.error(f"must stand in a module, not in '{holder.name}'")
         function_type = self.attributes["function_type"]
         if not isinstance(function_type, TypeAttr) or not isinstance(function_type.type, FunctionType):
             raise self.error("function_type must be a function type")

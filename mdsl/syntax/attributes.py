@@ -56,6 +56,16 @@ from mdsl.syntax.strings import unquote
 
 _BOOLS = {"true": 1, "false": 0}
 
+EXPANDED = 1 << 24
+"""Characters that all aliases of a text may stand for, beside 16 times its own."""
+
+
+def _length(node: Node) -> int:
+    """Characters of a definition."""
+    if isinstance(node, Tree):
+        return sum(_length(child) for child in node.children)
+    return 0 if node is None else len(node)
+
 
 class AttributeReader:
     """Reads types and attributes of one text; knows its aliases and resources."""
@@ -65,6 +75,8 @@ class AttributeReader:
         self.resources = resources
         self.types: dict[str, Type] = {}
         self.aliases: dict[str, Attribute] = {}
+        self.lengths: dict[str, int] = {}
+        self.expanded = 0
         self.depth = 0
 
     def error(self, message: str, node: Node) -> SyntaxError_:
@@ -111,9 +123,21 @@ class AttributeReader:
             self.types[str(name)] = self.type(value)
             return
         is_location = isinstance(value, Tree) and value.data == "loc"
+        before = self.expanded
         found = self.location(value) if is_location else self.attribute(value)
         if found is not None:
             self.aliases[str(name)] = found
+            self.lengths[str(name)] = _length(value) + self.expanded - before
+
+    def _alias(self, token: Token) -> Attribute:
+        """What an alias stands for. Of aliases made of aliases, a few lines could stand for any length."""
+        name = str(token)
+        if name not in self.aliases:
+            raise self.error(f"{name} is not defined", token)
+        self.expanded += self.lengths[name]
+        if self.expanded > EXPANDED + 16 * len(self.source.text):
+            raise self.error(f"with {name}, the aliases stand for too long a text", token)
+        return self.aliases[name]
 
     # Types ------------------------------------------------------------------------------------------------
 
@@ -215,9 +239,7 @@ class AttributeReader:
             case "AFFINE_MAP":
                 return AffineMapAttr(self._map(token))
             case "ATTR_ALIAS":
-                if text not in self.aliases:
-                    raise self.error(f"{text} is not defined", token)
-                return self.aliases[text]
+                return self._alias(token)
             case "DIALECT_ATTR":
                 return OpaqueAttr(self._seen(token))
             case "WORD" if text in _BOOLS:
@@ -345,6 +367,8 @@ class AttributeReader:
     def _array(self, tree: Tree[Token]) -> Attribute:
         element, *values = tree.children
         type = self.type(element)
+        if not isinstance(type, IntegerType | FloatType):
+            raise self.error(f"expected an integer or float type, got {type}", element)
         for token in values:
             if type == i1 and token is not None and str(token) not in _BOOLS:
                 raise self.error(f"expected true or false, got '{token}'", token)

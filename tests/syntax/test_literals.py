@@ -45,9 +45,7 @@ dense<[1, [2]]> : tensor<2xi32> | dense<[1]> : tensor<i32> | dense<1> : i32 | de
 dense<"0x0000803F0000803F"> : tensor<4xf32>
 """
 ARRAYS = "f32: 0x7F800001, -0.0 | bf16: 0x7FC1 | i8: 255, -128, -0x1 | i1: true, false | i64: 18446744073709551615 | i64"
-NO_ARRAYS = (
-    "f32: -0x1 | f32: 0x17F800001 | f32: 1 | i8: 256 | i8: -129 | i1: 1, 0 | i32: true | i32: 1.0 | i64: 1.5"
-)
+NO_ARRAYS = "f32: -0x1 | f32: 0x17F800001 | f32: 1 | i8: 256 | i8: -129 | i1: 1, 0 | i32: true | i32: 1.0 | i64: 1.5 | index: 1"
 
 
 def listed(text: str, before: str = "", after: str = "") -> list[str]:

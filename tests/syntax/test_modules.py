@@ -174,3 +174,11 @@ def test_modules_in_modules(text: str) -> None:
 def test_symbols_are_those_of_the_nearest_module(text: str, message: str) -> None:
     with pytest.raises(MdslError, match=message):
         parse(text)
+
+
+def test_a_function_stands_in_a_module() -> None:
+    """As upstream has it: a function is a symbol, and a function is no table of symbols."""
+    inner = "func.func @g() {\n  return\n}\n"
+    with pytest.raises(MdslError, match="'func.func': must stand in a module, not in 'func.func'"):
+        parse(f"func.func @f() {{\n{inner}  return\n}}\n")
+    parse(f"module {{\n{inner}}}\n")

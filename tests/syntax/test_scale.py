@@ -158,3 +158,23 @@ def test_an_unknown_name_among_many_long_ones() -> None:
     with pytest.raises(MdslError, match="is not defined"):
         parse(text)
     assert time.process_time() - start < 3
+
+
+def test_aliases_of_aliases_have_a_budget() -> None:
+    """Each line doubles what the one before stands for."""
+
+    def text(count: int) -> str:
+        lines = "".join(f"#a{i} = [#a{i - 1}, #a{i - 1}]\n" for i in range(1, count))
+        return (
+            f"#a0 = [1]\n{lines}module attributes {{x.a = #a{count - 1}, x.b = {{c = #a{count - 1}}}}} {{}}"
+        )
+
+    module = parse(text(10))
+    assert str(parse(str(module))) == str(module)
+    with pytest.raises(MdslError, match=r"with #a\d\d, the aliases stand for too long a text"):
+        parse(text(60))
+
+
+def test_a_long_alias_may_be_used_as_often_as_there_is_text() -> None:
+    long = f"#a = dense<[{', '.join(['1'] * 2000)}]> : tensor<2000xi8>\n"
+    parse(long + "module {\n" + "  module attributes {x.a = #a} {}\n" * 500 + "}")

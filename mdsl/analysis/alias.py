@@ -1,8 +1,8 @@
 """Alias analysis: what memory a memref may lie in, who touches it, and whether two of them are the same or apart.
 
 Two memrefs are apart if that is proved: they lie in different allocations, or are cut from one at separate places.
-What is not known (the result of an op that this module has not heard of, a function's argument whose callers cannot
-be seen through) may alias anything. All relations hold within one iteration of the loops around both values.
+What is not known (the result of an op that this module has not heard of) may alias anything. An argument is what the
+calls in the module give it; to a function that none calls the VM gives outputs apart from all else. All relations hold within one iteration of the loops around both values.
 """
 
 from __future__ import annotations

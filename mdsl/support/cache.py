@@ -115,7 +115,8 @@ def store(name: str, payload: Iterable[Piece], checked: int) -> None:
                 size = file.tell()
             os.replace(temporary, path)
         except BaseException:
-            os.unlink(temporary)
+            with suppress(OSError):  # it may have got its name already
+                os.unlink(temporary)
             raise
         _make_room(path.parent.parent, size)
 
@@ -146,7 +147,7 @@ def sweep(folder: Path, max_bytes: int = MAX_BYTES) -> None:
             return
         with suppress(OSError):
             path.unlink()
-        excess -= size
+            excess -= size
 
 
 def _header(name: str, payload: Iterable[Piece], checked: int) -> bytes:
@@ -203,7 +204,8 @@ def _touch(path: Path, status: os.stat_result) -> None:
     """Mark an entry as used, at most once an hour: the time is only there to order evictions."""
     now = time.time()
     if now - status.st_mtime > _SECONDS_A_TOUCH:
-        os.utime(path, (now, now), follow_symlinks=os.utime not in os.supports_follow_symlinks)
+        with suppress(OSError):  # the folder may be one that cannot be written
+            os.utime(path, (now, now), follow_symlinks=os.utime not in os.supports_follow_symlinks)
 
 
 def _make_room(folder: Path, size: int) -> None:

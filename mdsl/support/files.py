@@ -10,6 +10,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+_UMASK = os.umask(0o77)
+"""What new files do not permit. It can only be read by setting it, for all threads: once, before there are others."""
+os.umask(_UMASK)
+
 
 @contextmanager
 def replacing(path: Path) -> Generator[BinaryIO, None, None]:
@@ -57,7 +61,7 @@ def _opened(path: Path) -> Generator[BinaryIO, None, None]:
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
-        os.chmod(temporary, 0o666 & ~_umask())
+        os.chmod(temporary, 0o666 & ~_UMASK)
         os.replace(temporary, target)
     except BaseException:
         with suppress(OSError):
@@ -72,9 +76,3 @@ def is_stream(path: Path) -> bool:
     except OSError:
         return False
     return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -10,6 +10,7 @@ import mmap
 import os
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from math import prod
 
 import numpy as np
@@ -87,13 +88,15 @@ def guarded(nbytes: int, alignment: int = ALIGNMENT) -> np.ndarray:
     size = -(-nbytes // page) * page
     try:
         memory = mmap.mmap(-1, size + 2 * page, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        if size >= _LARGE and hasattr(mmap, "MADV_HUGEPAGE"):
-            memory.madvise(mmap.MADV_HUGEPAGE, page, size)
     except OSError:
         raise MemoryError(f"no memory for {nbytes} bytes") from None
+    if size >= _LARGE and hasattr(mmap, "MADV_HUGEPAGE"):
+        with suppress(OSError):  # a kernel without large pages
+            memory.madvise(mmap.MADV_HUGEPAGE, page, size)
     pages = np.frombuffer(memory, np.uint8)
     for guard in (0, page + size):
-        _protect(pages.ctypes.data + guard, page, _NO_ACCESS)
+        if _protect(pages.ctypes.data + guard, page, _NO_ACCESS):
+            raise MemoryError("no guard pages can be made")
     start = page + (size - nbytes) // alignment * alignment
     return pages[start : start + nbytes]
 

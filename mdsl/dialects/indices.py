@@ -53,9 +53,11 @@ class SliceLike(Op):
                 raise self.error(f"strides must be positive, got {stride}")
             if min(n for n in (0, offset, size) if n != DYNAMIC) < 0:
                 raise self.error(f"the offset {offset} and the size {size} must not be negative")
-            known = DYNAMIC not in (offset, size, stride)
-            if known and dim >= 0 and size > 0 and not 0 <= offset + (size - 1) * stride < dim:
-                raise self.error(f"[{offset}] [{size}] [{stride}] leaves a dimension of {dim}")
+            first = max(offset, 0)  # the least that an unknown one can be
+            known = DYNAMIC not in (dim, size, stride)
+            if known and size > 0 and first + (size - 1) * stride >= dim:
+                at = "?" if offset == DYNAMIC else offset
+                raise self.error(f"[{at}] [{size}] [{stride}] leaves a dimension of {dim}")
         sizes = [s for s in numbers[1] if s != DYNAMIC]
         if len(sizes) == len(shape) and not same_but_units(sizes, part):
             raise self.error(f"a slice of sizes {sizes} is not of shape {list(part)}")

@@ -17,17 +17,20 @@ from mdsl.dialects.terminator import Terminator
 from mdsl.ir.attributes import ArrayAttr, DenseArrayAttr
 from mdsl.ir.core import Op, Value
 from mdsl.ir.declare import (
-    ARRAY,
+    COUNT,
     FLOAT_LIKE,
     INDEX,
+    INDICES,
     INT,
     MEMREF,
     NO_TERMINATOR,
+    POSITIVE,
     PURE,
     READS,
     SCALAR,
     SYMBOL_REF,
     TYPE,
+    array_of,
     attr,
     operand,
     region,
@@ -181,7 +184,7 @@ class Copy(Op):
     target_index = operand(INDEX)
     source = operand(MEMREF)
     source_index = operand(INDEX)
-    count = attr(INT)
+    count = attr(COUNT)
     element = attr(TYPE)
 
 
@@ -192,7 +195,7 @@ class Fill(Op):
     value = operand(SCALAR)
     buffer = operand(MEMREF)
     base = operand(INDEX)
-    count = attr(INT)
+    count = attr(COUNT)
 
 
 class Dispatch(Op):
@@ -205,8 +208,8 @@ class Dispatch(Op):
 
     name = "mvm.dispatch"
     callee = attr(SYMBOL_REF)
-    batch = attr(INT, default=1)
-    layout = attr(ARRAY)
+    batch = attr(POSITIVE, default=1)
+    layout = attr(array_of(INDICES, "array<i64: ...>"))
     args = operand(variadic=True)
 
     @property
@@ -234,6 +237,11 @@ class Dispatch(Op):
             raise self.error("a row of 'layout' is [buffers, registers, stride, offset]")
         if sum(r[0] + r[1] for r in rows) != len(self.operands) or len(rows) % self.attr("batch"):
             raise self.error(f"'layout' does not fit {len(self.operands)} operands")
+        for buffer, register, _, _ in self.arguments():
+            if (buffer and not MEMREF.accepts(buffer.type)) or (
+                register and not SCALAR.accepts(register.type)
+            ):
+                raise self.error("a buffer of 'layout' is a memref, a register a number")
 
 
 def layout_row(buffers: int, registers: int, stride: int, offset: int) -> DenseArrayAttr:

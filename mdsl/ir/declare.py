@@ -164,6 +164,7 @@ def within(type: t.Type, low: int, high: int) -> Constraint:
 
 
 _I64 = within(t.i64, -(1 << 63), (1 << 63) - 1)
+COUNT, POSITIVE = within(t.i64, 0, (1 << 63) - 1), within(t.i64, 1, (1 << 63) - 1)
 GROUPS = array_of(array_of(_I64, ""), "arrays of i64")
 ALIGNMENT = Constraint(
     "a power of two, as an i64", lambda a: _I64.accepts(a) and a.value > 0 and a.value & (a.value - 1) == 0

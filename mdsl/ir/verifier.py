@@ -141,6 +141,8 @@ def _verify_types(op: Op, field: Field, values: list[Value] | list[OpResult]) ->
     )
     if end > len(values) or start < 0 or (not field.variadic and end - start != 1):
         raise op.error(f"{field.kind}SegmentSizes do not fit {len(values)} {field.kind}s")
+    if field.optional and end - start > 1:
+        raise op.error(f"takes one '{field.name}' at most, got {end - start}")
     for value in values[start:end]:
         if not field.constraint.accepts(value.type):
             raise op.error(

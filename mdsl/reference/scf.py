@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import product
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,6 +34,16 @@ def branch(scope: Scope, op: If, condition: Any) -> tuple[Any, ...]:
     return tuple(scope.run(then if condition else otherwise))
 
 
+def _counters(trips: Sequence[range]) -> Iterator[tuple[int, ...]]:
+    """The counters of nested loops, one after another: there may be more than memory holds."""
+    if not trips:
+        yield ()
+        return
+    for counter in trips[0]:
+        for inner in _counters(trips[1:]):
+            yield (counter, *inner)
+
+
 @structured("scf.forall")
 def forall(scope: Scope, op: Forall, *operands: Any) -> tuple[Any, ...]:
     """Iterations see the shared outputs as they were before the loop; what they insert goes into copies."""
@@ -48,7 +57,7 @@ def forall(scope: Scope, op: Forall, *operands: Any) -> tuple[Any, ...]:
     before = [scope.values[v] for v in op.outputs]
     after = dict(zip(op.shared, [np.array(tensor) for tensor in before], strict=True))
     inserts = op.body.terminator.body.ops
-    for counters in product(*(range(*bound) for bound in bounds)):
+    for counters in _counters([range(*bound) for bound in bounds]):
         scope.run(op.body, *map(np.int64, counters), *before)
         for insert in inserts:
             assert isinstance(insert, ParallelInsertSlice)

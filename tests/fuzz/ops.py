@@ -38,6 +38,9 @@ UNDEFINED = ("tensor.empty", "memref.alloc", "memref.alloca", "memref.view")
 """Ops whose results have no contents yet."""
 ARENA = t.MemRefType((256,), t.i8)
 KERNEL_ONLY = ("vector.", "memref.prefetch")
+CAUTIOUS = re.compile("may use|provably|must be a dense memref of static shape")
+"""What only the VM refuses: an access that it cannot prove, also one that no run comes to, and an entry's memory that is
+a view."""
 PLACE = re.compile(r"\S+:\d+:\d+|instruction \d+|'[a-z]+\.\w+': ")
 """Where an error is: a place in the text; of what the loader proves, which has seen no text, the instruction or op."""
 
@@ -280,6 +283,8 @@ def check(data: bytes) -> None:
     for ukernels in (True, False):
         has_effect = "ukernels" not in without_effect(Settings(ukernels), module)
         found = _outcome(text, data, **({"ukernels": ukernels} if has_effect else {}))
+        if isinstance(found, str) and CAUTIOUS.search(found):
+            continue
         if isinstance(wanted, str) != isinstance(found, str):
             raise AssertionError(
                 f"the reference: {_short(wanted)}\nthe VM, ukernels={ukernels}: {_short(found)}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from mdsl.dialects import arith, scf
@@ -303,4 +305,37 @@ def test_tensors_that_upstream_takes_and_refuses(op: str, message: str | None) -
         return
     with pytest.raises(MdslError) as error:
         parse(text)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("op", "message"),
+    [
+        ('%r = "nn.linear"(%m, %w, %b, %b) : (M, W, B, B) -> tensor<2x4xf32>', "takes one 'bias' at most, got 2"),
+        ('%r = "nn.layer_norm"(%m, %s, %s, %s) : (M, S, S, S) -> M', "takes one 'shift' at most, got 2"),
+        ("%r = tensor.extract_slice %m[%n, 0] [2, 3] [2, 1] : M to M", "[?] [2] [2] leaves a dimension of 2"),
+        (
+            "%r = tensor.insert_slice %m into %m[%n, 0] [2, 3] [9223372036854775807, 1] : M into M",
+            "leaves a dimension of 2",
+        ),
+        ('"mvm.fill"(%f, %x, %n) {count = -1} : (f32, memref<16xf32>, index) -> ()', "an i64 from 0"),
+        (
+            '"mvm.dispatch"(%n, %x) {callee = @k, layout = [array<i64: 1, 1, 4, 0>]} : (index, memref<16xf32>) -> ()',
+            "a buffer of 'layout' is a memref",
+        ),
+        (
+            '"mvm.dispatch"(%x) {callee = @k, batch = 0, layout = [array<i64: 1, 0, 0, 0>]} : (memref<16xf32>) -> ()',
+            "an i64 from 1",
+        ),
+    ],
+)  # fmt: skip
+def test_groups_counts_and_slices_that_cannot_be(op: str, message: str) -> None:
+    types = {"M": "tensor<2x3xf32>", "W": "tensor<4x3xf32>", "B": "tensor<4xf32>", "S": "tensor<3xf32>"}
+    op = re.sub(r"\b[MWBS]\b", lambda letter: types[letter[0]], op)
+    arguments = ", ".join(f"%{name.lower()}: {type}" for name, type in types.items())
+    with pytest.raises(MdslError) as error:
+        parse(
+            f"func.func @main({arguments}, %n: index, %f: f32, %x: memref<16xf32>) {{\n{op}\nreturn\n}}\n"
+            "ukernel.func @k(%m: memref<4xf32>) {\nukernel.return\n}"
+        )
     assert message in str(error.value)

@@ -18,6 +18,12 @@ class ModuleOp(Op):
 
     _found: dict[str, Op] | None = None  # by `lookup`; what has been renamed or moved since does not count
 
+    def __eq__(self, other: object) -> bool:
+        """Modules are equal if they read the same, names included; other ops are themselves only."""
+        return self is other or (isinstance(other, ModuleOp) and repr(self) == repr(other))
+
+    __hash__ = Op.__hash__
+
     def lookup(self, symbol: str) -> Op | None:
         """The op that defines `@symbol`."""
         known = (self._found or {}).get(symbol)

@@ -172,6 +172,12 @@ class Worker:
         for offset, value in enumerate(values):
             self.element(step, "target", target + offset, write=True)[0] = value
 
+    def _dot(self, step: Step) -> None:
+        for side in ("left", "right"):
+            self.load(step, side, self.index(step, f"{side}_"))
+        self.read(step, "sum")
+        self.write(step, np.nan, "sum")  # NumPy has no fma: what follows is checked, not compared
+
     def _dispatch(self, step: Step) -> None:
         name = self.machine.module.kernels[step.number("kernel")].name
         for call in step.calls():

@@ -182,3 +182,10 @@ def test_a_function_stands_in_a_module() -> None:
     with pytest.raises(MdslError, match="'func.func': must stand in a module, not in 'func.func'"):
         parse(f"func.func @f() {{\n{inner}  return\n}}\n")
     parse(f"module {{\n{inner}}}\n")
+
+
+def test_a_module_equals_what_its_text_reads_as() -> None:
+    text = "module {\n  func.func @main(%x: f32) -> f32 {\n    return %x : f32\n  }\n}\n"
+    module = parse(text)
+    assert parse(str(module)) == module
+    assert parse(text.replace("%x", "%y")) != module and module != text

@@ -17,7 +17,7 @@ from mdsl.dialects.terminator import Terminator
 from mdsl.ir.attributes import ArrayAttr, DenseArrayAttr
 from mdsl.ir.core import Op, Value
 from mdsl.ir.declare import (
-    COUNT,
+    DENSE_MEMREF,
     FLOAT_LIKE,
     INDEX,
     INDICES,
@@ -28,8 +28,8 @@ from mdsl.ir.declare import (
     PURE,
     READS,
     SCALAR,
+    SCALAR_TYPE,
     SYMBOL_REF,
-    TYPE,
     array_of,
     attr,
     operand,
@@ -138,7 +138,7 @@ class Load(Op):
 
     name = "mvm.load"
     traits = READS
-    buffer = operand(MEMREF)
+    buffer = operand(DENSE_MEMREF)
     base = operand(INDEX)
     index = operand(INDEX, optional=True)
     stride = attr(INT, default=1)
@@ -150,7 +150,7 @@ class Store(Op):
 
     name = "mvm.store"
     value = operand(SCALAR)
-    buffer = operand(MEMREF)
+    buffer = operand(DENSE_MEMREF)
     base = operand(INDEX)
     index = operand(INDEX, optional=True)
     stride = attr(INT, default=1)
@@ -162,10 +162,10 @@ class Dot(Op):
     name = "mvm.dot"
     traits = READS
     sum = operand(FLOAT_LIKE)
-    left = operand(MEMREF)
+    left = operand(DENSE_MEMREF)
     left_base = operand(INDEX)
     left_index = operand(INDEX)
-    right = operand(MEMREF)
+    right = operand(DENSE_MEMREF)
     right_base = operand(INDEX)
     right_index = operand(INDEX)
     left_stride = attr(INT, default=1)
@@ -180,12 +180,12 @@ class Copy(Op):
     """Copies `count` neighbouring elements."""
 
     name = "mvm.copy"
-    target = operand(MEMREF)
+    target = operand(DENSE_MEMREF)
     target_index = operand(INDEX)
-    source = operand(MEMREF)
+    source = operand(DENSE_MEMREF)
     source_index = operand(INDEX)
-    count = attr(COUNT)
-    element = attr(TYPE)
+    count = attr(POSITIVE)
+    element = attr(SCALAR_TYPE)
 
 
 class Fill(Op):
@@ -193,9 +193,9 @@ class Fill(Op):
 
     name = "mvm.fill"
     value = operand(SCALAR)
-    buffer = operand(MEMREF)
+    buffer = operand(DENSE_MEMREF)
     base = operand(INDEX)
-    count = attr(COUNT)
+    count = attr(POSITIVE)
 
 
 class Dispatch(Op):
@@ -238,7 +238,7 @@ class Dispatch(Op):
         if sum(r[0] + r[1] for r in rows) != len(self.operands) or len(rows) % self.attr("batch"):
             raise self.error(f"'layout' does not fit {len(self.operands)} operands")
         for buffer, register, _, _ in self.arguments():
-            if (buffer and not MEMREF.accepts(buffer.type)) or (
+            if (buffer and not DENSE_MEMREF.accepts(buffer.type)) or (
                 register and not SCALAR.accepts(register.type)
             ):
                 raise self.error("a buffer of 'layout' is a memref, a register a number")

@@ -22,7 +22,7 @@ from mdsl.ir.declare import (
     region,
     result,
 )
-from mdsl.ir.types import Type, i64, index
+from mdsl.ir.types import DYNAMIC, Type, i64, index
 
 if TYPE_CHECKING:
     from mdsl.syntax.cursor import Cursor
@@ -241,6 +241,8 @@ class Forall(Op):
         sizes = {len(self.attr(n)) for n in ("staticLowerBound", "staticUpperBound", "staticStep")}
         if len(sizes) != 1 or 0 in sizes:
             raise self.error("needs as many lower bounds as upper bounds and steps")
+        if any(n < 1 and n != DYNAMIC for n in self.attr("staticStep")):
+            raise self.error(f"steps must be positive, got {self.attr('staticStep')}")
         types = [v.type for v in self.outputs]
         if [a.type for a in self.body.args] != [*[index] * self.rank, *types]:
             raise self.error("the body must take the counters and the shared outputs")

@@ -87,6 +87,9 @@ TENSOR_OR_SCALAR = Constraint(
 )
 VECTOR = Constraint("a vector", lambda x: isinstance(x, t.VectorType))
 FLOAT_VECTOR = _elements("a vector of floats", t.FLOATS, t.VectorType)
+DENSE_MEMREF = Constraint(
+    "a dense memref of a static shape", lambda x: isinstance(x, t.MemRefType) and x.is_static and x.is_dense
+)
 SHAPED_OR_SCALAR = Constraint(
     "a tensor, a memref or a number",
     lambda x: isinstance(x, t.TensorType | t.MemRefType) or x in SCALAR_TYPES,
@@ -124,6 +127,7 @@ BOOLEAN = Constraint("true or false", lambda a: isinstance(a, IntegerAttr) and a
 STRING = Constraint("a string", lambda a: isinstance(a, StringAttr))
 SYMBOL_REF = Constraint("a symbol", lambda a: isinstance(a, SymbolRefAttr))
 TYPE = Constraint("a type", lambda a: isinstance(a, TypeAttr))
+SCALAR_TYPE = Constraint("the type of a number", lambda a: isinstance(a, TypeAttr) and a.type in SCALAR_TYPES)
 MAP = Constraint("an affine map", lambda a: isinstance(a, AffineMapAttr))
 UNIT = Constraint("a unit attribute", lambda a: isinstance(a, UnitAttr))
 ARRAY = Constraint("an array", lambda a: isinstance(a, ArrayAttr))
@@ -164,7 +168,7 @@ def within(type: t.Type, low: int, high: int) -> Constraint:
 
 
 _I64 = within(t.i64, -(1 << 63), (1 << 63) - 1)
-COUNT, POSITIVE = within(t.i64, 0, (1 << 63) - 1), within(t.i64, 1, (1 << 63) - 1)
+POSITIVE = within(t.i64, 1, (1 << 63) - 1)
 GROUPS = array_of(array_of(_I64, ""), "arrays of i64")
 ALIGNMENT = Constraint(
     "a power of two, as an i64", lambda a: _I64.accepts(a) and a.value > 0 and a.value & (a.value - 1) == 0

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from random import Random
 
+import numpy as np
+
 from mdsl.ir import types as t
 from mdsl.ir.affine import AffineExpr, AffineMap, Const, Dim, Sym
 from mdsl.ir.attributes import (
@@ -209,7 +211,7 @@ def everywhere(root: Op, old: t.Type, new: t.Type) -> None:
                 op.attributes[name] = (
                     FloatAttr(float(attr.value), new)
                     if new in t.FLOATS
-                    else IntegerAttr(int(attr.value), new)
+                    else IntegerAttr(int(attr.value) if np.isfinite(attr.value) else 0, new)
                 )
 
 

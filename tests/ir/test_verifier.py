@@ -318,7 +318,13 @@ def test_tensors_that_upstream_takes_and_refuses(op: str, message: str | None) -
             "%r = tensor.insert_slice %m into %m[%n, 0] [2, 3] [9223372036854775807, 1] : M into M",
             "leaves a dimension of 2",
         ),
-        ('"mvm.fill"(%f, %x, %n) {count = -1} : (f32, memref<16xf32>, index) -> ()', "an i64 from 0"),
+        ('"mvm.fill"(%f, %x, %n) {count = -1} : (f32, memref<16xf32>, index) -> ()', "an i64 from 1"),
+        ('"mvm.fill"(%f, %y, %n) {count = 1} : (f32, Y, index) -> ()', "a dense memref"),
+        ('"mvm.copy"(%x, %n, %x, %n) {count = 1, element = V} : (X, index, X, index) -> ()', "type of a number"),
+        (
+            "%r = scf.forall (%k) = (0) to (2) step (0) shared_outs(%o = %m) -> (M) {\nscf.forall.in_parallel {\n}\n}",
+            "steps must be positive",
+        ),
         (
             '"mvm.dispatch"(%n, %x) {callee = @k, layout = [array<i64: 1, 1, 4, 0>]} : (index, memref<16xf32>) -> ()',
             "a buffer of 'layout' is a memref",
@@ -330,12 +336,13 @@ def test_tensors_that_upstream_takes_and_refuses(op: str, message: str | None) -
     ],
 )  # fmt: skip
 def test_groups_counts_and_slices_that_cannot_be(op: str, message: str) -> None:
-    types = {"M": "tensor<2x3xf32>", "W": "tensor<4x3xf32>", "B": "tensor<4xf32>", "S": "tensor<3xf32>"}
-    op = re.sub(r"\b[MWBS]\b", lambda letter: types[letter[0]], op)
+    types = {"M": "tensor<2x3xf32>", "W": "tensor<4x3xf32>", "B": "tensor<4xf32>", "S": "tensor<3xf32>",
+             "X": "memref<16xf32>", "Y": "memref<16xf32, strided<[2]>>"}  # fmt: skip
+    op = re.sub(r"\b[MWBSXY]\b", lambda letter: types[letter[0]], op).replace("= V", "= vector<4xf32>")
     arguments = ", ".join(f"%{name.lower()}: {type}" for name, type in types.items())
     with pytest.raises(MdslError) as error:
         parse(
-            f"func.func @main({arguments}, %n: index, %f: f32, %x: memref<16xf32>) {{\n{op}\nreturn\n}}\n"
+            f"func.func @main({arguments}, %n: index, %f: f32) {{\n{op}\nreturn\n}}\n"
             "ukernel.func @k(%m: memref<4xf32>) {\nukernel.return\n}"
         )
     assert message in str(error.value)

@@ -255,6 +255,7 @@ class Call(Op):
     """Calls a function of the module; inlined before lowering."""
 
     name = "func.call"
+    assembly = "$callee `(` $args `)` attr-dict `:` functional-type"
     callee = attr(SYMBOL_REF)
     args = operand(variadic=True)
     values = result(variadic=True)
@@ -263,19 +264,3 @@ class Call(Op):
         type = FunctionType(tuple(v.type for v in self.operands), tuple(r.type for r in self.results))
         if not isinstance(definition, FuncOp) or definition.type != type:
             raise self.error(f"@{self.attr('callee')} is no function of type {type}")
-
-    @classmethod
-    def parse_custom(cls, cursor: Cursor) -> Op:
-        callee = cursor.symbol()
-        operands = cursor.group("(").values()
-        attributes = {"callee": SymbolRefAttr(callee), **cursor.attr_dict()}
-        cursor.expect(":")
-        start = cursor.at
-        type = cursor.function_type()
-        cursor.typed(operands, type.inputs, start)
-        return cls.from_parts(operands, type.results, attributes)
-
-    def print_custom(self, printer: Printer) -> None:
-        printer.token(f"{self.attributes['callee']}({printer.values(self.operands)})")
-        printer.token(printer.dictionary(self, "callee"))
-        printer.token(f": {printer.function_type(self)}")

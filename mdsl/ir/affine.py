@@ -373,10 +373,6 @@ class AffineMap:
         return {d for r in self.results for d in r.dims()}
 
     @property
-    def is_identity(self) -> bool:
-        return self.dim_positions() == tuple(range(self.num_dims))
-
-    @property
     def is_permutation(self) -> bool:
         positions = self.dim_positions()
         return positions is not None and sorted(positions) == list(range(self.num_dims))

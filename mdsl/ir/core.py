@@ -218,9 +218,6 @@ class Op:
         old.users.pop(self, None)
         new.users[self] = None
 
-    def set_operand(self, index: int, value: Value) -> None:
-        self.operands = [*self._operands[:index], value, *self._operands[index + 1 :]]
-
     @property
     def result(self) -> OpResult:
         """The only result."""

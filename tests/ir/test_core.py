@@ -62,7 +62,7 @@ def test_users_follow_operands() -> None:
     module = parse(TEXT)
     check(module)
     a, b = named(module, "a"), named(module, "b")
-    b.set_operand(1, a.result)
+    b.operands = [b.operands[0], a.result]
     assert set(a.result.users) == {b, named(module, "d")}
     check(module)
     b.operands = [b.operands[0].owner.operands[0]] * 2  # type: ignore[union-attr]
@@ -106,7 +106,7 @@ def test_erasing_a_used_op_is_a_bug() -> None:
 def test_erasing_drops_what_is_inside() -> None:
     module = parse(TEXT)
     loop, end = named(module, "c"), module.body.ops[0].body.terminator
-    end.set_operand(0, named(module, "b").result)
+    end.operands = [named(module, "b").result]
     loop.erase()
     assert list(named(module, "a").result.users) == [named(module, "b")]
     check(module)

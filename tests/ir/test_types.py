@@ -116,9 +116,9 @@ def test_affine_expressions_fold() -> None:
 
 def test_affine_maps() -> None:
     identity = AffineMap.identity(3)
-    assert identity.is_identity and identity.is_permutation
+    assert identity.is_permutation and identity.dim_positions() == (0, 1, 2)
     swapped = AffineMap.select(2, (1, 0))
-    assert swapped.is_permutation and not swapped.is_identity and swapped.dim_positions() == (1, 0)
+    assert swapped.is_permutation and swapped.dim_positions() == (1, 0)
     projected = AffineMap.select(3, (2, 0))
     assert projected.is_projected_permutation and not projected.is_permutation
     assert not AffineMap.select(2, (0, 0)).is_projected_permutation

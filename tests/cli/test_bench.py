@@ -23,6 +23,7 @@ from mdsl.errors import MdslError
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 CNN = EXAMPLES / "mnist" / "cnn.mir"
+UNGUARDED = True  # it compares times
 
 needs_onnx = pytest.mark.skipif(find_spec("onnx") is None, reason="the package onnx is not installed")
 

@@ -76,8 +76,6 @@ REJECTED = {
                                 subview("%s", 4, 1, "memref<4xf32, strided<[1], offset: ?>>"), r"\[-1, 4\]"),
     "a shift that is not known": (f"%b: memref<80xi8>, {INDEX}",
                                   "%v = memref.view %b[%i][] : memref<80xi8> to memref<16xf32>", "constant multiple"),
-    "the bytes of a view": ("%b: memref<63xi8>", "%v = memref.view %b[%c0][] : memref<63xi8> to memref<16xf32>",
-                            r"\[0, 63\]"),
     "numbers of a map that wrap": (
         f"{A}, {ranged('s', 0, 3)}",
         "%j = affine.apply affine_map<(d0) -> ((d0 * 4611686018427387904) floordiv 4611686018427387904)>(%s)\n"

@@ -48,23 +48,11 @@ from mdsl.ir.types import (
     index,
 )
 from mdsl.support.escapes import escaped
-from mdsl.syntax.grammar import MAX_NESTING, Node, first_token, parse_tree, too_deep
+from mdsl.syntax.grammar import EXPANDED, MAX_NESTING, Node, first_token, parse_tree, text_length, too_deep
 from mdsl.syntax.map_expressions import map_expression
 from mdsl.syntax.resources import Resources
 from mdsl.syntax.shapes import reach, shaped_type
-from mdsl.syntax.strings import unquote
-
-_BOOLS = {"true": 1, "false": 0}
-
-EXPANDED = 1 << 24
-"""Characters that all aliases of a text may stand for, beside 16 times its own."""
-
-
-def _length(node: Node) -> int:
-    """Characters of a definition."""
-    if isinstance(node, Tree):
-        return sum(_length(child) for child in node.children)
-    return 0 if node is None else len(node)
+from mdsl.syntax.strings import BOOLS, unquote
 
 
 class AttributeReader:
@@ -127,7 +115,7 @@ class AttributeReader:
         found = self.location(value) if is_location else self.attribute(value)
         if found is not None:
             self.aliases[str(name)] = found
-            self.lengths[str(name)] = _length(value) + self.expanded - before
+            self.lengths[str(name)] = text_length(value) + self.expanded - before
 
     def _alias(self, token: Token) -> Attribute:
         """What an alias stands for. Of aliases made of aliases, a few lines could stand for any length."""
@@ -242,8 +230,8 @@ class AttributeReader:
                 return self._alias(token)
             case "DIALECT_ATTR":
                 return OpaqueAttr(self._seen(token))
-            case "WORD" if text in _BOOLS:
-                return IntegerAttr(_BOOLS[text], i1)
+            case "WORD" if text in ("true", "false"):
+                return IntegerAttr(int(text == "true"), i1)
             case "WORD" if text == "unit":
                 return UnitAttr()
             case "NUMBER":
@@ -337,8 +325,8 @@ class AttributeReader:
         if isinstance(node, Tree):
             return [self._nested(c, element) for c in node.children if c is not None]
         assert isinstance(node, Token)
-        if element == i1 and str(node) in _BOOLS:
-            return _BOOLS[str(node)]
+        if element == i1 and str(node) in BOOLS:
+            return BOOLS[str(node)]
         if node.type != "NUMBER":
             raise self.error(f"expected a number of {element}, got '{node}'", node)
         if isinstance(element, FloatType):
@@ -370,7 +358,7 @@ class AttributeReader:
         if not isinstance(type, IntegerType | FloatType):
             raise self.error(f"expected an integer or float type, got {type}", element)
         for token in values:
-            if type == i1 and token is not None and str(token) not in _BOOLS:
+            if type == i1 and token is not None and str(token) not in BOOLS:
                 raise self.error(f"expected true or false, got '{token}'", token)
         numbers = [self._nested(v, type) for v in values if v is not None]
         if isinstance(type, FloatType):

@@ -340,13 +340,18 @@ def test_interrupt(engine: str) -> None:
     """A program of 2**60 trips ends at Ctrl-C."""
     Path("net.mir").write_text(ENDLESS)
     args = [sys.executable, "-m", "mdsl", "run", "net.mir", "--engine", engine]
-    with subprocess.Popen(args, stderr=subprocess.PIPE, text=True) as running:
-        assert running.stderr is not None
-        running.stderr.readline()  # the note about its inputs: it is compiled
-        time.sleep(0.3)
-        running.send_signal(signal.SIGINT)
-        assert running.wait(20) == 130
-        assert running.stderr.read() == ""
+    # Who runs in a shell's background is born deaf to Ctrl-C.
+    listening = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
+    with subprocess.Popen(args, stderr=subprocess.PIPE, text=True, preexec_fn=listening) as running:
+        try:
+            assert running.stderr is not None
+            running.stderr.readline()  # the note about its inputs: it is compiled
+            time.sleep(0.3)
+            running.send_signal(signal.SIGINT)
+            assert running.wait(20) == 130
+            assert running.stderr.read() == ""
+        finally:
+            running.kill()
 
 
 def test_an_output_that_fails_keeps_the_old_file() -> None:

@@ -126,7 +126,7 @@ def test_a_crash_is_attributed_to_its_case(tmp_path: Path, monkeypatch: pytest.M
     """The worker dies at its third case; the next one goes on behind it."""
     script = tmp_path / "crash.py"
     script.write_text(
-        "import os, sys\n"
+        f"import os, sys\nsys.path.insert(0, {str(runner.ROOT)!r})\n"
         "from tests.fuzz import __main__ as runner, text\n"
         "def check(data):\n"
         f"    if data == text.make(72) and not os.path.exists({str(tmp_path / 'once')!r}):\n"

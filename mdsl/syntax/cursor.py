@@ -128,9 +128,12 @@ class Cursor:
     def integer(self) -> int:
         token = self.token("NUMBER", "an integer")
         try:
-            return int(str(token), 0)
+            number = int(str(token), 0)
         except ValueError:
             raise self.parser.error(f"expected an integer, got '{token}'", token) from None
+        if not -(1 << 63) <= number < 1 << 63:
+            raise self.parser.error(f"{token} is no 64-bit integer", token)
+        return number
 
     def type(self) -> Type:
         """A type, or a function type written with parentheses."""

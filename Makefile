@@ -16,7 +16,7 @@ test-all: .venv/bench  ## all tests, upstream's parser and another runtime among
 
 # Where the processor decides what is made; tests that would execute what this one cannot are skipped.
 HOSTS ?= avx512 avx2 x86-64-v2 neon
-HOST_TESTS := tests/codegen tests/docs tests/api/test_programs.py tests/cli/test_commands.py \
+HOST_TESTS := tests/codegen tests/docs/test_reference.py tests/docs/test_readme.py tests/api/test_programs.py tests/cli/test_commands.py \
 	tests/passes/test_golden.py tests/passes/tile tests/passes/tune
 
 test-hosts: .venv/dev  ## the tests that the processor matters to, with the host taken for others

@@ -336,7 +336,7 @@ def test_an_output_of_any_name() -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
 @pytest.mark.parametrize("engine", ["vm", "jit"])
-def test_interrupt(engine: str) -> None:
+def test_interrupt(executes: None, engine: str) -> None:
     """A program of 2**60 trips ends at Ctrl-C."""
     Path("net.mir").write_text(ENDLESS)
     args = [sys.executable, "-m", "mdsl", "run", "net.mir", "--engine", engine]

@@ -141,7 +141,7 @@ def test_a_crash_is_attributed_to_its_case(tmp_path: Path, monkeypatch: pytest.M
     assert (tmp_path / "text-72.mir").read_bytes() == fuzzer("text").make(72)
 
 
-def test_the_command_runs() -> None:
+def test_the_command_runs(executes: None) -> None:
     command = [
         sys.executable,
         "-m",

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import cache
 
 import numpy as np
 import pytest
@@ -30,8 +31,7 @@ from mdsl.vm.program import CallError, Program
 
 ROWS, COLUMNS = 64, 32
 
-SCALE = native.compile_module(
-    f"""
+SCALE = f"""
 define void @scale(ptr %slots) {{
   %x = load ptr, ptr %slots
   %y.p = getelementptr i64, ptr %slots, i64 1
@@ -53,10 +53,11 @@ loop:
 end:
   ret void
 }}
-""",
-    ["scale"],
-)
+"""
 """y = x * row, a row at a time."""
+
+LOADED: list[native.NativeCode] = []
+"""Keeps the kernel loaded."""
 
 SIGNATURES = {
     "scale": [
@@ -65,6 +66,13 @@ SIGNATURES = {
         KernelArgument("index", interval=(0, ROWS)),
     ]
 }
+
+
+@cache
+def scale() -> dict[str, int]:
+    """The kernel's address, by its name."""
+    LOADED.append(native.compile_module(SCALE, ["scale"]))
+    return {"scale": LOADED[-1].address("scale")}
 
 
 def module_with(parallel: bool, batch: int = 1) -> Module:
@@ -109,7 +117,7 @@ def module_with(parallel: bool, batch: int = 1) -> Module:
 
 def program(threads: int = 1, engine: str = "vm", batch: int = 1) -> Program:
     module = module_with(threads > 1, batch)
-    return Program(module, {"scale": SCALE.address("scale")}, SIGNATURES, engine, threads)
+    return Program(module, scale(), SIGNATURES, engine, threads)
 
 
 def example(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -205,7 +213,7 @@ def test_forked_child_starts_its_own_workers() -> None:
     assert child.exitcode == 0
 
 
-def test_the_process_ends_with_workers_running() -> None:
+def test_the_process_ends_with_workers_running(executes: None) -> None:
     code = "from tests.vm.test_executable import *; print(program(2)(example()[0])[0].shape)"
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path) + os.pathsep + os.getcwd()

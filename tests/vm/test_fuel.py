@@ -17,7 +17,7 @@ from mdsl.bytecode import encode
 from mdsl.bytecode.module import BufferArgument, Function, Instruction, Kernel, Module, TensorSpec
 from mdsl.codegen.kernels import load_kernels
 from mdsl.vm.program import Program
-from tests.vm.test_executable import COLUMNS, ROWS, SCALE, SIGNATURES, example, module_with
+from tests.vm.test_executable import COLUMNS, ROWS, SIGNATURES, example, module_with, scale
 
 ENGINES = pytest.mark.parametrize("engine", ["vm", "jit"])
 THREADS = pytest.mark.parametrize("threads", [1, 2])
@@ -30,8 +30,7 @@ STEPS = ROWS + ROWS + ROWS + ROWS * COLUMNS
 
 def scaled(fuel: int, engine: str, threads: int) -> Program:
     module = module_with(threads > 1)
-    addresses = {"scale": SCALE.address("scale")}
-    return Program(module, addresses, SIGNATURES, engine, threads, fuel=fuel)
+    return Program(module, scale(), SIGNATURES, engine, threads, fuel=fuel)
 
 
 @ENGINES
@@ -209,7 +208,7 @@ def test_fuel_is_pickled(tmp_path: Path) -> None:
         again()
 
 
-def test_run_with_fuel() -> None:
+def test_run_with_fuel(executes: None) -> None:
     command = [sys.executable, "-m", "mdsl", "run", "examples/mnist/cnn.mir", "--threads=2", "--fuel=10"]
     short = subprocess.run(command, capture_output=True, text=True, timeout=100)
     assert short.returncode == 1 and "error: the program takes more than 10 steps" in short.stderr

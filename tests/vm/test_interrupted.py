@@ -234,7 +234,7 @@ def ends(code: str) -> str:
     return done.stdout
 
 
-def test_calls_while_python_ends() -> None:
+def test_calls_while_python_ends(executes: None) -> None:
     """One thread needs no team; for two, none can be started any more."""
     assert ends("""
 import atexit
@@ -255,7 +255,7 @@ two(x)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="POSIX's signals")
-def test_signals_while_calling() -> None:
+def test_signals_while_calling(executes: None) -> None:
     """Ctrl-C caught, and a handler that calls, in the midst of calls on two threads."""
     assert ends("""
 import random, signal, time

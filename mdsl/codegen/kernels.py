@@ -24,17 +24,7 @@ if TYPE_CHECKING:
 
 _SYMBOL = "kernel"
 
-_ROOMS = (
-    "grammar.lark",
-    "ir",
-    "syntax",
-    "dialects",
-    "analysis",
-    "target",
-    "arithmetic",
-    "bytecode",
-    "codegen",
-)
+ROOMS = ("grammar.lark", "ir", "dialects", "syntax", "target", "analysis", "arithmetic", "codegen")
 """What the machine code of a micro-kernel follows from, and the proof that it is safe."""
 
 
@@ -106,7 +96,7 @@ def _add(
     """Compile one kernel, or take it from the cache. Its name is left out of the key: what it computes
     does not depend on it."""
     anonymous = source.replace(f"@{name}(", f"@{_SYMBOL}(", 1)
-    key = cache.key("kernel", anonymous, source_digest(*_ROOMS))
+    key = cache.key("kernel", anonymous, source_digest(*ROOMS))
     make = memoize(make)  # a new kernel is parsed once, to be proved and then compiled
     kernels.signatures[name] = _signature(key, make)
     variant = cache.key(key, "fuelled") if fuelled else key

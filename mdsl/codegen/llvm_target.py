@@ -27,7 +27,7 @@ def triple_of(target: Target) -> str:
     return llvm.get_process_triple() if target.triple == processor.triple() else target.triple
 
 
-def fingerprint(target: Target) -> str:
+def machine_key(target: Target) -> str:
     """Everything that machine code depends on beside its LLVM IR, as text for a cache key. What the passes
     choose by is in the target's repr."""
     version = ".".join(map(str, llvm.llvm_version_info))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import llvmlite.binding as llvm
 
 from mdsl.codegen import half
-from mdsl.codegen.llvm_target import fingerprint, host_name, target_machine, triple_of
+from mdsl.codegen.llvm_target import host_name, machine_key, target_machine, triple_of
 from mdsl.support import cache
 from mdsl.target.target import Target, TargetError
 
@@ -63,7 +63,7 @@ def load_object(key: str, symbols: Iterable[str], produce: Callable[[], bytes], 
     """
     check_executable(target)
     exports = sorted(set(symbols))
-    name = cache.key("object", key, fingerprint(target), _PIPELINE)
+    name = cache.key("object", key, machine_key(target), _PIPELINE)
     identity = cache.key(name, *exports)
     with _lock:
         code = _loaded.get(identity)

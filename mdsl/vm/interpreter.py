@@ -47,6 +47,9 @@ _COMMON_ARITY = 8
 
 _ARGUMENT_WORDS = 4
 
+_ROOMS = ("ir", "target", "analysis", "arithmetic", "bytecode", "codegen", "vm")
+"""What the machine code of the handlers follows from."""
+
 
 class HandlerMachine(NativeMachine):
     """Operands come from the code stream, registers lie in memory."""
@@ -189,9 +192,7 @@ _codes: list[native.NativeCode] = []
 
 def _load(group: str, variant: Variant) -> Mapping[tuple[str, int], int]:
     members = _members(group)
-    key = cache.key(
-        "handlers", group, str(variant), source_digest("arithmetic", "bytecode", "codegen", "target", "vm")
-    )
+    key = cache.key("handlers", group, str(variant), source_digest(*_ROOMS))
     target = Target.host()
     produce = lambda: native.to_object(str(_generate(members, variant)), target)  # noqa: E731
     code = native.load_object(key, ["handlers"], produce, target)

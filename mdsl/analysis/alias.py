@@ -2,7 +2,8 @@
 
 Two memrefs are apart if that is proved: they lie in different allocations, or are cut from one at separate places.
 What is not known (the result of an op that this module has not heard of) may alias anything. An argument is what the
-calls in the module give it; to a function that none calls the VM gives outputs apart from all else. All relations hold within one iteration of the loops around both values.
+calls in the module give it; to a function that none calls the VM gives outputs apart from all else. All relations hold
+within one iteration of the loops around both values.
 """
 
 from __future__ import annotations

@@ -26,7 +26,10 @@ from mdsl.target.target import Target
 
 def context_of(machine: Target) -> Context:
     """What passes are given that compile for `machine`."""
-    lower = lambda module, pipeline: to_bytecode(module, Settings(target=machine, pipeline=pipeline))  # noqa: E731
+
+    def lower(module: ModuleOp, pipeline: str) -> Module:
+        return to_bytecode(module, Settings(target=machine, pipeline=pipeline))
+
     return Context(machine, measure=measurer(lower, machine))
 
 

@@ -43,12 +43,9 @@ def measurer(lower: Callable[[ModuleOp, str], Module], target: Target) -> Measur
 
 def _call(module: Module) -> Callable[[], object]:
     """A call of the program on random numbers."""
-    from mdsl.codegen.kernels import load_kernels
-    from mdsl.vm.program import Program
+    from mdsl.vm.program import with_kernels
 
-    parsed, module.parsed = module.parsed, {}
-    kernels = load_kernels({k.name: k.ir for k in module.kernels}, parsed=parsed)
-    program = Program(module, kernels.addresses, kernels.signatures)
+    program, kernels = with_kernels(module)
     arrays = random_arrays(program.inputs)
     return lambda kernels=kernels: program(*arrays)  # the kernels own the code that the program calls
 

@@ -42,15 +42,17 @@ PASSES = {
 """Every pass in pipeline order, and the folder of the level that it works on."""
 
 
-@cache
 def pass_named(name: str) -> type[Pass] | None:
     """The registered pass of that name."""
-    if name not in PASSES:
-        return None
-    module = import_module(f"mdsl.passes.{PASSES[name]}.{name.replace('-', '_')}")
-    return getattr(module, "".join(word.capitalize() for word in name.split("-")))
+    return _load(name) if name in PASSES else None
 
 
 def all_passes() -> list[type[Pass]]:
     """Every pass, in pipeline order."""
-    return [declaration for name in PASSES if (declaration := pass_named(name))]
+    return list(map(_load, PASSES))
+
+
+@cache
+def _load(name: str) -> type[Pass]:
+    module = import_module(f"mdsl.passes.{PASSES[name]}.{name.replace('-', '_')}")
+    return getattr(module, "".join(word.capitalize() for word in name.split("-")))

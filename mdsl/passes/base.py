@@ -8,9 +8,8 @@ from typing import Any, ClassVar
 
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.func import FuncOp
-from mdsl.errors import MdslError
 from mdsl.support.progress import tell
-from mdsl.target.target import Target
+from mdsl.target.target import Target, TargetError
 
 LEVELS = ("nn", "linalg", "tiled", "dispatch", "buffers", "kernels", "vm")
 """The levels a program passes through, from a graph of tensor ops to bytecode's instructions."""
@@ -24,11 +23,11 @@ def option(default: Any, help: str, least: int | None = None) -> Any:
 
 Measure = Callable[[ModuleOp, Sequence[str], int], list[float]]
 """Takes a program, pipelines, and how many rounds to time; gives the least seconds of a call of the program that each
-pipeline begins to lower. Raises MdslError where the target's code cannot run."""
+pipeline begins to lower. Raises TargetError where the target's code cannot run."""
 
 
 def _nothing_runs(program: ModuleOp, pipelines: Sequence[str], rounds: int) -> list[float]:
-    raise MdslError("error: nothing can be timed here")
+    raise TargetError("nothing can be timed here")
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from mdsl.compiler.settings import Settings
     from mdsl.dialects.builtin import ModuleOp
     from mdsl.runtime.opened import Opened
-    from mdsl.vm.program import Program
 
 Outputs = np.ndarray | tuple[np.ndarray, ...]
 
@@ -59,11 +58,11 @@ class Executable:
         """The program as a bytecode module."""
         raise AssertionError
 
-    def fitting(self, arrays: list[np.ndarray]) -> tuple[Executable, list[np.ndarray]]:
+    def fitting(self, arrays: Sequence[np.ndarray]) -> tuple[Executable, Sequence[np.ndarray]]:
         """The program that runs when it is called with these arrays, and what that one takes."""
         return self, arrays
 
-    def _run(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
+    def _run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         raise AssertionError
 
     def __repr__(self) -> str:
@@ -79,19 +78,12 @@ class VmExecutable(Executable):
     steps, on any of its threads, is stopped by an MdslError. Raises MdslError for bytecode that is not safe to run."""
 
     def __init__(self, module: Module, engine: str = "vm", threads: int = 1, fuel: int | None = None) -> None:
-        from mdsl.codegen.kernels import load_kernels
         from mdsl.ir.errors import VerifyError
-        from mdsl.vm.program import Program
+        from mdsl.vm.program import with_kernels
 
         self.module, self.engine, self.threads, self.fuel = module, engine, threads, fuel
         try:
-            # The kernels own their machine code: they must live as long as the program.
-            parsed, module.parsed = module.parsed, {}
-            texts = {k.name: k.ir for k in module.kernels}
-            self.kernels = load_kernels(texts, parsed=parsed, fuelled=fuel is not None)
-            self.program: Program = Program(
-                module, self.kernels.addresses, self.kernels.signatures, engine, threads, fuel=fuel
-            )
+            self.program, self.kernels = with_kernels(module, engine, threads, fuel)
         except (BytecodeError, VerifyError) as error:
             raise MdslError(f"error: {error}") from error
         except RecursionError:
@@ -110,13 +102,13 @@ class VmExecutable(Executable):
 
         if not named and all(type(array) is np.ndarray for array in arrays):
             try:  # the program's own check is the cheap one; what it refuses may yet be convertible
-                results = self.program(*arrays)
+                results = self._run(arrays)
                 return results[0] if len(results) == 1 else tuple(results)
-            except (CallError, MemoryError):
+            except CallError:
                 pass
         return super().__call__(*arrays, **named)
 
-    def _run(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
+    def _run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         try:
             return self.program(*arrays)
         except MemoryError:
@@ -156,7 +148,7 @@ class ReferenceExecutable(Executable):
     def outputs(self) -> tuple[TensorSpec, ...]:
         return self._outputs
 
-    def _run(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
+    def _run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         from mdsl.reference import run
 
         return run(self.module, arrays)
@@ -228,12 +220,12 @@ class OpenExecutable(Executable):
                 found = self._known(key) or self._keep(key, self._compile(given))
         return found
 
-    def fitting(self, arrays: list[np.ndarray]) -> tuple[Executable, list[np.ndarray]]:
+    def fitting(self, arrays: Sequence[np.ndarray]) -> tuple[Executable, Sequence[np.ndarray]]:
         """The program for the arrays of a call, all of whose shapes are known, and those of them that it takes."""
         found, rest = self.bound(self.program.given(arrays)), self.program.rest(arrays)
         return found.fitting(rest)
 
-    def _run(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
+    def _run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         executable, rest = self.fitting(arrays)
         return executable._run(rest)
 

@@ -48,9 +48,8 @@ class _Table:
 
     def __init__(self, frames: tuple[Frame, ...], most: int, arguments: int, threads: int) -> None:
         self.frames = frames
-        era = (
-            native.runtime().era()
-        )  # before the team is asked for, which may belong to a parent a moment later
+        # Before the team is asked for: a fork between the two makes this table a stale one.
+        era = native.runtime().era()
         self._team = team(threads) if threads > 1 else None
         words: Sequence[int] = [0] * native.FRAMES
         words[native.ERA], words[native.ARGUMENTS], words[native.COUNT] = era, arguments, len(frames)

@@ -12,6 +12,7 @@ import numpy as np
 from mdsl.analysis.footprints import KernelArgument
 from mdsl.bytecode.module import DTYPES, BytecodeError, Module, TensorSpec
 from mdsl.bytecode.verify import verify
+from mdsl.codegen.kernels import Kernels, load_kernels
 from mdsl.errors import MdslError
 from mdsl.vm import interpreter
 from mdsl.vm.frames import FramePool
@@ -186,6 +187,17 @@ class Program:
                 raise CallError(_complaint(array, (*self.inputs, *self.outputs)[len(addresses)]))
             addresses.append(address(array))
         return self._packed(*addresses)
+
+
+def with_kernels(
+    module: Module, engine: str = "vm", threads: int = 1, fuel: int | None = None
+) -> tuple[Program, Kernels]:
+    """The program of a module and its micro-kernels, compiled: these own their machine code, and must live as long.
+    Raises BytecodeError, VerifyError, MdslError."""
+    parsed, module.parsed = module.parsed, {}
+    texts = {kernel.name: kernel.ir for kernel in module.kernels}
+    kernels = load_kernels(texts, parsed=parsed, fuelled=fuel is not None)
+    return Program(module, kernels.addresses, kernels.signatures, engine, threads, fuel=fuel), kernels
 
 
 def _check(engine: str, threads: int) -> None:

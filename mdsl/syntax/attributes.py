@@ -1,4 +1,4 @@
-"""Types and attributes: from syntax trees to `ir.types` and `ir.attributes`."""
+"""Attributes and locations: from syntax trees to `ir.attributes`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from lark import Token, Tree
 
-from mdsl.errors import Source, SyntaxError_
+from mdsl.errors import Source
 from mdsl.ir import affine
 from mdsl.ir.attributes import (
     AffineMapAttr,
@@ -30,73 +30,45 @@ from mdsl.ir.attributes import (
 )
 from mdsl.ir.floats import of_bits, to_numpy, to_python
 from mdsl.ir.types import (
-    MAX_ELEMENTS,
-    MAX_RANK,
-    SCALARS,
     FloatType,
-    FunctionType,
     IndexType,
     IntegerType,
-    OpaqueType,
     ShapedType,
     Type,
-    VectorType,
     dtype_of,
     f64,
     i1,
     i64,
     index,
 )
-from mdsl.support.escapes import escaped
-from mdsl.syntax.grammar import EXPANDED, MAX_NESTING, Node, first_token, parse_tree, text_length, too_deep
+from mdsl.syntax.grammar import MAX_NESTING, Node, parse_tree, too_deep
 from mdsl.syntax.map_expressions import map_expression
 from mdsl.syntax.resources import Resources
-from mdsl.syntax.shapes import reach, shaped_type
-from mdsl.syntax.strings import BOOLS, unquote
+from mdsl.syntax.types import TypeReader
+
+_BOOLS = {"true": 1, "false": 0}
+
+_EXPANDED = 1 << 24
+"""Characters that all aliases of a text may stand for, beside 16 times its own."""
 
 
-class AttributeReader:
-    """Reads types and attributes of one text; knows its aliases and resources."""
+def _text_length(node: Node) -> int:
+    """Characters of the text that a tree was read from, without what lies between its tokens."""
+    if isinstance(node, Tree):
+        return sum(_text_length(child) for child in node.children)
+    return 0 if node is None else len(node)
+
+
+class AttributeReader(TypeReader):
+    """Reads attributes and locations as well; knows the text's aliases and resources."""
 
     def __init__(self, source: Source, resources: Resources) -> None:
-        self.source = source
+        super().__init__(source)
         self.resources = resources
-        self.types: dict[str, Type] = {}
         self.aliases: dict[str, Attribute] = {}
         self.lengths: dict[str, int] = {}
         self.expanded = 0
         self.depth = 0
-
-    def error(self, message: str, node: Node) -> SyntaxError_:
-        token = first_token(node)
-        offset, length = (
-            (token.start_pos or 0, len(token)) if token is not None else (len(self.source.text.rstrip()), 1)
-        )
-        return SyntaxError_(message, self.source, offset, length)
-
-    def text(self, token: Token) -> str:
-        """The text of a string literal."""
-        try:
-            return unquote(str(token))
-        except ValueError as error:
-            raise self.error(str(error), token) from None
-
-    def _seen(self, token: Token) -> str:
-        """The text of what is kept as it is written, and so must not hide anything where it is shown."""
-        if escaped(token) != token:
-            raise self.error(f"unexpected control character in '{token}'", token)
-        return str(token)
-
-    def symbol(self, token: Token) -> str:
-        """The name in `@name` or `@"name"`."""
-        name = str(token)[1:]
-        return self.text(Token("STRING", name, token.start_pos)) if name[0] == '"' else name
-
-    def natural(self, token: Token) -> int:
-        """A number without sign, point or prefix."""
-        if not str(token).isdecimal():
-            raise self.error(f"expected a natural number, got '{token}'", token)
-        return int(token)
 
     def define(self, tree: Tree[Token]) -> None:
         """Takes in an alias definition or a resource section."""
@@ -115,7 +87,7 @@ class AttributeReader:
         found = self.location(value) if is_location else self.attribute(value)
         if found is not None:
             self.aliases[str(name)] = found
-            self.lengths[str(name)] = text_length(value) + self.expanded - before
+            self.lengths[str(name)] = _text_length(value) + self.expanded - before
 
     def _alias(self, token: Token) -> Attribute:
         """What an alias stands for. Of aliases made of aliases, a few lines could stand for any length."""
@@ -123,49 +95,9 @@ class AttributeReader:
         if name not in self.aliases:
             raise self.error(f"{name} is not defined", token)
         self.expanded += self.lengths[name]
-        if self.expanded > EXPANDED + 16 * len(self.source.text):
+        if self.expanded > _EXPANDED + 16 * len(self.source.text):
             raise self.error(f"with {name}, the aliases stand for too long a text", token)
         return self.aliases[name]
-
-    # Types ------------------------------------------------------------------------------------------------
-
-    def type(self, node: Node) -> Type:
-        if isinstance(node, Tree):
-            return self._function_type(node)
-        assert isinstance(node, Token)
-        match node.type:
-            case "SCALAR_TYPE":
-                if str(node) not in SCALARS:
-                    raise self.error(f"no type '{node}': integers are i1, i8, i16, i32 and i64", node)
-                return SCALARS[str(node)]
-            case "SHAPED_TYPE":
-                type = shaped_type(str(node)) or self._bad_shape(node)
-                if reach(type) > MAX_ELEMENTS or type.rank > MAX_RANK:
-                    raise self.error(f"{type} has too many elements or dimensions", node)
-                if isinstance(type, VectorType) and min(type.shape, default=1) < 1:
-                    raise self.error(f"{type} has a dimension that is no positive number", node)
-                return type
-            case "TYPE_ALIAS" if str(node) in self.types:
-                return self.types[str(node)]
-            case "DIALECT_TYPE":
-                return OpaqueType(self._seen(node))
-        raise self.error(f"expected a type, got '{node}'", node)
-
-    def _function_type(self, tree: Tree[Token]) -> FunctionType:
-        if tree.data != "function_type":
-            raise self.error("expected a type", tree)
-        inputs, results = tree.children
-        return FunctionType(self.types_of(inputs), self.types_of(results))
-
-    def types_of(self, node: Node) -> tuple[Type, ...]:
-        """`type` or `(type, ...)`."""
-        if isinstance(node, Tree) and node.data == "type_list":
-            return tuple(self.type(c) for c in node.children if c is not None)
-        return (self.type(node),)
-
-    def _bad_shape(self, token: Token) -> ShapedType:
-        tree = parse_tree(self.source, "shaped_type", str(token), token.start_pos or 0)
-        raise self.error(f"no type '{tree.children[-2] if tree.children[-1] is None else token}'", token)
 
     # Attributes -------------------------------------------------------------------------------------------
 
@@ -229,9 +161,9 @@ class AttributeReader:
             case "ATTR_ALIAS":
                 return self._alias(token)
             case "DIALECT_ATTR":
-                return OpaqueAttr(self._seen(token))
-            case "WORD" if text in ("true", "false"):
-                return IntegerAttr(int(text == "true"), i1)
+                return OpaqueAttr(self.seen(token))
+            case "WORD" if text in _BOOLS:
+                return IntegerAttr(_BOOLS[text], i1)
             case "WORD" if text == "unit":
                 return UnitAttr()
             case "NUMBER":
@@ -325,8 +257,8 @@ class AttributeReader:
         if isinstance(node, Tree):
             return [self._nested(c, element) for c in node.children if c is not None]
         assert isinstance(node, Token)
-        if element == i1 and str(node) in BOOLS:
-            return BOOLS[str(node)]
+        if element == i1 and str(node) in _BOOLS:
+            return _BOOLS[str(node)]
         if node.type != "NUMBER":
             raise self.error(f"expected a number of {element}, got '{node}'", node)
         if isinstance(element, FloatType):
@@ -358,7 +290,7 @@ class AttributeReader:
         if not isinstance(type, IntegerType | FloatType):
             raise self.error(f"expected an integer or float type, got {type}", element)
         for token in values:
-            if type == i1 and token is not None and str(token) not in BOOLS:
+            if type == i1 and token is not None and str(token) not in _BOOLS:
                 raise self.error(f"expected true or false, got '{token}'", token)
         numbers = [self._nested(v, type) for v in values if v is not None]
         if isinstance(type, FloatType):

@@ -20,9 +20,6 @@ from mdsl.support import cache as disk
 MAX_NESTING = 100
 """Regions in regions, or attributes in attributes: every pass walks them on Python's stack."""
 
-EXPANDED = 1 << 24
-"""Characters that all aliases of a text may stand for, beside 16 times its own."""
-
 Node = Tree[Token] | Token | None
 
 _READABLE = {
@@ -181,10 +178,3 @@ def _found(error: UnexpectedInput, source: Source, place: int) -> tuple[str, int
         return f"'{text.splitlines()[0]}'", len(text)
     assert isinstance(error, UnexpectedCharacters)
     return f"'{source.text[place : place + 1]}'", 1
-
-
-def text_length(node: Node) -> int:
-    """Characters of the text that a tree was read from, without what lies between its tokens."""
-    if isinstance(node, Tree):
-        return sum(text_length(child) for child in node.children)
-    return 0 if node is None else len(node)

@@ -1,11 +1,8 @@
-"""Literals that are words. Strings: MLIR's escapes, `\\n \\t \\\\ \\"` and two hexadecimal digits for a byte of UTF-8."""
+"""String literals: MLIR's escapes, `\\n \\t \\\\ \\"` and two hexadecimal digits for a byte of UTF-8."""
 
 from __future__ import annotations
 
 import re
-
-BOOLS = {"true": 1, "false": 0}
-"""The literals of i1."""
 
 _ESCAPE = re.compile(rb"\\(n|t|\\|\"|[0-9A-Fa-f]{2}|.?)", re.DOTALL)
 _NAMED = {b"n": b"\n", b"t": b"\t", b"\\": b"\\", b'"': b'"'}

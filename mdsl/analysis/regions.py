@@ -1,8 +1,6 @@
-"""What regions and structured ops read and keep: captured values, accumulators, merged dimensions, sequences of blocks."""
+"""What regions and structured ops read and keep: captured values, accumulators, pairs of loops, sequences of blocks."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 from mdsl.dialects import linalg, scf, tensor, ukernel
 from mdsl.ir.affine import AffineMap, Dim
@@ -33,11 +31,6 @@ def captured(root: Op) -> list[Value]:
 RESHAPES = (tensor.CollapseShape, tensor.ExpandShape)
 
 
-def merged_dims(rank: int, at: int) -> list[list[int]]:
-    """The reassociation of `rank` dimensions in which `at` and the next one are one."""
-    return [[d, d + 1] if d == at else [d] for d in range(rank) if d != at + 1]
-
-
 def place_of_pair(map: AffineMap, first: int, second: int) -> int | None:
     """Where in the map's results loop `first` is followed by `second`; None if either occurs elsewhere too, or not
     as itself."""
@@ -47,11 +40,6 @@ def place_of_pair(map: AffineMap, first: int, second: int) -> int | None:
         return None
     at = plain.index(first)
     return at if plain[at + 1 : at + 2] == [second] else None
-
-
-def permuted_map(map: AffineMap, order: Sequence[int]) -> AffineMap:
-    """`map` with its results in `order`."""
-    return AffineMap(map.num_dims, 0, tuple(map.results[d] for d in order))
 
 
 def sequences(func: Op) -> list[Block]:

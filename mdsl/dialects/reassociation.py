@@ -55,6 +55,11 @@ def reassociation(groups: Sequence[Sequence[int]]) -> ArrayAttr:
     return ArrayAttr(tuple(ArrayAttr(tuple(IntegerAttr(d) for d in g)) for g in groups))
 
 
+def merged_dims(rank: int, at: int) -> list[list[int]]:
+    """The reassociation of `rank` dimensions in which `at` and the next one are one."""
+    return [[d, d + 1] if d == at else [d] for d in range(rank) if d != at + 1]
+
+
 def groups_between(small: Sequence[int], large: Sequence[int]) -> list[list[int]] | None:
     """The reassociation that makes `small` of `large`, if there is one."""
     groups: list[list[int]] = []

@@ -383,6 +383,10 @@ class AffineMap:
         positions = self.dim_positions()
         return positions is not None and len(set(positions)) == len(positions)
 
+    def permuted(self, order: Iterable[int]) -> AffineMap:
+        """This map with its results in `order`."""
+        return AffineMap(self.num_dims, self.num_symbols, tuple(self.results[d] for d in order))
+
     def compose(self, inner: Sequence[AffineExpr], num_dims: int) -> AffineMap:
         """This map with dimension i replaced by `inner[i]`, over `num_dims` dimensions."""
         symbols = [Sym(i) for i in range(self.num_symbols)]

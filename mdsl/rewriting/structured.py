@@ -10,10 +10,10 @@ from mdsl.dialects.affine import Apply
 from mdsl.dialects.indices import Index
 from mdsl.dialects.reassociation import groups_between
 from mdsl.ir.affine import AffineExpr, AffineMap, Dim
-from mdsl.ir.attributes import IntegerAttr
+from mdsl.ir.attributes import DenseArrayAttr, IntegerAttr
 from mdsl.ir.core import Block, Builder, Value
 from mdsl.ir.typed import shaped_of
-from mdsl.ir.types import TensorType, Type, index
+from mdsl.ir.types import TensorType, Type, i64, index
 
 
 def inline_body(
@@ -38,6 +38,15 @@ def empty_like(type: Type, builder: Builder, name: str | None = None) -> Value:
     """A fresh `tensor.empty` of `type`."""
     assert isinstance(type, TensorType)
     return builder.value(tensor.Empty([], results=[type]), name)
+
+
+def transpose(value: Value, order: Sequence[int], builder: Builder, name: str | None) -> Value:
+    """`value` with its dimensions in `order`."""
+    type = shaped_of(value)
+    shape = TensorType(tuple(type.shape[d] for d in order), type.element)
+    empty = empty_like(shape, builder, f"{name}_init" if name else None)
+    permutation = DenseArrayAttr(i64, tuple(order))
+    return builder.value(linalg.Transpose.make([value], [empty], permutation=permutation), name)
 
 
 def offset(terms: Sequence[tuple[Value, int]], constant: int, builder: Builder) -> Index:

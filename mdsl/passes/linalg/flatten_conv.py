@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar
 
-from mdsl.analysis.regions import merged_dims, place_of_pair
+from mdsl.analysis.regions import place_of_pair
 from mdsl.dialects import linalg, tensor
 from mdsl.dialects.builtin import ModuleOp
+from mdsl.dialects.reassociation import merged_dims
 from mdsl.ir.affine import AffineExpr, AffineMap, Dim
 from mdsl.ir.core import Builder, Value
 from mdsl.ir.typed import shaped_of

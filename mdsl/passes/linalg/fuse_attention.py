@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from mdsl.analysis.regions import permuted_map
 from mdsl.analysis.rows import Rows, frame_bytes, row_bytes, shared_dims
 from mdsl.dialects import arith, linalg
 from mdsl.dialects.builtin import ModuleOp
@@ -16,8 +15,7 @@ from mdsl.passes.any.canonicalize import drop_unused
 from mdsl.passes.base import Context, Pass, functions, option
 from mdsl.passes.linalg.fuse_rows import follows, group, grow, widest_region
 from mdsl.rewriting.constants import constant_data
-from mdsl.rewriting.structured import empty_like, with_maps
-from mdsl.rewriting.transposes import transpose
+from mdsl.rewriting.structured import empty_like, transpose, with_maps
 from mdsl.target.target import MAX_FRAME_BYTES, Target
 
 
@@ -202,7 +200,7 @@ def _let_columns_be_contiguous(op: linalg.LinalgOp) -> linalg.LinalgOp:
     value = op.inputs[1]
     name = f"{value.name}_transposed" if value.name else None
     moved = transpose(value, order, builder, name)
-    maps = [op.maps[0], permuted_map(op.maps[1], order), *op.maps[2:]]
+    maps = [op.maps[0], op.maps[1].permuted(order), *op.maps[2:]]
     (product,) = with_maps(op, [op.inputs[0], moved, *op.outputs], maps, op.iterators, builder)
     op.replace_by(product, rename=True)
     assert isinstance(product.owner, linalg.LinalgOp)

@@ -9,7 +9,6 @@ from typing import ClassVar
 
 import numpy as np
 
-from mdsl.analysis.regions import permuted_map
 from mdsl.dialects import linalg, scf, tensor
 from mdsl.dialects.arith import Constant
 from mdsl.dialects.builtin import ModuleOp
@@ -199,6 +198,6 @@ def _start(read: _Read, builder: Builder) -> Index:
 def _read_through(op: linalg.Generic, tile: Value, order: list[int]) -> None:
     """Gives the contraction its second operand with the dimensions in `order`."""
     left, right, *rest = op.maps
-    permuted = permuted_map(right, order)
+    permuted = right.permuted(order)
     op.operands = [op.operands[0], tile, *op.operands[2:]]
     op.attributes["indexing_maps"] = ArrayAttr(tuple(AffineMapAttr(m) for m in (left, permuted, *rest)))

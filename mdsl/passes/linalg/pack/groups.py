@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mdsl.analysis.regions import merged_dims, place_of_pair
+from mdsl.analysis.regions import place_of_pair
 from mdsl.dialects import linalg, tensor
 from mdsl.dialects.arith import Constant
+from mdsl.dialects.reassociation import merged_dims
 from mdsl.ir.affine import AffineExpr, AffineMap, Dim
 from mdsl.ir.attributes import tensor_attribute
 from mdsl.ir.core import Builder, Op, Value

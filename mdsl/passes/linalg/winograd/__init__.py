@@ -10,10 +10,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from mdsl.analysis.regions import merged_dims
 from mdsl.dialects import arith, linalg, tensor, ukernel
 from mdsl.dialects.arith import Constant
 from mdsl.dialects.builtin import ModuleOp
+from mdsl.dialects.reassociation import merged_dims
 from mdsl.ir.affine import AffineExpr, AffineMap, Dim
 from mdsl.ir.attributes import tensor_attribute
 from mdsl.ir.core import Builder, Value

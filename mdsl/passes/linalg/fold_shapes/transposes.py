@@ -1,20 +1,18 @@
-"""Transposes composed with the indexing maps of what reads them: rules of `fold-shapes`."""
+"""fold-shapes: transposes move past slices and elementwise ops, and into the indexing maps of what reads them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mdsl.analysis.regions import permuted_map
 from mdsl.dialects import linalg, tensor
 from mdsl.ir.affine import AffineMap, Dim
-from mdsl.ir.attributes import DenseArrayAttr
 from mdsl.ir.core import Builder, Op, Value
 from mdsl.ir.typed import shaped_of
-from mdsl.ir.types import TensorType, i64
-from mdsl.rewriting.structured import empty_like, with_maps
+from mdsl.ir.types import TensorType
+from mdsl.rewriting.structured import empty_like, transpose, with_maps
 
 
-def fold_transpose(op: Op) -> bool:
+def move_transpose(op: Op) -> bool:
     """Applies the first rule that fits; True if one did."""
     if isinstance(op, tensor.ExtractSlice):
         return _slice_first(op)
@@ -27,15 +25,6 @@ def _transposed(value: Value) -> linalg.Transpose | None:
     """The transpose that makes `value`."""
     owner = value.owner
     return owner if isinstance(owner, linalg.Transpose) and owner.results else None
-
-
-def transpose(value: Value, order: Sequence[int], builder: Builder, name: str | None) -> Value:
-    """`value` with its dimensions in `order`."""
-    type = shaped_of(value)
-    shape = TensorType(tuple(type.shape[d] for d in order), type.element)
-    empty = empty_like(shape, builder, f"{name}_init" if name else None)
-    permutation = DenseArrayAttr(i64, tuple(order))
-    return builder.value(linalg.Transpose.make([value], [empty], permutation=permutation), name)
 
 
 def _slice_first(op: tensor.ExtractSlice) -> bool:
@@ -73,7 +62,7 @@ def _read_through(op: linalg.LinalgOp) -> bool:
             return True
         maps = list(op.maps)
         # Dimension d of the transpose is dimension order[d] of its source.
-        maps[position] = permuted_map(maps[position], [order.index(d) for d in range(len(order))])
+        maps[position] = maps[position].permuted([order.index(d) for d in range(len(order))])
         operands = list(op.operands)
         operands[position] = moved.inputs[0]
         op.replace_by(*with_maps(op, operands, maps, op.iterators, builder), rename=True)
@@ -125,5 +114,5 @@ def _can_read(user: Op, value: Value) -> bool:
 def _reread(user: linalg.LinalgOp, old: Value, new: Value, order: Sequence[int]) -> None:
     """Lets `user` read `new`, whose dimension d is dimension order[d] of `old`."""
     operands = [new if v is old else v for v in user.operands]
-    maps = [permuted_map(m, order) if v is old else m for v, m in zip(user.operands, user.maps, strict=True)]
+    maps = [m.permuted(order) if v is old else m for v, m in zip(user.operands, user.maps, strict=True)]
     user.replace_by(*with_maps(user, operands, maps, user.iterators, Builder.before(user)), rename=True)

@@ -14,8 +14,8 @@ from mdsl.ir.core import Builder, Op, Value
 from mdsl.ir.typed import shaped_of
 from mdsl.passes.any.canonicalize import drop_unused
 from mdsl.passes.base import Context, Pass, functions
-from mdsl.rewriting.structured import drop_loops, reshaped, without_dims
-from mdsl.rewriting.transposes import fold_transpose, transpose
+from mdsl.passes.linalg.fold_shapes.transposes import move_transpose
+from mdsl.rewriting.structured import drop_loops, reshaped, transpose, without_dims
 
 Shape = Sequence[int]
 
@@ -66,7 +66,7 @@ def _visit(op: Op) -> bool:
         return True
     if isinstance(op, linalg.LinalgOp) and op.results and _sink_ones(op):
         return True
-    return fold_transpose(op)
+    return move_transpose(op)
 
 
 # Chains of reshapes -------------------------------------------------------------------------------------------

@@ -53,7 +53,7 @@ def read_bytecode(path: str | os.PathLike[str]) -> Module:
 
 def check_engine(engine: str, threads: int) -> None:
     """Raises MdslError for an engine or a number of threads that there is not."""
-    from mdsl.vm.runtime import MAX_THREADS
+    from mdsl.vm.calls import MAX_THREADS
 
     if engine not in ENGINES:
         raise MdslError(

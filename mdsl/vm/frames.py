@@ -1,4 +1,4 @@
-"""The pool of a program's frames, each for one call at a time; native code takes and returns them (see `runtime`)."""
+"""The pool of a program's frames, each for one call at a time; native code takes and returns them (see `calls`)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from mdsl.vm import runtime as native
+from mdsl.vm import calls
 from mdsl.vm.memory import Frame
 from mdsl.vm.workers import team
 
@@ -21,7 +21,7 @@ class FramePool:
 
     def __init__(self, make: Callable[[], Frame], most: int, arguments: int, threads: int) -> None:
         self._make, self._most, self._arguments, self._threads = make, most, arguments, threads
-        self._call = native.runtime().call
+        self._call = calls.native_calls().call
         self._table = self._table_of(())
 
     def run(self, addresses: bytes) -> bool:
@@ -29,9 +29,9 @@ class FramePool:
         while True:
             table = self._table
             status = self._call(table.address, addresses)
-            if status in (native.SUCCESS, native.EXHAUSTED):
-                return status == native.SUCCESS
-            kept = () if status == native.STALE else table.frames
+            if status in (calls.SUCCESS, calls.EXHAUSTED):
+                return status == calls.SUCCESS
+            kept = () if status == calls.STALE else table.frames
             self._table = self._table_of((*kept, self._make()))
 
     @property
@@ -49,11 +49,11 @@ class _Table:
     def __init__(self, frames: tuple[Frame, ...], most: int, arguments: int, threads: int) -> None:
         self.frames = frames
         # Before the team is asked for: a fork between the two makes this table a stale one.
-        era = native.runtime().era()
+        era = calls.native_calls().era()
         self._team = team(threads) if threads > 1 else None
-        words: Sequence[int] = [0] * native.FRAMES
-        words[native.ERA], words[native.ARGUMENTS], words[native.COUNT] = era, arguments, len(frames)
-        words[native.TEAM] = self._team.address if self._team else 0
-        words[native.FULL] = len(frames) >= most
+        words: Sequence[int] = [0] * calls.FRAMES
+        words[calls.ERA], words[calls.ARGUMENTS], words[calls.COUNT] = era, arguments, len(frames)
+        words[calls.TEAM] = self._team.address if self._team else 0
+        words[calls.FULL] = len(frames) >= most
         self._words = np.array([*words, *(frame.job for frame in frames)], np.int64)
         self.address: int = self._words.ctypes.data

@@ -12,8 +12,8 @@ from mdsl.bytecode.machine import I8, I64, POINTER, Context, Machine
 from mdsl.bytecode.module import DTYPES
 from mdsl.ir.floats import bits_of
 from mdsl.target.target import Target
+from mdsl.vm.calls import clock_intrinsic
 from mdsl.vm.memory import KernelProfile
-from mdsl.vm.runtime import clock_intrinsic
 
 _KERNEL = ir.FunctionType(ir.VoidType(), [POINTER])
 _BARRIER = ir.FunctionType(I64, [POINTER])

@@ -15,10 +15,10 @@ from mdsl.bytecode.verify import verify
 from mdsl.codegen.kernels import Kernels, load_kernels
 from mdsl.errors import MdslError
 from mdsl.vm import interpreter
+from mdsl.vm.calls import MAX_THREADS, native_calls
 from mdsl.vm.frames import FramePool
 from mdsl.vm.memory import Frame, KernelProfile, OutputPool, address, aligned_array, processors
 from mdsl.vm.native_machine import Variant
-from mdsl.vm.runtime import MAX_THREADS, runtime
 
 ENGINES = ("vm", "jit")
 
@@ -76,7 +76,7 @@ class Program:
         self.kernel_addresses = _addresses(module, kernels or {})
         self.inputs, self.outputs = self.function.inputs, self.function.outputs
         self._wanted = [*_wanted(self.inputs, _READABLE), *_wanted(self.outputs, _READABLE | _WRITEABLE)]
-        self._runtime = runtime()
+        self._calls = native_calls()
         self._packed = struct.Struct(f"{len(self._wanted)}Q").pack
         self._constants = [aligned_array(constant.array) for constant in module.constants]
         self._pools = [
@@ -113,10 +113,10 @@ class Program:
             pool = self._new_profiled()
         for frame in pool.frames:
             frame.profile[...] = 0
-        ticks, start = self._runtime.clock(), time.perf_counter()
+        ticks, start = self._calls.clock(), time.perf_counter()
         self._run(pool, addresses)
         seconds = time.perf_counter() - start
-        tick = seconds / max(self._runtime.clock() - ticks, 1)
+        tick = seconds / max(self._calls.clock() - ticks, 1)
         profile = self._read_profile(pool.frames[0].profile, seconds, tick)
         self._profiled.append(pool)
         return profile
@@ -167,7 +167,7 @@ class Program:
             arena=function.arena,
             kernels=len(self.module.kernels),
             threads=self.threads,
-            meeting=self._runtime.meeting,
+            meeting=self._calls.meeting,
             fuel=self.fuel,
         )
 

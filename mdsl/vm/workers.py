@@ -15,10 +15,10 @@ import time
 import numpy as np
 
 from mdsl.errors import MdslError
-from mdsl.vm import runtime as native
+from mdsl.vm import calls
+from mdsl.vm.calls import native_calls
 from mdsl.vm.locks import NativeLock
 from mdsl.vm.memory import LINE_WORDS, aligned
-from mdsl.vm.runtime import runtime
 
 _IDLE_SECONDS = 150e-6
 """How long an idle worker looks for the next job before it sleeps: longer than Python needs between calls,
@@ -28,19 +28,19 @@ short enough not to take the processor from others."""
 class Team:
     """`size` workers: the thread that submits a job is worker 0, the others are threads of the team.
 
-    `address` is that of the team's block, for native code (see `runtime`). Raises MdslError where threads cannot be
+    `address` is that of the team's block, for native code (see `calls`). Raises MdslError where threads cannot be
     started.
     """
 
     def __init__(self, size: int) -> None:
-        self._runtime = runtime()
-        self._memory = aligned(8 * (native.WORKERS + LINE_WORDS * size)).view(np.int64)
+        self._calls = native_calls()
+        self._memory = aligned(8 * (calls.WORKERS + LINE_WORDS * size)).view(np.int64)
         self._locks = [NativeLock() for _ in range(size)]
-        self._memory[native.SPINS] = _idle_spins()
-        self._memory[native.SIZE] = size
-        self._memory[native.LOCK] = self._locks[0].address
+        self._memory[calls.SPINS] = _idle_spins()
+        self._memory[calls.SIZE] = size
+        self._memory[calls.LOCK] = self._locks[0].address
         for worker, lock in enumerate(self._locks[1:], 1):
-            self._memory[native.WORKERS + LINE_WORDS * worker + native.WAKER] = lock.address
+            self._memory[calls.WORKERS + LINE_WORDS * worker + calls.WAKER] = lock.address
         self.address: int = self._memory.ctypes.data
         self._threads = [
             threading.Thread(target=self._serve, args=(worker,), name=f"mdsl-worker-{worker}", daemon=True)
@@ -50,19 +50,19 @@ class Team:
             for thread in self._threads:
                 thread.start()
         except BaseException as error:
-            self._runtime.halt(self.address)
+            self._calls.halt(self.address)
             if isinstance(error, RuntimeError):
                 raise MdslError(f"error: {size} threads cannot be started: {error}") from None
             raise
 
     def close(self) -> None:
         """End the team's threads."""
-        self._runtime.halt(self.address)
+        self._calls.halt(self.address)
         for thread in self._threads:
             thread.join()
 
     def _serve(self, worker: int) -> None:
-        self._runtime.serve(self.address, worker)
+        self._calls.serve(self.address, worker)
 
 
 _teams: dict[int, Team] = {}
@@ -87,7 +87,7 @@ def _idle_spins() -> int:
     pauses, best = 1000, float("inf")
     for _ in range(3):
         start = time.perf_counter()
-        runtime().pause(pauses)
+        native_calls().pause(pauses)
         best = min(best, time.perf_counter() - start)
     return max(1, int(pauses * _IDLE_SECONDS / best))
 

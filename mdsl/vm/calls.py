@@ -1,10 +1,10 @@
-"""The native runtime: making a call, and the workers' waiting and barriers.
+"""Calls in native code: making a call, and the workers' waiting and barriers.
 
 A call is one native function: it takes a frame, hands it the addresses of the arrays, gives the job to the team, takes
 part in it and gives the frame back. No Python instruction lies between these, so that a signal's handler, a finalizer
 or an exception finds either nothing begun or all of it done, and may itself call.
 
-It is portable LLVM IR, in `runtime.ll`: atomics, the processor's pause instruction, and functions of the system and of
+It is portable LLVM IR, in `calls.ll`: atomics, the processor's pause instruction, and functions of the system and of
 Python by their addresses. What it reads are 64-bit words. A program's table of frames (see `frames`):
 
     era         how often this process had been forked when the table was made
@@ -58,8 +58,8 @@ _PAUSE = {
 _SYMBOLS = ("set_up", "forked", "era", "pause", "clock", "barrier", "stop", "call", "halt", "serve")
 
 
-class Runtime:
-    """The native functions; calling one releases the GIL."""
+class NativeCalls:
+    """The native functions that calls are made of; calling one releases the GIL."""
 
     def __init__(self, code: native.NativeCode) -> None:
         self._code = code
@@ -83,12 +83,12 @@ class Runtime:
 
 
 @cache
-def runtime() -> Runtime:
-    """The runtime of this process."""
+def native_calls() -> NativeCalls:
+    """Those of this process."""
     target = Target.host()
     text = _text(target.architecture)
-    key = object_cache.key("runtime", text)
-    return Runtime(native.load_object(key, _SYMBOLS, lambda: native.to_object(text, target), target))
+    key = object_cache.key("calls", text)
+    return NativeCalls(native.load_object(key, _SYMBOLS, lambda: native.to_object(text, target), target))
 
 
 def _text(architecture: str) -> str:

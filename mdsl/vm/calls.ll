@@ -1,4 +1,4 @@
-; The native code that a call is made in, and in which workers wait and meet: see runtime.py, which puts numbers in the
+; The native code that a call is made in, and in which workers wait and meet: see calls.py, which puts numbers in the
 ; place of the words between percent signs.
 %PAUSE_DECLARATION%
 declare i64 @%CLOCK%()

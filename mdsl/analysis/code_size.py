@@ -1,6 +1,6 @@
 """The cost model of compiling a kernel: about how much machine code LLVM makes of an op, and so how long LLVM takes.
 
-Measured on vectors of 16 f32 in one block; LLVM's time grows with the square of the code's length.
+Measured on a Zen 5, on vectors of 16 f32 in one block; LLVM's time grows with the square of the code's length.
 """
 
 from __future__ import annotations

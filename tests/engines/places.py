@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 
+from writing import LineWriter
+
 SIZE = 12
 WHOLE, ROWS = "tensor<12xf32>", "tensor<3x4xf32>"
 
@@ -17,14 +19,9 @@ def places(random: Random, statements: int = 9) -> str:
 
 
 @dataclass
-class Writer:
-    random: Random
-    lines: list[str] = field(default_factory=list)
+class Writer(LineWriter):
     tensors: list[str] = field(default_factory=list)
     parts: list[tuple[str, str, str]] = field(default_factory=list)  # name, place and type
-    counters: list[str] = field(default_factory=list)
-    counter: int = 0
-    depth: int = 1
 
     def program(self, statements: int) -> str:
         self.tensors = ["%x", "%y"]
@@ -43,15 +40,6 @@ class Writer:
             self.random.choice(STATEMENTS if self.depth < 3 else PLAIN)(self)
 
     # Text -------------------------------------------------------------------------------------------------
-
-    def let(self, code: str, hint: str = "t") -> str:
-        self.counter += 1
-        name = f"%{hint}{self.counter}"
-        self.line(f"{name} = {code}")
-        return name
-
-    def line(self, text: str) -> None:
-        self.lines.append("  " * self.depth + text)
 
     def pick(self) -> str:
         """A tensor, a recent one more often."""

@@ -6,6 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from random import Random
 
+from writing import LineWriter
+
 SIZE = 12
 MEMORY = "memref<12xf32>"
 PART = "memref<4xf32, strided<[1], offset: ?>>"
@@ -47,13 +49,8 @@ def views(random: Random, statements: int = 9) -> str:
 
 
 @dataclass
-class Writer:
-    random: Random
-    lines: list[str] = field(default_factory=list)
+class Writer(LineWriter):
     memories: list[str] = field(default_factory=list)
-    counters: list[str] = field(default_factory=list)
-    counter: int = 0
-    depth: int = 1
 
     def program(self, statements: int) -> str:
         self.lines += [f"  %c{n} = arith.constant {n} : index" for n in range(9)]
@@ -73,15 +70,6 @@ class Writer:
         kinds = [self.fill, self.copy, self.add, self.dispatch]
         for _ in range(count):
             self.random.choice([*kinds, self.loop] if self.depth < 3 else kinds)()
-
-    def let(self, code: str, hint: str) -> str:
-        self.counter += 1
-        name = f"%{hint}{self.counter}"
-        self.line(f"{name} = {code}")
-        return name
-
-    def line(self, text: str) -> None:
-        self.lines.append("  " * self.depth + text)
 
     def part(self, memory: str | None = None) -> str:
         """Four neighbours somewhere in a memory."""

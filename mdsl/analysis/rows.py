@@ -132,10 +132,10 @@ def row_tile(ops: Sequence[linalg.LinalgOp], rows: Rows, target: Target) -> list
     shape = shaped_of(ops[-1].results[0]).shape
     sizes = [1 if d in rows.dims else size for d, size in enumerate(shape)]
     each = max(row_bytes(ops, rows), 1)
-    count = max(target.l1_bytes // 2 // each, 1)
+    count = max(target.core.l1_bytes // 2 // each, 1)
     order = sorted(rows.dims, reverse=True)
     if any(op.is_contraction for op in ops):
-        count = min(max(count, cost.ROWS), cost.MOST_ROWS, max(target.l2_bytes // 2 // each, 1))
+        count = min(max(count, cost.ROWS), cost.MOST_ROWS, max(target.core.l2_bytes // 2 // each, 1))
         order = [d for d in order if d not in shared_dims(ops, rows)] or order
     count = min(count, MAX_FRAME_BYTES // max(frame_bytes(ops, rows), 1))
     for d in order:

@@ -93,7 +93,7 @@ def read_loop(nbytes: int) -> tuple[Callable[[], object], int]:
 def fma_loop(element: str = "f32") -> tuple[Callable[[], object], int]:
     """A call that does nothing but FMAs, for well under a millisecond, and the operations that it does."""
     target = Target.host()
-    chains = min(2 * target.fma_chains, target.vector_registers - 4)
+    chains = min(2 * target.fma_chains, target.isa.registers - 4)
     code = compile_module(_fma_loop(element, target.lanes(element), chains), ["peak"])
     run = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)(code.address("peak"))
     memory = (ctypes.c_char * (target.vector_bytes * chains))()

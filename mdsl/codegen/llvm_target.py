@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from functools import cache
 
 import llvmlite.binding as llvm
@@ -31,7 +32,7 @@ def machine_key(target: Target) -> str:
     """Everything that machine code depends on beside its LLVM IR, as text for a cache key. What the passes
     choose by is in the target's repr."""
     version = ".".join(map(str, llvm.llvm_version_info))
-    return f"{triple_of(target)} {cpu_of(target)} {features_of(target)} llvm-{version}"
+    return f"{triple_of(target)} {cpu_of(target)} {features_of(target)} {target.tune} llvm-{version}"
 
 
 def target_machine(target: Target) -> llvm.TargetMachine:
@@ -41,6 +42,13 @@ def target_machine(target: Target) -> llvm.TargetMachine:
     return llvm.Target.from_triple(triple_of(target)).create_target_machine(
         cpu=cpu_of(target), features=features_of(target), opt=3, reloc="pic", codemodel="small"
     )
+
+
+def tuned(llvm_ir: str, target: Target) -> str:
+    """A module whose functions say for which core's pipeline their instructions are ordered."""
+    if not target.tune:
+        return llvm_ir
+    return re.sub(r"^define .*\)", rf'\g<0> "tune-cpu"="{target.tune}"', llvm_ir, flags=re.MULTILINE)
 
 
 def host_name() -> str:

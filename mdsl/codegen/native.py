@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import llvmlite.binding as llvm
 
 from mdsl.codegen import half
-from mdsl.codegen.llvm_target import host_name, machine_key, target_machine, triple_of
+from mdsl.codegen.llvm_target import host_name, machine_key, target_machine, triple_of, tuned
 from mdsl.support import cache
 from mdsl.target.target import Target, TargetError
 
@@ -136,7 +136,7 @@ def _optimise(llvm_ir: str, target: Target) -> tuple[llvm.ModuleRef, llvm.Target
     turns their broadcasts into shuffles (a half of the speed).
     """
     machine = target_machine(target)
-    module = llvm.parse_assembly(llvm_ir, llvm.create_context())
+    module = llvm.parse_assembly(tuned(llvm_ir, target), llvm.create_context())
     module.triple = triple_of(target)
     module.data_layout = str(machine.target_data)
     module.verify()

@@ -83,9 +83,10 @@ def chains_of(accumulators: int, target: Target) -> int:
 
 
 def step(operations: float, loads: float, target: Target, far: float = 0) -> float:
-    """Cycles of one step of a reduction: two vector operations and two loads a cycle, a vector from the second-level
-    cache (`far`) every other one; too few chains wait for their latency; 1 for the loop."""
-    return max(operations / 2, loads / 2, 2 * far, target.fma_chains / 2) + 1
+    """Cycles of one step of a reduction that does so many vector operations and loads, `far` of them from the
+    second-level cache; too few chains wait for their latency; 1 for the loop."""
+    sent = far * target.vector_bytes / target.core.l2_rate
+    return max(operations / target.fma_rate, loads / target.load_rate, sent, target.core.fma_latency) + 1
 
 
 def blocks(extents: Mapping[Key, int], block: Mapping[Key, int]) -> Iterator[tuple[dict[Key, int], int]]:
@@ -134,7 +135,7 @@ class Contraction:
         candidates = [
             self._tile(vectors, rows)
             for vectors in range(1, 13)
-            for rows in range(1, self.target.vector_registers)
+            for rows in range(1, self.target.isa.registers)
         ]
         different = {tuple(t.values()): t for t in candidates if t is not None}
         return sorted(different.values(), key=self._cycles)
@@ -154,7 +155,7 @@ class Contraction:
         else:
             tile[self._vector], tile[outer] = self.sizes[self._vector], min(self.sizes[outer], vectors)
             vectors = tile[outer]
-        if rows > 1 and registers(rows * vectors, vectors) > self.target.vector_registers:
+        if rows > 1 and registers(rows * vectors, vectors) > self.target.isa.registers:
             return None
         for d in reversed(self.rows):
             tile[d] = balanced(self.sizes[d], rows)
@@ -183,7 +184,7 @@ class Contraction:
         than the second-level cache holds; the tiles after it find the panel there."""
         others = [d for d in tile if d not in self.rows]
         element = self.target.vector_bytes / self.lanes
-        if self.steps * prod(self.sizes[d] for d in others) * element <= self.target.l2_bytes:
+        if self.steps * prod(self.sizes[d] for d in others) * element <= self.target.core.l2_bytes:
             return 0.0
         panels = prod(-(-self.sizes[d] // tile[d]) for d in others)
         sent = self._vectors(tile) * self.target.vector_bytes / _MEMORY

@@ -9,10 +9,7 @@ import sys
 from functools import cache
 from pathlib import Path
 
-V2 = frozenset(["cx16", "popcnt", "sahf", "sse3", "sse4.1", "sse4.2", "ssse3"])
-V3 = V2 | frozenset(["avx", "avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe"])
-V4 = V3 | frozenset(["avx512bw", "avx512cd", "avx512dq", "avx512f", "avx512vl"])
-"""What the levels of x86-64 consist of beyond what every such processor has, by LLVM's names."""
+from mdsl.target.isa import V2, V3, V4
 
 _LINUX_NAMES = {
     "pni": "sse3", "sse4_1": "sse4.1", "sse4_2": "sse4.2", "lahf_lm": "sahf", "bmi1": "bmi", "abm": "lzcnt",
@@ -44,12 +41,8 @@ def features() -> frozenset[str]:
     if sys.platform == "win32":
         present = ctypes.windll.kernel32.IsProcessorFeaturePresent
         return next((level for number, level in _WINDOWS_LEVELS if present(number)), frozenset())
-    try:
-        text = Path("/proc/cpuinfo").read_text(errors="replace")
-    except OSError:
-        return frozenset()
-    listed = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
-    return frozenset(_LINUX_NAMES.get(name, name) for name in listed[1].split()) if listed else frozenset()
+    listed = _said("flags") or _said("Features")
+    return frozenset(_LINUX_NAMES.get(name, name) for name in listed.split())
 
 
 def _apple() -> frozenset[str]:
@@ -63,6 +56,58 @@ def _apple() -> frozenset[str]:
         return frozenset(["neon"])
     levels = (("hw.optional.avx512vl", V4), ("hw.optional.avx2_0", V3), ("hw.optional.sse4_2", V2))
     return next((level for name, level in levels if has(name)), frozenset())
+
+
+_AMD = {
+    (0x17, range(0x30, 0x100)): "znver2", (0x19, range(0x10)): "znver3", (0x19, range(0x20, 0x60)): "znver3",
+    (0x19, range(0x10, 0x20)): "znver4", (0x19, range(0x60, 0x100)): "znver4", (0x1A, range(0x100)): "znver5",
+}  # fmt: skip
+_INTEL = {
+    (6, (0x3C, 0x3F, 0x45, 0x46, 0x3D, 0x47, 0x4F, 0x56)): "haswell", (6, (0x4E, 0x5E, 0x8E, 0x9E, 0xA5, 0xA6)): "skylake",
+    (6, (0x55,)): "skylake-avx512", (6, (0x6A, 0x6C, 0x7D, 0x7E, 0x8C, 0x8D, 0x8F, 0xA7, 0xCF, 0xAD, 0xAE)): "icelake",
+    (6, (0x97, 0x9A, 0xB7, 0xBA, 0xBE, 0xBF, 0xAA, 0xAC, 0xC5, 0xC6)): "alderlake",
+}  # fmt: skip
+"""Families and models of x86, as CPUID numbers them, and the core that each has: itself or the nearest before it."""
+
+_ARM = {
+    (0x41, 0xD0C): "neoverse-n1", (0x41, 0xD49): "neoverse-n2", (0x41, 0xD40): "neoverse-v1", (0x41, 0xD4F): "neoverse-v2",
+    (0x41, 0xD08): "cortex-a72", (0x41, 0xD05): "cortex-a55",
+}  # fmt: skip
+"""Implementers and parts, as the register MIDR_EL1 numbers them."""
+
+
+@cache
+def core_name() -> str:
+    """The core by its name in `core.CORES`; empty for an unknown one."""
+    if sys.platform == "darwin":
+        return "apple-m1" if architecture() == "aarch64" else ""
+    if architecture() == "aarch64":
+        return _ARM.get((_number("CPU implementer"), _number("CPU part")), "")
+    family, model = _number("cpu family"), _number("model")
+    vendors = {"AuthenticAMD": _AMD, "GenuineIntel": _INTEL}
+    known = vendors.get(_said("vendor_id"), {})
+    return next((name for (f, models), name in known.items() if f == family and model in models), "")
+
+
+def _number(name: str) -> int:
+    try:
+        return int(_said(name), 0)
+    except ValueError:
+        return -1
+
+
+def _said(name: str) -> str:
+    """What Linux tells of the first processor."""
+    found = re.search(rf"^{re.escape(name)}\s*:\s*(.*)$", _cpuinfo(), re.MULTILINE)
+    return found[1].strip() if found else ""
+
+
+@cache
+def _cpuinfo() -> str:
+    try:
+        return Path("/proc/cpuinfo").read_text(errors="replace")
+    except OSError:
+        return ""
 
 
 def cache_bytes(level: int, default: int) -> int:

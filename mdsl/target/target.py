@@ -1,12 +1,15 @@
-"""The machine that code is generated for: its vectors, registers and caches."""
+"""The machine that code is generated for: an instruction set, a core, and what LLVM calls them."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field, replace
 from functools import cache
+from math import ceil
 
-from mdsl.target import processor
+from mdsl.target import isa, processor
+from mdsl.target.core import CORES, Core
+from mdsl.target.isa import Isa
 
 ELEMENT_BYTES = {
     "f64": 8, "f32": 4, "f16": 2, "bf16": 2,
@@ -37,13 +40,12 @@ class Target:
     name: str
     triple: str
     cpu: str
+    """What may be executed, by LLVM's name of a processor or a level."""
     features: str
-    vector_bytes: int
-    vector_registers: int
-    fma_chains: int = 8
-    """Independent FMA chains that keep the FMA units busy: 2 a cycle times 4 cycles of latency."""
-    l1_bytes: int = 32 << 10
-    l2_bytes: int = 512 << 10
+    isa: Isa
+    core: Core
+    tune: str = ""
+    """The core whose pipeline LLVM orders instructions for; without it, that of `cpu`."""
     needs: frozenset[str] = field(default=frozenset(), repr=False)
     """The features, as LLVM calls them, that a processor must have to execute the code. (A repr is part of keys, and
     a set has no order.)"""
@@ -90,6 +92,26 @@ class Target:
         """What decides the format of object files and how functions are called."""
         return next((name for name in ("apple", "windows") if name in self.triple), "elf")
 
+    @property
+    def vector_bytes(self) -> int:
+        """Of one register."""
+        return self.isa.vector_bytes
+
+    @property
+    def fma_rate(self) -> float:
+        """Multiply-adds of whole vectors, a cycle."""
+        return self.core.fma_rate(self.vector_bytes)
+
+    @property
+    def load_rate(self) -> float:
+        """Loads of whole vectors, a cycle."""
+        return self.core.load_rate(self.vector_bytes)
+
+    @property
+    def fma_chains(self) -> int:
+        """Independent chains of multiply-adds that keep all units busy."""
+        return ceil(self.fma_rate * self.core.fma_latency)
+
     def lanes(self, element: str) -> int:
         """How many elements (named as in the IR: "f32", "bf16", "index") one vector register holds."""
         return self.vector_bytes // ELEMENT_BYTES[element]
@@ -110,37 +132,76 @@ def _taken_for(name: str, real: Target) -> Target:
 @cache
 def _processor() -> Target:
     """The machine that this process really runs on."""
-    features, x86 = processor.features(), processor.architecture() == "x86_64"
-    vector_bytes = 16
-    if x86 and features >= {"avx2", "fma"}:
-        vector_bytes = 64 if features >= {"avx512f", "avx512vl"} else 32
+    features = processor.features()
+    known = _isa_of(features)
+    core = CORES.get(processor.core_name(), CORES[f"generic-{8 * known.vector_bytes}"])
+    sizes = {f"l{n}_bytes": processor.cache_bytes(n, getattr(core, f"l{n}_bytes")) for n in (1, 2, 3)}
     return Target(
         name="host",
         triple=processor.triple(),
         cpu=ITSELF,
-        # Some Intel parts ask LLVM to prefer 256 bits; the kernels' vectors are as wide as the registers.
-        features="-prefer-256-bit" if vector_bytes == 64 else "",
-        vector_bytes=vector_bytes,
-        vector_registers=32 if vector_bytes == 64 or not x86 else 16,
-        l1_bytes=processor.cache_bytes(1, 32 << 10),
-        l2_bytes=processor.cache_bytes(2, 512 << 10),
+        features=_FEATURES.get(known.name, ""),
+        isa=known,
+        core=replace(core, **sizes),
         needs=features,
     )
 
 
-_LINUX_X86, _LINUX_ARM = "x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"
+def _isa_of(features: frozenset[str]) -> Isa:
+    if processor.architecture() != "x86_64":
+        return isa.NEON
+    if features >= {"avx2", "fma"}:
+        return isa.AVX512 if features >= {"avx512f", "avx512vl"} else isa.AVX2
+    return isa.SSE4 if features >= isa.V2 else isa.SSE2
+
+
+_FEATURES = {"avx512": "-prefer-256-bit"}
+"""Some Intel parts ask LLVM to prefer 256 bits; the kernels' vectors are as wide as the registers."""
+
+
+def _x86(name: str, level: str, core: str = "") -> Target:
+    known = _LEVELS[level]
+    needs = _NEEDS[level]
+    core = core or f"generic-{8 * known.vector_bytes}"
+    tune = "" if core.startswith("generic") else core
+    return Target(
+        name,
+        "x86_64-unknown-linux-gnu",
+        level,
+        _FEATURES.get(known.name, ""),
+        known,
+        CORES[core],
+        tune,
+        needs,
+    )
+
+
+def _arm(name: str, core: str = "generic-128", triple: str = "aarch64-unknown-linux-gnu") -> Target:
+    return Target(
+        name,
+        triple,
+        "generic",
+        "+neon",
+        isa.NEON,
+        CORES[core],
+        "neoverse-n2" if core.startswith("generic") else core,
+    )
+
+
+_LEVELS = {"x86-64": isa.SSE2, "x86-64-v2": isa.SSE4, "x86-64-v3": isa.AVX2, "x86-64-v4": isa.AVX512}
+_NEEDS = {"x86-64": frozenset[str](), "x86-64-v2": isa.V2, "x86-64-v3": isa.V3, "x86-64-v4": isa.V4}
 
 TARGETS = {
     target.name: target
     for target in (
-        Target("avx512", _LINUX_X86, "x86-64-v4", "-prefer-256-bit", 64, 32, needs=processor.V4),
-        Target("avx2", _LINUX_X86, "x86-64-v3", "", 32, 16, needs=processor.V3),
-        Target("x86-64", _LINUX_X86, "x86-64", "", 16, 16),
-        Target("x86-64-v2", _LINUX_X86, "x86-64-v2", "", 16, 16, needs=processor.V2),
-        Target("x86-64-v3", _LINUX_X86, "x86-64-v3", "", 32, 16, needs=processor.V3),
-        Target("x86-64-v4", _LINUX_X86, "x86-64-v4", "-prefer-256-bit", 64, 32, needs=processor.V4),
-        Target("neon", _LINUX_ARM, "generic", "+neon", 16, 32),
-        Target("neoverse-v1", _LINUX_ARM, "neoverse-v1", "", 16, 32, 16, needs=frozenset(["sve", "rand"])),
-        Target("apple-m1", "arm64-apple-macosx11.0.0", "apple-m1", "", 16, 32, fma_chains=16),
+        _x86("avx512", "x86-64-v4"),
+        _x86("avx2", "x86-64-v3"),
+        *(_x86(level, level) for level in _LEVELS),
+        *(_x86(core, "x86-64-v3", core) for core in ("haswell", "skylake", "alderlake", "znver2", "znver3")),
+        *(_x86(core, "x86-64-v4", core) for core in ("znver4", "znver5")),
+        _arm("neon"),
+        *(_arm(core, core) for core in ("neoverse-n1", "neoverse-n2", "neoverse-v1", "neoverse-v2")),
+        *(_arm(core, core) for core in ("cortex-a72", "cortex-a55")),
+        _arm("apple-m1", "apple-m1", "arm64-apple-macosx11.0.0"),
     )
 }

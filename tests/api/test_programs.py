@@ -85,15 +85,19 @@ def test_weights_and_settings_tell_programs_apart(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize(
     "change",
-    [{"vector_registers": 12}, {"fma_chains": 6}, {"l1_bytes": 1 << 14}, {"l2_bytes": 1 << 21}],
+    [
+        {"isa": {"registers": 12}},
+        *({"core": {name: 1 << 14}} for name in ("fma_latency", "l1_bytes", "l2_bytes")),
+    ],
     ids=str,
 )
 def test_what_the_passes_choose_by_tells_programs_apart(
-    monkeypatch: pytest.MonkeyPatch, change: dict[str, int]
+    monkeypatch: pytest.MonkeyPatch, change: dict[str, dict[str, int]]
 ) -> None:
     seen = _compilations(monkeypatch)
     host = Target.host()
-    for target in ("host", None, host, replace(host, **change), replace(host, **change)):
+    changed = {part: replace(getattr(host, part), **fields) for part, fields in change.items()}
+    for target in ("host", None, host, replace(host, **changed), replace(host, **changed)):
         mdsl.compile(_text(), target=target)
     assert len(seen) == 2
 

@@ -44,16 +44,16 @@ def test_host_target() -> None:
     assert host.vector_bytes in (16, 32, 64)
     assert host.lanes("f32") == host.vector_bytes // 4
     assert host.lanes("bf16") == 2 * host.lanes("f32")
-    assert host.l1_bytes < host.l2_bytes
+    assert host.core.l1_bytes < host.core.l2_bytes
 
 
 # Host, targets that run on it (on a processor that has them all) and the like, targets that never do.
 HOSTS = [
     ("avx512", {"avx512", "avx2", "x86-64-v2"}, {"neon", "apple-m1"}),
-    ("avx2", {"avx2", "x86-64-v3", "x86-64"}, {"avx512", "x86-64-v4", "neon"}),
+    ("avx2", {"avx2", "x86-64-v3", "znver3", "x86-64"}, {"avx512", "znver4", "x86-64-v4", "neon"}),
     ("x86-64-v2", {"x86-64-v2", "x86-64"}, {"avx2", "avx512", "neon"}),
     ("x86-64", {"x86-64"}, {"x86-64-v2", "neon"}),
-    ("neon", {"neon"}, {"neoverse-v1", "apple-m1", "avx2", "x86-64"}),
+    ("neon", {"neon", "neoverse-v1"}, {"apple-m1", "avx2", "x86-64"}),
     ("apple-m1", {"apple-m1"}, {"avx2"}),
 ]
 

@@ -53,7 +53,7 @@ VARIANTS = [
 @pytest.mark.parametrize(("variant", "engine", "settings"), VARIANTS, ids=[v[0] for v in VARIANTS])
 def test_the_table_counts_what_is_executed(variant: str, engine: str, settings: dict[str, Any]) -> None:
     host = Target.host()
-    if variant != "interpreted" and (host.vector_bytes, host.l1_bytes, host.l2_bytes) != (
+    if variant != "interpreted" and (host.vector_bytes, host.core.l1_bytes, host.core.l2_bytes) != (
         64,
         48 << 10,
         1 << 20,

@@ -22,7 +22,10 @@ def test_tiles(golden: bool) -> None:
     lines: list[str] = []
     for program in next(iter(chosen.values())):
         lines.append(program)
-        lines += [f"  {name:<12} {', '.join(tiles[program])}" for name, tiles in chosen.items()]
+        alike: dict[str, list[str]] = {}
+        for name, tiles in chosen.items():
+            alike.setdefault(", ".join(tiles[program]), []).append(name)
+        lines += [f"  {tiles:<40} {' '.join(names)}" for tiles, names in alike.items()]
     text = "\n".join(lines) + "\n"
     if golden:
         TABLE.write_text(text)

@@ -112,7 +112,7 @@ def _members(second: linalg.LinalgOp, target: Target) -> list[linalg.LinalgOp]:
     def fits(members: Sequence[linalg.LinalgOp], rows: Rows) -> bool:
         # Some rows must be left that keys and values lack, so that several rows share what is loaded of them.
         cut = rows.dims - shared_dims(members, rows)
-        near = row_bytes(members, rows) <= target.l2_bytes // 2
+        near = row_bytes(members, rows) <= target.core.l2_bytes // 2
         return bool(cut) and near and frame_bytes(members, rows) <= MAX_FRAME_BYTES
 
     return grow(_root(second), _belongs, fits)

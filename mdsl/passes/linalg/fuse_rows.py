@@ -224,5 +224,8 @@ def _is_cheap(members: Sequence[linalg.LinalgOp], rows: Rows, target: Target) ->
     shape = shaped_of(members[-1].results[0]).shape
     columns = prod(size for d, size in enumerate(shape) if d not in rows.dims)
     count = prod(shape[d] for d in rows.dims)
-    near = row_bytes(members, rows) <= target.l2_bytes // 4 and frame_bytes(members, rows) <= MAX_FRAME_BYTES
+    near = (
+        row_bytes(members, rows) <= target.core.l2_bytes // 4
+        and frame_bytes(members, rows) <= MAX_FRAME_BYTES
+    )
     return near and (count >= 8 or count * columns <= 2 * cost.ELEMENTS)

@@ -144,7 +144,8 @@ def test_as_many_rows_as_the_local_memory_holds() -> None:
   %y = nn.reduce %n {kind = "mean", axes = [0], keepdims = false} : (tensor<8x97x768xf32>) -> tensor<97x768xf32>
   return %y : tensor<97x768xf32>
 }"""
-    target = replace(Target.host(), l1_bytes=1 << 20, l2_bytes=64 << 20)
+    host = Target.host()
+    target = replace(host, core=replace(host.core, l1_bytes=1 << 20, l2_bytes=64 << 20))
     arrays = inputs(text, 5)
     wanted = mdsl.compile(text, engine="reference")(*arrays)
     np.testing.assert_allclose(mdsl.compile(text, target=target)(*arrays), wanted, atol=1e-5)

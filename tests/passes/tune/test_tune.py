@@ -22,6 +22,7 @@ from mdsl.ir.attributes import DenseArrayAttr
 from mdsl.passes.base import Context
 from mdsl.passes.linalg.tune import Tune
 from mdsl.support.progress import listening
+from mdsl.target.core import CORES
 from mdsl.target.target import Target
 
 PROGRAM = """
@@ -81,7 +82,9 @@ def test_a_second_time_measures_nothing(monkeypatch: pytest.MonkeyPatch) -> None
     assert len(seen) == 1
 
 
-@pytest.mark.parametrize("change", [{"features": "+sse2"}, {"l2_bytes": 1 << 22}], ids=str)
+@pytest.mark.parametrize(
+    "change", [{"features": "+sse2"}, {"core": CORES["znver2"]}], ids=["features", "core"]
+)
 def test_another_machine_measures_anew(monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]) -> None:
     seen = _count(monkeypatch)
     host = Target.host()

@@ -9,26 +9,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
 
 from mdsl import frontends
-from mdsl.compiler.driver import context_of
-from mdsl.compiler.levels import level_of, plan
-from mdsl.compiler.pipeline import parse_pipeline, run_passes
-from mdsl.compiler.reading import module_of, read
 from mdsl.compiler.settings import Settings
-from mdsl.dialects.builtin import ModuleOp
+from mdsl.compiler.source_cache import KeptSource
 from mdsl.errors import MdslError, SyntaxError_
-from mdsl.runtime.building import ready
+from mdsl.runtime.building import found, ready
 from mdsl.runtime.executable import Executable
 from mdsl.runtime.loading import check_engine, load
-from mdsl.runtime.opened import opened
-from mdsl.syntax.parser import parse as parse_text
 from mdsl.target.target import Target
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # a program that is found compiled needs neither IR nor passes
     from onnx import ModelProto
 
+    from mdsl.dialects.builtin import ModuleOp
     from mdsl.frontends.onnx import Source
 
-Program = Union[str, os.PathLike[str], ModuleOp, "ModelProto"]
+Program = Union[str, os.PathLike[str], "ModuleOp", "ModelProto"]
 """A path (a string that ends in `.mir`, `.onnx` or `.mbc`), a text, a module, or an `onnx.ModelProto`."""
 
 
@@ -66,11 +61,20 @@ def build(program: Program, settings: Settings, engine: str = "vm", threads: int
     if path is not None and path.suffix.lower() == ".mbc":
         settings.check_compiled(path)
         return load(path, engine=engine, threads=threads)
-    return ready(opened(_source(program), settings.bind), settings, engine, threads)
+    source = None if path is None else KeptSource(path, settings)
+    known = None if source is None else found(source, engine, threads)
+    if known is not None:
+        return known
+    from mdsl.runtime.opened import opened
+
+    return ready(opened(_source(program), settings.bind), settings, engine, threads, source)
 
 
 def parse(program: Program, name: str = "<text>") -> ModuleOp:
     """The verified module of a text, a `.mir` or an `.onnx` file or model; of a module, a copy. Raises MdslError."""
+    from mdsl.compiler.reading import module_of
+    from mdsl.dialects.builtin import ModuleOp
+
     if isinstance(program, ModuleOp):
         return program.clone()
     return module_of(_source(program, name), {})[0]
@@ -78,6 +82,10 @@ def parse(program: Program, name: str = "<text>") -> ModuleOp:
 
 def _source(program: Program, name: str = "<text>") -> ModuleOp | Source:
     """A module, or a model that is yet to be imported."""
+    from mdsl.compiler.reading import read
+    from mdsl.dialects.builtin import ModuleOp
+    from mdsl.syntax.parser import parse as parse_text
+
     if isinstance(program, ModuleOp):
         return program
     path = _path(program)
@@ -101,6 +109,10 @@ def opt(program: Program, pipeline: str, *, target: str | Target | None = None) 
 
     A pass that needs a lower level than the program's gets it: the standard passes run first. Raises MdslError.
     """
+    from mdsl.compiler.driver import context_of
+    from mdsl.compiler.levels import level_of, plan
+    from mdsl.compiler.pipeline import parse_pipeline, run_passes
+
     machine = Settings(target=target).machine()
     module = parse(program)
     steps, _ = plan(parse_pipeline(pipeline, "pipeline"), level_of(module))

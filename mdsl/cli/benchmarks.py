@@ -36,13 +36,14 @@ class Request:
     settings: Settings
     json: str | None
 
-    def read(self) -> tuple[Program, list[np.ndarray]]:
-        """The program with all sizes, and the arrays of `--input`, else random ones. Raises MdslError, OSError."""
+    def read(self, uncompiled: bool = False) -> tuple[Program, list[np.ndarray]]:
+        """The program with all sizes, and the arrays of `--input`, else random ones; with `uncompiled` as it was read, if
+        it is no bytecode. Raises MdslError, OSError."""
         from mdsl.cli.inputs import read_inputs
         from mdsl.compiler.entry import closed, random_arrays
         from mdsl.runtime.signature import arrange
 
-        found = Program(self.program, self.engine, self.threads, self.settings)
+        found = Program(self.program, self.engine, self.threads, self.settings, uncompiled=uncompiled)
         texts, specs = self.inputs, found.inputs
         arrays = arrange(specs, [], read_inputs(texts, specs)) if texts else random_arrays(closed(specs))
         return found, found.take(arrays)
@@ -101,7 +102,7 @@ def _print_kernels(counts: Profile) -> None:
 def ablation_of(request: Request) -> None:
     from mdsl.benchmarking.ablation import ablation, can_ablate
 
-    program, arrays = request.read()
+    program, arrays = request.read(uncompiled=True)
     module = program.module
     if module is None or not can_ablate(module):
         raise MdslError(
@@ -136,7 +137,7 @@ def layers_of(request: Request) -> None:
     from mdsl.benchmarking.profile import profile_layers
     from mdsl.runtime.executable import VmExecutable
 
-    program, arrays = request.read()
+    program, arrays = request.read(uncompiled=True)
     executable = program.executable()
     assert isinstance(executable, VmExecutable)
     with progress("measuring"), stoppable():

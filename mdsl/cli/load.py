@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from mdsl.bytecode.module import Module
     from mdsl.compiler.entry import Spec
     from mdsl.compiler.settings import Settings
+    from mdsl.compiler.source_cache import KeptSource
     from mdsl.dialects.builtin import ModuleOp
-    from mdsl.runtime.executable import Executable
+    from mdsl.runtime.executable import Executable, VmExecutable
     from mdsl.runtime.opened import Opened
 
 ProgramFile = Annotated[
@@ -53,8 +54,15 @@ class Program:
     outputs: Sequence[Spec]
 
     def __init__(
-        self, file: str, engine: str, threads: int, settings: Settings, fuel: int | None = None
+        self,
+        file: str,
+        engine: str,
+        threads: int,
+        settings: Settings,
+        fuel: int | None = None,
+        uncompiled: bool = False,
     ) -> None:
+        """With `uncompiled` the program's module is asked for, which one that was compiled before is not read for."""
         from mdsl.runtime.loading import check_engine, check_fuel, read_bytecode
 
         check_engine(engine, threads)
@@ -64,17 +72,34 @@ class Program:
         self.program: Opened | None = None
         self.module: ModuleOp | None = None
         self.bytecode: Module | None = None
+        self.source: KeptSource | None = None
+        self.found: VmExecutable | None = None
         if file.lower().endswith(".mbc"):
             settings.check_compiled(file)
             self.bytecode = read_bytecode(file)  # imports nothing that compiles
             function = self.bytecode.function()
             self.inputs, self.outputs = function.inputs, function.outputs
-        else:
-            from mdsl.runtime.opened import opened
+            return
+        with progress(f"reading {file}"):
+            if file == "-" or uncompiled or not self._find():
+                self._read()
 
-            with progress(f"reading {file}"):
-                self._open(opened(read_source(file), settings.bind))
-                self.settings = replace(settings, bind={})
+    def _find(self) -> bool:
+        """Looks for what the file was compiled to before."""
+        from mdsl.compiler.source_cache import KeptSource
+        from mdsl.runtime.building import found
+
+        self.source = KeptSource(Path(self.file), self.settings)
+        self.found = found(self.source, self.engine, self.threads, self.fuel)
+        if self.found is not None:
+            self.inputs, self.outputs = self.found.inputs, self.found.outputs
+        return self.found is not None
+
+    def _read(self) -> None:
+        from mdsl.runtime.opened import opened
+
+        self._open(opened(read_source(self.file), self.settings.bind))
+        self.settings = replace(self.settings, bind={})
 
     def _open(self, program: Opened) -> None:
         from mdsl.bytecode.module import DTYPES
@@ -96,24 +121,27 @@ class Program:
         while self.program is not None and self.program.is_open:
             given, arrays = self.program.given(arrays), self.program.rest(arrays)
             self._open(self.program.knowing(given))
+            self.source = None  # the file and the settings do not tell what it is compiled to
         return arrays
 
     def executable(self) -> Executable:
         """The program, compiled. Raises MdslError."""
         with progress(f"compiling {self.file}"):
+            if self.found is not None:
+                return self.found
             if self.bytecode is not None:
                 from mdsl.runtime.loading import ready
 
                 return ready(self.bytecode, self.file, self.engine, self.threads, self.fuel)
-            from mdsl.api import build
-            from mdsl.compiler.program_cache import bytecode_of
-            from mdsl.runtime.executable import VmExecutable
+            from mdsl.runtime.building import compiled
+            from mdsl.runtime.executable import ReferenceExecutable
 
-            assert self.module is not None
-            if self.fuel is None:
-                return build(self.module, self.settings, self.engine, self.threads)
-            bytecode = bytecode_of(self.module.clone(), self.settings)
-            return VmExecutable(bytecode, self.engine, self.threads, self.fuel)
+            assert self.module is not None and self.program is not None
+            module = self.module.clone()
+            if self.engine == "reference":
+                return ReferenceExecutable(module, self.settings)
+            program = replace(self.program, module=module)
+            return compiled(program, self.settings, self.engine, self.threads, self.fuel, self.source)
 
 
 def lower_program(module: ModuleOp, settings: Settings, keep: bool = False) -> Module:

@@ -13,13 +13,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mdsl.bytecode.decode import decode
 from mdsl.bytecode.encode import HEADER, pieces
-from mdsl.bytecode.module import BytecodeError, Module
+from mdsl.bytecode.module import Module
 from mdsl.compiler.driver import to_bytecode
 from mdsl.compiler.fingerprint import made_by
 from mdsl.compiler.pipeline import Hook
 from mdsl.compiler.settings import Settings
+from mdsl.compiler.source_cache import is_kept, kept_program
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.ir.attributes import DenseResourceAttr
 from mdsl.support import cache
@@ -37,13 +37,13 @@ def bytecode_of(module: ModuleOp, settings: Settings, hooks: Sequence[Hook] = ()
 
 
 class KeptProgram:
-    """A program and its place in the cache. Tuned ones have none: what was measured is kept."""
+    """A program and its place in the cache."""
 
     def __init__(self, module: ModuleOp, settings: Settings) -> None:
         self.module, self.settings = module, settings
         self.text = print_module(module)
-        kept = cache.directory() is not None and not settings.tune
-        self.key = self._key() if kept else None
+        self.key = self._key() if is_kept(settings) else None
+        self.is_kept = False
 
     def _key(self) -> str:
         locations = "\n".join(str(op.location) for op in self.module.walk())
@@ -57,9 +57,12 @@ class KeptProgram:
         )
 
     def found(self) -> Module | None:
-        return None if self.key is None else cache.load(self.key, _read, HEADER.size)
+        found = None if self.key is None else kept_program(self.key)
+        self.is_kept = found is not None
+        return found
 
     def discard(self) -> None:
+        self.is_kept = False
         if self.key is not None:
             cache.discard(self.key)
 
@@ -68,15 +71,8 @@ class KeptProgram:
         bytecode = to_bytecode(self.module, self.settings, hooks, self.text)
         if self.key is not None and time.perf_counter() - start > _WORTH_KEEPING:
             cache.store(self.key, pieces(bytecode), HEADER.size)
+            self.is_kept = True
         return bytecode
-
-
-def _read(data: memoryview) -> Module | None:
-    """The module in an entry, None if it is damaged."""
-    try:
-        return decode(data)
-    except BytecodeError:
-        return None
 
 
 def _data(module: ModuleOp) -> list[bytes]:

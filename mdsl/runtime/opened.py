@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,6 +41,14 @@ class Opened:
     @property
     def is_open(self) -> bool:
         return bool(self.values or open_dims(self.inputs))
+
+    def files(self, path: Path) -> list[Path]:
+        """The other files that the program was read from, which lies in the file `path`."""
+        if not isinstance(self.source, ModuleOp):
+            return self.source.files()
+        from mdsl.syntax.resources import used, weights_path
+
+        return [weights_path(path)] if any(r.external for r in used(self.source).values()) else []
 
     def given(self, arrays: Sequence[np.ndarray]) -> dict[str, Any]:
         """What the inputs `arrays` tell: sizes and values by name. Raises MdslError."""

@@ -7,6 +7,7 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any
 
@@ -78,6 +79,10 @@ class Source:
         """Of a file, or a model in memory."""
         is_path = isinstance(program, str | os.PathLike)
         return Source(load(program) if is_path else model_of(program, name))
+
+    def files(self) -> list[Path]:
+        """The files of external data that imports have read."""
+        return self._model.tensors.files()
 
     def imported(self, bind: Mapping[str, Any]) -> Imported:
         """The import with these sizes of dimensions and values of inputs, by name."""

@@ -127,6 +127,10 @@ class TensorReader:
         self.whole = whole
         self._files: dict[Path, np.ndarray] = {}
 
+    def files(self) -> list[Path]:
+        """The files of external data that tensors were read from."""
+        return list(self._files)
+
     def array(self, tensor: TensorProto) -> np.ndarray:
         """The tensor's data, without a copy where it is raw. Raises Unsupported, Malformed, MdslError."""
         if tensor.data_type not in _TYPES:

@@ -45,7 +45,8 @@ def compile(
     `engine`: "vm" interprets bytecode, "jit" compiles it as a whole, "reference" runs the program as written
     in NumPy. Without `ukernels` heavy work is scalar loops instead of micro-kernels; `unroll_dispatch` is
     the number of micro-kernels that one instruction issues; without `winograd` every 3x3 convolution is a
-    plain sum of products; `tune` measures how each contraction is best tiled (see the passes of these names).
+    plain sum of products; `tune` measures how each contraction is best tiled (see the passes of these names). `target` is
+    the machine that code is made for, which this one must be able to execute (without `engine="reference"`).
     `pipeline` lists passes to run first, as `mdsl opt --pass-pipeline` takes them; the standard passes finish
     the lowering. `bind` has the sizes of `?` dimensions by name, and may have values of inputs, which the program takes
     no more; what it leaves open gets its size from the arguments of a call. A module is not altered. Raises MdslError.

@@ -1,6 +1,7 @@
 """The machine's peak: floating-point operations, and bytes read, a second on one thread.
 
-Both are measured by native loops made by the same code generator as the micro-kernels.
+Both are measured by native loops made by the same code generator as the micro-kernels, and for the same target: without
+one, the host.
 """
 
 from __future__ import annotations
@@ -42,25 +43,28 @@ class Roofline:
         return max(flops / self.flops, nbytes / self.bandwidth)
 
 
-def measure_roofline(threads: int = 1, element: str = "f32") -> Roofline:
+def measure_roofline(threads: int = 1, element: str = "f32", target: Target | None = None) -> Roofline:
     """Takes about half a second a thread."""
-    return Roofline(1e9 * measure_peak(element) * threads, 1e9 * measure_bandwidth(threads=threads))
+    flops = 1e9 * measure_peak(element, target=target) * threads
+    return Roofline(flops, 1e9 * measure_bandwidth(threads=threads, target=target))
 
 
-def measure_peak(element: str = "f32", repetitions: int = 200) -> float:
+def measure_peak(element: str = "f32", repetitions: int = 200, target: Target | None = None) -> float:
     """The most floating-point operations that one thread does in a second, in GFLOP/s (an FMA is two).
 
     A loop of independent chains of vector FMAs, more than the FMA units can have in flight; the best of
     `repetitions` short runs, so that other processes do not lower the figure.
     """
-    run, operations = fma_loop(element)
+    run, operations = fma_loop(element, target)
     return operations / min(_seconds(run) for _ in range(repetitions)) / 1e9
 
 
-def measure_bandwidth(nbytes: int | None = None, repetitions: int = 10, threads: int = 1) -> float:
+def measure_bandwidth(
+    nbytes: int | None = None, repetitions: int = 10, threads: int = 1, target: Target | None = None
+) -> float:
     """The most bytes that `threads` threads together read from memory in a second, in GB/s: the best of some passes
     over a buffer of `nbytes` each; without it, one four times as large as the last cache."""
-    loops = [read_loop(nbytes or 4 * last_cache_bytes()) for _ in range(threads)]
+    loops = [read_loop(nbytes or 4 * last_cache_bytes(), target) for _ in range(threads)]
     calls = [call for call, _ in loops]
     with ThreadPoolExecutor(threads) as pool:
         once = calls[0] if threads == 1 else lambda: list(pool.map(lambda call: call(), calls))
@@ -74,12 +78,12 @@ def last_cache_bytes() -> int:
     return max(sizes) or _ALL_CORES_CACHE
 
 
-def read_loop(nbytes: int) -> tuple[Callable[[], object], int]:
+def read_loop(nbytes: int, target: Target | None = None) -> tuple[Callable[[], object], int]:
     """A call that reads a buffer of about `nbytes` once, and its exact size."""
-    target = Target.host()
+    target = target or Target.host()
     step = target.vector_bytes * _VECTORS * _STREAMS
     nbytes = max(nbytes // step, 1) * step
-    code = compile_module(_read_loop(target.vector_bytes), ["read"])
+    code = compile_module(_read_loop(target.vector_bytes), ["read"], target=target)
     run = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p)(code.address("read"))
     memory, result = np.ones(nbytes + 64, np.uint8), np.zeros(target.vector_bytes, np.uint8)
     start = memory.ctypes.data + -memory.ctypes.data % 64
@@ -90,11 +94,11 @@ def read_loop(nbytes: int) -> tuple[Callable[[], object], int]:
     return call, nbytes
 
 
-def fma_loop(element: str = "f32") -> tuple[Callable[[], object], int]:
+def fma_loop(element: str = "f32", target: Target | None = None) -> tuple[Callable[[], object], int]:
     """A call that does nothing but FMAs, for well under a millisecond, and the operations that it does."""
-    target = Target.host()
+    target = target or Target.host()
     chains = min(2 * target.fma_chains, target.isa.registers - 4)
-    code = compile_module(_fma_loop(element, target.lanes(element), chains), ["peak"])
+    code = compile_module(_fma_loop(element, target.lanes(element), chains), ["peak"], target=target)
     run = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)(code.address("peak"))
     memory = (ctypes.c_char * (target.vector_bytes * chains))()
 

@@ -91,12 +91,11 @@ def profile_layers(
 ) -> LayerProfile:
     """Profiles calls for about as long as `measure` does; `source` gives the layers their names."""
     program, sites = _program(executable)
-    before = measure_roofline(executable.threads)
+    before = measure_roofline(executable.threads, target=executable.target)
     found = _profiles(program, arrays, empty_outputs(executable), runs)
     timing = measure(executable, arrays, runs)
-    roofline = before.best(
-        measure_roofline(executable.threads)
-    )  # what else runs on the machine can only lower it
+    # What else runs on the machine can only lower it.
+    roofline = before.best(measure_roofline(executable.threads, target=executable.target))
     constants = sum(constant.array.nbytes for constant in executable.module.constants)
     from_memory = constants + executable.module.function().arena > last_cache_bytes()
     layers = _layers(executable, sites, found, roofline, _labels(source), from_memory)

@@ -27,6 +27,7 @@ import numpy as np
 from mdsl.benchmarking.peers import PEERS
 from mdsl.benchmarking.peers import __name__ as PACKAGE
 from mdsl.benchmarking.peers.worker import Failed, Ready, Task, Turn, serve
+from mdsl.compiler.settings import Settings
 from mdsl.errors import MdslError, nearest
 
 TOLERANCE = 1e-4
@@ -134,15 +135,16 @@ def compare(
     show: Callable[[str], None] = lambda text: None,
 ) -> list[Contender]:
     """mdsl first, then each of `peers`, whose adapters' modules are given by name, on `arrays`, mdsl's inputs.
-    `settings` are for `mdsl.compile`. Raises MdslError."""
+    `settings` are for `mdsl.compile`; to their target the peers are held as well, where they can be. Raises MdslError."""
     with ExitStack() as stack:
         stack.enter_context(_broken_pipes_raise())
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         fixed, inputs = for_peers(model, arrays, folder)
         running: list[_Runtime] = []
+        target = Settings(target=settings.get("target")).machine()
         tasks = [Task("mdsl", _OWN, model, inputs, threads, f"{folder}/mdsl.log", dict(settings))]
         for name, module in peers.items():
-            tasks.append(Task(name, module, fixed, inputs, threads, f"{folder}/{name}.log", None))
+            tasks.append(Task(name, module, fixed, inputs, threads, f"{folder}/{name}.log", None, target))
         for task in tasks:
             show(f"loading the model: {task.name}")
             running.append(stack.enter_context(_Runtime(task)))

@@ -53,10 +53,21 @@ class Request:
         """True if stdout is free for people."""
         return self.json != "-"
 
+    @property
+    def target(self) -> str:
+        """The name of the machine that code is made for."""
+        return self.settings.machine().name
+
+    @property
+    def place(self) -> str:
+        """The same as the end of a line, where it is not this machine."""
+        return "" if self.target == "host" else f", target {self.target}"
+
     def write(self, **figures: Any) -> None:
         """Writes the JSON that was asked for: last, for what was measured should not be lost. Raises OSError."""
         if self.json is not None:
-            write_json({"program": self.program, "threads": self.threads, **figures}, self.json)
+            about = {"program": self.program, "threads": self.threads, "target": self.target}
+            write_json({**about, **figures}, self.json)
 
 
 # A program's time -----------------------------------------------------------------------------------------
@@ -73,7 +84,8 @@ def times_of(request: Request) -> None:
         counts = profile(executable, arrays) if isinstance(executable, VmExecutable) else None
     if request.shown:
         calls = f"median of {timing.runs} calls ({_spread(timing)})"
-        typer.echo(f"{us(timing.median)} {calls}, engine {request.engine}, threads {request.threads}")
+        where = f"engine {request.engine}, threads {request.threads}{request.place}"
+        typer.echo(f"{us(timing.median)} {calls}, {where}")
         if counts is not None:
             _print_kernels(counts)
     request.write(engine=request.engine, timing=timing, profile=counts)
@@ -143,11 +155,11 @@ def layers_of(request: Request) -> None:
     with progress("measuring"), stoppable():
         found = profile_layers(executable, arrays, program.module, request.runs)
     if request.shown:
-        _print_layers(found, request.threads)
+        _print_layers(found, request.threads, request.place)
     request.write(profile=found, limit=found.limit)
 
 
-def _print_layers(found: LayerProfile, threads: int) -> None:
+def _print_layers(found: LayerProfile, threads: int, place: str) -> None:
     roof, call = found.roofline, found.call
     rows = [_layer_cells(layer, found) for layer in found.layers]
     rest = found.between
@@ -158,7 +170,7 @@ def _print_layers(found: LayerProfile, threads: int) -> None:
     table([*header, "constants", "activations", "roofline", "gap"], rows, words=(0, 1, 2))
     typer.echo(
         f"\n{us(call.median)} a call (median of {call.runs}, {_spread(call)}); the parts make {us(found.total)}, "
-        f"{us(found.busy)} of it in dispatches; threads {threads}"
+        f"{us(found.busy)} of it in dispatches; threads {threads}{place}"
     )
     flops, constants = sum(x.flops for x in found.layers), sum(x.constants for x in found.layers)
     speed = f"{1e-9 * flops / call.median:,.1f} GFLOP/s"

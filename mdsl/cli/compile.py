@@ -48,9 +48,6 @@ def compile_(
     emit: Annotated[
         Emit, typer.Option(help="mbc: bytecode; mir: the lowered program; llvm, asm: its micro-kernels.")
     ] = Emit.mbc,
-    target: Annotated[
-        str, typer.Option(help="The machine to compile for: host, avx512, avx2, neon, ...")
-    ] = "host",
     settings: Settings = DEFAULT,
 ) -> None:
     """Compile a program to bytecode, or show what it is compiled to."""
@@ -58,7 +55,6 @@ def compile_(
     from mdsl.codegen.native import to_assembly, to_llvm
     from mdsl.support.files import replacing
 
-    settings = replace(settings, target=target)
     machine = settings.machine()
     module, sizes = read_bound(program, settings.bind)
     place = default_output(program, ".mbc") if emit is Emit.mbc and output is None else output

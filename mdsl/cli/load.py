@@ -66,6 +66,8 @@ class Program:
         from mdsl.runtime.loading import check_engine, check_fuel, read_bytecode
 
         check_engine(engine, threads)
+        if engine != "reference":
+            settings.running()  # what cannot run is not compiled
         check_fuel(fuel, engine)
         self.fuel = fuel
         self.file, self.engine, self.threads, self.settings = file, engine, threads, settings

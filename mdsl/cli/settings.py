@@ -90,6 +90,10 @@ def _settings(
             help="Measure how each contraction is best tiled, and remember it: a minute or more for a network, the first time.",
         ),
     ] = False,
+    target: Annotated[
+        str | None,
+        typer.Option(help="The machine to make code for: host, avx512, avx2, neon, ...", metavar="NAME"),
+    ] = None,
     pass_pipeline: Annotated[
         str | None, typer.Option(help="Passes to run first, as 'mdsl opt' takes them.")
     ] = None,
@@ -100,7 +104,7 @@ def _settings(
         from mdsl.compiler.pipeline import parse_pipeline
 
         parse_pipeline(pass_pipeline)  # an error shows the option's text
-    return Settings(ukernels, unroll_dispatch, winograd, tune, pipeline=pass_pipeline, bind=bindings(bind))
+    return Settings(ukernels, unroll_dispatch, winograd, tune, target, pass_pipeline, bindings(bind))
 
 
 def bindings(texts: Sequence[str] | None) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def measurer(lower: Callable[[ModuleOp, str], Module], target: Target) -> Measur
         if known is not None:
             return known
         check_executable(target, "be timed")
-        calls = [_call(lower(program.clone(), pipeline)) for pipeline in pipelines]
+        calls = [_call(lower(program.clone(), pipeline), target) for pipeline in pipelines]
         seconds = [_time(call) for call in calls]
         for _ in range(rounds - 1):
             seconds = [min(best, _time(call)) for best, call in zip(seconds, calls, strict=True)]
@@ -41,11 +41,11 @@ def measurer(lower: Callable[[ModuleOp, str], Module], target: Target) -> Measur
     return measure
 
 
-def _call(module: Module) -> Callable[[], object]:
-    """A call of the program on random numbers."""
+def _call(module: Module, target: Target) -> Callable[[], object]:
+    """A call of the program, as code for the target, on random numbers."""
     from mdsl.vm.program import with_kernels
 
-    program, kernels = with_kernels(module)
+    program, kernels = with_kernels(module, target=target)
     arrays = random_arrays(program.inputs)
     return lambda kernels=kernels: program(*arrays)  # the kernels own the code that the program calls
 

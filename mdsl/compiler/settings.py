@@ -88,6 +88,20 @@ class Settings:
         except TargetError as error:
             raise MdslError(f"error: {error}") from None
 
+    def running(self) -> Target | None:
+        """The target that is asked for, to run its code here; None for this machine. Raises MdslError where it cannot."""
+        if self.target is None:
+            return None
+        from mdsl.codegen.native import check_executable
+        from mdsl.target.target import TargetError
+
+        target = self.machine()
+        try:
+            check_executable(target)
+        except TargetError as error:
+            raise MdslError(f"error: {error}") from None
+        return target
+
     def chosen(self) -> list[str]:
         """The names of the settings that differ from their defaults."""
         return [f.name for f in fields(self) if getattr(self, f.name) != getattr(DEFAULT, f.name)]

@@ -20,8 +20,9 @@ def found(source: KeptSource, engine: str, threads: int, fuel: int | None = None
     program = None if engine == "reference" else source.found()
     if program is None:
         return None
+    target = source.settings.running()
     with suppress(MdslError):
-        return VmExecutable(program, engine, threads, fuel)
+        return VmExecutable(program, engine, threads, fuel, target)
     source.discard()  # the VM's verifier refuses it
     return None
 
@@ -32,6 +33,8 @@ def ready(
     """The program compiled, or as one that the first call compiles. What it is bound to, it knows; `source` is the file
     that it was read from. Raises MdslError."""
     settings = replace(settings, bind=program.sizes)
+    if engine != "reference":
+        settings.running()  # what cannot run is not compiled
     if program.is_open or program.module is None:
         return OpenExecutable(program, engine, threads, replace(settings, bind={}), ready)
     if engine != "reference":
@@ -53,16 +56,17 @@ def compiled(
     from mdsl.compiler.program_cache import KeptProgram
 
     assert program.module is not None
+    target = settings.running()
     files = [] if source is None else program.files(source.path)
     kept = KeptProgram(program.module, settings)
     executable = None
     if (bytecode := kept.found()) is not None:
         with suppress(MdslError):
-            executable = VmExecutable(bytecode, engine, threads, fuel)
+            executable = VmExecutable(bytecode, engine, threads, fuel, target)
         if executable is None:
             kept.discard()  # the VM's verifier refuses it
     if executable is None:
-        executable = VmExecutable(kept.compiled(), engine, threads, fuel)
+        executable = VmExecutable(kept.compiled(), engine, threads, fuel, target)
     if source is not None and kept.key is not None and kept.is_kept:
         source.remember(kept.key, files)
     return executable

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mdsl.compiler.settings import Settings
     from mdsl.dialects.builtin import ModuleOp
     from mdsl.runtime.opened import Opened
+    from mdsl.target.target import Target
 
 Outputs = np.ndarray | tuple[np.ndarray, ...]
 
@@ -75,15 +76,24 @@ class Executable:
 
 class VmExecutable(Executable):
     """Bytecode on the VM's interpreter ("vm") or compiled as a whole ("jit"); with `fuel` a call that takes more
-    steps, on any of its threads, is stopped by an MdslError. Raises MdslError for bytecode that is not safe to run."""
+    steps, on any of its threads, is stopped by an MdslError. Micro-kernels, and what the JIT makes, are code for `target`,
+    without it for the machine that this process runs on. Raises MdslError for bytecode that is not safe to run,
+    TargetError for a target whose code cannot be executed here."""
 
-    def __init__(self, module: Module, engine: str = "vm", threads: int = 1, fuel: int | None = None) -> None:
+    def __init__(
+        self,
+        module: Module,
+        engine: str = "vm",
+        threads: int = 1,
+        fuel: int | None = None,
+        target: Target | None = None,
+    ) -> None:
         from mdsl.ir.errors import VerifyError
         from mdsl.vm.program import with_kernels
 
-        self.module, self.engine, self.threads, self.fuel = module, engine, threads, fuel
+        self.module, self.engine, self.threads, self.fuel, self.target = module, engine, threads, fuel, target
         try:
-            self.program, self.kernels = with_kernels(module, engine, threads, fuel)
+            self.program, self.kernels = with_kernels(module, engine, threads, fuel, target)
         except (BytecodeError, VerifyError) as error:
             raise MdslError(f"error: {error}") from error
         except RecursionError:
@@ -121,13 +131,15 @@ class VmExecutable(Executable):
     def __reduce__(self) -> tuple[Any, ...]:
         from mdsl.bytecode.encode import encode
 
-        return _from_bytes, (encode(self.module), self.engine, self.threads, self.fuel)
+        return _from_bytes, (encode(self.module), self.engine, self.threads, self.fuel, self.target)
 
 
-def _from_bytes(data: bytes, engine: str, threads: int, fuel: int | None) -> VmExecutable:
+def _from_bytes(
+    data: bytes, engine: str, threads: int, fuel: int | None, target: Target | None
+) -> VmExecutable:
     from mdsl.bytecode.decode import decode
 
-    return VmExecutable(decode(data), engine, threads, fuel)
+    return VmExecutable(decode(data), engine, threads, fuel, target)
 
 
 class ReferenceExecutable(Executable):

@@ -32,10 +32,12 @@ from mdsl.vm.memory import ARGUMENT_SLOTS, ENTRY, buffer_slot
 from mdsl.vm.native_machine import PLAIN, NativeMachine, Variant, slot_bits
 
 
-def compile_function(function: Function, variant: Variant = PLAIN) -> native.NativeCode:
-    """The native code of a verified function. Its symbol `main` is an entry (see `memory.ENTRY`) whose code
+def compile_function(
+    function: Function, variant: Variant = PLAIN, target: Target | None = None
+) -> native.NativeCode:
+    """The native code of a verified function, for `target` or the host. Its symbol `main` is an entry (see `memory.ENTRY`) whose code
     is the table of the kernels' addresses."""
-    return native.compile_module(to_llvm(function, variant), ["main"])
+    return native.compile_module(to_llvm(function, variant), ["main"], target=target)
 
 
 def to_llvm(function: Function, variant: Variant = PLAIN) -> str:

@@ -14,6 +14,7 @@ from mdsl.bytecode.module import DTYPES, BytecodeError, Module, TensorSpec
 from mdsl.bytecode.verify import verify
 from mdsl.codegen.kernels import Kernels, load_kernels
 from mdsl.errors import MdslError
+from mdsl.target.target import Target
 from mdsl.vm import interpreter
 from mdsl.vm.calls import MAX_THREADS, native_calls
 from mdsl.vm.frames import FramePool
@@ -52,7 +53,8 @@ class Program:
     `kernels` has the address of each of the module's micro-kernels and `signatures` what each may touch;
     the caller keeps the kernels loaded while the program lives. Calls from several threads may overlap:
     each has a frame of its own. With `fuel` each worker may take so many steps in a call, and the kernels must be
-    compiled to keep to that; a step is a trip of a loop, the call of a kernel, or an element of a copy or fill.
+    compiled to keep to that; a step is a trip of a loop, the call of a kernel, or an element of a copy or fill. What the
+    JIT makes is for `target`, the host by default; the interpreter is always the host's.
     Raises BytecodeError if the module cannot be proved safe.
     """
 
@@ -65,6 +67,7 @@ class Program:
         threads: int = 1,
         function: str | None = None,
         fuel: int | None = None,
+        target: Target | None = None,
     ) -> None:
         _check(engine, threads)
         written = verify(module, signatures or {})
@@ -73,6 +76,7 @@ class Program:
         self.engine = engine
         self.threads = threads
         self.fuel = fuel
+        self.target = target
         self.kernel_addresses = _addresses(module, kernels or {})
         self.inputs, self.outputs = self.function.inputs, self.function.outputs
         self._wanted = [*_wanted(self.inputs, _READABLE), *_wanted(self.outputs, _READABLE | _WRITEABLE)]
@@ -145,7 +149,7 @@ class Program:
             return interpreter.entry_address(variant), words
         from mdsl.vm import jit
 
-        self._native = jit.compile_function(self.function, variant)
+        self._native = jit.compile_function(self.function, variant, self.target)
         return self._native.address("main"), np.array([*self.kernel_addresses, 0], dtype=np.uint64)
 
     def _run(self, pool: FramePool, addresses: bytes) -> None:
@@ -190,14 +194,19 @@ class Program:
 
 
 def with_kernels(
-    module: Module, engine: str = "vm", threads: int = 1, fuel: int | None = None
+    module: Module,
+    engine: str = "vm",
+    threads: int = 1,
+    fuel: int | None = None,
+    target: Target | None = None,
 ) -> tuple[Program, Kernels]:
     """The program of a module and its micro-kernels, compiled: these own their machine code, and must live as long.
-    Raises BytecodeError, VerifyError, MdslError."""
+    Raises BytecodeError, VerifyError, MdslError, TargetError."""
     parsed, module.parsed = module.parsed, {}
     texts = {kernel.name: kernel.ir for kernel in module.kernels}
-    kernels = load_kernels(texts, parsed=parsed, fuelled=fuel is not None)
-    return Program(module, kernels.addresses, kernels.signatures, engine, threads, fuel=fuel), kernels
+    kernels = load_kernels(texts, target, parsed, fuel is not None)
+    addresses, signatures = kernels.addresses, kernels.signatures
+    return Program(module, addresses, signatures, engine, threads, fuel=fuel, target=target), kernels
 
 
 def _check(engine: str, threads: int) -> None:

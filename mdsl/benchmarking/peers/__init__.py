@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from mdsl.target.target import HOST, Target
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -42,10 +44,11 @@ PEERS: dict[str, str] = {
 """The packages to install for each peer, by the name that `--vs` knows it by: that of its module here."""
 
 
-def environment(threads: int) -> dict[str, str]:
-    """The environment in which every peer runs: what decides over threads before a library is loaded."""
+def environment(threads: int, target: Target | None = None) -> dict[str, str]:
+    """The environment in which every peer runs: what decides over threads before a library is loaded, and, with a
+    `target` that is not the processor itself, over the instructions that a library may use."""
     count = str(threads)
-    return {
+    found = {
         "OMP_NUM_THREADS": count,
         "MKL_NUM_THREADS": count,
         "OPENBLAS_NUM_THREADS": count,
@@ -57,3 +60,23 @@ def environment(threads: int) -> dict[str, str]:
         "XLA_FLAGS": f"--xla_cpu_multi_thread_eigen={'true' if threads > 1 else 'false'}",
         "CUDA_VISIBLE_DEVICES": "",
     }
+    if target is not None and target.architecture == "x86_64" and target.name != "host":
+        openblas, onednn, torch, mkl = _ISA[target.vector_bytes]
+        found |= {"OPENBLAS_CORETYPE": openblas, "ONEDNN_MAX_CPU_ISA": onednn, "ATEN_CPU_CAPABILITY": torch}
+        found |= {"MKL_ENABLE_INSTRUCTIONS": mkl, HOST: target.name}
+        found["XLA_FLAGS"] += f" --xla_cpu_max_isa={mkl}"
+    return found
+
+
+_ISA = {
+    16: ("Nehalem", "SSE41", "default", "SSE4_2"),
+    32: ("Haswell", "AVX2", "avx2", "AVX2"),
+    64: ("SkylakeX", "AVX512_CORE", "avx512", "AVX512"),
+}
+"""By bytes of a vector, what OpenBLAS, oneDNN (in torch, OpenVINO and TensorFlow), torch's own code, and MKL and XLA call
+the instructions. ONNX Runtime looks at the processor alone."""
+
+
+def limited() -> bool:
+    """Whether this process takes the processor for one that can do less, which not every library can be told."""
+    return Target.host().name != "host"

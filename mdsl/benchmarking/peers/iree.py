@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from mdsl.benchmarking.peers import Prepared, Refused
+from mdsl.target.target import ITSELF, Target
 
 _OPSET = 17
 """IREE's importer is made for this opset and later; older models are converted first."""
@@ -22,11 +23,12 @@ def prepare(
     model: str,
     inputs: dict[str, np.ndarray],
     threads: int,
-    flags: Sequence[str] = ("--iree-hal-target-backends=llvm-cpu", "--iree-llvmcpu-target-cpu=host"),
+    flags: Sequence[str] | None = None,
 ) -> Prepared:
     version: Any = import_module("iree.compiler.version")
     runtime: Any = import_module("iree.runtime")
 
+    flags = flags or ("--iree-hal-target-backends=llvm-cpu", f"--iree-llvmcpu-target-cpu={cpu()}")
     with tempfile.TemporaryDirectory() as folder:
         module = _compile(model, Path(folder), flags)
     if threads > 1:
@@ -45,6 +47,12 @@ def prepare(
         return [np.asarray(x.to_host()) for x in (found if isinstance(found, Sequence) else [found])]
 
     return Prepared(lambda: entry(*arrays), to_numpy, version.VERSION, flags[0].rpartition("=")[2])
+
+
+def cpu() -> str:
+    """The processor to compile for, as IREE takes it."""
+    target = Target.host()
+    return "host" if target.cpu == ITSELF else target.cpu
 
 
 def _compile(model: str, folder: Path, flags: Sequence[str]) -> bytes:

@@ -16,12 +16,14 @@ if TYPE_CHECKING:
     import numpy as np
 
     from mdsl.benchmarking.peers import Prepared
+    from mdsl.target.target import Target
 
 
 @dataclass(frozen=True)
 class Task:
     """What to run, on how many threads, and where the process may write what the runtime says. `module` is the
-    adapter's; `settings` are for `mdsl.compile` and None for the other runtimes."""
+    adapter's; `settings` are for `mdsl.compile` and None for the other runtimes, which are held to `target` where
+    they can be."""
 
     name: str
     module: str
@@ -30,6 +32,7 @@ class Task:
     threads: int
     log: str
     settings: dict[str, Any] | None
+    target: Target | None = None
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ def serve(pipe: Connection) -> None:
     _confine(task.threads)
     from mdsl.benchmarking.peers import environment
 
-    os.environ.update(environment(task.threads))
+    os.environ.update(environment(task.threads, task.target))
     try:
         start = time.perf_counter()
         prepared = _prepare(task)

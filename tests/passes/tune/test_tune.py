@@ -70,7 +70,7 @@ def _count(monkeypatch: pytest.MonkeyPatch) -> list[Target]:
             check(target, to)
 
     monkeypatch.setattr(native, "check_executable", note)
-    monkeypatch.setattr(measuring, "_call", lambda module: lambda: None)
+    monkeypatch.setattr(measuring, "_call", lambda *_: lambda: None)
     return seen
 
 
@@ -97,7 +97,7 @@ def test_another_machine_measures_anew(monkeypatch: pytest.MonkeyPatch, change: 
 def test_code_for_another_machine_is_not_timed() -> None:
     foreign = "neon" if Target.host().architecture == "x86_64" else "avx2"
     with pytest.raises(mdsl.MdslError, match=f"tune: code for target '{foreign}' cannot be timed"):
-        mdsl.compile(PROGRAM, target=foreign, tune=True)
+        to_bytecode(mdsl.parse(PROGRAM), Settings(target=foreign, tune=True))
 
 
 def test_nothing_is_refused_where_nothing_is_timed() -> None:

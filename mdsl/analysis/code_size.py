@@ -28,6 +28,11 @@ def lane_size(op: Op) -> int:
     return _LANE.get(op.name.partition(".")[2], 1)
 
 
+def is_function(op: Op) -> bool:
+    """Whether the op is an elementary function: a long chain of operations that each need the one before."""
+    return op.name.startswith("math.") and lane_size(op) > 1
+
+
 def code_size(op: Op) -> int:
     """The size of an op's code, in lanes of an addition; a block's without what is in it."""
     if op.name == "affine.apply":

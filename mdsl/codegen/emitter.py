@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from llvmlite import ir
 
+from mdsl.analysis.code_size import is_function
 from mdsl.arithmetic import ops as arithmetic
 from mdsl.arithmetic.lanes import LLVMType, LLVMValue
 from mdsl.ir.core import Block, Op, Value
@@ -48,7 +49,10 @@ class KernelEmitter:
         LLVM keeps to the order that it is given: if all the broadcasts of a reduction's step stood before
         its FMAs, they would take the accumulators' registers.
         """
-        for op in block.ops:
+        for op, *others in _runs(block):
+            if others:
+                self._abreast([op, *others])
+                continue
             if op.has("terminator"):
                 if op.name == "ukernel.return":
                     self.builder.ret_void()
@@ -64,6 +68,19 @@ class KernelEmitter:
             self.operation(op)
         return []
 
+    def _abreast(self, run: Sequence[Op]) -> None:
+        """Emit one function of several operands, an instruction for each in turn: one after another, most of the
+        time would pass in waiting for the results of the chain that such a function is."""
+        for op in run:
+            self[op.operands[0]]
+        instructions = self.builder.block.instructions
+        start = len(instructions)
+        for op in run:
+            self.operation(op)
+        made = instructions[start:]
+        length = len(made) // len(run)
+        instructions[start:] = [each for step in range(length) for each in made[step::length]]
+
     def operation(self, op: Op) -> None:
         """Emit one op that is not a terminator."""
         handler = self.handlers.get(op.name)
@@ -76,6 +93,27 @@ class KernelEmitter:
     def combine(self, op_name: str, element: str, *operands: LLVMValue) -> LLVMValue:
         """An arithmetic op whose operands and result have one element type."""
         return arithmetic.emit(op_name, self.builder, operands, element, element)
+
+
+def _runs(block: Block) -> Iterator[list[Op]]:
+    """The block's ops in order: neighbours together that are one elementary function of vectors of one type."""
+    run: list[Op] = []
+    for op in block.ops:
+        if run and not (_same_function(run[-1], op) and all(op.operands[0] is not o.result for o in run)):
+            yield run
+            run = []
+        run.append(op)
+    if run:
+        yield run
+
+
+def _same_function(one: Op, other: Op) -> bool:
+    return (
+        one.name == other.name
+        and is_function(one)
+        and len(one.operands) == 1
+        and one.result.type == other.result.type
+    )
 
 
 def _is_deferrable(op: Op) -> bool:

@@ -36,6 +36,9 @@ RUN = 512
 SMALL = 4
 """Vectors that a block of a nest without reductions holds."""
 
+ABREAST = 4
+"""Vectors of which an elementary function is computed together: as many as its chain of dependent operations leaves room for."""
+
 ROWS, MOST_ROWS = 16, 32
 """Rows of a contraction that share a load of its second operand: enough for two multiply-adds a cycle; and at most."""
 

@@ -328,6 +328,21 @@ def test_row_reductions_have_several_chains():
     assert names(module).count("vector.reduction") == 1
 
 
+@pytest.mark.parametrize(("kinds", "out"), [("pp", "m, n"), ("pr", "m")])
+def test_functions_are_computed_at_several_points_in_turn(kinds, out):
+    """Elementwise and in a reduction along the vectors; the cheap ops around them too."""
+    t, result = memref([2, 256]), memref([2, 256][: len(kinds) - kinds.count("r")])
+    body = """%h = arith.addf %x0, %x0 : f32
+        %e = math.exp %h : f32
+        %r = arith.addf %y0, %e : f32
+        linalg.yield %r : f32"""
+    op = generic([("%in", t, "m, n")], [("%out", result, out)], kinds, body, "mn")
+    found = names(vectorized(kernel({"in": t, "out": result}, op), "avx512"))
+    first = found.index("math.exp")
+    assert found[first : first + 4] == ["math.exp"] * 4
+    assert found[first - 4 : first] == ["arith.addf"] * 4
+
+
 def test_neighbouring_dimensions_without_gaps_are_one():
     t = memref([2, 3, 7, 7])
     body = "%r = arith.negf %x0 : f32\nlinalg.yield %r : f32"

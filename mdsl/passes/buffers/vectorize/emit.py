@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import ceil
 
+from mdsl.analysis.code_size import is_function
 from mdsl.analysis.nest import Access, Axis, Group, Linear, Nest
 from mdsl.dialects import arith, linalg, math, vector
 from mdsl.ir.core import Op, Value
@@ -67,7 +68,7 @@ class GroupEmitter:
             elif nest.reduction:
                 results = self._reduce(nest, points)
             else:
-                results = [self.evaluate(nest, point, self.initial(nest, point)) for point in points]
+                results = self.evaluate_all(nest, points, [self.initial(nest, point) for point in points])
             for point, values in zip(points, results, strict=True):
                 self._record(nest, point, values)
         for access, point, value in self.writes.values():
@@ -212,24 +213,43 @@ class GroupEmitter:
 
     def evaluate(self, nest: Nest, point: Point, outputs: Sequence[Value | None]) -> list[Value]:
         """The body at a point, on vectors where an operand is one; `outputs` are the outputs' old values."""
+        return self.evaluate_all(nest, [point], [outputs])[0]
+
+    def evaluate_all(
+        self, nest: Nest, points: Sequence[Point], outputs: Sequence[Sequence[Value | None]]
+    ) -> list[list[Value]]:
+        """The body at each point; where it computes an elementary function, at `cost.ABREAST` of them in turn."""
+        together = cost.ABREAST if any(map(is_function, nest.body.ops)) else 1
+        results: list[list[Value]] = []
+        for start in range(0, len(points), together):
+            some = slice(start, start + together)
+            pairs = zip(points[some], outputs[some], strict=True)
+            environments = [(point, self._arguments(nest, point, old)) for point, old in pairs]
+            for op in nest.body.ops:
+                for point, values in environments:
+                    self._operation(op, point, values, nest)
+            yielded = nest.body.terminator.operands
+            results += [[values.get(v, v) for v in yielded] for _, values in environments]
+        return results
+
+    def _arguments(self, nest: Nest, point: Point, outputs: Sequence[Value | None]) -> dict[Value, Value]:
+        """What the body's arguments are at a point."""
         values: dict[Value, Value] = {}
         split = len(nest.inputs)
         for arg, access in zip(nest.body.args[:split], nest.inputs, strict=True):
             if arg.users:
                 values[arg] = self.out.read(access, point.env, point.along, point.lanes)
-        values.update(
-            {arg: v for arg, v in zip(nest.body.args[split:], outputs, strict=True) if v is not None}
-        )
-        for op in nest.body.ops:
-            if isinstance(op, linalg.Yield):
-                return [values.get(v, v) for v in op.operands]
-            if isinstance(op, linalg.IndexOp):
-                values[op.result] = self._counter(nest.axes[op.attr("dim")], point)
-            elif isinstance(op, arith.Constant):
-                values[op.result] = self.out.constants.intern(op.clone(), op.result.name)
-            elif not self._feeds_fma(op, nest):
-                values[op.result] = self._arithmetic(op, values, nest)
-        raise AssertionError("a body without linalg.yield")
+        old = zip(nest.body.args[split:], outputs, strict=True)
+        return values | {arg: v for arg, v in old if v is not None}
+
+    def _operation(self, op: Op, point: Point, values: dict[Value, Value], nest: Nest) -> None:
+        """One op of the body at a point, whose `values` its result joins."""
+        if isinstance(op, linalg.IndexOp):
+            values[op.result] = self._counter(nest.axes[op.attr("dim")], point)
+        elif isinstance(op, arith.Constant):
+            values[op.result] = self.out.constants.intern(op.clone(), op.result.name)
+        elif not isinstance(op, linalg.Yield) and not self._feeds_fma(op, nest):
+            values[op.result] = self._arithmetic(op, values, nest)
 
     def _counter(self, axis: Axis, point: Point) -> Value:
         """The loop counter as data: a vector of neighbouring numbers along the vectors' axis."""

@@ -93,15 +93,17 @@ class _LaneReduction:
     ) -> list[Value]:
         """One vector for each of the given accumulators of every row."""
         values = list(values)
-        outputs = len(self.nest.outputs)
+        width = len(self.nest.outputs)
+        places: list[tuple[int, Point]] = []
         for number, point in enumerate(self.points):
             for chain in chains:
                 at = base.plus(chain * self.lanes)
                 inner = Point({**point.env, **env, self.axis: at}, self.axis, self.widths[chain])
-                first = (number * len(self.widths) + chain) * outputs
-                old = values[first : first + outputs]
-                new = self.emitter.evaluate(self.nest, inner, old)
-                values[first : first + outputs] = [self.out.spread(v, inner.lanes) for v in new]
+                places.append(((number * len(self.widths) + chain) * width, inner))
+        olds = [values[first : first + width] for first, _ in places]
+        news = self.emitter.evaluate_all(self.nest, [inner for _, inner in places], olds)
+        for (first, inner), new in zip(places, news, strict=True):
+            values[first : first + width] = [self.out.spread(v, inner.lanes) for v in new]
         return values
 
     def _finish(self, row: list[Value], old: Sequence[Value | None]) -> list[Value]:

@@ -51,6 +51,7 @@ from mdsl.bytecode.module import (
     RegisterArgument,
     TensorSpec,
 )
+from mdsl.support.collector import collector_paused
 from mdsl.support.formats import MAGIC
 
 MAX_REGISTERS = 1 << 20
@@ -71,6 +72,7 @@ def load(path: str | os.PathLike[str]) -> Module:
     return decode(data)
 
 
+@collector_paused()
 def decode(data: Bytes) -> Module:
     """The module in the bytes; its constants share their memory if they are aligned there.
 

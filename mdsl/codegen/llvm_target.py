@@ -14,7 +14,7 @@ from mdsl.target.target import HOST, ITSELF, Target
 
 def cpu_of(target: Target) -> str:
     """LLVM's name of the core."""
-    return llvm.get_host_cpu_name() if target.cpu == ITSELF else target.cpu
+    return _host_cpu() if target.cpu == ITSELF else target.cpu
 
 
 def features_of(target: Target) -> str:
@@ -54,7 +54,12 @@ def tuned(llvm_ir: str, target: Target) -> str:
 def host_name() -> str:
     """What to call this machine in messages."""
     taken = os.environ.get(HOST, "").removeprefix("host")
-    return llvm.get_host_cpu_name() + (f", taken for {taken} by {HOST}" if taken else "")
+    return _host_cpu() + (f", taken for {taken} by {HOST}" if taken else "")
+
+
+@cache
+def _host_cpu() -> str:
+    return llvm.get_host_cpu_name()
 
 
 @cache

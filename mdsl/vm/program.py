@@ -14,6 +14,7 @@ from mdsl.bytecode.module import DTYPES, BytecodeError, Module, TensorSpec
 from mdsl.bytecode.verify import verify
 from mdsl.codegen.kernels import Kernels, load_kernels
 from mdsl.errors import MdslError
+from mdsl.support.collector import collector_paused
 from mdsl.target.target import Target
 from mdsl.vm import interpreter
 from mdsl.vm.calls import MAX_THREADS, native_calls
@@ -193,6 +194,7 @@ class Program:
         return self._packed(*addresses)
 
 
+@collector_paused()
 def with_kernels(
     module: Module,
     engine: str = "vm",

@@ -92,6 +92,12 @@ def step(operations: float, loads: float, target: Target, far: float = 0) -> flo
     return max(operations / target.fma_rate, loads / target.load_rate, sent, target.core.fma_latency) + 1
 
 
+def worth_widening(rows: int, target: Target) -> bool:
+    """Whether a product of 16-bit floats is worth f32 operands: so many rows are multiplied by each element of the second
+    that its 4 bytes arrive in that time."""
+    return rows / (target.lanes("f32") * target.fma_rate) >= 4 / _WEIGHTS
+
+
 def blocks(extents: Mapping[Key, int], block: Mapping[Key, int]) -> Iterator[tuple[dict[Key, int], int]]:
     """Each kind of block, whole or cut by the edge, with the number of times that it occurs."""
     pieces = [

@@ -1,8 +1,9 @@
-"""`python -m bench [SECTION ...] [--json FILE] [--markdown FILE]`: measures, and says which bounds are kept."""
+"""`python -m bench [SECTION ...] [--target NAME] [--json FILE] [--markdown FILE]`: measures, and says which bounds are kept."""
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated
@@ -14,11 +15,13 @@ from rich.table import Table
 from bench.figure import Figure
 from bench.figures import SECTIONS as BASICS
 from bench.machine import describe
+from mdsl.codegen.native import check_executable
 from mdsl.support.files import replacing
+from mdsl.target.target import HOST, Target, TargetError
 
 NETWORKS = (
-    "resnet", "resnet-roofline", "resnet28", "resnet64", "keras", "encoder", "mlp", "mobile", "compile", "load",
-    "ablation", "peers",
+    "matmul", "resnet", "resnet-roofline", "resnet28", "resnet64", "keras", "encoder", "mlp", "mobile", "mixing", "attention",
+    "recurrent", "resize", "half", "detectors", "busy", "memory", "load", "compile", "ablation", "peers",
 )  # fmt: skip
 
 
@@ -29,19 +32,31 @@ def main(
             help=f"Some of: {', '.join(BASICS)}; {', '.join(NETWORKS)}; networks: the latter all. Default: all."
         ),
     ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            help="Take this machine for another: avx2, ...; of the peers, those that can be told.",
+            metavar="NAME",
+        ),
+    ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here as well.")] = None,
     markdown: Annotated[
         Path | None,
-        typer.Option("--markdown", help="Write them here as a page, with the machine's description."),
+        typer.Option(
+            "--markdown", help="Write them here as the page's section on this machine; others' sections stay."
+        ),
     ] = None,
 ) -> None:
     """Measure mdsl's figures. Nothing else should run on the machine meanwhile."""
+    names = _names(sections)
+    if target is not None:
+        _take_for(target)
     console = Console()
     machine = describe()
     for name, text in machine.items():
         console.print(f"{name}: {text}", highlight=False)
     found: dict[str, list[Figure]] = {}
-    for name in _names(sections):
+    for name in names:
         with console.status(f"measuring: {name}"):
             found[name] = _measured(console, name)
         _show(console, found[name])
@@ -49,7 +64,18 @@ def main(
         if json_file is not None:
             _write(json_file, _json(machine, found))
         if markdown is not None:
-            _write(markdown, _markdown(machine, found))
+            before = markdown.read_text() if markdown.is_file() else ""
+            _write(markdown, with_section(before, _markdown(machine, found)))
+
+
+def _take_for(name: str) -> None:
+    """All that is made and measured from now on, in processes that begin, too, is for the target. It reaches more than
+    the setting of a program would: the VM itself, the loops of the peak, what peers are told."""
+    try:
+        check_executable(Target.parse(name))
+    except TargetError as error:
+        raise typer.BadParameter(str(error)) from None
+    os.environ[HOST] = name
 
 
 def _measured(console: Console, name: str) -> list[Figure]:
@@ -75,9 +101,9 @@ def _section(name: str) -> Callable[[], Iterator[Figure]]:
     """The networks' sections need the onnx package, which is imported when one is asked for."""
     if name in BASICS:
         return BASICS[name]
-    from bench.networks import NETWORKS
+    from bench.networks import SECTIONS
 
-    return NETWORKS[name]
+    return SECTIONS[name]
 
 
 def _show(console: Console, figures: list[Figure]) -> None:
@@ -95,18 +121,25 @@ def _json(machine: dict[str, str], found: dict[str, list[Figure]]) -> str:
     return json.dumps({"machine": machine, "figures": figures}, indent=2) + "\n"
 
 
+HEAD = """# Results
+
+Written by `python -m bench --markdown bench/RESULTS.md`, a section a machine, each from one run; times are medians, in
+brackets what lies between the first and the last decile.
+"""
+
+
+def with_section(page: str, section: str) -> str:
+    """The page of results with a machine's section, in place of the one that it had, or behind the others'."""
+    _, *kept = page.split("\n## ")
+    titled = {one.partition("\n")[0]: f"## {one.strip()}\n" for one in kept}
+    titled[section.partition("\n")[0].removeprefix("## ")] = section
+    return "\n".join([HEAD, *titled.values()])
+
+
 def _markdown(machine: dict[str, str], found: dict[str, list[Figure]]) -> str:
-    """The committed page of results."""
-    lines = [
-        "# Results",
-        "",
-        "Written by `python -m bench --markdown bench/RESULTS.md`; times are medians, in",
-        "brackets what lies between the first and the last decile.",
-        "",
-        "| | |",
-        "|---|---|",
-    ]
-    lines += [f"| {name} | {text} |" for name, text in machine.items()]
+    """The committed page's section on this machine."""
+    lines = [f"## {machine['processor']}", "", "| | |", "|---|---|"]
+    lines += [f"| {name} | {text} |" for name, text in machine.items() if name != "processor"]
     lines += ["", "| figure | measured | bound | | |", "|---|---|---|---|---|"]
     for rows in found.values():
         for figure in rows:

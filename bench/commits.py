@@ -22,23 +22,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from bench.networks import model
+from bench.table import NETWORKS
 
 ROOT = Path(__file__).parents[1]
-
-NETWORKS: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
-    "resnet": (("resnet50",), {}),
-    "resnet-plain": (("resnet50",), {"winograd": False}),
-    "resnet28": (("resnet50", 28, 1), {}),
-    "resnet64": (("resnet50", 64), {}),
-    "encoder": (("encoder",), {}),
-    "mlp": (("mlp",), {}),
-    "mobile": (("mobilenet_v2",), {}),
-    "squeezenet": (("squeezenet",), {}),
-    "densenet": (("densenet121",), {}),
-    "shufflenet": (("shufflenet",), {}),
-}
-"""What `bench.networks.model` builds, and how it is compiled."""
 
 _WORKER = """
 import json, sys, time
@@ -52,7 +38,11 @@ for line in sys.stdin:
         run = mdsl.compile(task["file"], threads=task["threads"], **task["settings"])
         seconds = time.perf_counter() - start
         generator = np.random.default_rng(0)
-        inputs = [generator.standard_normal(s.shape).astype(np.float32) for s in run.inputs]
+        inputs = [
+            generator.integers(0, 10, s.shape) if s.dtype == "i64"
+            else generator.standard_normal(s.shape).astype(np.float16 if s.dtype == "f16" else np.float32)
+            for s in run.inputs
+        ]
         run(*inputs)
     else:
         run(*inputs)
@@ -69,7 +59,9 @@ for line in sys.stdin:
 
 def main(
     revision: Annotated[str, typer.Argument(help="The commit to compare with.")],
-    networks: Annotated[list[str] | None, typer.Argument(help=f"Some of: {', '.join(NETWORKS)}.")] = None,
+    networks: Annotated[
+        list[str] | None, typer.Argument(help=f"Some of: {', '.join(NETWORKS)}. Default: all.")
+    ] = None,
     threads: Annotated[int, typer.Option(help="Threads of a call.")] = 1,
     rounds: Annotated[int, typer.Option(help="How often each checkout has its turn.")] = 25,
 ) -> None:
@@ -77,8 +69,8 @@ def main(
     table = Table("network", "before", "now", "ratio", "quartiles", "compiled", "before")
     with _checkout(revision) as before, _worker(before) as old, _worker(ROOT) as new:
         for name in networks or NETWORKS:
-            arguments, settings = NETWORKS[name]
-            task = {"file": model(*arguments), "threads": threads, "settings": settings}
+            network = NETWORKS[name]
+            task = {"file": network.file(), "threads": threads, "settings": network.settings}
             compiled = [_ask(worker, task) for worker in (old, new)]
             pairs = [tuple(_ask(w, {"seconds": 0.1}) for w in (old, new)) for _ in range(rounds)]
             ratios = sorted(now / then for then, now in pairs)

@@ -16,7 +16,6 @@ import mdsl
 from bench import vm
 from bench.figure import Figure
 from bench.timing import interleave, ratio
-from mdsl.benchmarking.peak import fma_loop
 from mdsl.syntax.printer import print_module
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -32,23 +31,10 @@ def interpreter() -> Iterator[Figure]:
     yield Figure("the same, four in one instruction", costs["ns per dispatch in a batch of 4"], "ns")
 
 
-def matmul() -> Iterator[Figure]:
-    """512 x 512 x 512, f32, against the FMA peak; and what dispatching several kernels at a time gains."""
+def unrolling() -> Iterator[Figure]:
+    """What dispatching several kernels at a time gains a product of 512 x 512 x 512, on one thread."""
     program = EXAMPLES / "matmul.mir"
     inputs = _random((512, 512), (512, 512))
-    peak, operations = fma_loop()
-    one = mdsl.compile(program)
-    times = interleave({"one": lambda: one(*inputs), "peak": peak}, 4)
-    share = (2 * 512**3 / times["one"].median) / (operations / times["peak"].median)
-    yield Figure("matmul 512, FMA peak of this run", operations / times["peak"].median / 1e9, "GFLOP/s")
-    yield Figure("matmul 512, one thread", times["one"].median * 1e6, "us")
-    yield Figure("matmul 512, one thread, of the FMA peak", 100 * share, "%", "at least", 88)
-    if (os.cpu_count() or 1) >= 2:
-        two = mdsl.compile(program, threads=2)
-        times = interleave({"one": lambda: one(*inputs), "two": lambda: two(*inputs)}, 4)
-        yield Figure(
-            "matmul 512, two threads against one", ratio(times["one"], times["two"]), "x", "at least", 1.8
-        )
     for name, pipeline, limit in (("4x16 tiles", SMALL_TILE, 1.6), ("default tiles", None, 0.98)):
         single = mdsl.compile(program, pipeline=pipeline)
         unrolled = mdsl.compile(program, pipeline=pipeline, unroll_dispatch=4)
@@ -135,5 +121,5 @@ def _call(exe: mdsl.Executable, inputs: list[np.ndarray]) -> Callable[[], object
 
 
 SECTIONS: dict[str, Callable[[], Iterator[Figure]]] = {
-    f.__name__: f for f in (interpreter, matmul, mnist, text)
+    f.__name__: f for f in (interpreter, unrolling, mnist, text)
 }

@@ -14,16 +14,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+from mdsl.benchmarking.peers.iree import cpu, imported
+
 TURNS = 5
 COMPILATIONS = 3
 
 _MDSL = """
 import time; start = time.perf_counter()
 import mdsl
-from mdsl.compiler.entry import random_arrays
+from mdsl.bytecode.module import DTYPES
+import numpy as np
 imported = time.perf_counter()
-run = mdsl.load(PATH)
-inputs = random_arrays(run.inputs)
+run = mdsl.COMMAND(PATH)
+inputs = [np.zeros(spec.shape, DTYPES[spec.dtype]) for spec in run.inputs]
 run(*inputs)
 """
 
@@ -34,43 +37,44 @@ imported = time.perf_counter()
 options = onnxruntime.SessionOptions()
 options.intra_op_num_threads = options.inter_op_num_threads = 1
 session = onnxruntime.InferenceSession(PATH, options, providers=["CPUExecutionProvider"])
-(spec,) = session.get_inputs()
-image = np.random.default_rng(0).standard_normal(spec.shape, np.float32)
-run = lambda x: session.run(None, {spec.name: x})
-inputs = [image]
+types = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int64)": np.int64}
+inputs = [{spec.name: np.zeros(spec.shape, types[spec.type]) for spec in session.get_inputs()}]
+run = lambda x: session.run(None, x)
 run(*inputs)
 """
 
 _REPORT = """
-end = time.perf_counter()
+end, busy = time.perf_counter(), time.process_time()
 for _ in range(CALLS):
     run(*inputs)
 import json
 peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM:"))
-print(json.dumps([imported - start, end - imported, 1024 * int(peak.split()[1])]))
+print(json.dumps([imported - start, end - imported, busy, 1024 * int(peak.split()[1])]))
 """
 # VmHWM and not ru_maxrss: the latter begins with the parent's memory.
 
 
 @dataclass(frozen=True)
 class First:
-    """Seconds to import the library, and then to load the model and get the first result."""
+    """Seconds to import the library, and then to load the model and get the first result; seconds of all processors that
+    the process took for both, the interpreter's start included; bytes that it had in memory at most."""
 
     imports: float
     load: float
+    busy: float
+    memory: float
+
+    @property
+    def whole(self) -> float:
+        return self.imports + self.load
 
 
-def first_results(compiled: str, model: str) -> tuple[First, First]:
-    """mdsl's on a `.mbc` file, onnxruntime's on an `.onnx` file; medians. The kernels are in mdsl's cache, the
-    files in the system's."""
-    ours, theirs = _in_turn(lambda: _run(_MDSL, compiled, 0), lambda: _run(_ONNXRUNTIME, model, 0))
+def first_results(program: str, model: str, calls: int = 0) -> tuple[First, First]:
+    """mdsl's on a `.mbc` file, or on an `.onnx` file that it compiled before, onnxruntime's on an `.onnx` file; medians
+    over processes, which make so many more `calls`. The kernels are in mdsl's cache, the files in the system's."""
+    own = _MDSL.replace("COMMAND", "load" if program.endswith(".mbc") else "compile")
+    ours, theirs = _in_turn(lambda: _run(own, program, calls), lambda: _run(_ONNXRUNTIME, model, calls))
     return _first(ours), _first(theirs)
-
-
-def peak_memories(compiled: str, model: str) -> tuple[float, float]:
-    """Bytes that the two processes had in memory at most, after ten calls."""
-    ours, theirs = _in_turn(lambda: _run(_MDSL, compiled, 10), lambda: _run(_ONNXRUNTIME, model, 10))
-    return median(row[2] for row in ours), median(row[2] for row in theirs)
 
 
 def compile_times(model: str) -> tuple[float, float, float]:
@@ -78,10 +82,10 @@ def compile_times(model: str) -> tuple[float, float, float]:
     the imported .mlir file, for the LLVM backend; medians."""
     bin = Path(sys.executable).parent
     with tempfile.TemporaryDirectory() as folder:
-        result, text = f"{folder}/net.mbc", _imported_for_iree(model, Path(folder))
+        result, text = f"{folder}/net.mbc", str(imported(model, Path(folder)))
         ours = [sys.executable, "-m", "mdsl", "compile", model, "-o", result]
         theirs = [str(bin / "iree-compile"), text, "-o", f"{folder}/net.vmfb"]
-        theirs += ["--iree-hal-target-backends=llvm-cpu", "--iree-llvmcpu-target-cpu=host"]
+        theirs += ["--iree-hal-target-backends=llvm-cpu", f"--iree-llvmcpu-target-cpu={cpu()}"]
         _time(ours, f"{folder}/warm")
         caches = iter(range(COMPILATIONS))
         cold, warm, other = _in_turn(
@@ -91,12 +95,6 @@ def compile_times(model: str) -> tuple[float, float, float]:
             turns=COMPILATIONS,
         )
         return median(cold), median(warm), median(other)
-
-
-def _imported_for_iree(model: str, folder: Path) -> str:
-    from mdsl.benchmarking.peers.iree import imported
-
-    return str(imported(model, folder))
 
 
 def _in_turn(*measurements: Callable[[], object], turns: int = TURNS) -> list[list]:
@@ -115,7 +113,7 @@ def _run(code: str, path: str, calls: int) -> list[float]:
 
 
 def _first(rows: Sequence[Sequence[float]]) -> First:
-    return First(median(row[0] for row in rows), median(row[1] for row in rows))
+    return First(*(median(column) for column in zip(*rows, strict=True)))
 
 
 def _time(command: list[str], cache: str) -> float:

@@ -23,7 +23,7 @@ def describe() -> dict[str, str]:
     target = Target.host()
     caches = [f"L{level} {cache_bytes(level, 0) >> 10} KiB" for level in (1, 2, 3) if cache_bytes(level, 0)]
     found = {
-        "processor": f"{_cpu_name()} ({cpu_of(target)}, {8 * target.vector_bytes}-bit vectors)",
+        "processor": f"{_cpu_name()} ({_kind(target)}, {8 * target.vector_bytes}-bit vectors)",
         "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
         "caches": ", ".join(caches),
         "memory": _memory(),
@@ -35,6 +35,10 @@ def describe() -> dict[str, str]:
         found[name] = f"{1e-9 * roof.flops:.1f} GFLOP/s (f32 FMA), {1e-9 * roof.bandwidth:.1f} GB/s read"
     found["versions"] = ", ".join(f"{name} {text}" for name in PACKAGES if (text := _version(name)))
     return found
+
+
+def _kind(target: Target) -> str:
+    return cpu_of(target) if target.name == "host" else f"taken for {target.name}"
 
 
 def _version(package: str) -> str:

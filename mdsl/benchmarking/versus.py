@@ -7,6 +7,7 @@ runs at a time; between turns there is a pause in which the threads of the last 
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import statistics
 import sys
@@ -24,14 +25,15 @@ from typing import Any
 
 import numpy as np
 
-from mdsl.benchmarking.peers import PEERS
+from mdsl.benchmarking.peers import PEERS, environment
 from mdsl.benchmarking.peers import __name__ as PACKAGE
 from mdsl.benchmarking.peers.worker import Failed, Ready, Task, Turn, serve
 from mdsl.compiler.settings import Settings
 from mdsl.errors import MdslError, nearest
 
-TOLERANCE = 1e-4
-"""Of the output's scale (its largest absolute value): beyond it, a peer is said to disagree with mdsl."""
+TOLERANCE, HALF_TOLERANCE = 1e-4, 2e-2
+"""Of the output's scale (its largest absolute value): beyond it, a peer is said to disagree with mdsl. The latter is for
+outputs of 16 bits."""
 
 UNSTEADY = 1.3
 """How far apart the quartiles of the rounds' ratios may be, as a factor, on a machine that has nothing else to do."""
@@ -65,6 +67,7 @@ class Contender:
     load: float = 0.0
     first_call: float = 0.0
     ratios: tuple[float, float] | None = None
+    tolerance: float = TOLERANCE
 
     @property
     def unsteady(self) -> bool:
@@ -73,7 +76,7 @@ class Contender:
 
     @property
     def agrees(self) -> bool:
-        return self.error is None or self.error <= TOLERANCE
+        return self.error is None or self.error <= self.tolerance
 
 
 def adapters(text: str) -> dict[str, str]:
@@ -144,10 +147,11 @@ def compare(
         target = Settings(target=settings.get("target")).machine()
         tasks = [Task("mdsl", _OWN, model, inputs, threads, f"{folder}/mdsl.log", dict(settings))]
         for name, module in peers.items():
-            tasks.append(Task(name, module, fixed, inputs, threads, f"{folder}/{name}.log", None, target))
+            tasks.append(Task(name, module, fixed, inputs, threads, f"{folder}/{name}.log", None))
         for task in tasks:
             show(f"loading the model: {task.name}")
-            running.append(stack.enter_context(_Runtime(task)))
+            limits = environment(threads, target if task.settings is None else None)
+            running.append(stack.enter_context(_Runtime(task, limits)))
         for number in range(rounds):
             show(f"round {number + 1} of {rounds}")
             for runtime in running:
@@ -169,11 +173,23 @@ def _broken_pipes_raise() -> Generator[None, None, None]:
             signal.signal(signal.SIGPIPE, before)
 
 
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Generator[None, None, None]:
+    """What a process that starts meanwhile has in its environment: libraries read it when they load."""
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
 class _Runtime:
     """A runtime in its process, as the comparison sees it: out of it once `failed` says why."""
 
-    def __init__(self, task: Task) -> None:
-        self.task = task
+    def __init__(self, task: Task, environment: Mapping[str, str] | None = None) -> None:
+        self.task, self.environment = task, environment or {}
         self.ready: Ready | None = None
         self.failed = ""
         self.rounds: list[list[float]] = []
@@ -182,7 +198,8 @@ class _Runtime:
         context = multiprocessing.get_context("spawn")
         self.pipe, other = context.Pipe()
         self.process: BaseProcess = context.Process(target=serve, args=(other,), daemon=True)
-        self.process.start()
+        with _environment(self.environment):
+            self.process.start()
         other.close()
         answer = self._exchange(self.task)
         if isinstance(answer, Ready):
@@ -234,6 +251,7 @@ class _Runtime:
         return Contender(
             self.task.name, self.ready.version, self.ready.how, "", len(seconds), statistics.median(seconds),
             low, high, ratio, error, self.ready.prepare, self.ready.call, ratios,
+            HALF_TOLERANCE if any(x.dtype.itemsize == 2 for x in self.ready.outputs) else TOLERANCE,
         )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -310,6 +311,23 @@ def test_difference_is_relative_to_the_scale() -> None:
 def test_a_contender_that_was_not_compared_does_not_disagree() -> None:
     assert Contender("mdsl").agrees
     assert not Contender("other", error=1e-3).agrees
+
+
+def test_a_process_starts_in_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Libraries read it when they load; afterwards it is as it was."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    before = dict(os.environ)
+    with versus._environment(peers.environment(2)):
+        assert (os.environ["OMP_NUM_THREADS"], os.environ["MKL_NUM_THREADS"]) == ("2", "2")
+    assert dict(os.environ) == before
+
+
+def test_outputs_of_16_bits_are_held_to_less() -> None:
+    for dtype, agrees in ((np.float32, False), (np.float16, True)):
+        runtimes = [versus._Runtime(Task(n, "", "", {}, 1, "", None)) for n in ("mdsl", "other")]
+        for runtime, value in zip(runtimes, (1.0, 1.01), strict=True):
+            runtime.ready, runtime.rounds = Ready("1", "", [np.full(1, value, dtype)], 0, 0), [[1.0]]
+        assert runtimes[1].result(runtimes[0]).agrees is agrees
 
 
 def test_rounds_that_disagree_are_told() -> None:

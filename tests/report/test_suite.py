@@ -12,7 +12,9 @@ import pytest
 from typer.testing import CliRunner
 
 from bench import __main__ as suite
+from bench import machine
 from bench.figure import Figure
+from mdsl.target.target import HOST, TARGETS, Target
 
 
 def figures() -> Iterator[Figure]:
@@ -25,7 +27,7 @@ def figures() -> Iterator[Figure]:
 @pytest.fixture
 def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, dict]:
     monkeypatch.setattr(suite, "BASICS", {"broken": figures, "whole": lambda: iter([Figure("n", 1.0, "s")])})
-    monkeypatch.setattr(suite, "describe", lambda: {"processor": "abacus"})
+    monkeypatch.setattr(suite, "describe", lambda: {"processor": "abacus", "cores": "two"})
     page, data = tmp_path / "page.md", tmp_path / "data.json"
     app = suite.typer.Typer(pretty_exceptions_enable=False)
     app.command()(suite.main)
@@ -38,7 +40,7 @@ def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, dict]
 
 def test_page_tells_machine_figures_and_bounds(written: tuple[str, dict]) -> None:
     page, _ = written
-    assert "| processor | abacus |" in page
+    assert "## abacus\n" in page and "| cores | two |" in page
     assert "| speed | 0.5 x | at most 0.95 x | kept | a 1 ms; b 2 ms |" in page
     assert "| share | 50 % | at least 95 % | **missed** |  |" in page
     assert "| absent | not measured | at most 1 x |  | b: not installed |" in page
@@ -53,9 +55,43 @@ def test_a_section_that_fails_loses_no_figure(written: tuple[str, dict]) -> None
 
 def test_names_of_networks_are_those_that_there_are() -> None:
     pytest.importorskip("onnx")
-    from bench.networks import NETWORKS
+    from bench.networks import SECTIONS
 
-    assert tuple(NETWORKS) == suite.NETWORKS
+    assert tuple(SECTIONS) == suite.NETWORKS
+
+
+def test_every_network_of_the_table_is_in_a_section() -> None:
+    pytest.importorskip("onnx")
+    from bench.table import NETWORKS
+
+    assert {network.section for network in NETWORKS.values()} <= {*suite.NETWORKS}
+    assert len({network.title for network in NETWORKS.values()}) == len(NETWORKS)
+
+
+def test_a_page_has_a_section_a_machine() -> None:
+    first, second, again = "## abacus\n\n| a |\n", "## slide rule\n\n| b |\n", "## abacus\n\n| c |\n"
+    page = suite.with_section(suite.with_section("", first), second)
+    assert page.startswith("# Results\n") and page.index(first) < page.index(second)
+    assert suite.with_section(page, again) == page.replace(first, again)
+    assert suite.with_section("# Results\n\nof a page without sections\n", first) == suite.with_section(
+        "", first
+    )
+
+
+def test_another_machine_is_taken_for_all_that_follows(
+    monkeypatch: pytest.MonkeyPatch, executes: None
+) -> None:
+    monkeypatch.setenv(HOST, "")
+    other = next(t.name for t in TARGETS.values() if t.runs_here and t.name != Target.host().name)
+    suite._take_for(other)
+    assert Target.host().name == other
+    assert f"taken for {other}" in machine._kind(Target.host())
+
+
+def test_a_machine_whose_code_cannot_run_is_refused() -> None:
+    foreign = "neon" if Target.host().architecture == "x86_64" else "avx2"
+    with pytest.raises(suite.typer.BadParameter, match=f"code for target '{foreign}' cannot run"):
+        suite._take_for(foreign)
 
 
 WITHOUT_ONNX = """

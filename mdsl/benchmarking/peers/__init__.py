@@ -77,6 +77,9 @@ _ISA = {
 the instructions. ONNX Runtime looks at the processor alone."""
 
 
-def limited() -> bool:
-    """Whether this process takes the processor for one that can do less, which not every library can be told."""
-    return Target.host().name != "host"
+UNLIMITED = "uses all that the processor has"
+
+
+def unlimited() -> str:
+    """What to say of a library that cannot be told where this process takes the processor for one that can do less."""
+    return "" if Target.host().name == "host" else UNLIMITED

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mdsl.benchmarking.peers import Prepared, limited
+from mdsl.benchmarking.peers import Prepared, unlimited
 
 
 def prepare(model: str, inputs: dict[str, np.ndarray], threads: int) -> Prepared:
@@ -31,5 +31,5 @@ def prepare(model: str, inputs: dict[str, np.ndarray], threads: int) -> Prepared
         lambda: session.run_with_iobinding(binding),
         lambda _: [value.numpy() for value in binding.get_outputs()],
         onnxruntime.__version__,
-        "uses all that the processor has" if limited() else "",
+        unlimited(),
     )

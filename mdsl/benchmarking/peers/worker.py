@@ -1,6 +1,6 @@
 """The process that a runtime lives in: it prepares the model, then times calls whenever it is told to.
 
-No runtime is imported before the environment is set: libraries read it when they load.
+Its environment is set when it starts: libraries read it when they load.
 """
 
 from __future__ import annotations
@@ -16,14 +16,12 @@ if TYPE_CHECKING:
     import numpy as np
 
     from mdsl.benchmarking.peers import Prepared
-    from mdsl.target.target import Target
 
 
 @dataclass(frozen=True)
 class Task:
     """What to run, on how many threads, and where the process may write what the runtime says. `module` is the
-    adapter's; `settings` are for `mdsl.compile` and None for the other runtimes, which are held to `target` where
-    they can be."""
+    adapter's; `settings` are for `mdsl.compile` and None for the other runtimes."""
 
     name: str
     module: str
@@ -32,7 +30,6 @@ class Task:
     threads: int
     log: str
     settings: dict[str, Any] | None
-    target: Target | None = None
 
 
 @dataclass(frozen=True)
@@ -70,9 +67,6 @@ def serve(pipe: Connection) -> None:
     os.dup2(log, 1)
     os.dup2(log, 2)
     _confine(task.threads)
-    from mdsl.benchmarking.peers import environment
-
-    os.environ.update(environment(task.threads, task.target))
     try:
         start = time.perf_counter()
         prepared = _prepare(task)

@@ -70,7 +70,11 @@ def main(
     with _checkout(revision) as before, _worker(before) as old, _worker(ROOT) as new:
         for name in networks or NETWORKS:
             network = NETWORKS[name]
-            task = {"file": network.file(), "threads": threads, "settings": network.settings}
+            try:
+                task = {"file": network.file(), "threads": threads, "settings": network.settings}
+            except ModuleNotFoundError as error:
+                table.add_row(name, str(error))
+                continue
             compiled = [_ask(worker, task) for worker in (old, new)]
             pairs = [tuple(_ask(w, {"seconds": 0.1}) for w in (old, new)) for _ in range(rounds)]
             ratios = sorted(now / then for then, now in pairs)

@@ -42,8 +42,8 @@ bench: .venv/bench  ## the figures of the README
 
 peers: .peers/ready  ## an environment with all the runtimes that mdsl is compared with
 
-golden: .venv/dev  ## write the expected IR diffs and tiles anew: read them before you commit
-	@$(BIN)/pytest -q --golden tests/passes/test_golden.py tests/passes/test_tiles.py
+golden: .venv/dev  ## write the expected IR diffs, tiles and loops anew: read them before you commit
+	@$(BIN)/pytest -q --golden tests/passes/test_golden.py tests/passes/test_tiles.py tests/codegen/test_loops.py
 
 docs: .venv/run  ## write the reference pages of docs/ anew, from the declarations
 	@$(BIN)/python -m mdsl.tools.reference_pages

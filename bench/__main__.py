@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from bench import mca
 from bench.figure import Figure
 from bench.figures import SECTIONS as BASICS
 from bench.machine import describe
@@ -24,12 +25,16 @@ NETWORKS = (
     "recurrent", "resize", "half", "detectors", "busy", "memory", "load", "compile", "ablation", "peers",
 )  # fmt: skip
 
+ANYWHERE = {"mca": mca.figures}
+"""What does not depend on this machine, and so is no part of what is measured by default."""
+
 
 def main(
     sections: Annotated[
         list[str] | None,
         typer.Argument(
-            help=f"Some of: {', '.join(BASICS)}; {', '.join(NETWORKS)}; networks: the latter all. Default: all."
+            help=f"Some of: {', '.join(BASICS)}; {', '.join(NETWORKS)}; networks: the latter all; "
+            f"{', '.join(ANYWHERE)}. Default: all but the last."
         ),
     ] = None,
     target: Annotated[
@@ -91,16 +96,17 @@ def _measured(console: Console, name: str) -> list[Figure]:
 
 def _names(wanted: list[str] | None) -> list[str]:
     names = [name for w in wanted or [*BASICS, "networks"] for name in (NETWORKS if w == "networks" else [w])]
-    unknown = [name for name in names if name not in BASICS and name not in NETWORKS]
+    unknown = [name for name in names if name not in (*BASICS, *NETWORKS, *ANYWHERE)]
     if unknown:
-        raise typer.BadParameter(f"no section '{unknown[0]}': {', '.join([*BASICS, *NETWORKS])}")
+        raise typer.BadParameter(f"no section '{unknown[0]}': {', '.join([*BASICS, *NETWORKS, *ANYWHERE])}")
     return list(dict.fromkeys(names))
 
 
 def _section(name: str) -> Callable[[], Iterator[Figure]]:
     """The networks' sections need the onnx package, which is imported when one is asked for."""
-    if name in BASICS:
-        return BASICS[name]
+    for sections in (BASICS, ANYWHERE):
+        if name in sections:
+            return sections[name]
     from bench.networks import SECTIONS
 
     return SECTIONS[name]

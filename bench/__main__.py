@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from bench import mca
+from bench import mca, page
 from bench.figure import Figure
 from bench.figures import SECTIONS as BASICS
 from bench.machine import describe
@@ -48,7 +48,8 @@ def main(
     markdown: Annotated[
         Path | None,
         typer.Option(
-            "--markdown", help="Write them here as the page's section on this machine; others' sections stay."
+            "--markdown",
+            help="Write them here, into the page's section on this machine; other machines, and what was not asked for, stay.",
         ),
     ] = None,
 ) -> None:
@@ -70,7 +71,7 @@ def main(
             _write(json_file, _json(machine, found))
         if markdown is not None:
             before = markdown.read_text() if markdown.is_file() else ""
-            _write(markdown, with_section(before, _markdown(machine, found)))
+            _write(markdown, page.measured(before, machine, found, whole=not sections))
 
 
 def _take_for(name: str) -> None:
@@ -125,34 +126,6 @@ def _show(console: Console, figures: list[Figure]) -> None:
 def _json(machine: dict[str, str], found: dict[str, list[Figure]]) -> str:
     figures = [{"section": name, **figure.to_json()} for name, rows in found.items() for figure in rows]
     return json.dumps({"machine": machine, "figures": figures}, indent=2) + "\n"
-
-
-HEAD = """# Results
-
-Written by `python -m bench --markdown bench/RESULTS.md`, a section a machine, each from one run; times are medians, in
-brackets what lies between the first and the last decile.
-"""
-
-
-def with_section(page: str, section: str) -> str:
-    """The page of results with a machine's section, in place of the one that it had, or behind the others'."""
-    _, *kept = page.split("\n## ")
-    titled = {one.partition("\n")[0]: f"## {one.strip()}\n" for one in kept}
-    titled[section.partition("\n")[0].removeprefix("## ")] = section
-    return "\n".join([HEAD, *titled.values()])
-
-
-def _markdown(machine: dict[str, str], found: dict[str, list[Figure]]) -> str:
-    """The committed page's section on this machine."""
-    lines = [f"## {machine['processor']}", "", "| | |", "|---|---|"]
-    lines += [f"| {name} | {text} |" for name, text in machine.items() if name != "processor"]
-    lines += ["", "| figure | measured | bound | | |", "|---|---|---|---|---|"]
-    for rows in found.values():
-        for figure in rows:
-            kept = {None: "", True: "kept", False: "**missed**"}[figure.kept]
-            cells = [figure.name, figure.measured, figure.wanted, kept, figure.detail]
-            lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
 
 
 def _write(path: Path, text: str) -> None:

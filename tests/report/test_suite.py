@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from bench import __main__ as suite
-from bench import machine
+from bench import machine, page
 from bench.figure import Figure
 from mdsl.target.target import HOST, TARGETS, Target
 
@@ -28,14 +28,14 @@ def figures() -> Iterator[Figure]:
 def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, dict]:
     monkeypatch.setattr(suite, "BASICS", {"broken": figures, "whole": lambda: iter([Figure("n", 1.0, "s")])})
     monkeypatch.setattr(suite, "describe", lambda: {"processor": "abacus", "cores": "two"})
-    page, data = tmp_path / "page.md", tmp_path / "data.json"
+    target, data = tmp_path / "page.md", tmp_path / "data.json"
     app = suite.typer.Typer(pretty_exceptions_enable=False)
     app.command()(suite.main)
     result = CliRunner().invoke(
-        app, ["broken", "whole", f"--markdown={page}", f"--json={data}"], catch_exceptions=False
+        app, ["broken", "whole", f"--markdown={target}", f"--json={data}"], catch_exceptions=False
     )
     assert result.exit_code == 0
-    return page.read_text(), json.loads(data.read_text())
+    return target.read_text(), json.loads(data.read_text())
 
 
 def test_page_tells_machine_figures_and_bounds(written: tuple[str, dict]) -> None:
@@ -69,13 +69,20 @@ def test_every_network_of_the_table_is_in_a_section() -> None:
 
 
 def test_a_page_has_a_section_a_machine() -> None:
-    first, second, again = "## abacus\n\n| a |\n", "## slide rule\n\n| b |\n", "## abacus\n\n| c |\n"
-    page = suite.with_section(suite.with_section("", first), second)
-    assert page.startswith("# Results\n") and page.index(first) < page.index(second)
-    assert suite.with_section(page, again) == page.replace(first, again)
-    assert suite.with_section("# Results\n\nof a page without sections\n", first) == suite.with_section(
-        "", first
-    )
+    def measured(before: str, processor: str, value: float, *sections: str, whole: bool = False) -> str:
+        found = {section: [Figure("speed", value, "x")] for section in sections}
+        return page.measured(before, {"processor": processor, "cores": "two"}, found, whole)
+
+    one = measured("# Results\n\nas they were before there were sections\n", "abacus", 1, "mlp", "resnet")
+    assert one.startswith("# Results\n") and "as they were" not in one
+    two = measured(one, "slide rule", 2, "mlp")
+    assert two.startswith(one) and two.count("| cores | two |") == 2
+    part = measured(two, "abacus", 3, "resnet")
+    assert [part.count(f"| speed | {n} x |") for n in (1, 2, 3)] == [1, 1, 1]
+    assert part.index("### mlp") < part.index("1 x") < part.index("### resnet") < part.index("3 x")
+    assert measured(part, "abacus", 1, "resnet") == two
+    anew = measured(two, "abacus", 4, "resnet", whole=True)
+    assert anew.count("### mlp") == 1 and "1 x" not in anew and "2 x" in anew and "4 x" in anew
 
 
 def test_another_machine_is_taken_for_all_that_follows(

@@ -13,6 +13,7 @@ from mdsl.dialects import linalg
 from mdsl.ir.affine import AffineExpr
 from mdsl.ir.core import Block, Op, Value
 from mdsl.ir.types import MemRefType, element_of
+from mdsl.target.target import ELEMENT_BYTES
 
 _serials = count()
 
@@ -124,6 +125,13 @@ class Access:
             len(moving) == 1 and steps[last] * self.strides[last] == 1 and all(extent == 1 for extent in rest)
         )
         return "contiguous" if plain else "strided"
+
+    def offset(self, values: Mapping[Axis, Linear]) -> int:
+        """Bytes between the element and the one where everything that moves is 0."""
+        assert self.type is not None
+        at = [index.substitute(values).constant for index in self.indices]
+        places = sum(n * stride for n, stride in zip(at, self.strides, strict=True))
+        return places * ELEMENT_BYTES[str(self.type.element)]
 
     def substitute(self, values: Mapping[Axis, Linear]) -> Access:
         return replace(self, indices=tuple(index.substitute(values) for index in self.indices))

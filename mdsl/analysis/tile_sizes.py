@@ -14,7 +14,7 @@ from mdsl.ir.attributes import DenseArrayAttr
 from mdsl.ir.core import Op
 from mdsl.ir.typed import shaped_of
 from mdsl.target import cost
-from mdsl.target.target import Target
+from mdsl.target.target import ELEMENT_BYTES, Target
 
 TILE = "mdsl.tile"
 """The attribute of a region or a structured op in which `tune` notes the tile that it measured."""
@@ -36,18 +36,18 @@ def noted_tile(op: Op) -> list[int] | None:
 
 def contraction_tile(op: linalg.LinalgOp, target: Target) -> list[int]:
     """Tile size for each dimension of the output of a contraction, in order."""
-    return contraction_tiles(op, target)[0]
+    return [*contraction_tiles(op, target).best]
 
 
-def contraction_tiles(op: linalg.LinalgOp, target: Target) -> list[list[int]]:
-    """All tilings that fit the registers, each a size for each dimension of the output; the fastest first."""
-    return [list(tile) for tile in _tilings(_contraction(op, target))]
+def contraction_tiles(op: linalg.LinalgOp, target: Target) -> cost.Choice[tuple[int, ...]]:
+    """All tilings that fit the registers, each a size for each dimension of the output."""
+    return _tilings(_contraction(op, target))
 
 
 @cache
-def _tilings(nest: cost.Contraction) -> list[list[int]]:
+def _tilings(nest: cost.Contraction) -> cost.Choice[tuple[int, ...]]:
     """A network has many layers of few shapes."""
-    return [[tile[d] for d in nest.out] for tile in nest.tilings()]
+    return nest.tilings()
 
 
 def split_dims(op: linalg.LinalgOp) -> tuple[list[int], list[int]]:
@@ -63,7 +63,20 @@ def _contraction(op: linalg.LinalgOp, target: Target) -> cost.Contraction:
     steps = prod(sizes[d] for d in op.reduction_dims)
     lanes = target.lanes(str(shaped_of(op.outputs[0]).element))
     inner = [d for d in rows if d != (out or (None,))[-1]]
-    return cost.Contraction(tuple(sizes), out, tuple(inner), tuple(columns), steps, lanes, target)
+    strides = [_stride(op, d) for d in inner]
+    return cost.Contraction(
+        tuple(sizes), out, tuple(inner), tuple(columns), tuple(strides), steps, lanes, target
+    )
+
+
+def _stride(op: linalg.LinalgOp, dim: int) -> int:
+    """Bytes from one step of a loop to the next in the first operand, which lies there whole."""
+    type, total, each = shaped_of(op.operands[0]), 0, 1
+    for expr, extent in zip(reversed(op.maps[0].results), reversed(type.shape), strict=True):
+        factors, _ = expr.coefficients() or ({}, 0)
+        total += each * factors.get(dim, 0)
+        each *= extent
+    return total * ELEMENT_BYTES[str(type.element)]
 
 
 def bulk_tile(op: linalg.LinalgOp) -> list[int]:

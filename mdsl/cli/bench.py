@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mdsl.cli.benchmarks import Request, ablation_of, layers_of, times_of, versus
+from mdsl.cli.benchmarks import Request, ablation_of, layers_of, regret_of, times_of, versus
 from mdsl.cli.files import check_output
 from mdsl.cli.load import Engine, Inputs, ProgramFile, Threads
 from mdsl.cli.settings import takes_settings
@@ -20,10 +20,11 @@ _UNUSED = {
     "": ("--rounds",),
     "--ablation": ("--engine", "--no-ukernels", "--rounds"),
     "--profile": ("--engine", "--rounds"),
+    "--regret": ("--engine", "--no-ukernels", "--rounds", "--runs", "--threads"),
     "--vs": ("--runs",),
 }
-"""What a measurement does nothing with: the ablation goes through engines and micro-kernels by itself, and the layers
-are those of the interpreter."""
+"""What a measurement does nothing with: the ablation goes through engines and micro-kernels by itself, the layers
+are those of the interpreter, and contractions are timed one by one on one thread."""
 
 
 @takes_settings
@@ -46,6 +47,13 @@ def bench(
             "--profile", help="The time of each layer, and how far it is from the hardware's limit."
         ),
     ] = False,
+    regret: Annotated[
+        bool,
+        typer.Option(
+            "--regret",
+            help="What the cost model's tiles give away against the best of a dozen that are timed, by layer.",
+        ),
+    ] = False,
     vs: Annotated[
         str | None,
         typer.Option(
@@ -61,11 +69,12 @@ def bench(
     ] = None,
 ) -> None:
     """Time a program: median and spread over many calls, and where the time goes. Inputs are random without --input."""
-    modes = {"--ablation": ablation, "--profile": profile, "--vs": vs is not None}
+    modes = {"--ablation": ablation, "--profile": profile, "--regret": regret, "--vs": vs is not None}
     differ = {
         "--engine": engine != "vm",
         "--no-ukernels": not settings.ukernels,
         "--runs": runs != RUNS,
+        "--threads": threads != 1,
         "--rounds": rounds != ROUNDS,
     }
     _check(
@@ -79,6 +88,8 @@ def bench(
         versus(request, vs, rounds)
     elif profile:
         layers_of(request)
+    elif regret:
+        regret_of(request)
     else:
         times_of(request)
 

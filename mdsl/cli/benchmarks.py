@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mdsl.benchmarking.ablation import Row
     from mdsl.benchmarking.measure import Timing
     from mdsl.benchmarking.profile import Layer, LayerProfile
+    from mdsl.benchmarking.regret import Tiling
     from mdsl.benchmarking.versus import Contender
     from mdsl.compiler.settings import Settings
     from mdsl.vm.program import Profile
@@ -196,6 +197,41 @@ def _layer_cells(layer: Layer, found: LayerProfile) -> list[str]:
         megabytes(layer.activations),
         us(layer.limit),
         us(layer.gap),
+    ]
+
+
+# What the cost model gives away ---------------------------------------------------------------------------
+
+
+def regret_of(request: Request) -> None:
+    from mdsl.benchmarking.regret import regret
+
+    program = Program(request.program, request.engine, request.threads, request.settings)
+    if program.module is None:
+        raise MdslError(
+            f"{request.program}: error: --regret needs the program as it was before it was compiled"
+        )
+    with progress("timing tiles"), stoppable():
+        found = regret(program.module.clone(), program.settings)
+    if request.shown:
+        header = ["contraction", "layers", "tile", "time", "fastest tile", "time", "given away"]
+        table(header, [_tiling_cells(tiling) for tiling in found.worst()], words=(0, 2, 4))
+        typer.echo(
+            f"\nthe cost model's tiles take {us(found.seconds)} in all, {100 * found.share:.1f} % more than the fastest"
+        )
+    request.write(regret=found, share=found.share)
+
+
+def _tiling_cells(found: Tiling) -> list[str]:
+    chosen, best = ("x".join(map(str, tile)) for tile in (found.chosen, found.best))
+    return [
+        found.shape,
+        count(found.count),
+        chosen,
+        us(found.seconds),
+        best,
+        us(found.least),
+        us(found.given_away),
     ]
 
 

@@ -13,8 +13,11 @@ from mdsl.support import cache
 from mdsl.syntax.printer import print_module
 from mdsl.target.target import Target
 
-_SECONDS = 0.02
+_SECONDS = 0.01
 """What the calls of one candidate may take in a round."""
+
+_BEHIND = 1.05
+"""A candidate that has taken so many times the fastest's time is out of the race."""
 
 
 def measurer(lower: Callable[[ModuleOp, str], Module], target: Target) -> Measure:
@@ -31,23 +34,29 @@ def measurer(lower: Callable[[ModuleOp, str], Module], target: Target) -> Measur
         if known is not None:
             return known
         check_executable(target, "be timed")
-        calls = [_call(lower(program.clone(), pipeline), target) for pipeline in pipelines]
-        seconds = [_time(call) for call in calls]
-        for _ in range(rounds - 1):
-            seconds = [min(best, _time(call)) for best, call in zip(seconds, calls, strict=True)]
+        calls = _calls([lower(program.clone(), pipeline) for pipeline in pipelines], target)
+        seconds = [float("inf")] * len(calls)
+        for _ in range(rounds):
+            limit = _BEHIND * min(seconds)
+            seconds = [
+                min(s, _time(call)) if s <= limit else s for s, call in zip(seconds, calls, strict=True)
+            ]
         cache.put_json(key, seconds)
         return seconds
 
     return measure
 
 
-def _call(module: Module, target: Target) -> Callable[[], object]:
-    """A call of the program, as code for the target, on random numbers."""
+def _calls(modules: Sequence[Module], target: Target) -> list[Callable[[], object]]:
+    """Calls of one program as it was lowered in several ways, as code for the target, all on the same random numbers
+    and into the same results: where arrays lie can decide as much as the code."""
     from mdsl.vm.program import with_kernels
 
-    program, kernels = with_kernels(module, target=target)
-    arrays = random_arrays(program.inputs)
-    return lambda kernels=kernels: program(*arrays)  # the kernels own the code that the program calls
+    programs = [with_kernels(module, target=target) for module in modules]
+    first, _ = programs[0]
+    inputs, outputs = random_arrays(first.inputs), random_arrays(first.outputs)
+    # The kernels own the code that the program calls.
+    return [lambda p=p, kernels=kernels: p.run(inputs, outputs) for p, kernels in programs]
 
 
 def _time(call: Callable[[], object]) -> float:

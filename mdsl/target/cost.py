@@ -2,29 +2,32 @@
 
 A contraction's tile is the set of accumulators that stay in registers over its whole reduction. A tile of P rows (of
 what only the first operand has: matrix rows, pixels) by Q vectors (of what only the second has: columns, output
-channels) needs P*Q accumulators, Q registers for the second operand and one for a broadcast element of the first. A
-step of the reduction takes
+channels) needs P*Q accumulators, min(P, Q) registers for the operand that is held, and one for the other, which passes.
+With F multiply-adds and L loads a cycle a step of the reduction takes
 
-    cycles(P, Q) = max(P*Q / 2, (P + Q) / 2, 2*Q, latency) + 1
+    cycles(P, Q) = max(P*Q / F + overlap * (P + Q) / L, (P + Q) / L, sent, latency) + loop
 
-for two multiply-adds and two loads a cycle, and a cycle for the loop and its prefetches; a panel of columns is larger
-than the first-level cache, and the second sends a vector every other cycle; and fewer chains than `Target.fma_chains`
-wait for each other. Of all tilings the one with the fewest cycles in all wins, remainders counted (and a little more,
-for each is another kernel). On 32 registers that is 8 x 2 to 14 x 2 for large matrices: 16 to 28 chains, 1.6
-multiply-adds a load and more. A matrix-vector product has one row, and gets more columns.
+A panel of columns is larger than the first-level cache, and the second has `sent` it at its own rate; fewer chains than
+`Target.fma_chains` wait for each other; `overlap` is the part of the loads' time that the core does not hide behind
+multiply-adds. Of all tilings the one with the fewest cycles in all wins, each tile's start and end counted (and a little
+more for each further kind of tile, which is another kernel). A matrix-vector product has one row, and gets more columns.
+
+A decision is a `Choice`: all candidates with their cycles, the best first, so that what was rejected can be shown.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from math import prod
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from mdsl.target.target import Target
 
 Key = TypeVar("Key")
+T = TypeVar("T")
 
 ELEMENTS = 8192
 """Elements of a tile of what is bound by memory: a dispatch costs nothing beside its work, and there are still tiles for
@@ -50,11 +53,14 @@ AHEAD = 8192
 answer and as many for what else is on its way (measured on whole networks: 2 KB cost 5 % of ResNet-50's
 time, 16 KB and more push out what is in use)."""
 
+LINE = 64
+"""Bytes that a prefetch brings, at least."""
+
 WORTH_PREFETCHING = 8192
 """Bytes from which an operand is worth a prefetch: less arrives with the first lines."""
 
-_START = 40.0
-"""Cycles for a dispatch, and to fill and drain the pipeline."""
+_EPILOGUE = 1.0
+"""Cycles for an accumulator at a tile's end: it is made, finished and stored."""
 
 _MEMORY = 8.0
 """Bytes a cycle that memory sends to one core. What is computed meanwhile is subtracted."""
@@ -63,12 +69,44 @@ _WEIGHTS = 16.0
 """Bytes a cycle of a weight from memory, as far as multiplications do not hide its way, which are not subtracted here
 (measured: 10 to 27)."""
 
+_FAR = 0.02
+"""The part of the second-level cache's time that is never hidden: of two tiles that are otherwise equal, the one that asks it
+for less."""
+
+_PASSING = 2
+"""Ways of a cache that what passes by takes: the second operand's vectors, and what is stored."""
+
 _REMAINDER = 0.04
 """What a remainder adds to all cycles: another kernel is more code, and its loop more often too short to share
 among workers."""
 
 _TRANSFORM = 4.0
 """Cycles for each vector that a transform of Winograd's method moves, its arithmetic included (measured: 3 to 5)."""
+
+
+@dataclass(frozen=True)
+class Candidate(Generic[T]):
+    """One possibility and what it is estimated to cost, in cycles."""
+
+    what: T
+    cycles: float
+
+
+@dataclass(frozen=True)
+class Choice(Generic[T]):
+    """Candidates, the cheapest first."""
+
+    candidates: tuple[Candidate[T], ...]
+
+    @staticmethod
+    def of(cycles: Iterable[tuple[T, float]]) -> Choice[T]:
+        """Of equal ones the first wins."""
+        return Choice(tuple(sorted((Candidate(*pair) for pair in cycles), key=lambda c: c.cycles)))
+
+    @property
+    def best(self) -> T:
+        """What is chosen."""
+        return self.candidates[0].what
 
 
 # Registers ------------------------------------------------------------------------------------------------------
@@ -86,10 +124,18 @@ def chains_of(accumulators: int, target: Target) -> int:
 
 
 def step(operations: float, loads: float, target: Target, far: float = 0) -> float:
-    """Cycles of one step of a reduction that does so many vector operations and loads, `far` of them from the
-    second-level cache; too few chains wait for their latency; 1 for the loop."""
-    sent = far * target.vector_bytes / target.core.l2_rate
-    return max(operations / target.fma_rate, loads / target.load_rate, sent, target.core.fma_latency) + 1
+    """Cycles of one step of a reduction that does so many vector operations and loads, `far` bytes of them from the
+    second-level cache; too few chains wait for their latency; a round of the loop costs one."""
+    loading = loads / target.load_rate
+    computing = operations / target.fma_rate + target.core.overlap * loading
+    sent = far / target.core.l2_rate
+    loop = 1 / steps_a_line(target)
+    return max(computing, loading, sent, target.core.fma_latency) + loop + _FAR * sent
+
+
+def steps_a_line(target: Target) -> int:
+    """Steps of a reduction that read a cache line of each operand that is read vector by vector."""
+    return max(1, LINE // target.vector_bytes)
 
 
 def worth_widening(rows: int, target: Target) -> bool:
@@ -99,13 +145,18 @@ def worth_widening(rows: int, target: Target) -> bool:
 
 
 def blocks(extents: Mapping[Key, int], block: Mapping[Key, int]) -> Iterator[tuple[dict[Key, int], int]]:
-    """Each kind of block, whole or cut by the edge, with the number of times that it occurs."""
-    pieces = [
-        [(d, size, n) for size, n in ((block[d], extent // block[d]), (extent % block[d], 1)) if size and n]
-        for d, extent in extents.items()
-    ]
+    """Each kind of near-equal block with the number of times that it occurs."""
+    pieces = [[(d, size, n) for size, n in near_equal(extent, block[d])] for d, extent in extents.items()]
     for part in product(*pieces):
         yield {d: size for d, size, _ in part}, prod(n for _, _, n in part)
+
+
+def near_equal(extent: int, size: int) -> list[tuple[int, int]]:
+    """The fewest pieces of at most `size` that make up `extent`, as equal as can be: sizes and how often each occurs, the
+    larger first. (56 by 6 are six of 6 and four of 5: a remainder of 2 would keep few units busy.)"""
+    pieces = -(-extent // size)
+    small, more = divmod(extent, pieces)
+    return [(n, times) for n, times in ((small + 1, more), (small, pieces - more)) if times]
 
 
 def balanced(size: int, limit: int, *, whole: bool = False) -> int:
@@ -132,22 +183,26 @@ class Contraction:
     """Those that only the first operand has, but for the innermost."""
     columns: tuple[int, ...]
     """Those that only the second has."""
+    strides: tuple[int, ...]
+    """Bytes from one row to the next in the first operand, for each of `rows`."""
     steps: int
     """Of the reduction."""
     lanes: int
     target: Target
 
-    def tilings(self) -> list[dict[int, int]]:
-        """All tilings that fit the registers; the fastest first."""
+    def tilings(self) -> Choice[tuple[int, ...]]:
+        """All tilings that fit the registers: a size for each dimension of the output, in order."""
         if prod(self.sizes[d] for d in self.out) <= 1:
-            return [dict.fromkeys(self.out, 1)]
+            return Choice.of([((1,) * len(self.out), 0.0)])
         candidates = [
             self._tile(vectors, rows)
             for vectors in range(1, 13)
             for rows in range(1, self.target.isa.registers)
         ]
-        different = {tuple(t.values()): t for t in candidates if t is not None}
-        return sorted(different.values(), key=self._cycles)
+        different = dict.fromkeys(tuple(t.values()) for t in candidates if t is not None)
+        return Choice.of(
+            (sizes, self._cycles(dict(zip(self.out, sizes, strict=True)))) for sizes in different
+        )
 
     @property
     def _vector(self) -> int:
@@ -164,7 +219,7 @@ class Contraction:
         else:
             tile[self._vector], tile[outer] = self.sizes[self._vector], min(self.sizes[outer], vectors)
             vectors = tile[outer]
-        if rows > 1 and registers(rows * vectors, vectors) > self.target.isa.registers:
+        if rows > 1 and registers(rows * vectors, min(rows, vectors)) > self.target.isa.registers:
             return None
         for d in reversed(self.rows):
             tile[d] = balanced(self.sizes[d], rows)
@@ -173,13 +228,44 @@ class Contraction:
 
     def _cycles(self, tile: Mapping[int, int]) -> float:
         """Estimated cycles of the whole contraction."""
-        parts = list(blocks({d: self.sizes[d] for d in tile}, tile))
-        total = sum(times * (self.steps * self._step(part) + _START) for part, times in parts)
+        parts = list(self._parts(tile))
+        total = sum(times * self._tile_cycles(part) for part, times in parts)
         return (total + self._waiting(tile)) * (1 + _REMAINDER * (len(parts) - 1))
 
+    def _parts(self, tile: Mapping[int, int]) -> Iterator[tuple[dict[int, int], int]]:
+        """Each kind of tile, and how often it occurs: near-equal ones, and along vectors whole ones and what is left."""
+        size, extent = tile[self._vector], self.sizes[self._vector]
+        others = {d: self.sizes[d] for d in tile if d != self._vector}
+        for part, times in blocks(others, tile):
+            for along, n in ((size, extent // size), (extent % size, 1)):
+                if along and n:
+                    yield {**part, self._vector: along}, times * n
+
+    def _tile_cycles(self, tile: Mapping[int, int]) -> float:
+        accumulators = self._rows(tile) * self._vectors(tile)
+        return self.steps * self._step(tile) + self.target.core.dispatch_cycles + _EPILOGUE * accumulators
+
     def _step(self, tile: Mapping[int, int]) -> float:
-        rows, vectors = prod(size for d, size in tile.items() if d in self.rows), self._vectors(tile)
-        return step(rows * vectors, rows + vectors, self.target, far=vectors)
+        rows, vectors = self._rows(tile), self._vectors(tile)
+        again = rows * self.target.core.line if self._conflicts(tile) else 0
+        return step(
+            rows * vectors, rows + vectors, self.target, far=vectors * self.target.vector_bytes + again
+        )
+
+    def _conflicts(self, tile: Mapping[int, int]) -> bool:
+        """True if rows lie so far apart that their cache lines meet in the same sets of the first-level cache, more than
+        it keeps: each step then fetches lines that the steps before had already."""
+        core = self.target.core
+        sets = core.l1_bytes // (core.line * core.l1_ways)
+        places = [
+            range(0, stride * tile[d], stride or 1) for d, stride in zip(self.rows, self.strides, strict=True)
+        ]
+        lines = {sum(place) // core.line for place in product(*places)}
+        most = max(Counter(line % sets for line in lines).values())
+        return most > core.l1_ways - _PASSING
+
+    def _rows(self, tile: Mapping[int, int]) -> int:
+        return prod(size for d, size in tile.items() if d in self.rows)
 
     def _vectors(self, tile: Mapping[int, int]) -> int:
         return prod(

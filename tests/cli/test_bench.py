@@ -343,3 +343,13 @@ def test_rounds_that_disagree_are_told() -> None:
     found = wild.result(own)
     assert (found.ratio, found.ratios, found.unsteady) == (3, (2, 4), True)
     assert benchmarks._contender_cells(found)[-1].startswith("ratio UNSTEADY, 2.00 to 4.00 over rounds")
+
+
+def test_regret_compares_the_models_tiles_with_the_fastest() -> None:
+    found = json.loads(bench(CNN, "--regret", "--json=-").stdout)
+    tilings = found["regret"]["tilings"]
+    assert any(tiling["shape"] == "1x1568 * 4x1568x16" for tiling in tilings) or len(tilings) == 4
+    assert all(0 < tiling["least"] <= tiling["seconds"] for tiling in tilings)
+    assert found["share"] >= 0
+    shown = bench(CNN, "--regret").stdout
+    assert "given away" in shown and "more than the fastest" in shown

@@ -144,7 +144,7 @@ def _rows(offset: Value | int, size: int) -> tuple[int, int] | None:
         return None
     number = loop.ivs.index(offset)  # type: ignore[arg-type]
     lower, upper, step = (loop.attr(f"static{name}")[number] for name in ("LowerBound", "UpperBound", "Step"))
-    return (0, upper) if lower == 0 and step == size and upper % step == 0 else None
+    return (lower, upper) if step == size and (upper - lower) % step == 0 else None
 
 
 def _laid_out(read: _Read, constant: Constant, data: np.ndarray) -> Value:

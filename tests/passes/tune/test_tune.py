@@ -70,7 +70,7 @@ def _count(monkeypatch: pytest.MonkeyPatch) -> list[Target]:
             check(target, to)
 
     monkeypatch.setattr(native, "check_executable", note)
-    monkeypatch.setattr(measuring, "_call", lambda *_: lambda: None)
+    monkeypatch.setattr(measuring, "_calls", lambda modules, _: [lambda: None for _ in modules])
     return seen
 
 
@@ -151,3 +151,39 @@ def test_it_tells_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     with listening(told.append):
         mdsl.compile(twice, tune=True)
     assert told == ["tuning region 1 of 2: y_packed", "tuning region 2 of 2: d_packed"]
+
+
+def test_a_candidate_that_is_hardly_faster_is_not_taken() -> None:
+    """What measuring differs by must not decide."""
+    for seconds, number in (([1.0, 0.98, 2.0], 0), ([1.0, 0.9, 2.0], 1)):
+        seen: list[list[str]] = []
+
+        def timed(
+            program: ModuleOp, pipelines: Sequence[str], rounds: int, seconds: list[float] = seconds
+        ) -> list[float]:
+            seen.append([*pipelines])  # noqa: B023
+            return seconds
+
+        module = mdsl.opt(PROGRAM, "fuse,canonicalize")
+        Tune(candidates=3).run(module, Context(measure=timed))
+        assert [f"tile{{sizes=[{','.join(map(str, sizes))}]}}" for sizes in _noted(module)] == [
+            seen[0][number]
+        ]
+
+
+def test_layers_of_one_shape_are_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever their values are called."""
+    seen = _count(monkeypatch)
+    twice = (
+        PROGRAM.replace("%y = nn.relu", "%d = nn.relu")
+        .replace("return %y", "return %y")
+        .replace(
+            "  return",
+            "  %w = arith.constant dense<1.0> : tensor<48x32xf32>\n"
+            "  %e = nn.matmul %d, %w : (tensor<24x48xf32>, tensor<48x32xf32>) -> tensor<24x32xf32>\n"
+            "  %f = nn.matmul %e, %b : (tensor<24x32xf32>, tensor<32x48xf32>) -> tensor<24x48xf32>\n"
+            "  %y = nn.relu %f : (tensor<24x48xf32>) -> tensor<24x48xf32>\n  return",
+        )
+    )
+    assert len(_noted(mdsl.opt(twice, "fuse,tune{candidates=2,rounds=1}"))) == 3
+    assert len(seen) == 2

@@ -37,7 +37,7 @@ class GroupEmitter:
         self.writes: dict[Key, Write] = {}
 
     def emit(self) -> None:
-        """Loops over blocks, with a last, smaller block where the extent asks for it."""
+        """Loops over blocks, those of each size together."""
         self._blocks(list(self.group.axes), {}, {})
 
     def _blocks(self, left: list[Axis], base: dict[Axis, Linear], sizes: dict[Axis, int]) -> None:
@@ -45,17 +45,15 @@ class GroupEmitter:
             self._block(base, sizes)
             return
         axis, *rest = left
-        size = self.plan.block[axis] * (self.plan.lanes if axis is self.plan.vector else 1)
-        whole = axis.extent // size
-        if whole > 1:
-            loop = self.out.open_loop(0, whole * size, size, axis.name)
-            self._blocks(rest, {**base, axis: Linear(((loop.iv, 1),))}, {**sizes, axis: size})
-            self.out.close_loop()
-        elif whole == 1:
-            self._blocks(rest, {**base, axis: Linear()}, {**sizes, axis: size})
-        if axis.extent % size:
-            edge = Linear(constant=whole * size)
-            self._blocks(rest, {**base, axis: edge}, {**sizes, axis: axis.extent % size})
+        start = 0
+        for size, count in self.plan.pieces(axis):
+            if count > 1:
+                loop = self.out.open_loop(start, start + count * size, size, axis.name)
+                self._blocks(rest, {**base, axis: Linear(((loop.iv, 1),))}, {**sizes, axis: size})
+                self.out.close_loop()
+            else:
+                self._blocks(rest, {**base, axis: Linear(constant=start)}, {**sizes, axis: size})
+            start += count * size
 
     def _block(self, base: dict[Axis, Linear], sizes: dict[Axis, int]) -> None:
         """All nests at the points of one block, then the stores."""
@@ -128,7 +126,9 @@ class GroupEmitter:
             env[axis] = Linear(((loop.iv, 1),))
             values = [*loop.carried]
         end = inner.extent // split * split
-        values = self._steps(nest, points, env, range(0, end, split), values, names)
+        values = self._steps(
+            nest, points, env, range(0, end, split), values, names, self.plan.unroll.get(nest, 1)
+        )
         size = len(points) * width
         if end < inner.extent:
             first = self._steps(nest, points, env, range(end, inner.extent), values[:size], names[:size])
@@ -148,35 +148,49 @@ class GroupEmitter:
         span: range,
         values: Sequence[Value],
         names: list[str],
+        unroll: int = 1,
     ) -> list[Value]:
-        """The innermost loop over `span`: in each round, one step for each accumulator in `values`."""
-        loop = self.out.open_loop(span.start, span.stop, span.step, nest.reduction[-1].name, values, names)
-        width = len(nest.outputs)
-        results: list[Value] = []
-        for chain in range(len(values) // (len(points) * width)):
-            at = {**env, nest.reduction[-1]: Linear(((loop.iv, 1),), chain)}
-            for point in points:
-                inner = Point({**point.env, **at}, point.along, point.lanes)
-                step = self.evaluate(nest, inner, loop.carried[len(results) : len(results) + width])
-                results += [self.out.spread(v, point.lanes) for v in step]
-        self._prefetch(nest, points, env, loop.iv, span)
+        """The innermost loop over `span`: in each round `unroll` times one step for each accumulator in `values`."""
+        inner, step = nest.reduction[-1], span.step
+        loop = self.out.open_loop(span.start, span.stop, step * unroll, inner.name, values, names)
+        results: Sequence[Value] = loop.carried
+        for start in range(0, step * unroll, step):
+            results = self._step(nest, points, {**env, inner: Linear(((loop.iv, 1),), start)}, results)
+        if step == 1:
+            self._prefetch(nest, points, env, loop.iv, unroll)
         return self.out.close_loop(results)
 
+    def _step(
+        self, nest: Nest, points: list[Point], env: dict[Axis, Linear], carried: Sequence[Value]
+    ) -> list[Value]:
+        """New values of all accumulators: those of the first chain by the step at `env`, of the next by the one after."""
+        width, inner = len(nest.outputs), nest.reduction[-1]
+        results: list[Value] = []
+        for chain in range(len(carried) // (len(points) * width)):
+            at = {**env, inner: env[inner].plus(chain)}
+            for point in points:
+                here = Point({**point.env, **at}, point.along, point.lanes)
+                step = self.evaluate(nest, here, carried[len(results) : len(results) + width])
+                results += [self.out.spread(v, point.lanes) for v in step]
+        return results
+
     def _prefetch(
-        self, nest: Nest, points: list[Point], env: dict[Axis, Linear], counter: Value, span: range
+        self, nest: Nest, points: list[Point], env: dict[Axis, Linear], counter: Value, steps: int
     ) -> None:
-        """Asks for what `streams` will read `cost.AHEAD` bytes later (at their ends, for what the next tile reads),
-        and for the next tile's `rows_ahead`."""
-        if span.step != 1:
-            return
+        """Asks for what `streams` will read `cost.AHEAD` bytes later (at their ends, for what the next tile reads), each
+        cache line once in a round of so many steps; and for the next tile's `rows_ahead`."""
         inner = nest.reduction[-1]
         for access in streams(nest, self.plan):
             assert access.type is not None
             places = {self.out.key(access, p.env, p.along, p.lanes): p for p in points if p.lanes}
             step = len(places) * self.plan.lanes * ELEMENT_BYTES[str(access.type.element)]
-            ahead = Linear(((counter, 1),), ceil(cost.AHEAD / step))
-            for point in places.values():
-                self.out.prefetch(access, {**point.env, **env, inner: ahead}, point.along)
+            lines: dict[int, dict[Axis, Linear]] = {}
+            for ahead in range(ceil(cost.AHEAD / step), ceil(cost.AHEAD / step) + steps):
+                for point in places.values():
+                    at = {**point.env, **env, inner: Linear(((counter, 1),), ahead)}
+                    lines.setdefault(access.offset(at) // cost.LINE, at)
+            for at in lines.values():
+                self.out.prefetch(access, at, self.plan.vector)
         first = points[0]
         for access, axis in rows_ahead(nest, self.plan):
             behind = first.env[axis].plus(self.plan.block[axis])

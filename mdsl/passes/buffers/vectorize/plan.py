@@ -48,6 +48,23 @@ class Plan:
     """Accumulators for each point of a reduction along vectors."""
     split: dict[Nest, int] = field(default_factory=dict)
     """Accumulators for each point of another reduction, where there are few points; by default 1."""
+    unroll: dict[Nest, int] = field(default_factory=dict)
+    """Steps of the innermost reduction in a round of its loop; by default 1."""
+
+    def pieces(self, axis: Axis) -> list[tuple[int, int]]:
+        """The blocks along a parallel axis: elements, and how many there are of that size."""
+        return _pieces(axis.extent, self.block[axis], self.lanes if axis is self.vector else 0)
+
+
+def _pieces(extent: int, block: int, lanes: int) -> list[tuple[int, int]]:
+    """Near-equal blocks; along vectors of `lanes` elements they are counted in vectors, the last of which may be short."""
+    if not lanes:
+        return cost.near_equal(extent, block)
+    found = [(n * lanes, times) for n, times in cost.near_equal(-(-extent // lanes), block)]
+    size, times = found.pop()
+    missing = -extent % lanes
+    found += [(size, times - bool(missing)), (size - missing, int(missing > 0))]
+    return [(size, times) for size, times in found if times]
 
 
 def plan(group: Group, target: Target) -> Plan:
@@ -62,6 +79,7 @@ def plan(group: Group, target: Target) -> Plan:
     elif heavy:
         chosen.block = _block_reduction(max(heavy, key=lambda nest: nest.size), chosen, group, target)
         chosen.split = {nest: _split(nest, prod(chosen.block.values()), target) for nest in heavy}
+        chosen.unroll = {nest: _unroll(nest, chosen, target) for nest in heavy}
     else:
         # A body of many operands fills the registers with one point.
         operands = max(len(nest.inputs) + len(nest.outputs) for nest in group.nests)
@@ -226,6 +244,18 @@ def _split(nest: Nest, points: int, target: Target) -> int:
     return max(1, min(cost.chains_of(points, target), nest.reduction[-1].extent // 4))
 
 
+def _unroll(nest: Nest, chosen: Plan, target: Target) -> int:
+    """Steps that together read a cache line of each stream, so that it is asked for once.
+
+    One, where an operand has a single use: LLVM then puts the sum in its place, and two such steps need copies.
+    """
+    points = prod(chosen.block.values())
+    if any(_loads(access, chosen.block) >= points for access in nest.inputs):
+        return 1
+    steps = cost.steps_a_line(target)
+    return steps if nest.reduction[-1].extent // chosen.split[nest] % steps == 0 else 1
+
+
 def _fitting(
     left: list[tuple[Axis, int]], nest: Nest, chosen: Plan, registers: int, block: dict[Axis, int]
 ) -> Iterator[dict[Axis, int]]:
@@ -242,11 +272,12 @@ def _fitting(
 
 
 def _registers(block: Mapping[Axis, int], nest: Nest, chosen: Plan) -> int:
-    """Vectors live at once: the accumulators, operands that several points use, one for each other operand."""
+    """Vectors live at once: the accumulators; the operands that stay while the longest axis passes (see
+    `GroupEmitter._points`), broadcasts among them; and one for each other operand."""
     points = prod(block.values())
-    loads = [_loads(access, block) for access in nest.inputs if access.along(chosen.vector) != "uniform"]
-    shared = [count for count in loads if count < points]
-    return cost.registers(points * len(nest.outputs), sum(shared), len(nest.inputs) - len(shared))
+    outer = max(block, key=lambda axis: block[axis])
+    held = [_loads(a, block) for a in nest.inputs if outer not in a.axes and _loads(a, block) < points]
+    return cost.registers(points * len(nest.outputs), sum(held), len(nest.inputs) - len(held))
 
 
 def _loads(access: Access, block: Mapping[Axis, int]) -> int:
@@ -264,6 +295,6 @@ def _cycles(
         for access in (a for a in nest.inputs if a in nest.reads):
             strided = access.along(chosen.vector) == "strided"
             loads += _loads(access, sizes) * (cost.STRIDED * chosen.lanes if strided else 1)
-        total += times * (cost.step(points, loads, target) + 0.05 * loads)
+        total += times * cost.step(points, loads, target)
         kinds += 1
     return total * (1 + 0.01 * kinds)

@@ -22,6 +22,7 @@ from mdsl.passes.linalg.tile.slices import Slicer, Span, on_tiles
 from mdsl.passes.linalg.tile.windows import windows
 from mdsl.rewriting.lower_pack import lower_relayout
 from mdsl.rewriting.structured import empty_like
+from mdsl.target import cost
 from mdsl.target.target import Target
 
 
@@ -48,8 +49,9 @@ class Tile(Pass):
           }
         }
 
-    A tile size that does not divide its dimension leaves a remainder, which gets loops (and a kernel) of
-    its own. Sizes come from the cost model in `target/cost.py` unless given, by the option or by an
+    Where a size does not divide its dimension, there are as few tiles as with it, as equal as can be: 56 by 6 are six
+    of 6 and four of 5, each kind with loops (and a kernel) of its own. Only the innermost dimension, along which vectors
+    lie, keeps whole tiles and a remainder. Sizes come from the cost model in `target/cost.py` unless given, by the option or by an
     attribute of a contraction or the region around it, `mdsl.tile = array<i64: 4, 16>`: one size for each
     dimension of the result. Columns are the outer loop, so that a panel of weights stays in cache while rows
     (or pixels) pass by. `linalg.pack` and `linalg.unpack` become reshapes and transposes first.
@@ -118,6 +120,21 @@ _PANELS = 8
 """Panels of columns that keep all workers busy, each with panels of its own; fewer are shared by rows as well."""
 
 
+def _parts(extent: int, size: int, innermost: bool) -> list[_Part]:
+    """How a dimension is cut: into near-equal tiles; the innermost, along which vectors lie, into whole ones and what
+    is left."""
+    if innermost:
+        whole = extent // size * size
+        pieces = [(size, extent // size), (extent - whole, 1)]
+    else:
+        pieces = cost.near_equal(extent, size)
+    parts: list[_Part] = []
+    for step, count in pieces:
+        start = parts[-1][1] if parts else 0
+        parts += [(start, start + step * count, step)] if step * count else []
+    return parts
+
+
 def _count(part: _Part) -> int:
     """How many tiles a part holds."""
     return -(-(part[1] - part[0]) // part[2])
@@ -173,8 +190,9 @@ class _Tiler:
         results = [self._destination(v) for v in self.root.outputs]
         builder = Builder.before(self.region)
         values = list(results)
-        full = [[(0, e // s * s, s), (e // s * s, e, e % s)] for e, s in zip(self.shape, sizes, strict=True)]
-        parts = [[p for p in pieces if p[1] > p[0]] for pieces in full]
+        parts = [
+            _parts(e, s, d == len(sizes) - 1) for d, (e, s) in enumerate(zip(self.shape, sizes, strict=True))
+        ]
         inner = self._in_panel(parts, order)
         for part in product(*(pieces for d, pieces in enumerate(parts) if d not in inner)):
             fixed = dict(zip((d for d in range(len(parts)) if d not in inner), part, strict=True))

@@ -162,22 +162,30 @@ def _repeats(places: Array, weights: Array, factor: int) -> bool:
 
 
 def _by_phases(x: Expr, axis: int, places: Array, weights: Array) -> Expr:
-    """New element q * factor + r is the sum of weights[r] times the elements q + places[r]."""
+    """New element q * factor + r is the sum of weights[r] times the elements q + places[r]: one formula of what lies at
+    (q, r), where the element of a tap is the choice of r among slices. What has no weight is 0, whatever lies there."""
     outer, (size, *inner), factor = x.shape[:axis], x.shape[axis:], len(places)
     low, high = max(0, -int(places.min())), max(0, int(places.max()))
     padded = extended(x, axis, low, high, "edge")
 
-    def tap(place: int, weight: float) -> Expr:
-        return _scaled(taken(padded, axis, low + place + np.arange(size)), axis, np.array([weight]))
+    def shifted(place: int) -> Expr:
+        found = taken(padded, axis, low + place + np.arange(size))
+        return found.reshape((*outer, size, 1, *inner))
 
-    phases = [
-        reduce(add, (tap(int(p), w) for p, w in zip(*row, strict=True) if w))
-        for row in zip(places, weights, strict=True)
-    ]
-    if factor == 1:
-        return phases[0]
-    first, *rest = (phase.reshape((*outer, size, 1, *inner)) for phase in phases)
-    return first.of(nn.Concat, *rest, axis=axis + 1).reshape((*outer, size * factor, *inner))
+    def tap(places: Array, weights: Array) -> Expr:
+        first, *others = dict.fromkeys(places[weights != 0].tolist())
+        value = shifted(first)
+        for place in others:
+            value = shifted(place).where(flags(places == place), value)
+        if not weights.all():
+            value = value.like(0).where(flags(weights == 0), value)
+        return _scaled(value, axis + 1, weights)
+
+    def flags(chosen: Array) -> Expr:
+        return Expr(x.node, x.node.const(along(chosen, axis + 1, len(x.shape) + 1), "phases"))
+
+    total = reduce(add, map(tap, places.T, weights.T))
+    return total.broadcast((*outer, size, factor, *inner)).reshape((*outer, size * factor, *inner))
 
 
 def _by_matrix(x: Expr, axis: int, places: Array, weights: Array) -> Expr:

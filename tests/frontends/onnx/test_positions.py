@@ -91,6 +91,14 @@ def test_a_single_element_that_pytorch_makes_is_the_first() -> None:
     assert result(op, {"x": x}, scales).tolist() == [[[0]]]
 
 
+def test_an_element_without_weight_counts_for_nothing() -> None:
+    """Infinity times a weight of 0 would be NaN."""
+    x = np.array([1, np.inf, 3, 4], np.float32).reshape(1, 1, 4)
+    scales = {"scales": np.array([1, 1, 2], np.float32)}
+    op = node("Resize", "x _ scales", mode="linear", coordinate_transformation_mode="asymmetric")
+    assert result(op, {"x": x}, scales).reshape(-1).tolist() == [1, np.inf, np.inf, np.inf, 3, 3.5, 4, 4]
+
+
 def test_the_place_of_a_crop_is_between_whole_sizes() -> None:
     x = np.arange(10, dtype=np.float32).reshape(1, 1, 10)
     weights = {"scales": np.array([0.55], np.float32), "roi": np.array([0.0, 1.0], np.float32)}

@@ -133,10 +133,11 @@ def test_resize(sizes: list[int], mode: str, transform: str) -> None:
     agree(op, {"x": normal(1, 2, 5, 7)}, {"sizes": sizes}, opset=18)
 
 
-@pytest.mark.parametrize("mode", ["nearest", "linear"])
-def test_resize_by_two_through_the_vm(mode: str) -> None:
+@pytest.mark.parametrize("mode", ["nearest", "linear", "cubic"])
+@pytest.mark.parametrize("scales", [[1, 1, 2, 2], [1, 1, 3, 4], [1, 2, 2, 1]])
+def test_resize_by_whole_numbers_through_the_vm(mode: str, scales: list[int]) -> None:
     op = node("Resize", "x _ scales", mode=mode)
-    agree(op, {"x": normal(1, 3, 6, 20)}, {"scales": np.array([1, 1, 2, 2], np.float32)}, engine="vm")
+    agree(op, {"x": normal(1, 3, 6, 20)}, {"scales": np.array(scales, np.float32)}, engine="vm")
 
 
 # Recurrent networks ---------------------------------------------------------------------------------------

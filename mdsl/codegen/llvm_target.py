@@ -5,11 +5,16 @@ from __future__ import annotations
 import os
 import re
 from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import llvmlite.binding as llvm
+import llvmlite
 
 from mdsl.target import processor
 from mdsl.target.target import HOST, ITSELF, Target
+
+if TYPE_CHECKING:  # what was compiled before runs without LLVM
+    import llvmlite.binding as llvm
 
 
 def cpu_of(target: Target) -> str:
@@ -25,19 +30,24 @@ def features_of(target: Target) -> str:
 
 def triple_of(target: Target) -> str:
     """The target's triple; where it is this machine's, as exactly as LLVM has it."""
+    import llvmlite.binding as llvm
+
     return llvm.get_process_triple() if target.triple == processor.triple() else target.triple
 
 
 def machine_key(target: Target) -> str:
     """Everything that machine code depends on beside its LLVM IR, as text for a cache key. What the passes
     choose by is in the target's repr."""
-    version = ".".join(map(str, llvm.llvm_version_info))
-    return f"{triple_of(target)} {cpu_of(target)} {features_of(target)} {target.tune} llvm-{version}"
+    host = processor.described() or f"{_host_cpu()} {_host_features()}"
+    core = host if target.cpu == ITSELF else target.cpu
+    return f"{target.triple} {core} {target.features} {target.tune} {_code_generator()}"
 
 
 def target_machine(target: Target) -> llvm.TargetMachine:
     """A new LLVM target machine. Position independent and small, so that constants are addressed
     relative to the code; the linker (JITLink) makes stubs for functions that are far away."""
+    import llvmlite.binding as llvm
+
     _initialize(target.architecture == processor.architecture())
     return llvm.Target.from_triple(triple_of(target)).create_target_machine(
         cpu=cpu_of(target), features=features_of(target), opt=3, reloc="pic", codemodel="small"
@@ -59,20 +69,34 @@ def host_name() -> str:
 
 @cache
 def _host_cpu() -> str:
+    import llvmlite.binding as llvm
+
     return llvm.get_host_cpu_name()
 
 
 @cache
 def _host_features() -> str:
+    import llvmlite.binding as llvm
+
     return llvm.get_host_cpu_features().flatten()
 
 
 @cache
 def _initialize(native: bool) -> None:
     """Register LLVM's back ends: the host's own, or all of them for a cross target."""
+    import llvmlite.binding as llvm
+
     if native:
         llvm.initialize_native_target()
         llvm.initialize_native_asmprinter()
     else:
         llvm.initialize_all_targets()
         llvm.initialize_all_asmprinters()
+
+
+@cache
+def _code_generator() -> str:
+    """Which LLVM generates code: llvmlite's version and its library, without loading that."""
+    libraries = sorted(Path(llvmlite.__path__[0]).glob("binding/*llvmlite.*"))
+    sizes = [f"{path.name}={path.stat().st_size}" for path in libraries]
+    return f"llvmlite-{llvmlite.__version__} {' '.join(sizes)}"

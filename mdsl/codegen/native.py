@@ -10,14 +10,13 @@ from collections.abc import Callable, Iterable
 from functools import cache as memoize
 from typing import TYPE_CHECKING
 
-import llvmlite.binding as llvm
-
-from mdsl.codegen import half
+from mdsl.codegen import half, objects
 from mdsl.codegen.llvm_target import host_name, machine_key, target_machine, triple_of, tuned
 from mdsl.support import cache
 from mdsl.target.target import Target, TargetError
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # LLVM is loaded when there is something to compile, or to link that only JITLink can
+    import llvmlite.binding as llvm
     from llvmlite.binding.orcjit import LLJIT, ResourceTracker
 
 _PIPELINE = "O3 -unroll -slp"
@@ -35,12 +34,12 @@ if hasattr(os, "register_at_fork"):  # a child must not wait for a thread that i
 class NativeCode:
     """Machine code loaded into this process; its functions may be called while this object lives."""
 
-    def __init__(self, tracker: ResourceTracker) -> None:
-        self._tracker = tracker
+    def __init__(self, linked: objects.Loaded | ResourceTracker) -> None:
+        self._linked = linked
 
     def address(self, symbol: str) -> int:
         """The address of `symbol`, which must be among those named when the module was compiled."""
-        return self._tracker[symbol]
+        return self._linked[symbol]
 
 
 def compile_module(
@@ -103,21 +102,30 @@ def _half_conversions(target: Target) -> ResourceTracker:
 
 def _link_cached(
     name: str, exports: list[str], library: str | None, produce: Callable[[], bytes]
-) -> ResourceTracker:
+) -> objects.Loaded | ResourceTracker:
     image = cache.get(name)
     if image is not None:
         try:
-            return _link(image, exports, library)
+            return _loaded_or_linked(image, exports, library)
         except RuntimeError:  # an object that LLVM does not accept is a damaged one
             pass
     image = produce()
-    tracker = _link(image, exports, library)
+    linked = _loaded_or_linked(image, exports, library)
     cache.put(name, image)
-    return tracker
+    return linked
+
+
+def _loaded_or_linked(
+    image: bytes, exports: list[str], library: str | None
+) -> objects.Loaded | ResourceTracker:
+    found = objects.load(image, exports) if library is None else None
+    return found or _link(image, exports, library)
 
 
 def _link(image: bytes, exports: Iterable[str], needed: str | None = None) -> ResourceTracker:
     """Load an object file, which may call the functions of the library `needed`. JITLink lays out its sections together, so that the small code model holds."""
+    import llvmlite.binding as llvm
+
     global _jit
     if _jit is None:
         _jit = llvm.create_lljit_compiler(target_machine(Target.host()), use_jit_link=True)
@@ -135,6 +143,8 @@ def _optimise(llvm_ir: str, target: Target) -> tuple[llvm.ModuleRef, llvm.Target
     Loops stay rolled: the kernels' reduction loops are shaped by the passes, and LLVM, unrolling them,
     turns their broadcasts into shuffles (a half of the speed).
     """
+    import llvmlite.binding as llvm
+
     machine = target_machine(target)
     module = llvm.parse_assembly(tuned(llvm_ir, target), llvm.create_context())
     module.triple = triple_of(target)

@@ -89,6 +89,16 @@ def core_name() -> str:
     return next((name for (f, models), name in known.items() if f == family and model in models), "")
 
 
+@cache
+def described() -> str:
+    """Everything that Linux tells of the kind of the first processor, as text for a cache key; empty elsewhere."""
+    kinds = (
+        "vendor_id", "cpu family", "model", "stepping", "flags", "CPU implementer", "CPU architecture", "CPU variant",
+        "CPU part", "CPU revision", "Features",
+    )  # fmt: skip
+    return "; ".join(found for kind in kinds if (found := _said(kind)))
+
+
 def _number(name: str) -> int:
     try:
         return int(_said(name), 0)

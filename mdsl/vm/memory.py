@@ -9,7 +9,6 @@ import ctypes
 import mmap
 import os
 from collections import deque
-from collections.abc import Callable
 from contextlib import suppress
 from math import prod
 
@@ -18,6 +17,7 @@ from llvmlite import ir
 
 from mdsl.analysis.footprints import MAX_ARGUMENTS
 from mdsl.bytecode.machine import POINTER, Context
+from mdsl.support.pages import NO_ACCESS, protect
 from mdsl.vm.locks import NativeLock
 
 ENTRY = ir.FunctionType(ir.VoidType(), [POINTER] * 4)
@@ -82,7 +82,7 @@ def aligned(nbytes: int, alignment: int = ALIGNMENT) -> np.ndarray:
 def guarded(nbytes: int, alignment: int = ALIGNMENT) -> np.ndarray:
     """Zeroed bytes at an aligned address, between two pages that nobody may touch: an access beyond them ends the
     process at once. They end where the second of these begins, as far as the alignment lets them. Raises MemoryError."""
-    if _protect is None:
+    if protect is None:
         return aligned(nbytes, alignment)
     page = mmap.PAGESIZE
     size = -(-nbytes // page) * page
@@ -95,23 +95,12 @@ def guarded(nbytes: int, alignment: int = ALIGNMENT) -> np.ndarray:
             memory.madvise(mmap.MADV_HUGEPAGE, page, size)
     pages = np.frombuffer(memory, np.uint8)
     for guard in (0, page + size):
-        if _protect(pages.ctypes.data + guard, page, _NO_ACCESS):
+        if protect(pages.ctypes.data + guard, page, NO_ACCESS):
             raise MemoryError("no guard pages can be made")
     start = page + (size - nbytes) // alignment * alignment
     return pages[start : start + nbytes]
 
 
-def _mprotect() -> Callable[[int, int, int], int] | None:
-    """The system's function that sets what may be done with pages; None where there is none of that name."""
-    if os.name != "posix":
-        return None
-    return ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_int)(
-        ("mprotect", ctypes.CDLL(None))
-    )
-
-
-_protect = _mprotect()
-_NO_ACCESS = 0
 _LARGE = 4 << 20
 """Bytes from which NumPy, too, asks the system for large pages."""
 

@@ -1,0 +1,169 @@
+"""Loading object files without LLVM, which takes longer to start than most programs take to load.
+
+Only what LLVM makes of kernels and handlers under Linux on x86-64: sections of code and constants, memory that is zero or
+written, functions of the process that are called. Anything else is left to JITLink. Code is never writable: it is laid
+out and relocated first, then made executable.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import struct
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from mdsl.support.pages import EXECUTABLE, protect
+from mdsl.target import processor
+
+_HEADER = b"\x7fELF\x02\x01\x01"
+_RELOCATABLE, _X86_64 = 1, 62
+_SYMBOLS, _RELOCATIONS, _ZEROS, _UNWINDING = 2, 4, 8, 0x70000001
+"""Types of sections. Nothing unwinds through kernels."""
+_WRITE, _ALLOCATE = 1, 2
+_ABSOLUTE, _RELATIVE, _CALL = 1, 2, 4
+"""Relocations: R_X86_64_64, R_X86_64_PC32 and R_X86_64_PLT32."""
+_JUMP = b"\xff\x25\x00\x00\x00\x00"
+"""jmp *0(%rip): to the address that follows."""
+_STUB = 16
+_LINE = 64
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """An object in memory: the addresses of its functions, valid while it lives."""
+
+    addresses: dict[str, int]
+    memory: mmap.mmap
+
+    def __getitem__(self, symbol: str) -> int:
+        return self.addresses[symbol]
+
+
+def load(image: bytes, exports: Iterable[str]) -> Loaded | None:
+    """The object file in memory, None if JITLink must link it, or tell what is wrong with it."""
+    if sys.platform != "linux" or processor.architecture() != "x86_64":
+        return None
+    try:
+        return _Object(image).loaded(exports)
+    except (struct.error, LookupError, ValueError, OSError, OverflowError, AttributeError):
+        return None
+
+
+@dataclass(frozen=True)
+class _Section:
+    name: int
+    type: int
+    flags: int
+    _address: int
+    offset: int
+    size: int
+    link: int
+    info: int
+    alignment: int
+    _entry: int
+
+    @property
+    def in_memory(self) -> bool:
+        return bool(self.flags & _ALLOCATE) and self.type != _UNWINDING
+
+
+class _Object:
+    def __init__(self, image: bytes) -> None:
+        kind, machine = struct.unpack_from("<HH", image, 16)
+        if not image.startswith(_HEADER) or (kind, machine) != (_RELOCATABLE, _X86_64):
+            raise ValueError("not an object file of x86-64")
+        (table,) = struct.unpack_from("<Q", image, 0x28)
+        size, count, names = struct.unpack_from("<HHH", image, 0x3A)
+        self.image = image
+        self.sections = [
+            _Section(*struct.unpack_from("<IIQQQQIIQQ", image, table + i * size)) for i in range(count)
+        ]
+        self.names = self.sections[names]
+        (self.symbols,) = (s for s in self.sections if s.type == _SYMBOLS)
+        self.stubs: dict[str, int] = {}
+
+    def loaded(self, exports: Iterable[str]) -> Loaded:
+        places, fixed, size = self._layout()
+        memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        base = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+        for index, place in places.items():
+            section = self.sections[index]
+            if section.type != _ZEROS:
+                memory[place : place + section.size] = self._data(section)
+        for section in self.sections:
+            if section.type == _RELOCATIONS and section.info in places:
+                self._relocate(section, places, memory, base)
+        defined = {name: base + places[s] + value for name, s, value in self._symbols() if s in places}
+        found = Loaded({name: defined[name] for name in exports}, memory)
+        if protect is None or protect(base, fixed, EXECUTABLE):
+            raise OSError("no executable memory")
+        return found
+
+    def _layout(self) -> tuple[dict[int, int], int, int]:
+        """Where each section lies, the bytes of those that nothing writes to, which come first with the stubs, and of all."""
+        places: dict[int, int] = {}
+        listed = [(i, s) for i, s in enumerate(self.sections) if s.in_memory]
+        end = self._place([(i, s) for i, s in listed if not self._is_written(s)], 0, places)
+        for name, section, _ in self._symbols():
+            if name and not section:
+                self.stubs[name], end = end, end + _STUB
+        fixed = max(_up(end, mmap.PAGESIZE), mmap.PAGESIZE)
+        end = self._place([(i, s) for i, s in listed if self._is_written(s)], fixed, places)
+        return places, fixed, _up(end, mmap.PAGESIZE)
+
+    @staticmethod
+    def _place(sections: list[tuple[int, _Section]], end: int, places: dict[int, int]) -> int:
+        for index, section in sections:
+            places[index] = _up(end, max(section.alignment, _LINE))
+            end = places[index] + section.size
+        return end
+
+    def _is_written(self, section: _Section) -> bool:
+        """Constants that hold addresses are written only here."""
+        return bool(section.flags & _WRITE) and not self._text(self.names, section.name).startswith(
+            ".data.rel.ro"
+        )
+
+    def _relocate(self, relocations: _Section, places: dict[int, int], memory: mmap.mmap, base: int) -> None:
+        symbols = list(self._symbols())
+        start, end = places[relocations.info], places[relocations.info] + self.sections[relocations.info].size
+        for offset, info, addend in struct.iter_unpack("<QQq", self._data(relocations)):
+            kind, (name, section, value) = info & 0xFFFFFFFF, symbols[info >> 32]
+            place = start + offset
+            target = addend + (
+                self._stub(name, kind, memory, base) if not section else places[section] + value
+            )
+            if kind == _ABSOLUTE and place + 8 <= end:
+                struct.pack_into("<Q", memory, place, base + target)
+            elif kind in (_RELATIVE, _CALL) and place + 4 <= end:
+                struct.pack_into("<i", memory, place, target - place)
+            else:
+                raise ValueError(f"relocation of type {kind}")
+
+    def _stub(self, name: str, kind: int, memory: mmap.mmap, base: int) -> int:
+        """A jump to a function of the process, which may be too far away to be called directly."""
+        if kind != _CALL:
+            raise ValueError(f"{name} is used, not called")
+        address = ctypes.cast(getattr(ctypes.CDLL(None), name), ctypes.c_void_p).value
+        stub = self.stubs[name]
+        struct.pack_into(f"<{len(_JUMP)}sQ", memory, stub, _JUMP, address)
+        return stub
+
+    def _symbols(self) -> Iterable[tuple[str, int, int]]:
+        """Name, section and value of each symbol."""
+        names = self.sections[self.symbols.link]
+        for name, _, _, section, value, _ in struct.iter_unpack("<IBBHQQ", self._data(self.symbols)):
+            yield self._text(names, name), section, value
+
+    def _data(self, section: _Section) -> bytes:
+        return self.image[section.offset : section.offset + section.size]
+
+    def _text(self, names: _Section, offset: int) -> str:
+        start = names.offset + offset
+        return self.image[start : self.image.index(b"\0", start)].decode("ascii")
+
+
+def _up(size: int, alignment: int) -> int:
+    return -(-size // alignment) * alignment

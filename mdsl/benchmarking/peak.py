@@ -116,10 +116,10 @@ def _seconds(run: Callable[[], object]) -> float:
 
 def _fma_loop(element: str, lanes: int, chains: int) -> str:
     """LLVM IR of `void peak(ptr, i64 steps)`: each of `chains` vectors, loaded from memory, becomes
-    fma(itself, x, y) at every step."""
+    itself * x + y at every step: one FMA where the target has that, as in micro-kernels."""
     vector = f"<{lanes} x {_LLVM_TYPE[element]}>"
     size = 8 if element == "f64" else 4
-    fma = f"@llvm.fma.v{lanes}{element}"
+    fma = f"@llvm.fmuladd.v{lanes}{element}"
     head, loop, tail = [], [], []
     for c in range(chains):
         head += [

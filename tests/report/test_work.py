@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from mdsl.benchmarking.peak import Roofline, fma_loop, measure_bandwidth, measure_peak, read_loop
+import pytest
+
+from mdsl.benchmarking.peak import Roofline, _fma_loop, fma_loop, measure_bandwidth, measure_peak, read_loop
 from mdsl.benchmarking.work import _union, kernel_flops
+from mdsl.codegen.native import to_assembly
+from mdsl.target.target import Target
 
 KERNEL = """
 ukernel.func @k(%a: memref<8x16xf32>, %n: index) {
@@ -48,6 +52,16 @@ def test_loops_measure_something_plausible() -> None:
     assert 1 < measure_peak(repetitions=3) < 1e6
     assert 0.1 < measure_bandwidth(1 << 20, 3) < 1e5
     assert 0.1 < measure_bandwidth(1 << 20, 3, threads=2) < 1e5
+
+
+@pytest.mark.parametrize(
+    ("target", "instruction"), [("x86-64", "mulps"), ("avx2", "vfmadd"), ("neon", "fmla")]
+)
+def test_the_peak_is_that_of_the_targets_own_instructions(target: str, instruction: str) -> None:
+    """Without FMA a call of the library's function would be it."""
+    machine = Target.parse(target)
+    text = to_assembly(_fma_loop("f32", machine.lanes("f32"), 8), machine)
+    assert instruction in text and "fmaf" not in text
 
 
 def test_read_loop_reads_whole_steps() -> None:

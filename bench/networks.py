@@ -14,6 +14,7 @@ from bench.comparing import against, best_of, one
 from bench.figure import Figure
 from bench.fresh import First, compile_times, first_results
 from bench.matmul import matmul
+from bench.regret import regrets, tuning
 from bench.table import BEST, NETWORKS, Network, of_section, written
 from bench.timing import interleave, ratio
 from mdsl.benchmarking.ablation import ablation
@@ -238,6 +239,8 @@ SECTIONS: dict[str, Section] = {
     "memory": memory,
     "load": loading,
     "compile": compiling,
+    "regret": regrets,
+    "tune": tuning,
     "ablation": steps,
     "peers": peers,
 }

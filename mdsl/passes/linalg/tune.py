@@ -49,8 +49,8 @@ class Tune(Pass):
     name: ClassVar[str] = "tune"
     level: ClassVar[str | None] = "linalg"
 
-    candidates: int = option(6, "tilings to measure, in the cost model's order", least=1)
-    rounds: int = option(5, "how often each candidate is timed", least=1)
+    candidates: int = option(5, "tilings to measure, in the cost model's order", least=1)
+    rounds: int = option(4, "how often each candidate is timed", least=1)
 
     def run(self, module: ModuleOp, context: Context) -> None:
         found = tunable(module)
@@ -68,7 +68,7 @@ class Tune(Pass):
         return tiles[0] if seconds[0] * _WORTH <= best else tiles[seconds.index(best)]
 
 
-_WORTH = 0.97
+_WORTH = 0.95
 """The part of the time of the model's choice that another must not exceed: less is what measuring differs by."""
 
 

@@ -20,12 +20,14 @@ _EMPTY_KERNEL = "define void @empty(ptr %arguments) {\n  ret void\n}\n"
 _UNROLL = 16
 _TRIPS = 20_000
 _DOT = 512
+_LOOP = [Instruction("parallel_begin", (2, 0, 7, 1)), Instruction("parallel_end")]
 
 
 def measure(repetitions: int = 15) -> dict[str, float]:
     """Nanoseconds of an instruction (in a loop of adds), of a trip of an empty loop, of a dispatch of an
     empty micro-kernel with three arguments (single, and in a batch of 4), of a multiply-add in the scalar
-    interpreter; microseconds of a call with one input and one output, by engine and threads."""
+    interpreter; microseconds of a call with one input and one output and a parallel loop of 8 empty trips, by engine and threads, and
+    of another such loop."""
     kernel = native.compile_module(_EMPTY_KERNEL, ["empty"])
     address = kernel.address("empty")
     once = _time(_program(_looped([])), repetitions)
@@ -41,8 +43,10 @@ def measure(repetitions: int = 15) -> dict[str, float]:
         figures[name] = (_time(_program(_looped(body), address), repetitions) - once) / (_TRIPS * count)
     for engine in ("vm", "jit"):
         for threads in (1, 2):
-            program = _program([Instruction("barrier")], engine=engine, threads=threads)
-            figures[f"us per call ({engine}, {threads} thread{'s'[: threads - 1]})"] = _call(program) * 1e-3
+            how = f"({engine}, {threads} thread{'s'[: threads - 1]})"
+            once, often = (_call(_program(_LOOP * n, engine=engine, threads=threads)) for n in (1, 101))
+            figures[f"us per call {how}"] = once * 1e-3
+            figures[f"us per parallel loop {how}"] = (often - once) * 1e-5
     return figures
 
 
@@ -58,12 +62,12 @@ def _dispatch(batch: int) -> Instruction:
 def _program(
     code: list[Instruction], address: int | None = None, engine: str = "vm", threads: int = 1
 ) -> Program:
-    integers, floats = [(0, 0), (1, 1), (3, 0), (6, _TRIPS)], [(4, 0.0), (5, 1.0)]
+    integers, floats = [(0, 0), (1, 1), (3, 0), (6, _TRIPS), (7, 8)], [(4, 0.0), (5, 1.0)]
     function = Function(
         "main",
         (TensorSpec("x", "f32", (16,)),),
         (TensorSpec("y", "f32", (16,)),),
-        ("i64", "i64", "i64", "i64", "f32", "f32", "i64"),
+        ("i64", "i64", "i64", "i64", "f32", "f32", "i64", "i64"),
         0,
         [
             *(Instruction("const.i64", operands) for operands in integers),

@@ -52,7 +52,7 @@ class Layer:
 @dataclass(frozen=True)
 class LayerProfile:
     """`call` is the time of calls that are not profiled; `between` the median over profiled calls of what
-    dispatches leave of one, the interpreter's own: loops, fills, copies, barriers."""
+    dispatches leave of one, the interpreter's own: loops, fills, copies, waiting."""
 
     layers: list[Layer]
     call: Timing

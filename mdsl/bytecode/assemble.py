@@ -196,14 +196,6 @@ class _Assembler:
             self._block(otherwise)
         self._emit(op, "if_end")
 
-    def _single(self, op: mvm.Single) -> None:
-        self._emit(op, "single_begin")
-        self._block(op.body)
-        self._emit(op, "single_end")
-
-    def _barrier(self, op: Op) -> None:
-        self._emit(op, "barrier")
-
     def _return(self, op: Op) -> None:
         self._emit(op, "ret")
 
@@ -303,8 +295,6 @@ _EMITTERS: dict[type[Op], Callable[..., None]] = {
     mvm.Parallel: _Assembler._loop,
     mvm.Yield: _Assembler._yield,
     mvm.If: _Assembler._if,
-    mvm.Single: _Assembler._single,
-    mvm.Barrier: _Assembler._barrier,
     mvm.Return: _Assembler._return,
     mvm.Constant: _Assembler._constant_buffer,
     memref.Alloc: _Assembler._arena,

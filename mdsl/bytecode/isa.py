@@ -22,8 +22,8 @@ from mdsl.arithmetic import ops as arithmetic
 from mdsl.bytecode import semantics
 from mdsl.bytecode.machine import BYTES, FLOAT_TYPES, TYPES, Machine
 
-Kind = Literal["read", "write", "update", "scratch", "integer", "value", "buffer", "kernel", "calls", "label"]
-"""What an operand is: a register that is read, written or both; a hidden register of the block; an i64; a
+Kind = Literal["read", "write", "update", "integer", "value", "buffer", "kernel", "calls", "label"]
+"""What an operand is: a register that is read, written or both; an i64; a
 value of `type`; a buffer's number; a kernel's number; argument lists; a place in the code."""
 
 Role = Literal["", "open", "divide", "close"]
@@ -83,21 +83,15 @@ _CONTROL = (
            semantics.loop_begin, block="loop", role="open", implied=_labels("exit")),
     Opcode("loop_end", (), "The end of a loop's body.", semantics.loop_end, block="loop", role="close",
            implied=(Operand("counter", "update"), *_reads("upper"), _STEP, *_labels("body"))),
-    Opcode("parallel_begin", _LOOP, "A loop whose trips are shared among the workers, in contiguous runs.",
-           semantics.parallel_begin, block="parallel", role="open",
-           implied=(Operand("stop", "scratch"), *_labels("exit"))),
+    Opcode("parallel_begin", _LOOP, "A loop whose trips are shared among the workers, and done when the next instruction runs.",
+           semantics.parallel_begin, block="parallel", role="open", implied=_labels("exit")),
     Opcode("parallel_end", (), "The end of a parallel loop's body.", semantics.parallel_end,
-           block="parallel", role="close",
-           implied=(Operand("counter", "update"), Operand("stop", "scratch"), _STEP, *_labels("body"))),
+           block="parallel", role="close", implied=(Operand("counter", "update"), _STEP, *_labels("body"))),
     Opcode("if_begin", _reads("condition", type="i1"), "Go to the else, or the end, unless condition.",
            semantics.if_begin, block="if", role="open", implied=_labels("otherwise")),
     Opcode("else", (), "What runs when the condition does not hold.", semantics.otherwise,
            block="if", role="divide", implied=_labels("exit")),
     Opcode("if_end", (), "The end of an if.", semantics.nothing, block="if", role="close"),
-    Opcode("single_begin", (), "Only worker 0 runs the block.", semantics.single_begin,
-           block="single", role="open", implied=_labels("exit")),
-    Opcode("single_end", (), "The end of a single block.", semantics.nothing, block="single", role="close"),
-    Opcode("barrier", (), "Wait until every worker has come here.", semantics.barrier),
     Opcode("ret", (), "Return. It is the last instruction of a function and nothing else is.", semantics.ret),
     Opcode("dispatch", (Operand("kernel", "kernel"), Operand("calls", "calls")),
            "Call a micro-kernel on each of a batch of argument lists, in order.", semantics.dispatch),

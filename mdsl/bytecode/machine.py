@@ -101,18 +101,19 @@ class Machine(ABC):
         """An i64 field of the worker's context (see `Context`)."""
 
     @abstractmethod
-    def call_barrier(self) -> None:
-        """Wait until every worker has come here."""
+    def share(self, lower: ir.Value, trips: ir.Value) -> None:
+        """Have the body of the block that begins here run for each trip, `counter` starting at `lower`, by whoever
+        has time; go on when all are done."""
 
 
 class Context:
     """The 64-bit fields of a worker's context, which native code reads."""
 
-    WORKER = 0
-    WORKERS = 1
-    BARRIER = 2
-    BARRIER_FUNCTION = 3
-    STOP_FUNCTION = 4
-    PROFILE = 5
-    FUEL = 6
+    JOB = 0
+    TEAM = 1
+    SHARE_FUNCTION = 2
+    STOP = 3
+    """The counter at which a chunk of a parallel loop ends."""
+    PROFILE = 4
+    FUEL = 5
     WORDS = 8

@@ -20,7 +20,7 @@ from mdsl.analysis.footprints import MAX_BYTES
 if TYPE_CHECKING:
     from mdsl.dialects.ukernel import UkernelFunc
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 MAX_DIMENSIONS = 32
 

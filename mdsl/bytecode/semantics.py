@@ -118,29 +118,19 @@ def loop_end(m: Machine) -> None:
 
 
 def parallel_begin(m: Machine) -> None:
-    """Worker w of n takes one contiguous run of the trips; the first trips % n workers take one more."""
-    b = m.builder
-    lower, upper, step = m.read("lower"), m.read("upper"), m.immediate("step")
-    worker, workers = m.context(Context.WORKER), m.context(Context.WORKERS)
+    lower, upper = m.read("lower"), m.read("upper")
     trips = _trips(m, lower, upper)
-    share, rest = b.udiv(trips, workers), b.urem(trips, workers)
-    first = b.add(b.mul(worker, share), b.select(b.icmp_unsigned("<", worker, rest), worker, rest))
-    count = b.add(share, b.zext(b.icmp_unsigned("<", worker, rest), I64))
-    counter = b.add(lower, b.mul(first, step))
-    m.spend(lambda: count)
-    m.write("counter", counter)
-    m.write("stop", b.add(counter, b.mul(count, step)))
-    m.jump_if(b.icmp_unsigned("==", count, I64(0)), "exit")
+    m.spend(lambda: trips)
+    m.share(lower, trips)
+    m.jump("exit")
 
 
 def parallel_end(m: Machine) -> None:
-    following, stop = m.builder.add(m.read("counter"), m.immediate("step")), m.read("stop")
+    """A body runs a chunk of trips, then returns to who took the chunk."""
+    following = m.builder.add(m.read("counter"), m.immediate("step"))
     m.write("counter", following)
-    m.jump_if(m.builder.icmp_signed("<", following, stop), "body")
-
-
-def single_begin(m: Machine) -> None:
-    m.jump_if(m.builder.icmp_unsigned("!=", m.context(Context.WORKER), I64(0)), "exit")
+    m.jump_if(m.builder.icmp_signed("<", following, m.context(Context.STOP)), "body")
+    m.finish()
 
 
 def if_begin(m: Machine) -> None:
@@ -153,10 +143,6 @@ def otherwise(m: Machine) -> None:
 
 def nothing(m: Machine) -> None:
     """The end of a block that is only left forwards."""
-
-
-def barrier(m: Machine) -> None:
-    m.call_barrier()
 
 
 def ret(m: Machine) -> None:

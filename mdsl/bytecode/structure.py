@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import count
 
 from mdsl.bytecode.isa import OPCODES, Opcode, Operand
 from mdsl.bytecode.module import Argument, BytecodeError, Function
@@ -17,8 +17,7 @@ MAX_DEPTH = 64
 class Step:
     """An instruction with all of its operands, also the implied ones.
 
-    A label's value is the index of the instruction to go to; a scratch register's is a number after those
-    of the function's registers.
+    A label's value is the index of the instruction to go to.
     """
 
     opcode: Opcode
@@ -63,7 +62,6 @@ def resolve(function: Function) -> list[Step]:
     blocks = _match(function, opcodes)
     steps: list[Step] = []
     depth = 0
-    scratch = count(len(function.registers))
     for index, (opcode, instruction) in enumerate(zip(opcodes, function.code, strict=True)):
         operands = {
             operand.name: (operand, value)
@@ -74,13 +72,42 @@ def resolve(function: Function) -> list[Step]:
             if opcode.role == "open":
                 block.operands.update((name, value) for name, (_, value) in operands.items())
             for operand in opcode.implied:
-                operands[operand.name] = operand, _implied(operand, block, exit, scratch)
+                operands[operand.name] = operand, _implied(operand, block, exit)
         if opcode.role in ("divide", "close"):
             depth -= 1
         steps.append(Step(opcode, operands, depth))
         if opcode.role in ("open", "divide"):
             depth += 1
     return steps
+
+
+def body_of(steps: Sequence[Step], start: int) -> range:
+    """The instructions behind the one at `start` that opens a block, up to the one that closes it."""
+    return range(start + 1, steps[start].number("exit"))
+
+
+def registers_read(step: Step) -> Iterator[int]:
+    """The registers that an instruction reads."""
+    for operand, value in step.operands.values():
+        if operand.kind in ("read", "update"):
+            yield step.number(operand.name)
+        elif operand.kind == "calls" and isinstance(value, tuple):
+            yield from (a.register for call in value for a in call if a.register is not None)
+
+
+def registers_set(step: Step) -> Iterator[int]:
+    """The registers that an instruction writes to."""
+    for operand, _ in step.operands.values():
+        if operand.kind in ("write", "update"):
+            yield step.number(operand.name)
+
+
+def live_registers(steps: Sequence[Step], start: int) -> list[int]:
+    """What the body of the parallel loop at `start` reads of what was computed before: all that it does not write, for
+    a verified body reads none of its own registers before it has written it."""
+    body = [steps[index] for index in body_of(steps, start)]
+    written = {register for step in (steps[start], *body) for register in registers_set(step)}
+    return sorted({register for step in body for register in registers_read(step)} - written)
 
 
 def error(function: Function, index: int, message: str) -> BytecodeError:
@@ -130,11 +157,8 @@ def _match(function: Function, opcodes: list[Opcode]) -> dict[int, tuple[_Block,
     return blocks
 
 
-def _implied(operand: Operand, block: _Block, close: int, scratch: count[int]) -> Value:
-    """A scratch register gets its number where the block opens and is found by name where it closes."""
+def _implied(operand: Operand, block: _Block, close: int) -> Value:
     if operand.kind == "label":
         after_divider = close + 1 if block.divider is None else block.divider + 1
         return {"body": block.start + 1, "exit": close + 1, "otherwise": after_divider}[operand.name]
-    if operand.kind == "scratch" and operand.name not in block.operands:
-        block.operands[operand.name] = next(scratch)
     return block.operands[operand.name]

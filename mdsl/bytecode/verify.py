@@ -2,8 +2,9 @@
 
 The code is read once, in order, with an interval for each integer register (see `intervals`). A register
 that a loop's body writes may have any value when the body begins, except the loop's own counter, which is
-between the bounds; so an index that is carried from trip to trip must be clamped before it is used. What is
-proved of an access is proved of every trip and of every worker.
+between the bounds; so an index that is carried from trip to trip must be clamped before it is used. Of a parallel loop
+nothing is carried: what its body writes has no value when a trip begins, nor after the loop, so that registers do
+not tell which worker ran which trips. What is proved of an access is proved of every trip.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from mdsl.bytecode.machine import BYTES, TYPES
 from mdsl.bytecode.module import (
     DTYPES,
     Argument,
-    Buffer,
     BufferArgument,
     BytecodeError,
     Function,
@@ -27,7 +27,7 @@ from mdsl.bytecode.module import (
 )
 from mdsl.bytecode.module import Operand as Value
 from mdsl.bytecode.structure import Step, error, resolve
-from mdsl.bytecode.verify_state import Block, Fact, State, registers_written
+from mdsl.bytecode.verify_state import Block, State, registers_written
 
 Observe = Callable[[Function, int, int, Interval], None]
 """Called with what is proved of a pointer that a dispatch passes: the function, the instruction's index, the buffer's
@@ -102,10 +102,10 @@ class _Verifier:
         self.checks: dict[str, Callable[[Step], None]] = {
             "const": self._const, "lea": self._lea, "load": self._load, "loadx": self._load,
             "store": self._store, "storex": self._store, "copy": self._copy, "fill": self._fill,
-            "dot": self._dot, "dispatch": self._dispatch, "barrier": self._barrier, "ret": self._ret,
-            "loop_begin": self._loop_begin, "loop_end": self._loop_end, "parallel_begin": self._loop_begin,
-            "parallel_end": self._loop_end, "if_begin": self._if_begin, "else": self._else,
-            "if_end": self._branch_end, "single_begin": self._single_begin, "single_end": self._branch_end,
+            "dot": self._dot, "dispatch": self._dispatch, "ret": self._ret,
+            "loop_begin": self._loop_begin, "loop_end": self._loop_end, "parallel_begin": self._parallel_begin,
+            "parallel_end": self._parallel_end, "if_begin": self._if_begin, "else": self._else,
+            "if_end": self._if_end,
         }  # fmt: skip
 
     def run(self) -> None:
@@ -139,7 +139,7 @@ class _Verifier:
         return error(self.function, self.index, message)
 
     def _check_operand(self, operand: Operand, value: Value) -> None:
-        if operand.kind in ("label", "scratch"):
+        if operand.kind == "label":
             return
         if operand.kind == "calls":
             if not isinstance(value, tuple):
@@ -173,32 +173,23 @@ class _Verifier:
             raise self._fail(f"register {register} may be read before it is written")
 
     def _interval(self, step: Step, name: str) -> Interval:
-        return self.state.facts[step.number(name)].interval
+        return self.state.facts[step.number(name)]
 
-    def _is_uniform(self, step: Step, *names: str) -> bool:
-        """Whether every worker has the same values in these registers."""
-        return all(self.state.facts[step.number(name)].uniform for name in names)
-
-    def _set(self, step: Step, interval: Interval | None, uniform: bool) -> None:
+    def _set(self, step: Step, interval: Interval | None) -> None:
         """Write the instruction's result."""
         register = step.number("result")
         element = self.function.registers[register]
-        known = clip(interval, element) if element in INTEGER_BITS else _NOTHING
-        self.state.set(register, Fact(known, uniform))
-
-    def _reads_uniform(self, step: Step) -> bool:
-        return self._is_uniform(step, *(o.name for o, _ in step.operands.values() if o.kind == "read"))
+        self.state.set(register, clip(interval, element) if element in INTEGER_BITS else _NOTHING)
 
     # -- values ---------------------------------------------------------------------------------------
 
     def _const(self, step: Step) -> None:
         value = step.value("value")
-        self._set(step, constant(value) if isinstance(value, int) else None, uniform=True)
+        self._set(step, constant(value) if isinstance(value, int) else None)
 
     def _lea(self, step: Step) -> None:
         stride, offset = step.number("stride"), step.number("offset")
-        interval = affine(self._interval(step, "base"), self._interval(step, "index"), stride, offset)
-        self._set(step, interval, self._reads_uniform(step))
+        self._set(step, affine(self._interval(step, "base"), self._interval(step, "index"), stride, offset))
 
     def _compute(self, step: Step) -> None:
         """An instruction on registers alone; one that does more must have a check of its own."""
@@ -206,15 +197,13 @@ class _Verifier:
         assert not kinds & {"buffer", "kernel", "calls", "label"}, f"no check for {step.opcode.mnemonic}"
         transfer = step.opcode.transfer
         reads = [operand.name for operand, _ in step.operands.values() if operand.kind == "read"]
-        interval = transfer(*(self._interval(step, name) for name in reads)) if transfer else None
-        self._set(step, interval, self._reads_uniform(step))
+        self._set(step, transfer(*(self._interval(step, name) for name in reads)) if transfer else None)
 
     # -- memory ---------------------------------------------------------------------------------------
 
     def _load(self, step: Step) -> None:
-        """Another worker may write what is loaded, unless nobody can."""
-        buffer = self._access(step, "buffer", self._elements(step), _element(step))
-        self._set(step, None, uniform=not buffer.writable and self._reads_uniform(step))
+        self._access(step, "buffer", self._elements(step), _element(step))
+        self._set(step, None)
 
     def _store(self, step: Step) -> None:
         self._access(step, "buffer", self._elements(step), _element(step), write=True)
@@ -231,7 +220,7 @@ class _Verifier:
     def _dot(self, step: Step) -> None:
         for side in ("left", "right"):
             self._access(step, side, self._elements(step, side + "_"), _element(step))
-        self.state.set(step.number("sum"), Fact(_NOTHING, uniform=False))
+        self.state.set(step.number("sum"), _NOTHING)
 
     def _elements(self, step: Step, prefix: str = "") -> Interval:
         """The element offsets that an instruction with an index, or a base, index and stride, may use."""
@@ -242,7 +231,7 @@ class _Verifier:
 
     def _access(
         self, step: Step, name: str, elements: Interval, element: str, count: int = 1, write: bool = False
-    ) -> Buffer:
+    ) -> None:
         buffer = self.buffers[step.number(name)]
         if write and not buffer.writable:
             raise self._fail(f"writes to '{buffer.name}', which is read-only")
@@ -255,7 +244,6 @@ class _Verifier:
         if write:
             width = BYTES[element]
             self._note_write(step.number(name), elements.lo * width, (elements.hi + count) * width - 1)
-        return buffer
 
     # -- dispatch -------------------------------------------------------------------------------------
 
@@ -280,7 +268,7 @@ class _Verifier:
             self._check_register(argument.register, "i64", read=True)
         if isinstance(argument, BufferArgument):
             self._pointer(argument, wanted, what)
-        elif (found := self.state.facts[argument.register].interval) not in Interval(*wanted.interval):
+        elif (found := self.state.facts[argument.register]) not in Interval(*wanted.interval):
             raise self._fail(f"{what} may be in {found}, beyond {Interval(*wanted.interval)}")
 
     def _pointer(self, argument: BufferArgument, wanted: KernelArgument, what: str) -> None:
@@ -289,7 +277,7 @@ class _Verifier:
         if argument.stride not in _I64 or argument.offset not in _I64:
             raise self._fail(f"{what} has no 64-bit stride or offset")
         buffer = self.buffers[argument.buffer]
-        index = _NOTHING if argument.register is None else self.state.facts[argument.register].interval
+        index = _NOTHING if argument.register is None else self.state.facts[argument.register]
         start = affine(_NOTHING, index, argument.stride, argument.offset)
         if wanted.kind == "write" and not buffer.writable:
             raise self._fail(f"{what} writes to '{buffer.name}', which is read-only")
@@ -308,62 +296,69 @@ class _Verifier:
     # -- control --------------------------------------------------------------------------------------
 
     def _loop_begin(self, step: Step) -> None:
-        """The counter is at most upper - 1, and on the grid of the step where its start is known."""
         lower, upper = self._interval(step, "lower"), self._interval(step, "upper")
-        stride, counter = step.number("step"), step.number("counter")
+        block = self._open_loop(step, certain=lower.hi < upper.lo)
+        for register in block.written & self.state.facts.keys():
+            element = self.function.registers[register]
+            self.state.set(register, whole(element) if element in INTEGER_BITS else _NOTHING)
+        self._set_counter(step, lower, upper)
+
+    def _parallel_begin(self, step: Step) -> None:
+        """A trip may run on any worker, who has what was computed before the loop, and has run any other trips."""
+        lower, upper = self._interval(step, "lower"), self._interval(step, "upper")
+        if any(block.step.opcode.block == "parallel" for block in self.state.blocks):
+            raise self._fail("a parallel loop in another")
+        for register in self._open_loop(step).written:
+            self.state.set(register, None)
+        self._set_counter(step, lower, upper)
+
+    def _open_loop(self, step: Step, certain: bool = False) -> Block:
+        stride, upper = step.number("step"), self._interval(step, "upper")
         if stride < 1:
             raise self._fail(f"a step of {stride}")
         if upper.hi - 1 + stride not in _I64:
             raise self._fail(f"the counter may overflow: its bound may be {upper.hi}")
-        parallel = step.opcode.block == "parallel"
-        if parallel:
-            self._need_all_workers("a parallel loop")
-        together = not parallel and self._is_uniform(step, "lower", "upper")
-        block = self._open(step, together, certain=not parallel and lower.hi < upper.lo)
+        block = self._open(step, certain)
+        counter = step.number("counter")
         if counter in block.written or step.number("upper") in block.written | {counter}:
             raise self._fail("the loop writes to its counter or its bound")
-        for register in block.written & self.state.facts.keys():
-            element = self.function.registers[register]
-            known = whole(element) if element in INTEGER_BITS else _NOTHING
-            self.state.set(register, Fact(known, uniform=False))
+        return block
+
+    def _set_counter(self, step: Step, lower: Interval, upper: Interval) -> None:
+        """It is at most upper - 1, and on the grid of the step where its start is known."""
         highest = max(lower.lo, upper.hi - 1)
         if lower.lo == lower.hi:
-            highest -= (highest - lower.lo) % stride
-        self.state.set(counter, Fact(Interval(lower.lo, highest), together))
+            highest -= (highest - lower.lo) % step.number("step")
+        self.state.set(step.number("counter"), Interval(lower.lo, highest))
 
     def _loop_end(self, step: Step) -> None:
         """The counter has no value after its loop."""
         self.state.close()
         self.state.set(step.number("counter"), None)
 
-    def _if_begin(self, step: Step) -> None:
-        self._open(step, together=self._is_uniform(step, "condition"))
+    def _parallel_end(self, step: Step) -> None:
+        """Nor has what the body has written."""
+        written = self.state.close().written
+        for register in (*written, step.number("counter")):
+            self.state.set(register, None)
 
-    def _single_begin(self, step: Step) -> None:
-        self._need_all_workers("a single block")
-        self._open(step, together=False)
+    def _if_begin(self, step: Step) -> None:
+        self._open(step)
 
     def _else(self, step: Step) -> None:
         self.state.divide()
 
-    def _branch_end(self, step: Step) -> None:
+    def _if_end(self, step: Step) -> None:
         self.state.close()
-
-    def _barrier(self, step: Step) -> None:
-        self._need_all_workers("a barrier")
 
     def _ret(self, step: Step) -> None:
         if self.index != self.last:
             raise self._fail("'ret' before the end")
 
-    def _open(self, step: Step, together: bool, certain: bool = False) -> Block:
-        block = Block(step, self.written[self.index], together, certain)
+    def _open(self, step: Step, certain: bool = False) -> Block:
+        block = Block(step, self.written[self.index], certain)
         self.state.open(block)
         return block
-
-    def _need_all_workers(self, what: str) -> None:
-        if not all(block.together for block in self.state.blocks):
-            raise self._fail(f"{what} where not all workers may come")
 
 
 _I64 = range(-(1 << 63), 1 << 63)

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from mdsl.analysis.intervals import Interval
-from mdsl.bytecode.structure import Step
+from mdsl.bytecode.structure import Step, registers_set
 
 MAX_BLOCK_WRITES = 1 << 16
 """The registers that blocks write to, counted in each block, are at most so many and `_DEPTH` an instruction: the
@@ -19,21 +18,9 @@ time of the proof does not grow faster than the code."""
 _DEPTH = 16
 
 
-class Fact(NamedTuple):
-    """What is known of a register that was written: an interval, which says nothing of a float, and whether every
-    worker has the same value in it."""
-
-    interval: Interval
-    uniform: bool
-
-    def join(self, other: Fact) -> Fact:
-        """What holds on both ways."""
-        return Fact(self.interval.join(other.interval), self.uniform and other.uniform)
-
-
 @dataclass
 class Block:
-    """An open block: what its body writes to, whether the workers enter it together, whether it surely runs.
+    """An open block: what its body writes to, whether it surely runs.
 
     `before` is what was known of each register that has been written since the block began, None if nothing was;
     `then`, once the block has been divided, what is known of these at the end of its first branch.
@@ -41,25 +28,25 @@ class Block:
 
     step: Step
     written: frozenset[int]
-    together: bool
     certain: bool = False
-    before: dict[int, Fact | None] = field(default_factory=dict)
-    then: dict[int, Fact | None] = field(default_factory=dict)
+    before: dict[int, Interval | None] = field(default_factory=dict)
+    then: dict[int, Interval | None] = field(default_factory=dict)
 
 
 class State:
     """What is known of each register at one point of the code, and the blocks that are open there."""
 
     def __init__(self) -> None:
-        self._facts: dict[int, Fact] = {}
+        self._facts: dict[int, Interval] = {}
         self.blocks: list[Block] = []
 
     @property
-    def facts(self) -> Mapping[int, Fact]:
-        """Of the registers that have surely been written; they change by `set` alone."""
+    def facts(self) -> Mapping[int, Interval]:
+        """An interval, which says nothing of a float, of each register that has surely been written; they change by
+        `set` alone."""
         return self._facts
 
-    def set(self, register: int, fact: Fact | None) -> None:
+    def set(self, register: int, fact: Interval | None) -> None:
         """The register holds something else from here on; with None, nothing that may be read."""
         if self.blocks:
             self.blocks[-1].before.setdefault(register, self._facts.get(register))
@@ -85,12 +72,10 @@ class State:
             if not block.certain:
                 other = block.then.get(register, before)
                 fact = fact.join(other) if fact and other else None
-            if fact and not block.together:
-                fact = fact._replace(uniform=False)
             self._put(register, fact)
         return block
 
-    def _put(self, register: int, fact: Fact | None) -> None:
+    def _put(self, register: int, fact: Interval | None) -> None:
         if fact is None:
             self._facts.pop(register, None)
         else:
@@ -112,13 +97,8 @@ def registers_written(steps: list[Step]) -> dict[int, frozenset[int]] | None:
             written[start] = frozenset(registers)
             bodies[-1][1].update(registers)
         elif step.opcode.role == "":
-            bodies[-1][1].update(_writes(step))
+            bodies[-1][1].update(registers_set(step))
         elif step.opcode.role == "open":
-            bodies[-1][1].update(_writes(step))
+            bodies[-1][1].update(registers_set(step))
             bodies.append((index, set()))
     return written
-
-
-def _writes(step: Step) -> list[int]:
-    operands = (operand for operand, _ in step.operands.values())
-    return [step.number(operand.name) for operand in operands if operand.kind in ("write", "update")]

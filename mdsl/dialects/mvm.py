@@ -3,7 +3,7 @@
 A value of scalar type is a register, an `arith` or `math` op on scalars an instruction. A buffer is the
 memref of an argument, of a constant (`mvm.constant`) or of the arena (`memref.alloc` of i8); it is
 reached at an offset in elements, which is an index register, or `base + index * stride`.
-All workers run the same code; `mvm.parallel` shares its trips among them.
+One worker runs the code; the others help with the trips of `mvm.parallel`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from mdsl.ir.declare import (
     INDICES,
     INT,
     MEMREF,
-    NO_TERMINATOR,
     POSITIVE,
     PURE,
     READS,
@@ -33,7 +32,6 @@ from mdsl.ir.declare import (
     array_of,
     attr,
     operand,
-    region,
     result,
 )
 from mdsl.ir.types import Type, i64, index
@@ -85,7 +83,8 @@ class Loop(scf.For):
 
 
 class Parallel(Loop):
-    """A counted loop whose trips are shared among the workers; it carries nothing."""
+    """A counted loop whose trips are shared among the workers, and done when it ends; it carries nothing, and is in no
+    other of its kind."""
 
     name = "mvm.parallel"
 
@@ -93,6 +92,11 @@ class Parallel(Loop):
         super().verify_op()
         if self.results:
             raise self.error("a parallel loop carries no values")
+        around = self.parent
+        while around is not None:
+            if isinstance(around, Parallel):
+                raise self.error("a parallel loop in another")
+            around = around.parent
 
 
 class If(scf.If):
@@ -100,22 +104,6 @@ class If(scf.If):
 
     name = "mvm.if"
     end = Yield
-
-
-class Single(Op):
-    """Runs on one worker only."""
-
-    name = "mvm.single"
-    traits = NO_TERMINATOR
-    assembly = "attr-dict-with-keyword $body_region"
-    body_region = region()
-
-
-class Barrier(Op):
-    """Every worker waits for all."""
-
-    name = "mvm.barrier"
-    assembly = "attr-dict"
 
 
 class Lea(Op):

@@ -21,17 +21,6 @@ structured("mvm.if")(branch)
 structured("mvm.constant")(get_global)
 
 
-@structured("mvm.single")
-def single(scope: Scope, op: Op) -> tuple[Any, ...]:
-    return tuple(scope.run(op.body))
-
-
-@semantics("mvm.barrier")
-def barrier(op: Op) -> tuple[Any, ...]:
-    """One worker has nobody to wait for."""
-    return ()
-
-
 @semantics("mvm.lea")
 def lea(op: Op, base: Any, index: Any) -> Any:
     return np.int64(base + index * op.attr("stride") + op.attr("offset"))

@@ -20,8 +20,8 @@ def load(
 
     Every program ends, but one from elsewhere may take 2^60 steps to do so. With `fuel` a call raises MdslError once it
     is known to take more steps than that: a step is a trip of a loop, in the bytecode or in a micro-kernel, the call of
-    a micro-kernel, or an element that the bytecode copies or fills. The trips of a loop are counted as it begins. Each
-    of `threads` has its own fuel. Without it nothing is counted, and nothing takes time.
+    a micro-kernel, or an element that the bytecode copies or fills. The trips of a loop are counted as it begins, and
+    those of all `threads` together. Without it nothing is counted, and nothing takes time.
     """
     check_engine(engine, threads)
     check_fuel(fuel, engine)

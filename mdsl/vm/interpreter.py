@@ -6,7 +6,8 @@ passes them in those that C functions preserve, so a handler can call a micro-ke
 
 Before it runs, a function's code is laid out in 64-bit words: the address of an instruction's handler, then
 its operands: a register as its byte offset in the register file, a buffer as its byte offset in the table of
-buffers, a kernel as its address and the offset of its profile, a label as a distance in bytes.
+buffers, a kernel as its address and the offset of its profile, a label as a distance in bytes. What begins a parallel
+loop tells the counter again and the registers that the body reads; the body follows, and is entered as a function is.
 """
 
 from __future__ import annotations
@@ -24,17 +25,18 @@ from mdsl.bytecode.machine import (
     I64,
     POINTER,
     CallArgument,
+    Context,
     load_element,
     store_element,
 )
 from mdsl.bytecode.module import Argument, BufferArgument, Function
-from mdsl.bytecode.structure import Step, resolve
+from mdsl.bytecode.structure import Step, live_registers, resolve
 from mdsl.codegen import native
 from mdsl.codegen.llvm_target import triple_of
 from mdsl.support import cache
 from mdsl.support.source_digest import source_digest
 from mdsl.target.target import Target
-from mdsl.vm.memory import ARGUMENTS_BYTES, ENTRY, NULL_BUFFER, KernelProfile, buffer_slot
+from mdsl.vm.memory import ARGUMENTS_BYTES, ENTRY, NULL_BUFFER, Job, KernelProfile, buffer_slot
 from mdsl.vm.native_machine import PLAIN, NativeMachine, Variant, slot_bits
 
 HANDLER = ENTRY
@@ -96,6 +98,7 @@ class HandlerMachine(NativeMachine):
         self.builder.position_at_end(otherwise)
 
     def finish(self) -> None:
+        self._count()
         self.builder.ret_void()
 
     def calls(self) -> Iterator[list[CallArgument]]:
@@ -123,6 +126,15 @@ class HandlerMachine(NativeMachine):
         address, profile = self._word(self.code, position), self._word(self.code, position + 1)
         self.call_native(address, profile, slots, arguments)
 
+    def share(self, lower: ir.Value, trips: ir.Value) -> None:
+        """The list of the registers lies behind the operands, and then the body."""
+        b = self.builder
+        live = b.gep(self.code, [self.next], source_etype=I8)
+        body = b.gep(live, [b.add(self._word(live, 1), I64(2))], source_etype=I64)
+        job = b.load(self._field(Context.JOB), typ=POINTER, align=8)
+        entry = b.load(b.gep(job, [I64(Job.ENTRY)], source_etype=I64), typ=POINTER, align=8)
+        self.call_share([entry, body, self.registers, live], lower, trips)
+
     def go_on(self) -> None:
         """End the handler with a tail call of the next instruction's."""
         if not self.builder.block.is_terminated:
@@ -130,13 +142,17 @@ class HandlerMachine(NativeMachine):
 
     def _go(self, distance: ir.Value) -> None:
         b = self.builder
-        if self.variant.profiled:
-            self.count(KernelProfile.INSTRUCTIONS, I64(0), I64(1))
+        self._count()
         code = b.gep(self.code, [distance], source_etype=I8)
         following = b.load(code, typ=HANDLER.as_pointer(), align=8)
         arguments = [code, self.registers, self.buffers, self.context_pointer]
         b.call(following, arguments, cconv=CONVENTION, tail="musttail")
         b.ret_void()
+
+    def _count(self) -> None:
+        """The instruction is done."""
+        if self.variant.profiled:
+            self.count(KernelProfile.INSTRUCTIONS, I64(0), I64(1))
 
     def _argument(self, arguments: ir.Value, index: int) -> CallArgument:
         buffer, register, stride, offset = (
@@ -250,22 +266,27 @@ class _Layout:
         self.variant = variant
         self.steps = resolve(function)
         self.starts = [0]
-        for step in self.steps:
-            self.starts.append(self.starts[-1] + self._size(step))
+        for index, step in enumerate(self.steps):
+            self.starts.append(self.starts[-1] + self._size(step, index))
 
     def words(self) -> np.ndarray:
         words: list[int] = []
         for index, step in enumerate(self.steps):
-            if self._size(step):
+            if self.starts[index + 1] > self.starts[index]:
                 words.append(handler_address(step.opcode.mnemonic, _arity(step), self.variant))
                 for name in step.operands:
                     words += self._operand(step, name, index)
+                if step.opcode.mnemonic == "parallel_begin":
+                    live = live_registers(self.steps, index)
+                    words += [8 * step.number("counter"), len(live), *(8 * register for register in live)]
         return np.array(words, dtype=np.uint64)
 
-    def _size(self, step: Step) -> int:
+    def _size(self, step: Step, index: int) -> int:
         """Words of an instruction; the end of a block that is only left forwards needs no code."""
-        if step.opcode.mnemonic in ("if_end", "single_end"):
+        if step.opcode.mnemonic == "if_end":
             return 0
+        if step.opcode.mnemonic == "parallel_begin":
+            return 3 + len(step.operands) + len(live_registers(self.steps, index))
         if step.opcode.mnemonic == "dispatch":
             return 4 + len(step.calls()) * _ARGUMENT_WORDS * _arity(step)
         return 1 + len(step.operands)

@@ -10,6 +10,9 @@ import ctypes
 from collections.abc import Callable
 
 _allocate = ctypes.PYFUNCTYPE(ctypes.c_void_p)(("PyThread_allocate_lock", ctypes.pythonapi))
+_acquire = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int)(
+    ("PyThread_acquire_lock", ctypes.pythonapi)
+)
 _free = ctypes.PYFUNCTYPE(None, ctypes.c_void_p)(("PyThread_free_lock", ctypes.pythonapi))
 
 
@@ -28,6 +31,10 @@ class NativeLock:
         if not address:
             raise MemoryError("no memory for a lock")
         self.address = address
+
+    def take(self) -> None:
+        """Take the lock, which nobody may hold: who waits for it next sleeps until native code gives it back."""
+        _acquire(self.address, 0)
 
     def __del__(self, free: Callable[[int], None] = _free) -> None:
         if self.address:

@@ -36,10 +36,6 @@ ALIGNMENT = 64
 LINE_WORDS = 16
 """Two cache lines: processors fetch them in pairs."""
 
-STOPPED, GENERATION = 1, LINE_WORDS
-"""Words of a barrier, beside the number of workers who have come: whether one has run out of fuel and will not; how
-often it has opened."""
-
 ARENA_ALIGNMENT = 4096
 
 
@@ -65,11 +61,11 @@ class KernelProfile:
 
 
 class Job:
-    """The words of a job: what to run, the lock of who runs it, a worker's fuel and one more (0 where there is no
-    limit), the barrier, then each worker's registers and context."""
+    """The words of a job: what to run, the lock of who runs it, its fuel and one more (all ones where there is no
+    limit), then each worker's registers and context."""
 
-    ENTRY, CODE, BUFFERS, LOCK, FUEL, BARRIER = range(6)
-    WORKERS = 6
+    ENTRY, CODE, BUFFERS, LOCK, FUEL = range(5)
+    WORKERS = 5
 
 
 def aligned(nbytes: int, alignment: int = ALIGNMENT) -> np.ndarray:
@@ -122,14 +118,13 @@ class Frame:
 
     def __init__(
         self, entry: int, code: int, registers: int, inputs_and_outputs: int, constants: list[int],
-        arena: int, kernels: int, threads: int, meeting: tuple[int, int], fuel: int | None,
+        arena: int, kernels: int, threads: int, share: int, fuel: int | None,
     ) -> None:  # fmt: skip
-        """`meeting` is the addresses of the functions `barrier` and `stop`, `fuel` how many steps each worker may take."""
+        """`share` is the address of that function of `calls`, `fuel` how many steps a call may take."""
         slots = inputs_and_outputs + len(constants) + 2
         sizes = {
             "buffers": slots,
             "job": Job.WORKERS + 2 * threads,
-            "barrier": 2 * LINE_WORDS,
             "workers": threads * (words := _round(ARGUMENT_SLOTS + registers + Context.WORDS)),
             "profile": threads * _round(KernelProfile.words(kernels)),
         }
@@ -140,23 +135,16 @@ class Frame:
         job, table = parts["job"], parts["buffers"]
         table[buffer_slot(inputs_and_outputs) :] = [*constants, self.arena.ctypes.data]
         self._lock = NativeLock()
-        limit = 0 if fuel is None else fuel + 1
-        barrier = parts["barrier"].ctypes.data
-        job[: Job.WORKERS] = entry, code, table.ctypes.data, self._lock.address, limit, barrier
-        blocks = parts["workers"].reshape(threads, words)
-        job[Job.WORKERS :] = [
-            n for w in range(threads) for n in self._lay_out(w, blocks[w], barrier, meeting)
-        ]
+        limit = -1 if fuel is None else fuel + 1
+        job[: Job.WORKERS] = entry, code, table.ctypes.data, self._lock.address, limit
         self.job: int = job.ctypes.data
+        blocks = parts["workers"].reshape(threads, words)
+        job[Job.WORKERS :] = [n for w in range(threads) for n in self._lay_out(w, blocks[w], share)]
 
-    def _lay_out(
-        self, worker: int, block: np.ndarray, barrier: int, meeting: tuple[int, int]
-    ) -> tuple[int, int]:
+    def _lay_out(self, worker: int, block: np.ndarray, share: int) -> tuple[int, int]:
         """Fills a worker's context, the end of its `block`; the addresses of its registers and of the context."""
         context = block[-Context.WORDS :]
-        context[Context.WORKER], context[Context.WORKERS] = worker, len(self.profile)
-        context[Context.BARRIER] = barrier
-        context[Context.BARRIER_FUNCTION], context[Context.STOP_FUNCTION] = meeting
+        context[Context.JOB], context[Context.SHARE_FUNCTION] = self.job, share
         context[Context.PROFILE] = self.profile[worker].ctypes.data
         return block.ctypes.data + ARGUMENTS_BYTES, context.ctypes.data
 

@@ -16,8 +16,7 @@ from mdsl.vm.calls import clock_intrinsic
 from mdsl.vm.memory import KernelProfile
 
 _KERNEL = ir.FunctionType(ir.VoidType(), [POINTER])
-_BARRIER = ir.FunctionType(I64, [POINTER])
-_STOP = ir.FunctionType(ir.VoidType(), [POINTER])
+_SHARE = ir.FunctionType(ir.VoidType(), [POINTER] * 5 + [I64] * 3)
 
 
 class Variant(NamedTuple):
@@ -39,11 +38,13 @@ class NativeMachine(Machine):
     def context(self, field: int) -> ir.Value:
         return self.builder.load(self._field(field), typ=I64, align=8)
 
-    def call_barrier(self) -> None:
-        pointer = self.builder.load(self._field(Context.BARRIER_FUNCTION), typ=_BARRIER.as_pointer(), align=8)
-        stopped = self.builder.call(pointer, [self.context_pointer])
-        if self.variant.fuelled:  # another worker may have run out, and does not come
-            self._finish_if(self.builder.icmp_unsigned("!=", stopped, I64(0)))
+    def call_share(self, loop: list[ir.Value], lower: ir.Value, trips: ir.Value) -> None:
+        """Call `share` of `calls` for a loop: its entry, code, registers and the list of those that its body reads."""
+        b = self.builder
+        function = b.load(self._field(Context.SHARE_FUNCTION), typ=_SHARE.as_pointer(), align=8)
+        b.call(function, [self.context_pointer, *loop, lower, self.immediate("step"), trips])
+        if self.variant.fuelled:
+            self._finish_if(b.icmp_unsigned("==", self.context(Context.FUEL), I64(0)))
 
     def spend(self, steps: Callable[[], ir.Value]) -> None:
         """The context holds one more than what is left, and 0 once something was too long."""
@@ -53,16 +54,14 @@ class NativeMachine(Machine):
         left = self.context(Context.FUEL)
         enough = b.icmp_unsigned("<", wanted, left)
         b.store(b.select(enough, b.sub(left, wanted), I64(0)), self._field(Context.FUEL), align=8)
-        self._finish_if(b.not_(enough), Context.STOP_FUNCTION)
+        self._finish_if(b.not_(enough))
 
-    def _finish_if(self, condition: ir.Value, first: int | None = None) -> None:
-        """Return from the function, having called a `first` one of the context."""
+    def _finish_if(self, condition: ir.Value) -> None:
+        """Return from the function."""
         b = self.builder
         stop, go_on = b.append_basic_block("stop"), b.append_basic_block("go_on")
         b.cbranch(condition, stop, go_on)
         b.position_at_end(stop)
-        if first is not None:
-            b.call(b.load(self._field(first), typ=_STOP.as_pointer(), align=8), [self.context_pointer])
         self.finish()
         b.position_at_end(go_on)
 

@@ -53,7 +53,7 @@ class Program:
 
     `kernels` has the address of each of the module's micro-kernels and `signatures` what each may touch;
     the caller keeps the kernels loaded while the program lives. Calls from several threads may overlap:
-    each has a frame of its own. With `fuel` each worker may take so many steps in a call, and the kernels must be
+    each has a frame of its own. With `fuel` a call may take so many steps, and the kernels must be
     compiled to keep to that; a step is a trip of a loop, the call of a kernel, or an element of a copy or fill. What the
     JIT makes is for `target`, the host by default; the interpreter is always the host's.
     Raises BytecodeError if the module cannot be proved safe.
@@ -162,17 +162,16 @@ class Program:
 
     def _new_frame(self, entry: int, code: np.ndarray) -> Frame:
         function = self.function
-        blocks = sum(instruction.opcode == "parallel_begin" for instruction in function.code)
         return Frame(
             entry=entry,
             code=code.ctypes.data,
-            registers=len(function.registers) + blocks,
+            registers=len(function.registers),
             inputs_and_outputs=len(self._wanted),
             constants=[array.ctypes.data for array in self._constants],
             arena=function.arena,
             kernels=len(self.module.kernels),
             threads=self.threads,
-            meeting=self._calls.meeting,
+            share=self._calls.share,
             fuel=self.fuel,
         )
 

@@ -41,8 +41,6 @@ def example() -> Module:
         Instruction("parallel_begin", (2, 0, 1, 4)),
         Instruction("dispatch", (0, (arguments,))),
         Instruction("parallel_end"),
-        Instruction("barrier"),
-        Instruction("single_begin"),
         Instruction("load.f32", (5, 0, 4)),
         Instruction("cmpf.olt.f32", (6, 5, 3)),
         Instruction("if_begin", (6,)),
@@ -50,7 +48,6 @@ def example() -> Module:
         Instruction("else"),
         Instruction("store.f32", (3, 1, 4)),
         Instruction("if_end"),
-        Instruction("single_end"),
         Instruction("ret"),
     ]
     function = Function(
@@ -321,6 +318,6 @@ def test_disassembly() -> None:
         "        parallel_begin r2, r0, r1, 4, exit L7",
         "    L5:   dispatch @scale, ([x] + r2*4, [y] + r2*4, r2)",
         "        parallel_end body L5",
-        "    L7: barrier",
+        "    L7: load.f32 r5, [x], r4",
     ]
     assert "; net.mir:4:3" in text

@@ -80,10 +80,16 @@ ACCEPTED = {
                        ("select.i64", 4, BIT, 2, 3), ("load.f32", F0, X, 4), ("loop_end",)),
     "dispatch": (const(0, 0), const(1, 4), ("loop_begin", 2, 0, 1, 1),
                  ("dispatch", 0, ((*PAIR, RegisterArgument(2)),)), ("loop_end",)),
-    "barrier in a loop": (*LOOP, ("parallel_begin", 3, 0, 1, 2), ("parallel_end",), ("barrier",),
-                          ("loop_end",)),
-    "barrier under an input": (const(0, 0), ("load.i1", BIT, X, 0), ("if_begin", BIT), ("barrier",),
-                               ("if_end",)),
+    "parallel in a loop": (*LOOP, ("parallel_begin", 3, 0, 1, 2), ("load.f32", F0, X, 2), ("load.f32", F0, X, 3),
+                           ("parallel_end",), ("loop_end",)),
+    "parallel under a number of the arena": (
+        const(0, 0), const(1, 16), ("load.i1", BIT, ARENA, 0), ("if_begin", BIT), ("parallel_begin", 3, 0, 1, 1),
+        ("load.f32", F0, X, 3), ("parallel_end",), ("if_end",)),
+    "parallel after parallel": (
+        const(0, 0), const(1, 16), *(("parallel_begin", 3, 0, 1, 1), ("load.f32", F0, X, 3), ("parallel_end",)) * 2),
+    "written by a trip before it is read": (
+        const(0, 0), const(1, 16), const(4, 99), ("parallel_begin", 3, 0, 1, 1), ("mov.i64", 4, 3),
+        ("load.f32", F0, X, 4), ("parallel_end",)),
     "branches do not see each other's numbers": (
         const(0, 0), const(3, 0), ("load.i1", BIT, X, 0), ("if_begin", BIT), const(3, 16), ("else",),
         ("load.f32", F0, X, 3), ("if_end",)),
@@ -129,13 +135,12 @@ def test_observes_the_bytes_of_every_pointer_over_all_trips() -> None:
 
 
 ARENA_NUMBER = (const(0, 0), const(1, 16), ("load.i64", 5, ARENA, 0), const(4, 4), ("minsi.i64", 5, 5, 4))
-"""Register 5 holds at most 4, and may differ from worker to worker."""
+"""Register 5 holds at most 4."""
 ARENA_PLACE = (*ARENA_NUMBER, ("maxsi.i64", 5, 5, 0))
 """As it, and not negative."""
 INPUT_PLACE = (const(0, 0), const(1, 15), ("load.i64", 5, X, 0), const(4, 3), ("minsi.i64", 5, 5, 4),
                ("maxsi.i64", 5, 5, 0))  # fmt: skip
-"""Register 5 holds 0 to 3, the same for every worker."""
-BARRIER_UNDER_BIT = (("if_begin", BIT), ("barrier",), ("if_end",))
+"""Register 5 holds 0 to 3."""
 ON_ONE_TRIP = BufferArgument(Y)
 
 REFUSED = {
@@ -188,8 +193,21 @@ REFUSED = {
          ("if_end",), ("load.f32", F0, X, 3)), "register 3"),
     "written by who has a share": ((const(0, 0), const(1, 16), ("parallel_begin", 2, 0, 1, 1), const(3, 0),
                                     ("parallel_end",), ("load.f32", F0, X, 3)), "register 3"),
-    "written by worker 0": ((("single_begin",), const(3, 0), ("single_end",), ("load.f32", F0, X, 3)),
-                            "register 3"),
+    "written before and by a trip": (
+        (const(0, 0), const(1, 16), const(3, 0), ("parallel_begin", 2, 0, 1, 1), const(3, 1), ("parallel_end",),
+         ("load.f32", F0, X, 3)), "register 3 may be read"),
+    "written before a parallel loop, read by a trip that writes it": (
+        (const(0, 0), const(1, 16), const(3, 0), ("parallel_begin", 2, 0, 1, 1), ("load.f32", F0, X, 3), const(3, 1),
+         ("parallel_end",)), "register 3 may be read"),
+    "written by the trip before": (
+        (const(0, 0), const(1, 16), ONE, ("parallel_begin", 2, 0, 1, 1), ("addf.f32", F0, F0, F0), ("parallel_end",)),
+        "register 10 may be read"),
+    "added up by trips": (
+        (const(0, 0), const(1, 16), ONE, ("parallel_begin", 2, 0, 1, 1), ("dot.f32", F0, X, 0, 2, 1, X, 0, 2, 1),
+         ("parallel_end",)), "register 10 may be read"),
+    "counter after the parallel loop": (
+        (const(0, 0), const(1, 16), ("parallel_begin", 2, 0, 1, 1), ("parallel_end",), ("load.f32", F0, X, 2)),
+        "register 2 may be read"),
     "counter after the loop": ((*LOOP, ("loop_end",), ("load.f32", F0, X, 2)), "register 2"),
     "written counter": ((*LOOP, const(2, 0), ("loop_end",)), "writes to its counter or its bound"),
     "written bound": ((*LOOP, const(1, 99), ("loop_end",)), "writes to its counter or its bound"),
@@ -223,11 +241,11 @@ REFUSED = {
                 "may overflow: "),
     "open loop": (LOOP, "'loop_begin' without its 'loop_end'"),
     "closed twice": ((*LOOP, ("loop_end",), ("loop_end",)), "'loop_end' without its 'loop_begin'"),
-    "crossed": ((*LOOP, ("single_begin",), ("loop_end",), ("single_end",)), "'loop_end' without"),
+    "crossed": ((*LOOP, ("load.i1", BIT, X, 0), ("if_begin", BIT), ("loop_end",), ("if_end",)), "'loop_end' without"),
     "else alone": ((("else",),), "'else' without its 'if_begin'"),
     "two elses": ((const(0, 0), ("load.i1", BIT, X, 0), ("if_begin", BIT), ("else",), ("else",),
                    ("if_end",)), "a second 'else'"),
-    "too deep": ((*LOOP[:2], *(("single_begin",),) * 65, *(("single_end",),) * 65), "more than 64 blocks"),
+    "too deep": ((const(0, 0), ("load.i1", BIT, X, 0), *(("if_begin", BIT),) * 65, *(("if_end",),) * 65), "more than 64 blocks"),
     "early return": ((("ret",),), "'ret' before the end"),
     "unknown opcode": ((("jump", 3),), "unknown opcode 'jump'"),
     "one operand more": ((const(0, 0), ("mov.i64", 3, 0, 0)), "has 3 operands, not 2"),
@@ -247,42 +265,12 @@ REFUSED = {
     "buffer number": ((const(0, 0), ("load.f32", F0, 4, 0)), "buffer 4 of 4"),
     "constant of the wrong type": ((("const.i1", BIT, 2),), "2 is no i1"),
     "negative bit": ((("const.i1", BIT, -1),), "-1 is no i1"),
-    "barrier in parallel": ((const(0, 0), ("parallel_begin", 2, 0, 0, 1), ("barrier",), ("parallel_end",)),
-                            "a barrier where not all workers may come"),
-    "barrier in single": ((("single_begin",), ("barrier",), ("single_end",)), "a barrier where"),
-    "barrier under shared memory": ((const(0, 0), ("load.i1", BIT, ARENA, 0), ("if_begin", BIT),
-                                     ("barrier",), ("if_end",)), "a barrier where"),
-    "barrier by worker": ((const(0, 0), const(1, 4), ("single_begin",), const(1, 5), ("single_end",),
-                           ("loop_begin", 2, 0, 1, 1), ("barrier",), ("loop_end",)), "a barrier where"),
-    "single in single": ((("single_begin",), ("single_begin",), ("single_end",), ("single_end",)),
-                         "a single block where"),
-    "barrier in a loop in single": ((("single_begin",), *LOOP, ("barrier",), ("loop_end",), ("single_end",)),
-                                    "a barrier where"),
-    "barrier up to a number of the arena": ((*ARENA_NUMBER, ("loop_begin", 2, 0, 5, 1), ("barrier",), ("loop_end",)),
-                                            "a barrier where"),
-    "barrier up to an address": ((*ARENA_NUMBER, ("lea", 6, 5, 0, 1, 0), ("loop_begin", 2, 0, 6, 1), ("barrier",),
-                                  ("loop_end",)), "a barrier where"),
-    "barrier from a number of the arena": ((*ARENA_NUMBER, ("loop_begin", 2, 5, 1, 1), ("barrier",), ("loop_end",)),
-                                           "a barrier where"),
-    "barrier under a place of the arena": ((*ARENA_PLACE, ("load.i1", BIT, X, 5), *BARRIER_UNDER_BIT),
-                                           "a barrier where"),
-    "barrier under a sum of the arena": (
-        (ONE, const(0, 0), ("dot.f32", F0, X, 0, 0, 1, ARENA, 0, 0, 1), ("cmpf.olt.f32", BIT, F0, F0),
-         *BARRIER_UNDER_BIT), "a barrier where"),
-    "barrier under a bit of the last trip": (
-        (*LOOP[:2], ("load.i1", BIT, X, 0), LOOP[2], *BARRIER_UNDER_BIT, ("load.i1", BIT, ARENA, 0), ("loop_end",)),
-        "a barrier where"),
-    "barrier under a sum of the last trip": (
-        (ONE, *LOOP, ("cmpf.olt.f32", BIT, F0, F0), *BARRIER_UNDER_BIT, ("dot.f32", F0, X, 0, 2, 1, X, 0, 2, 1),
-         ("loop_end",)), "a barrier where"),
-    "barrier under one branch's bit": (
-        (const(0, 0), ("load.i1", BIT, X, 0), ("if_begin", BIT), ("load.i1", BIT, ARENA, 0), ("else",),
-         ("const.i1", BIT, 1), ("if_end",), *BARRIER_UNDER_BIT), "a barrier where"),
-    "barrier under the other branch's bit": (
-        (const(0, 0), ("load.i1", BIT, X, 0), ("if_begin", BIT), ("const.i1", BIT, 1), ("else",),
-         ("load.i1", BIT, ARENA, 0), ("if_end",), *BARRIER_UNDER_BIT), "a barrier where"),
     "parallel in parallel": ((const(0, 0), ("parallel_begin", 2, 0, 0, 1), ("parallel_begin", 3, 0, 0, 1),
-                              ("parallel_end",), ("parallel_end",)), "a parallel loop where"),
+                              ("parallel_end",), ("parallel_end",)), "a parallel loop in another"),
+    "parallel in a branch in parallel": (
+        (const(0, 0), ("load.i1", BIT, X, 0), ("parallel_begin", 2, 0, 0, 1), ("if_begin", BIT),
+         ("parallel_begin", 3, 0, 0, 1), ("parallel_end",), ("if_end",), ("parallel_end",)),
+        "a parallel loop in another"),
     "kernel number": (dispatch(kernel=4), "kernel 4 of 4"),
     "unknown kernel": (dispatch(kernel=1), "nothing is known of what kernel 'unknown' touches"),
     "kernel beyond the end": (dispatch(a=BufferArgument(X, 2, 17)),

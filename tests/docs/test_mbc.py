@@ -47,15 +47,13 @@ def rows(heading: str) -> list[list[str]]:
 
 
 def example() -> Module:
-    """y[0] = 2.5, by worker 0."""
+    """y[0] = 2.5."""
     code = [
         Instruction("const.i64", (0, 0)),
-        Instruction("single_begin"),
         Instruction("copy.f32", (0, 0, 1, 0, 1)),
-        Instruction("single_end"),
         Instruction("ret"),
     ]
-    function = Function("main", (), (TensorSpec("y", "f32", (1,)),), ("i64",), 0, code, ("a.mir:2:3",) * 5)
+    function = Function("main", (), (TensorSpec("y", "f32", (1,)),), ("i64",), 0, code, ("a.mir:2:3",) * 3)
     return Module([function], [], [Constant("w", np.array([2.5], np.float32))], {"mdsl": "0.1.0"})
 
 

@@ -12,7 +12,7 @@ from mdsl.analysis.footprints import KernelArgument
 from mdsl.analysis.intervals import Interval
 from mdsl.bytecode.machine import FLOAT_TYPES, INTEGER_BITS
 from mdsl.bytecode.module import DTYPES, BufferArgument, Function, Module
-from mdsl.bytecode.structure import Step
+from mdsl.bytecode.structure import Step, body_of, registers_set
 from mdsl.bytecode.verify import _Verifier
 
 Kernel = Callable[..., None]
@@ -42,7 +42,7 @@ class RecordingVerifier(_Verifier):
 
     def _recording(self, check: Callable[[Step], None]) -> Callable[[Step], None]:
         def recorded(step: Step) -> None:
-            self.proved[self.index] = {r: self.state.facts[r].interval for r in self._reads(step)}
+            self.proved[self.index] = {r: self.state.facts[r] for r in self._reads(step)}
             check(step)
 
         return recorded
@@ -62,7 +62,7 @@ def facts_of(module: Module, function: Function, signatures: dict[str, Sequence[
 
 
 class Machine:
-    """One call by `workers` workers, who take turns at barriers. `memory` is the bytes of each buffer."""
+    """One call. `memory` is the bytes of each buffer."""
 
     def __init__(
         self, module: Module, function: Function, steps: list[Step], proved: dict[int, dict[int, Interval]],
@@ -73,39 +73,34 @@ class Machine:
         self.writable = [buffer.writable for buffer in module.buffers(function)]
         self.made_nan = False
 
-    def run(self, workers: int = 1) -> None:
-        threads = [Worker(self, number, workers).run() for number in range(workers)]
-        while True:
-            ends = [next(thread, "end") for thread in threads]
-            if len(set(ends)) != 1:
-                raise Violation(f"the workers do not meet: {ends}")
-            if ends[0] == "end":
-                return
+    def run(self, backwards: bool = False) -> None:
+        """The trips of parallel loops may run in any order; the last comes first where it goes `backwards`."""
+        Worker(self, backwards).run()
 
 
 class Worker:
-    def __init__(self, machine: Machine, number: int, workers: int) -> None:
-        self.machine, self.number, self.workers = machine, number, workers
+    def __init__(self, machine: Machine, backwards: bool) -> None:
+        self.machine, self.backwards = machine, backwards
         self.registers: dict[int, Any] = {}
+        self.place = 0
+        self.trips: Iterator[int] = iter(())
+        self.own: set[int] = set()
+        """What the parallel loop at hand writes: nothing that goes from trip to trip."""
 
-    def run(self) -> Iterator[int]:
-        """Yields the place of each barrier."""
-        place = 0
+    def run(self) -> None:
         while True:
-            step = self.machine.steps[place]
-            self._spend(place)
+            step = self.machine.steps[self.place]
+            self._spend(self.place)
             name, _, rest = step.opcode.mnemonic.partition(".")
             if name == "ret":
                 return
-            if name == "barrier":
-                yield place
             jump = getattr(self, f"_{name}", None)
             if jump is None:
                 self._compute(step, name, rest)
                 jump_to = None
             else:
                 jump_to = jump(step)
-            place = place + 1 if jump_to is None else jump_to
+            self.place = self.place + 1 if jump_to is None else jump_to
 
     def _spend(self, place: int) -> None:
         machine = self.machine
@@ -193,9 +188,6 @@ class Worker:
 
     # -- control ----------------------------------------------------------------------------------
 
-    def _barrier(self, step: Step) -> None:
-        pass
-
     def _loop_begin(self, step: Step) -> int | None:
         lower, upper = self.read(step, "lower"), self.read(step, "upper")
         self.write(step, lower, "counter")
@@ -208,24 +200,27 @@ class Worker:
         return step.number("body") if following < upper else None
 
     def _parallel_begin(self, step: Step) -> int | None:
-        lower, upper, stride = self.read(step, "lower"), self.read(step, "upper"), step.number("step")
-        trips = range(lower, upper, stride)
-        count = -(-max(upper - lower, 0) // stride)
-        share, rest = divmod(count, self.workers)
-        first = self.number * share + min(self.number, rest)
-        own = share + (self.number < rest)
-        self.write(step, trips.start + first * stride if own else lower, "counter")
-        self.registers[step.number("stop")] = lower + (first + own) * stride
-        return None if own else step.number("exit")
+        if self.own:
+            raise Violation("a parallel loop in another")
+        trips = range(self.read(step, "lower"), self.read(step, "upper"), step.number("step"))
+        self.trips = reversed(trips) if self.backwards else iter(trips)
+        body = (self.machine.steps[index] for index in body_of(self.machine.steps, self.place))
+        self.own = {register for inner in (step, *body) for register in registers_set(inner)}
+        return None if self._next_trip(step) else step.number("exit")
 
     def _parallel_end(self, step: Step) -> int | None:
-        following = self.read(step, "counter") + step.number("step")
-        fits(following)
-        self.write(step, following, "counter")
-        return step.number("body") if following < self.registers[step.number("stop")] else None
+        fits(self.read(step, "counter") + step.number("step"))
+        return step.number("body") if self._next_trip(step) else None
 
-    def _single_begin(self, step: Step) -> int | None:
-        return step.number("exit") if self.number else None
+    def _next_trip(self, step: Step) -> bool:
+        for register in self.own:
+            self.registers.pop(register, None)
+        counter = next(self.trips, None)
+        if counter is None:
+            self.own = set()
+            return False
+        self.write(step, counter, "counter")
+        return True
 
     def _if_begin(self, step: Step) -> int | None:
         return None if self.read(step, "condition") else step.number("otherwise")
@@ -235,8 +230,6 @@ class Worker:
 
     def _if_end(self, step: Step) -> None:
         pass
-
-    _single_end = _if_end
 
     # -- values -----------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from mdsl.arithmetic import ops as arithmetic
 from mdsl.bytecode import verify
 from mdsl.bytecode.encode import encode
 from mdsl.bytecode.isa import OPCODES
-from mdsl.bytecode.module import Constant, Function, Instruction, Module, TensorSpec
+from mdsl.bytecode.module import BytecodeError, Constant, Function, Instruction, Module, TensorSpec
 from mdsl.codegen import bounds
 from mdsl.ir.core import VerifyError
 from mdsl.ir.declare import WORD_TENSOR
@@ -72,10 +72,15 @@ def test_a_value_outside_of_what_was_proved_is_found(monkeypatch: pytest.MonkeyP
         bytecode.check(data)
 
 
-def test_workers_that_do_not_meet_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    data = module_of(("single_begin",), ("barrier",), ("single_end",))
-    monkeypatch.setattr(verify._Verifier, "_need_all_workers", silent)
-    with pytest.raises(Violation, match="do not meet"):
+def test_what_goes_from_trip_to_trip_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = module_of(
+        ("const.i64", 0, 0), ("const.i64", 1, 4), ("parallel_begin", 2, 0, 1, 1), ("mov.i64", 3, 4), ("mov.i64", 4, 2),
+        ("parallel_end",), registers=("i64",) * 5,
+    )  # fmt: skip
+    with pytest.raises(BytecodeError, match="register 4 may be read"):
+        bytecode.check(data)
+    monkeypatch.setattr(bytecode, "facts_of", lambda module, function, _: {i: {} for i in range(9)})
+    with pytest.raises(Violation, match="register 4 is read before it is written"):
         bytecode.check(data)
 
 

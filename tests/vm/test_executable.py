@@ -76,7 +76,7 @@ def scale() -> dict[str, int]:
 
 
 def module_with(parallel: bool, batch: int = 1) -> Module:
-    """arena = x * row, row by row; then, after a barrier, y = the arena's rows in reverse order."""
+    """arena = x * row, row by row; then y = the arena's rows in reverse order."""
     loop = "parallel" if parallel else "loop"
     row = 4 * COLUMNS
     arena = 2
@@ -102,7 +102,6 @@ def module_with(parallel: bool, batch: int = 1) -> Module:
             ),
         ),
         Instruction(f"{loop}_end"),
-        Instruction("barrier"),
         Instruction(f"{loop}_begin", (2, 0, 1, 1)),
         Instruction("lea", (4, 3, 2, -COLUMNS, 0)),
         Instruction("lea", (5, 0, 2, COLUMNS, 0)),
@@ -189,6 +188,17 @@ def test_workers_sleep_and_wake() -> None:
         time.sleep(0.02)
         assert time.process_time() - before < 0.01
         np.testing.assert_array_equal(run(x)[0], wanted)
+
+
+@pytest.mark.parametrize("engine", ["vm", "jit"])
+def test_who_does_not_come_is_not_waited_for(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "_teams", {})
+    monkeypatch.setattr(workers.Team, "_serve", lambda *_: None)
+    x, wanted = example()
+    run = program(3, engine)
+    for _ in range(3):
+        np.testing.assert_array_equal(run(x)[0], wanted)
+    workers._teams[3].close()
 
 
 def test_a_team_can_be_closed() -> None:

@@ -38,7 +38,8 @@ def at(instruction: int, action: Callable[[], None], call: Callable[[], Any]) ->
 
     def trace(frame: FrameType, event: str, _: Any) -> Any:
         nonlocal count
-        frame.f_trace_opcodes = True
+        # No signal is heard between two instructions that leave a `with`, of the locks of threading's own.
+        frame.f_trace_opcodes = frame.f_globals.get("__name__") != "threading"
         if event == "opcode":
             count += 1
             if count == instruction:
@@ -101,7 +102,7 @@ def test_an_exception_while_a_team_starts() -> None:
             team.close()
         workers._teams.clear()
 
-    assert interrupt_each(run, plain, 41, without_team) > 300
+    assert interrupt_each(run, plain, 17, without_team) > 300
     without_team()
     for thread in threading.enumerate():
         if thread.name.startswith("mdsl-worker"):

@@ -263,7 +263,7 @@ def test_moves(element: str, engine: str) -> None:
 
 ELSEWHERE = {
     *("lea", "dot"),  # below
-    *("parallel_begin", "parallel_end", "single_begin", "single_end", "barrier"),  # test_programs.py
+    *("parallel_begin", "parallel_end"),  # test_programs.py
     *("if_begin", "else", "if_end", "dispatch"),  # test_programs.py, test_executable.py
 }
 
@@ -353,7 +353,9 @@ def test_registers_are_read_before_any_is_written(opcode: Opcode) -> None:
     machine = OrderedMachine(opcode)
     opcode.emit(machine)
     assert machine.order == sorted(machine.order)
-    wanted = sum(operand.is_register for operand in opcode.operands) - (opcode.role == "close")
+    wanted = sum(operand.is_register for operand in opcode.operands)
+    if opcode.block == "parallel":  # the counter is written by who takes the trips
+        wanted -= 1
     assert len(machine.order) >= wanted
 
 

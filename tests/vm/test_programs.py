@@ -4,12 +4,14 @@ agree to the bit."""
 from dataclasses import dataclass, field
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mdsl.bytecode.decode import decode
 from mdsl.bytecode.encode import encode
 from mdsl.bytecode.module import Constant, Function, Instruction, Module, TensorSpec
+from mdsl.vm.calls import UNITS
 from mdsl.vm.program import Program
 
 SIZE = 32
@@ -136,10 +138,7 @@ def test_parallel_loops_cover_every_trip_once(lower: int, length: int, step: int
         Instruction("const.i64", (1, lower + length)),
         Instruction("const.i64", (2, 0)),
         Instruction("const.i64", (3, 1)),
-        Instruction("single_begin"),
         Instruction("fill.i64", (2, 0, 2, size)),
-        Instruction("single_end"),
-        Instruction("barrier"),
         Instruction("parallel_begin", (4, 0, 1, step)),
         Instruction("load.i64", (5, 0, 4)),
         Instruction("addi.i64", (5, 5, 3)),
@@ -153,3 +152,22 @@ def test_parallel_loops_cover_every_trip_once(lower: int, length: int, step: int
     for engine in ("vm", "jit"):
         (y,) = Program(Module([function]), engine=engine, threads=threads)()
         np.testing.assert_array_equal(y, wanted)
+
+
+@pytest.mark.parametrize("engine", ["vm", "jit"])
+@pytest.mark.parametrize("trips", [UNITS - 1, UNITS, UNITS + 1, 3 * UNITS + 1])
+def test_more_trips_than_units(trips: int, engine: str) -> None:
+    """Each trip adds 1 at its place."""
+    code = [
+        *(Instruction("const.i64", (register, value)) for register, value in enumerate((0, 3 * trips, 1))),
+        Instruction("fill.i64", (0, 0, 0, 3 * trips)),
+        Instruction("parallel_begin", (4, 0, 1, 3)),
+        Instruction("load.i64", (5, 0, 4)),
+        Instruction("addi.i64", (5, 5, 2)),
+        Instruction("store.i64", (5, 0, 4)),
+        Instruction("parallel_end"),
+        Instruction("ret"),
+    ]
+    function = Function("main", (), (TensorSpec("y", "i64", (3 * trips,)),), ("i64",) * 6, 0, code)
+    (y,) = Program(Module([function]), engine=engine, threads=3)()
+    np.testing.assert_array_equal(y.reshape(-1, 3), np.tile([1, 0, 0], (trips, 1)))

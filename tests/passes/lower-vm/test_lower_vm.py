@@ -1,4 +1,4 @@
-"""lower-vm: who does what, where barriers stand, what addresses become, and that every engine computes the same."""
+"""lower-vm: what workers share, what addresses become, and that every engine computes the same."""
 
 from __future__ import annotations
 
@@ -64,74 +64,38 @@ AGAIN = FORALL.replace("%x[", "%out[")
 SHARED = ["parallel", "lea", "loop", "load", "arith.addf", "store", "}", "}"]
 
 
-def test_what_writes_alone_is_done_by_one() -> None:
-    assert kinds(lines(FILL)) == ["single", "fill", "}"]
+def test_what_is_not_parallel_is_done_by_one() -> None:
+    assert kinds(lines(FILL)) == ["fill"]
 
 
 def test_a_parallel_loop_is_shared() -> None:
     assert kinds(lines(FORALL)) == SHARED
 
 
-@pytest.mark.parametrize(
-    ("body", "wanted"),
-    [
-        (FILL + "\n" + AGAIN, ["single", "fill", "}", "barrier", *SHARED]),
-        (FORALL + "\n" + AGAIN, [*SHARED, "barrier", *SHARED]),
-        (AGAIN + "\n" + FILL, [*SHARED, "barrier", "single", "fill", "}"]),
-        (FILL + "\n" + FILL, ["single", "fill", "fill", "}"]),
-    ],
-    ids=["one, then all", "all, then all", "all, then one", "one, then the same one"],
-)
-def test_a_barrier_parts_writers_from_readers(body: str, wanted: list[str]) -> None:
-    assert kinds(lines(body)) == wanted
-
-
-def test_what_all_read_is_written_before() -> None:
-    """A number that a loop's bound depends on is read by all workers, after the first has written it."""
-    body = f"""memref.store %one, %out[%c0, %c0] : memref<8x16xf32>
-    %v = memref.load %out[%c0, %c0] : memref<8x16xf32>
-    %w = arith.addf %v, %one : f32
-    {FILL.replace("%one :", "%w :")}"""
-    found = kinds(lines(body))
-    assert found == [
-        "single",
-        "store",
-        "}",
-        "barrier",
-        "load",
-        "arith.addf",
-        "barrier",
-        "single",
-        "fill",
-        "}",
-    ]
-
-
-def test_a_sequential_loop_around_a_parallel_one_has_a_barrier_on_each_trip() -> None:
-    found = kinds(lines(f"scf.for %k = %c0 to %c8 step %c1 {{\n{AGAIN}\n}}"))
-    assert found == ["loop", *SHARED, "barrier", "}"]
-
-
-def test_a_sequential_loop_that_writes_is_done_by_one() -> None:
-    body = """scf.for %k = %c0 to %c8 step %c1 {
-      %v = memref.load %x[%k, %k] : memref<8x16xf32>
-      memref.store %v, %out[%c0, %k] : memref<8x16xf32>
-    }"""
-    assert kinds(lines(FILL + "\n" + body))[:2] == ["single", "fill"]
-    assert "barrier" not in kinds(lines(FILL + "\n" + body))
-
-
-def test_a_value_that_a_writing_loop_computes_leaves_all_to_one_worker() -> None:
+def test_parallel_loops_are_shared_wherever_they_are() -> None:
+    """In a loop, in a branch that depends on data, after a loop that writes and computes a number."""
+    assert kinds(lines(f"scf.for %k = %c0 to %c8 step %c1 {{\n{AGAIN}\n}}")) == ["loop", *SHARED, "}"]
     body = f"""%sum = scf.for %k = %c0 to %c8 step %c1 iter_args(%s = %one) -> (f32) {{
       %v = memref.load %x[%k, %k] : memref<8x16xf32>
       memref.store %v, %out[%c0, %k] : memref<8x16xf32>
       %t = arith.addf %s, %v : f32
       scf.yield %t : f32
     }}
-    {FORALL.replace("%one", "%sum")}"""
-    found = lines(body)
-    assert kinds(found)[0] == "single" and "parallel" not in kinds(found)
-    assert any(line.startswith("%sum = mvm.loop %k = ") for line in found)
+    %above = arith.cmpf ogt, %sum, %one : f32
+    scf.if %above {{
+      {FORALL.replace("%one", "%sum")}
+    }}"""
+    found = kinds(lines(body))
+    assert found[found.index("if") + 1 :] == [*SHARED, "}"]
+
+
+def test_a_parallel_loop_in_another_is_not_shared() -> None:
+    inner = FORALL.replace("(%i, %j) = (0, 0) to (8, 16) step (1, 1)", "(%j) = (0) to (16) step (1)")
+    assert kinds(lines(f"scf.forall (%i) = (0) to (8) step (1) {{\n{inner}\n}}")) == SHARED
+    assert kinds(lines(f"scf.forall (%i) = (0) to (8) step (1) {{\n{inner}\n}}\n{AGAIN}")) == [
+        *SHARED,
+        *SHARED,
+    ]
 
 
 def test_loops_without_trips_are_gone_and_give_what_they_were_given() -> None:
@@ -150,8 +114,8 @@ def test_loops_without_trips_are_gone_and_give_what_they_were_given() -> None:
     scf.for %k = %c0 to %n step %c1 {{
       memref.store %one, %out[%k, %k] : memref<8x16xf32>
     }}"""
-    found = [kind for kind in kinds(lines(body)) if kind not in ("barrier", "lea")]
-    assert found == ["single", "fill", "loop", "store", "}", "}"]
+    found = [kind for kind in kinds(lines(body)) if kind != "lea"]
+    assert found == ["fill", "loop", "store", "}"]
 
 
 def test_the_shared_loop_of_a_nest() -> None:
@@ -203,7 +167,7 @@ def test_a_copy_of_rows_is_a_loop_of_copies() -> None:
     assert kinds(found).count("loop") == 1
     assert any("count = 4" in line for line in found)
     whole = lines("memref.copy %x, %out : memref<8x16xf32> to memref<8x16xf32>")
-    assert kinds(whole) == ["single", "copy", "}"] and "count = 128" in whole[1]
+    assert kinds(whole) == ["copy"] and "count = 128" in whole[0]
 
 
 DOT = """scf.for %i = %c0 to %c8 step %c1 {{

@@ -21,7 +21,7 @@ from mdsl.passes.kernels.lower_vm.address import Affine
 from mdsl.passes.kernels.lower_vm.fuse import fuse_dots
 from mdsl.passes.kernels.lower_vm.memory import MemoryOps
 from mdsl.passes.kernels.lower_vm.values import check_places
-from mdsl.passes.kernels.lower_vm.workers import is_for_one, is_shared, shared_loop, writes
+from mdsl.passes.kernels.lower_vm.workers import shared_loop
 from mdsl.rewriting.overlaps import put_inputs_aside
 
 
@@ -43,9 +43,8 @@ class LowerVm(Pass):
           mvm.dispatch %a, %i, %b, %c, %i {callee = @matmul_4x16, layout = [...]} : ...
         }
 
-    Views become buffers with affine offsets. All workers run the function: what stands outside a parallel
-    loop and writes is done by one of them (`mvm.single`), and a barrier separates writers from readers.
-    Of a nest of parallel loops the outermost with enough trips is shared.
+    Views become buffers with affine offsets. One worker runs the function; the trips of a parallel loop are shared
+    among all, and done when the loop ends. Of a nest of parallel loops the outermost with enough trips is shared.
     """
 
     name: ClassVar[str] = "lower-vm"
@@ -86,96 +85,31 @@ class _Lowering(MemoryOps):
         lowered.set_arg_attributes(func.arg_attributes())
         lowered.location = func.location
         super().__init__(lowered, func.args)
-        self.written = self.read = False  # memory that other workers may not have finished with
-        self.together = False  # some of that was done by all workers, not by the first alone
-        # If writing and computing cannot be told apart, one worker does everything.
-        self.alone = any(map(is_for_one, func.body.ops))
+        self.in_parallel = False  # what is being lowered is a trip of a parallel loop
 
     def function(self) -> mvm.Func:
         """The lowered function."""
-        if self.alone:
-            with_single = self._single()
-            self._sequence(self.source.body, self._sequential)
-            self._leave(with_single)
-        else:
-            self._sequence(self.source.body, self._shared)
+        self._sequence(self.source.body)
         self.builder.add(mvm.Return([]))
         return self.func
 
-    # Sequences: what all workers run, and what one runs -----------------------------------------------------
-
-    def _sequence(self, block: Block, lower: Callable[[Op], None]) -> None:
+    def _sequence(self, block: Block) -> None:
         for op in block.ops:
             if not op.has("terminator"):
-                lower(op)
-        self._close_single()
-
-    def _shared(self, op: Op) -> None:
-        """An op that all workers come to."""
-        if is_shared(op):
-            self._close_single()
-            self._barrier()
-            if isinstance(op, scf.Forall):
-                self._forall(op, shared=True)
-                self.written = self.together = True
-            else:
-                self._structure(op, self._shared)
-        elif writes(op):
-            self._open_single()
-            self._sequential(op)
-        else:
-            reads = any(inner.has("reads") for inner in op.walk())
-            if reads:
-                self._close_single()
-                if self.written:
-                    self._barrier()
-            self._outside(op)
-            self.read |= reads
-            self.together |= reads
-
-    def _outside(self, op: Op) -> None:
-        """A pure op: its registers must be set for all workers, so it stands outside of `mvm.single`. Views and
-        constants stand at the function's entry or nowhere."""
-        if isinstance(self.builder.block.parent_op, mvm.Single) and not isinstance(op, _ELSEWHERE):
-            self._close_single()
-        self._sequential(op)
-
-    def _barrier(self) -> None:
-        """Stands between what is written and what was read or written before; reads wait for writes only."""
-        if self.written or self.read:
-            self.builder.add(mvm.Barrier())
-            self.written = self.read = self.together = False
-
-    def _single(self) -> Builder:
-        single = self.builder.add(mvm.Single(results=[], regions=[Region()]))
-        outer, self.builder = self.builder, Builder(single.body)
-        return outer
-
-    def _leave(self, outer: Builder) -> None:
-        self.builder = outer
-
-    def _open_single(self) -> None:
-        if not isinstance(self.builder.block.parent_op, mvm.Single):
-            if self.together:  # what one worker did before needs no waiting: it is the same worker
-                self._barrier()
-            self._single()
-
-    def _close_single(self) -> None:
-        parent = self.builder.block.parent_op
-        if isinstance(parent, mvm.Single) and not self.alone:
-            assert parent.block is not None
-            self.builder = Builder(parent.block)
-            self.written = True
+                self._op(op)
 
     # Ops ----------------------------------------------------------------------------------------------------
 
-    def _sequential(self, op: Op) -> None:
-        """Any op, on whatever worker is here."""
+    def _op(self, op: Op) -> None:
         self.builder.location = op.location
         if isinstance(op, scf.Forall):
-            self._forall(op, shared=False)
-        elif isinstance(op, scf.For | scf.If):
-            self._structure(op, self._sequential)
+            self._forall(op)
+        elif isinstance(op, scf.For):
+            check_places(op)
+            self._for(op)
+        elif isinstance(op, scf.If):
+            check_places(op)
+            self._if(op)
         elif type(op) in _HANDLERS:
             _HANDLERS[type(op)](self, op)
         elif isinstance(op, memref.Alloc | memref.Alloca):
@@ -185,16 +119,7 @@ class _Lowering(MemoryOps):
         else:
             raise op.error("cannot be lowered to the VM")
 
-    def _structure(self, op: Op, lower: Callable[[Op], None]) -> None:
-        check_places(op)
-        if isinstance(op, scf.For):
-            self._for(op, lower)
-        elif isinstance(op, scf.If):
-            self._if(op, lower)
-        else:
-            raise op.error("cannot be lowered to the VM")
-
-    def _for(self, op: scf.For, lower: Callable[[Op], None]) -> None:
+    def _for(self, op: scf.For) -> None:
         step = self.index(op.operands[2])
         if step.terms or step.constant < 1:
             raise op.error("the step must be a positive constant")
@@ -210,38 +135,38 @@ class _Lowering(MemoryOps):
         self.learn(op.iv, loop.iv)
         for old, new in zip(op.carried, loop.carried, strict=True):
             self.learn(old, new)
-        self._into(loop.body, op.body, lower)
+        self._into(loop.body, op.body)
         for old, new in zip(op.results, loop.results, strict=True):
             new.name = old.name
             self.learn(old, new)
 
-    def _into(self, block: Block, body: Block, lower: Callable[[Op], None]) -> None:
+    def _into(self, block: Block, body: Block) -> None:
         """Lowers `body` into `block`, with its yield."""
         outer, self.builder = self.builder, Builder(block)
-        self._sequence(body, lower)
-        if lower == self._shared:
-            self._barrier()
+        self._sequence(body)
         values = [self.register(v) for v in (body.terminator.operands if body.last else [])]
         self.builder.add(mvm.Yield(values))
         self.builder = outer
 
-    def _if(self, op: scf.If, lower: Callable[[Op], None]) -> None:
+    def _if(self, op: scf.If) -> None:
         condition = self.register(op.operands[0])
         regions = [Region(), Region()]
         branch = self.builder.add(mvm.If(condition, results=[r.type for r in op.results], regions=regions))
         for region, body in zip(regions, op.branches, strict=True):
             if body.last is not None:
-                self._into(region.block, body, lower)
+                self._into(region.block, body)
         for old, new in zip(op.results, branch.results, strict=True):
             new.name = old.name
             self.learn(old, new)
 
-    def _forall(self, op: scf.Forall, shared: bool) -> None:
+    def _forall(self, op: scf.Forall) -> None:
+        """Of parallel loops inside each other the outer one is shared."""
         if op.results:
             raise op.error("works on tensors; bufferize it first")
         loops = list(zip(op.ivs, op.bounds(), strict=True))
         if any(_never_runs(*(self.form(b) for b in bounds[:2])) for _, bounds in loops):
             return
+        shared = not self.in_parallel
         if shared:
             chosen = shared_loop([b for _, b in loops])
             loops.insert(0, loops.pop(chosen))
@@ -253,24 +178,13 @@ class _Lowering(MemoryOps):
             self.learn(iv, loop.iv)
             loop.body.append(mvm.Yield([]))
             self.builder = Builder(loop.body, loop.body.terminator)
+        self.in_parallel = True
         for inner in op.body.ops:
             if not isinstance(inner, scf.InParallel):
-                self._sequential(inner)
+                self._op(inner)
+        self.in_parallel = not shared
         self.builder = outer
 
-
-_ELSEWHERE = (
-    arith.Constant,
-    memref.GetGlobal,
-    memref.Alloc,
-    memref.View,
-    memref.SubView,
-    memref.CollapseShape,
-    memref.ExpandShape,
-    memref.Cast,
-    Apply,
-)
-"""Ops that leave nothing where they stood."""
 
 _HANDLERS: dict[type[Op], Callable[[_Lowering, Op], None]] = {
     memref.GetGlobal: _Lowering.buffer,

@@ -75,7 +75,10 @@ def rates(target: Target) -> Rates:
 def _run(texts: Iterable[str], target: Target) -> list[str]:
     """What `llvm-mca` prints of each of these pieces of assembly."""
     text = "".join(f"# LLVM-MCA-BEGIN\n{piece}# LLVM-MCA-END\n" for piece in texts)
-    command = [tool(), f"-mtriple={target.triple}", f"-mcpu={target.tune or target.cpu}"]
+    core = target.core.name
+    if core.startswith("generic"):
+        core = target.tune or target.cpu
+    command = [tool(), f"-mtriple={target.triple}", f"-mcpu={core}"]
     options = [f"-iterations={_TRIPS}", "-instruction-info=0"]
     result = subprocess.run([*command, *options], input=text, capture_output=True, text=True, check=False)
     if result.returncode:

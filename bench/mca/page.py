@@ -108,7 +108,8 @@ def _faults(rows: Iterable[Row]) -> list[str]:
 def _cores(rows: Iterable[Row]) -> list[str]:
     lines = _header("target", "multiply-adds a cycle", "their latency", "loads a cycle")
     for row in rows:
-        own = Rates(row.target.fma_rate, row.target.core.fma_latency, row.target.load_rate)
+        rate = row.target.fma_rate / (1 if row.target.isa.fma else 2)
+        own = Rates(rate, row.target.core.fma_latency, row.target.load_rate)
         pairs = [(row.rates.fmas, own.fmas), (row.rates.latency, own.latency), (row.rates.loads, own.loads)]
         lines.append(_line(row.name, *(_compared(*pair) for pair in pairs)))
     return lines

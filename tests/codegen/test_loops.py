@@ -115,3 +115,10 @@ LBB0_1:
 def test_kinds(listing: str, architecture: str, expected: str) -> None:
     """Only the innermost loop is one, and each kind of instruction is known by its text."""
     assert [f"{loop.name}: {loop}" for loop in innermost(listing, architecture)] == [expected]
+
+
+@pytest.mark.parametrize("name", ["neoverse-n1", "neoverse-v1", "neoverse-v2", "apple-m1"])
+def test_accumulators_stay_in_registers(name: str) -> None:
+    """Without a limit on how loads are gathered, LLVM spills them for elements that it loads early."""
+    for loop in loops("conv_3x3", TARGETS[name]):
+        assert not loop.mix["spill"], f"{loop.name}: {loop}"

@@ -76,7 +76,9 @@ _CORES = """
 
 What the models do at their best, and in brackets what `mdsl/target/core.py` says where that differs. LLVM takes Zen 4's model
 for Zen 5 and that of Cyclone, an older and narrower core, for Apple's M1; a target that names no core has the model of a
-Sandy Bridge, a Haswell, a Skylake server or a Neoverse N2.
+Sandy Bridge, a Haswell, a Skylake server or a Neoverse N2. Else core.py keeps to the vendors' guides: Zen 2 loads two vectors a
+cycle and Zen 4 one of 64 bytes, a Cortex-A55 needs both of its units for 16 bytes (so the shares above are half of what
+they should be there), and a Neoverse takes the accumulator in two cycles late.
 """
 
 

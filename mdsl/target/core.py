@@ -19,6 +19,7 @@ class Core:
     fma_bytes: int = 32
     """The widest that one unit does in one go; wider ones take several."""
     fma_latency: int = 4
+    """Cycles from one multiply-add to the next into the same accumulator, which some cores take in late."""
     load_units: int = 2
     load_bytes: int = 32
     width: int = 6
@@ -70,13 +71,13 @@ CORES = {
         Core("znver3", l3_bytes=32 * _MB),
         Core("znver4", l2_bytes=1 * _MB, l3_bytes=32 * _MB),
         Core("znver5", fma_bytes=64, load_bytes=64, width=8, overlap=0.05, l1_bytes=48 * _KB, l1_ways=12, l2_bytes=1 * _MB, l3_bytes=32 * _MB),
-        Core("neoverse-n1", fma_bytes=16, load_bytes=16, width=4, l1_bytes=64 * _KB, l1_ways=4, l2_bytes=1 * _MB),
-        Core("neoverse-n2", fma_bytes=16, load_bytes=16, load_units=3, width=5, l1_bytes=64 * _KB, l1_ways=4, l2_bytes=1 * _MB),
-        Core("neoverse-v1", 4, 16, load_bytes=16, load_units=3, width=8, l1_bytes=64 * _KB, l1_ways=4, l2_bytes=1 * _MB),
-        Core("neoverse-v2", 4, 16, load_bytes=16, load_units=3, width=8, l1_bytes=64 * _KB, l1_ways=4, l2_bytes=1 * _MB),
+        Core("neoverse-n1", fma_bytes=16, fma_latency=2, load_bytes=16, width=4, l1_bytes=64 * _KB, l1_ways=4, l2_bytes=1 * _MB),
+        Core("neoverse-n2", fma_bytes=16, fma_latency=2, load_bytes=16, load_units=3, width=5, l1_bytes=64 * _KB, l1_ways=4, l2_bytes=1 * _MB),
+        Core("neoverse-v1", 4, 16, 2, load_bytes=16, load_units=3, width=8, l1_bytes=64 * _KB, l1_ways=4, l2_bytes=1 * _MB),
+        Core("neoverse-v2", 4, 16, 2, load_bytes=16, load_units=3, width=8, l1_bytes=64 * _KB, l1_ways=4, l2_bytes=1 * _MB),
         Core("apple-m1", 4, 16, load_bytes=16, load_units=3, width=8, l1_bytes=128 * _KB, l2_bytes=12 * _MB, line=128,
              page=16384),
-        Core("cortex-a72", 2, 16, 7, 1, 16, width=3, l1_ways=2, l2_bytes=1 * _MB, l3_bytes=0, l2_rate=16.0, memory_rate=4.0),
+        Core("cortex-a72", 2, 8, 4, 1, 16, width=3, l1_ways=2, l2_bytes=1 * _MB, l3_bytes=0, l2_rate=16.0, memory_rate=4.0),
         Core("cortex-a55", 1, 16, 4, 1, 8, width=2, l1_ways=4, l2_bytes=128 * _KB, l3_bytes=1 * _MB, l2_rate=8.0, memory_rate=4.0),
     )
 }  # fmt: skip

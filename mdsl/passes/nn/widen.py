@@ -4,22 +4,30 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import ClassVar
+from typing import ClassVar, TypeGuard
 
 import numpy as np
 
 from mdsl.dialects import nn
 from mdsl.dialects.arith import Constant
 from mdsl.dialects.builtin import ModuleOp
+from mdsl.dialects.nn.base import NnOp
+from mdsl.dialects.nn.elementwise import Binary, Unary
 from mdsl.ir.attributes import tensor_attribute
-from mdsl.ir.core import Block, Builder, Op, Value
+from mdsl.ir.core import Block, Builder, Value
 from mdsl.ir.typed import tensor_of
-from mdsl.ir.types import bf16, f16, f32
+from mdsl.ir.types import bf16, dtype_of, f16, f32
 from mdsl.passes.base import Context, Pass
 from mdsl.rewriting.constants import constant_data, fresh_resource, resource_name
 from mdsl.target import cost
 
 Product = nn.Conv2d | nn.Matmul | nn.Linear
+
+_CHOOSING = nn.Relu | nn.MaxPool2d | nn.Concat | nn.Reshape | nn.Transpose
+"""Ops whose elements are elements of their operands, or 0: the conversion may come before them."""
+
+_Known = dict[tuple[Value, Block | None], Value]
+"""The values that were converted, for each block that they are read in."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +46,8 @@ class Widen(Pass):
         %y = nn.cast %y_wide : (tensor<1x4x6x6xf32>) -> tensor<1x4x6x6xf16>
 
     Such a product is summed in f32 and rounded once, so that it is the same; but each element is converted once,
-    not each time that it is multiplied, and a conversion becomes part of what computes the operand. Constants are
+    not each time that it is multiplied, and a conversion becomes part of what computes the operand: it comes before
+    ops that only choose among elements, and elementwise ops read what is stored for the products. Constants are
     converted now. A product of so few rows that reading its weights takes the time keeps them as narrow as they are.
     """
 
@@ -46,7 +55,7 @@ class Widen(Pass):
     level: ClassVar[str | None] = "nn"
 
     def run(self, module: ModuleOp, context: Context) -> None:
-        known: dict[tuple[Value, Block | None], Value] = {}
+        known: _Known = {}
         for op in list(module.walk()):
             if isinstance(op, Product) and _is_narrow(op) and cost.worth_widening(_rows(op), context.target):
                 _widen(op, known)
@@ -70,29 +79,73 @@ def _rows(op: Product) -> int:
     return prod(rows) if shared else rows[-1]
 
 
-def _widen(op: Product, known: dict[tuple[Value, Block | None], Value]) -> None:
+def _widen(op: Product, known: _Known) -> None:
     builder = Builder.before(op)
-    for value in op.operands:
-        if (value, op.block) not in known:
-            known[value, op.block] = _wide(value, op, builder)
-    operands = [known[value, op.block] for value in op.operands]
+    operands = [_wide(value, op, known) for value in op.operands]
     result = tensor_of(op.result)
     wide = type(op).from_parts(operands, [result.with_element(f32)], op.attributes, location=op.location)
     total = builder.value(wide, f"{op.result.name or 'product'}_wide")
     old = dict.fromkeys(op.operands)
     op.replace_by(builder.value(nn.Cast(total, results=[result]), op.result.name))
     for value in old:
-        if isinstance(value.owner, Constant) and not value.users:
-            value.owner.erase()
+        _drop(value)
 
 
-def _wide(value: Value, op: Op, builder: Builder) -> Value:
-    """`value` as f32."""
+def _wide(value: Value, op: NnOp, known: _Known) -> Value:
+    """`value` as f32, for `op`."""
+    key = value, op.block
+    if key not in known:
+        known[key] = _moved(value, op, known) or _converted(value, op)
+    return known[key]
+
+
+def _moved(value: Value, op: NnOp, known: _Known) -> Value | None:
+    """What only `op` reads, of an op that chooses among elements: the same choice among f32 elements."""
+    owner = value.owner
+    if not _chooses(owner) or owner.block is not op.block or list(value.users) != [op]:
+        return None
+    operands = [_wide(v, owner, known) for v in owner.operands]
+    type = tensor_of(value).with_element(f32)
+    new = owner.__class__.from_parts(operands, [type], owner.attributes, location=owner.location)
+    return Builder.before(owner).value(new, f"{value.name or 'x'}_wide")
+
+
+def _chooses(op: object) -> TypeGuard[NnOp]:
+    """Whether each element of the result is one of the operands', or a number that 16 bits hold exactly."""
+    if not isinstance(op, nn.Clip):
+        return isinstance(op, _CHOOSING)
+    dtype = dtype_of(tensor_of(op.result).element)
+    bounds = [op.attr(name) for name in ("min", "max")]
+    return all(bound is None or float(np.array(bound, dtype)) == bound for bound in bounds)
+
+
+def _converted(value: Value, op: NnOp) -> Value:
+    """The conversion of `value`, right behind the op that computes it; elementwise ops read it instead, for
+    what is stored twice is stored in a second pass."""
     type = tensor_of(value).with_element(f32)
     name = f"{value.name or 'x'}_wide"
     data = constant_data(value)
-    if data is None:
-        return builder.value(nn.Cast(value, results=[type]), name)
-    array = np.ascontiguousarray(data, np.float32)
-    attr = tensor_attribute(array, type, fresh_resource(op, f"{resource_name(value)}_wide"))
-    return builder.value(Constant(value=attr, results=[type]), name)
+    if data is not None:
+        array = np.ascontiguousarray(data, np.float32)
+        attr = tensor_attribute(array, type, fresh_resource(op, f"{resource_name(value)}_wide"))
+        return Builder.before(op).value(Constant(value=attr, results=[type]), name)
+    owner = value.owner
+    if not isinstance(owner, NnOp) or owner.block is not op.block or owner.next is None:
+        return Builder.before(op).value(nn.Cast(value, results=[type]), name)
+    others = (user for user in value.users if user is not op and user.block is op.block)
+    users = [user for user in others if isinstance(user, Unary | Binary)]
+    wide = Builder.before(owner.next).value(nn.Cast(value, results=[type]), name)
+    for user in users:
+        narrow = Builder.before(user).value(nn.Cast(wide, results=[value.type]), value.name)
+        user.operands = [narrow if v is value else v for v in user.operands]
+    return wide
+
+
+def _drop(value: Value) -> None:
+    """Erases what computes `value`, if nothing reads it."""
+    owner = value.owner
+    if (isinstance(owner, Constant) or _chooses(owner)) and not value.users:
+        operands = owner.operands
+        owner.erase()
+        for operand in operands:
+            _drop(operand)

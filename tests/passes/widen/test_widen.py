@@ -85,3 +85,28 @@ def test_few_rows_and_wide_floats_stay(op, sizes, result, element) -> None:
     module = program(op, element, sizes, result)
     assert str(widened(module)) == str(module)
     assert products(module) == {element}
+
+
+CHAIN = """func.func @main(%x: tensor<1x2x4x4xf16>, %w: tensor<2x2x1x1xf16>) -> tensor<1x4x2x2xf16> {{
+  %a = nn.conv2d %x, %w : (tensor<1x2x4x4xf16>, tensor<2x2x1x1xf16>) -> tensor<1x2x4x4xf16>
+  %b = nn.clip %a {{min = {low}, max = 0.5}} : (tensor<1x2x4x4xf16>) -> tensor<1x2x4x4xf16>
+  %c = nn.concat %b, %x {{axis = 1}} : (tensor<1x2x4x4xf16>, tensor<1x2x4x4xf16>) -> tensor<1x4x4x4xf16>
+  %d = nn.max_pool2d %c {{kernel = [2, 2], strides = [2, 2]}} : (tensor<1x4x4x4xf16>) -> tensor<1x4x2x2xf16>
+  %filters = arith.constant dense<0.25> : tensor<4x4x1x1xf16>
+  %e = nn.conv2d %d, %filters : (tensor<1x4x2x2xf16>, tensor<4x4x1x1xf16>) -> tensor<1x4x2x2xf16>
+  func.return %e : tensor<1x4x2x2xf16>
+}}"""
+
+
+@pytest.mark.parametrize(("low", "narrow_clips"), [(0.0, 0), (0.1, 1)])
+def test_conversions_come_before_choices_of_elements(low: float, narrow_clips: int) -> None:
+    """Not before a bound that 16 bits do not hold."""
+    module = parse(CHAIN.format(low=low), "test.mir")
+    new = widened(module)
+    kinds = [(op.name, str(op.result.type.element)) for op in new.walk() if op.name.startswith("nn.")]  # type: ignore[attr-defined]
+    assert kinds.count(("nn.clip", "f16")) == narrow_clips
+    assert ("nn.concat", "f32") in kinds and ("nn.max_pool2d", "f32") in kinds
+    assert ("nn.concat", "f16") not in kinds and ("nn.max_pool2d", "f16") not in kinds
+    generator = np.random.default_rng(6)
+    arrays = [generator.standard_normal(s).astype(np.float16) for s in ((1, 2, 4, 4), (2, 2, 1, 1))]
+    np.testing.assert_allclose(run(new, arrays)[0], run(module, arrays)[0], rtol=2e-3, atol=1e-3)

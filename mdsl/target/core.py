@@ -42,8 +42,8 @@ class Core:
     """How far ahead of a stream to ask for it: what arrives in the 100 ns that memory takes to answer, and as much again
     for what else is on its way (measured on Zen 5: 2 KB cost 5 % of ResNet-50's time, from 16 KB on it pushes out what is
     in use)."""
-    dispatch_cycles: float = 40.0
-    """For a dispatch, and to fill and drain the pipeline."""
+    fill_cycles: float = 40.0
+    """To fill and drain the pipeline where a loop of multiply-adds begins and ends, a dispatch among them or not."""
 
     def fma_rate(self, vector_bytes: int) -> float:
         """Multiply-adds of vectors of so many bytes, a cycle."""

@@ -1,6 +1,6 @@
 """What work costs on a machine: registers that a block needs, cycles, bytes on their way. The formulas take numbers.
 
-A contraction's tile is the set of accumulators that stay in registers over its whole reduction. A tile of P rows (of
+A contraction's tile is the set of accumulators that stay in registers over its whole reduction (a kernel does several such blocks). One of P rows (of
 what only the first operand has: matrix rows, pixels) by Q vectors (of what only the second has: columns, output
 channels) needs P*Q accumulators, min(P, Q) registers for the operand that is held, and one for the other, which passes.
 With F multiply-adds and L loads a cycle a step of the reduction takes
@@ -58,6 +58,12 @@ LINE = 64
 
 WORTH_PREFETCHING = 8192
 """Bytes from which an operand is worth a prefetch: less arrives with the first lines."""
+
+_KERNEL = 4096.0
+"""Cycles that a kernel takes at least, if it can: a dispatch is then a hundredth of it."""
+
+_TILES = 32
+"""Tiles that are worth more than that: enough for every worker, whatever the others do."""
 
 _EPILOGUE = 1.0
 """Cycles for an accumulator at a tile's end: it is made, finished and stored."""
@@ -197,12 +203,26 @@ class Contraction:
         candidates = [
             self._tile(vectors, rows)
             for vectors in range(1, 13)
-            for rows in range(1, self.target.isa.registers)
+            for rows in range(1, self.target.isa.free)
         ]
-        different = dict.fromkeys(tuple(t.values()) for t in candidates if t is not None)
-        return Choice.of(
-            (sizes, self._cycles(dict(zip(self.out, sizes, strict=True)))) for sizes in different
-        )
+        blocks = [t for t in candidates if t is not None]
+        found: dict[tuple[int, ...], float] = {}
+        for block in sorted(blocks, key=self._cycles):
+            found.setdefault(tuple(self._grown(block).values()), self._cycles(block))
+        return Choice.of(found.items())
+
+    def _grown(self, block: Mapping[int, int]) -> dict[int, int]:
+        """The tile of a kernel: as many blocks of rows as take `_KERNEL` cycles, while there are tiles for many workers."""
+        total = prod(-(-self.sizes[d] // size) for d, size in block.items())
+        wanted = min(int(_KERNEL / self._block_cycles(block)), total // _TILES)
+        tile = dict(block)
+        for d in reversed(self.rows):
+            blocks = -(-self.sizes[d] // block[d])
+            if wanted < 2:
+                break
+            tile[d] = balanced(self.sizes[d], block[d] * min(wanted, blocks))
+            wanted = wanted // blocks
+        return tile
 
     @property
     def _vector(self) -> int:
@@ -219,7 +239,7 @@ class Contraction:
         else:
             tile[self._vector], tile[outer] = self.sizes[self._vector], min(self.sizes[outer], vectors)
             vectors = tile[outer]
-        if rows > 1 and registers(rows * vectors, min(rows, vectors)) > self.target.isa.registers:
+        if rows > 1 and registers(rows * vectors, min(rows, vectors)) > self.target.isa.free:
             return None
         for d in reversed(self.rows):
             tile[d] = balanced(self.sizes[d], rows)
@@ -227,9 +247,9 @@ class Contraction:
         return tile
 
     def _cycles(self, tile: Mapping[int, int]) -> float:
-        """Estimated cycles of the whole contraction."""
+        """Estimated cycles of the whole contraction, cut into such blocks."""
         parts = list(self._parts(tile))
-        total = sum(times * self._tile_cycles(part) for part, times in parts)
+        total = sum(times * self._block_cycles(part) for part, times in parts)
         return (total + self._waiting(tile)) * (1 + _REMAINDER * (len(parts) - 1))
 
     def _parts(self, tile: Mapping[int, int]) -> Iterator[tuple[dict[int, int], int]]:
@@ -241,9 +261,9 @@ class Contraction:
                 if along and n:
                     yield {**part, self._vector: along}, times * n
 
-    def _tile_cycles(self, tile: Mapping[int, int]) -> float:
-        accumulators = self._rows(tile) * self._vectors(tile)
-        return self.steps * self._step(tile) + self.target.core.dispatch_cycles + _EPILOGUE * accumulators
+    def _block_cycles(self, block: Mapping[int, int]) -> float:
+        accumulators = self._rows(block) * self._vectors(block)
+        return self.steps * self._step(block) + self.target.core.fill_cycles + _EPILOGUE * accumulators
 
     def _step(self, tile: Mapping[int, int]) -> float:
         rows, vectors = self._rows(tile), self._vectors(tile)

@@ -19,7 +19,7 @@ class Isa:
     registers: int
     """Vector registers."""
     fma: bool = True
-    """A multiplication and an addition are one instruction."""
+    """A multiplication and an addition are one instruction; elsewhere the product stands in a register of its own."""
     memory_operands: bool = False
     """Arithmetic may read one vector from memory, which needs no register then."""
     folds_broadcasts: bool = False
@@ -32,6 +32,11 @@ class Isa:
     """Products of neighbouring 8-bit integers are added up in one instruction."""
     half_conversions: bool = False
     """A vector of f16 becomes one of f32, and back, in one instruction."""
+
+    @property
+    def free(self) -> int:
+        """Registers that accumulators and operands may take."""
+        return self.registers if self.fma else self.registers - 1
 
 
 SSE2 = Isa("sse2", 16, 16, fma=False, memory_operands=True)

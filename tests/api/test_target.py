@@ -78,7 +78,7 @@ def test_a_copy_is_for_the_same_target(target: Target, loaded: list[Target]) -> 
 
 
 def test_what_is_timed_is_the_targets(target: Target, loaded: list[Target]) -> None:
-    measuring._call(to_bytecode(mdsl.parse(TEXT)), target)()
+    measuring._calls([to_bytecode(mdsl.parse(TEXT))], target)[0]()
     assert loaded[0] == target
 
 

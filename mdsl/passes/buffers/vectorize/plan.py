@@ -84,7 +84,7 @@ def plan(group: Group, target: Target) -> Plan:
         # A body of many operands fills the registers with one point.
         operands = max(len(nest.inputs) + len(nest.outputs) for nest in group.nests)
         chosen.block = _block_elementwise(
-            chosen, order, max(1, min(cost.SMALL, target.isa.registers // operands))
+            chosen, order, max(1, min(cost.SMALL, target.isa.free // operands))
         )
     return chosen
 
@@ -193,7 +193,7 @@ def _block_lanes_reduced(chosen: Plan, group: Group, target: Target) -> None:
 def _block_reduction(nest: Nest, chosen: Plan, group: Group, target: Target) -> dict[Axis, int]:
     """The block with the lowest estimated cycles over the whole tile, among those that fit the registers."""
     counts = {a: vectors(a, chosen.lanes) if a is chosen.vector else a.extent for a in group.axes}
-    options = list(_fitting(list(counts.items()), nest, chosen, target.isa.registers, {}))
+    options = list(_fitting(list(counts.items()), nest, chosen, target.isa.free, {}))
     return min(options, key=lambda block: _cycles(block, counts, nest, chosen, target))
 
 

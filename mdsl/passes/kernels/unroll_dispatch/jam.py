@@ -24,7 +24,7 @@ def jam_width(kernel: ukernel.UkernelFunc, shared: Sequence[bool], copies: int, 
     if busiest is None or not 0 < _accumulators(busiest, target) < target.fma_chains:
         return 1
     widths = [n for n in range(copies, 1, -1) if copies % n == 0]
-    return next((n for n in widths if _live(busiest, kernel, shared, n, target) <= target.isa.registers), 1)
+    return next((n for n in widths if _live(busiest, kernel, shared, n, target) <= target.isa.free), 1)
 
 
 def _accumulators(loop: scf.For, target: Target) -> int:

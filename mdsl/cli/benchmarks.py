@@ -206,7 +206,7 @@ def _layer_cells(layer: Layer, found: LayerProfile) -> list[str]:
 def regret_of(request: Request) -> None:
     from mdsl.benchmarking.regret import regret
 
-    program = Program(request.program, request.engine, request.threads, request.settings)
+    program = Program(request.program, request.engine, request.threads, request.settings, uncompiled=True)
     if program.module is None:
         raise MdslError(
             f"{request.program}: error: --regret needs the program as it was before it was compiled"

@@ -140,14 +140,9 @@ def step(operations: float, loads: float, target: Target, far: float = 0) -> flo
 
 
 def steps_a_line(target: Target) -> int:
-    """Steps of a reduction that read a cache line of each operand that is read vector by vector."""
-    return max(1, LINE // target.vector_bytes)
-
-
-def worth_widening(rows: int, target: Target) -> bool:
-    """Whether a product of 16-bit floats is worth f32 operands: so many rows are multiplied by each element of the second
-    that its 4 bytes arrive in that time."""
-    return rows / (target.lanes("f32") * target.fma_rate) >= 4 / _WEIGHTS
+    """Steps of a reduction that read a cache line of each operand that is read vector by vector; one where products take
+    registers of their own, for more steps together would not leave enough."""
+    return max(1, LINE // target.vector_bytes) if target.isa.fma else 1
 
 
 def blocks(extents: Mapping[Key, int], block: Mapping[Key, int]) -> Iterator[tuple[dict[Key, int], int]]:
@@ -201,9 +196,7 @@ class Contraction:
         if prod(self.sizes[d] for d in self.out) <= 1:
             return Choice.of([((1,) * len(self.out), 0.0)])
         candidates = [
-            self._tile(vectors, rows)
-            for vectors in range(1, 13)
-            for rows in range(1, self.target.isa.free)
+            self._tile(vectors, rows) for vectors in range(1, 13) for rows in range(1, self.target.isa.free)
         ]
         blocks = [t for t in candidates if t is not None]
         found: dict[tuple[int, ...], float] = {}

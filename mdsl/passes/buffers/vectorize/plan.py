@@ -83,9 +83,7 @@ def plan(group: Group, target: Target) -> Plan:
     else:
         # A body of many operands fills the registers with one point.
         operands = max(len(nest.inputs) + len(nest.outputs) for nest in group.nests)
-        chosen.block = _block_elementwise(
-            chosen, order, max(1, min(cost.SMALL, target.isa.free // operands))
-        )
+        chosen.block = _block_elementwise(chosen, order, max(1, min(cost.SMALL, target.isa.free // operands)))
     return chosen
 
 

@@ -145,6 +145,12 @@ def steps_a_line(target: Target) -> int:
     return max(1, LINE // target.vector_bytes) if target.isa.fma else 1
 
 
+def worth_widening(rows: int, target: Target) -> bool:
+    """Whether a product of 16-bit floats is worth f32 operands: so many rows are multiplied by each element of the second
+    that its 4 bytes arrive in that time."""
+    return rows / (target.lanes("f32") * target.fma_rate) >= 4 / _WEIGHTS
+
+
 def blocks(extents: Mapping[Key, int], block: Mapping[Key, int]) -> Iterator[tuple[dict[Key, int], int]]:
     """Each kind of near-equal block with the number of times that it occurs."""
     pieces = [[(d, size, n) for size, n in near_equal(extent, block[d])] for d, extent in extents.items()]

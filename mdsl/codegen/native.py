@@ -19,8 +19,8 @@ if TYPE_CHECKING:  # LLVM is loaded when there is something to compile, or to li
     import llvmlite.binding as llvm
     from llvmlite.binding.orcjit import LLJIT, ResourceTracker
 
-_PIPELINE = "O3 -unroll -slp -cluster"
-"""Names the settings of `_optimise` and of the scheduler, as a part of every object's key."""
+_PIPELINE = "O3 -unroll -slp -cluster frozen"
+"""Names the settings of `_optimise`, of the scheduler and of `tuned`, as a part of every object's key."""
 
 _lock = threading.RLock()
 _loaded: weakref.WeakValueDictionary[str, NativeCode] = weakref.WeakValueDictionary()

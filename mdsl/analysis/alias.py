@@ -11,12 +11,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from enum import Enum
 from functools import cached_property
+from itertools import chain
 
 from mdsl.analysis.slices import is_whole, same_index, same_slice, separate_spans, spans
 from mdsl.dialects import arith, func, linalg, memref, scf, ukernel
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.indices import SliceLike
 from mdsl.dialects.terminator import Terminator
+from mdsl.ir.attributes import SymbolRefAttr
 from mdsl.ir.core import Block, BlockArgument, Op, OpResult, Value
 from mdsl.ir.typed import memref_of
 from mdsl.ir.types import MemRefType, TensorType
@@ -176,13 +178,18 @@ class AliasAnalysis:
         self.made: dict[Op, list[Value]] = {}
 
     @cached_property
-    def calls(self) -> dict[str, list[list[Value]]]:
-        """What each symbol is called with."""
-        found: dict[str, list[list[Value]]] = {}
+    def calls(self) -> dict[str, dict[Op, list[list[Value]]]]:
+        """What calls each symbol, and with what."""
+        found: dict[str, dict[Op, list[list[Value]]]] = {}
         for op in self.module.walk():
             if isinstance(op, ukernel.Dispatch | func.Call):
-                found.setdefault(str(op.attr("callee")), []).extend(_calls(op))
+                found.setdefault(str(op.attr("callee")), {})[op] = _calls(op)
         return found
+
+    def retarget(self, op: ukernel.Dispatch, symbol: str) -> None:
+        """Lets `op` call `symbol`."""
+        self.calls.setdefault(symbol, {})[op] = self.calls[op.symbol].pop(op)
+        op.attributes["callee"] = SymbolRefAttr(symbol)
 
     def relation(self, left: Value, right: Value) -> Alias:
         """How the two relate."""
@@ -215,7 +222,7 @@ class AliasAnalysis:
         if function not in self.made:
             results = [r for op in function.walk() for r in op.results if isinstance(r.type, MemRefType)]
             self.made[function] = [v for v in results if root(v) is v and not _choices(v)]
-        if _kind(base) == "argument" and function.symbol not in self.calls:
+        if _kind(base) == "argument" and not self.calls.get(function.symbol):
             others = [v for v in self.made[function] if _kind(v) == "unknown"]
             return [base, *others]
         given = [a for a in function.args if isinstance(a.type, MemRefType)]
@@ -240,10 +247,10 @@ class AliasAnalysis:
         if (argument, other) not in self.arguments:
             self.arguments[argument, other] = False  # what calls itself is not known to be apart
             function = argument.owner.parent_op if isinstance(argument.owner, Block) else None
-            calls = self.calls.get(function.symbol, []) if isinstance(function, func.FunctionLike) else []
+            calls = self.calls.get(function.symbol, {}) if isinstance(function, func.FunctionLike) else {}
             self.arguments[argument, other] = all(
                 self.apart(x, y)
-                for call in calls
+                for call in chain.from_iterable(calls.values())
                 for x, y in [[_given(v, call) for v in (argument, other)]]
                 if x is not None and y is not None
             )

@@ -41,7 +41,8 @@ class SliceLike(Op):
 
     def mixed(self, which: str) -> list[Index]:
         """`offsets`, `sizes` or `strides` as numbers and values."""
-        return join_indices(getattr(self, which), self.attr(f"static_{which}"))
+        numbers = self.attr(f"static_{which}")
+        return join_indices(getattr(self, which), numbers) if DYNAMIC in numbers else numbers
 
     def verify_slice(self, shape: Sequence[int], part: Sequence[int]) -> None:
         """The slice must lie in `shape` and be of shape `part` (unit dimensions may be dropped)."""

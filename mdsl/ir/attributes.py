@@ -375,16 +375,16 @@ def attribute(value: AttributeLike) -> Attribute:
 def python_value(attr: Attribute) -> object:
     """The inverse of `attribute`: numbers, strings, lists; other attributes as they are."""
     match attr:
-        case IntegerAttr(value, type):
-            return bool(value) if type == i1 else value
+        case DenseArrayAttr():
+            return list(attr.values)
+        case IntegerAttr():
+            return bool(attr.value) if attr.type == i1 else attr.value
         case FloatAttr() | StringAttr():
             return attr.value
         case SymbolRefAttr():
             return attr.name
         case ArrayAttr():
             return [python_value(v) for v in attr.values]
-        case DenseArrayAttr():
-            return list(attr.values)
         case TypeAttr():
             return attr.type
         case AffineMapAttr():

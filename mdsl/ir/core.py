@@ -12,7 +12,14 @@ from contextlib import suppress
 from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from mdsl.ir.attributes import Attribute, AttributeLike, DenseArrayAttr, Location, attribute
+from mdsl.ir.attributes import (
+    Attribute,
+    AttributeLike,
+    DenseArrayAttr,
+    Location,
+    attribute,
+    python_value,
+)
 from mdsl.ir.errors import VerifyError
 from mdsl.ir.types import Type, i32
 from mdsl.ir.values import BlockArgument, OpResult, Value
@@ -316,12 +323,9 @@ class Op:
 
     def attr(self, name: str) -> Any:
         """The attribute as a Python value (`python_value`), None if absent and without default."""
-        for field in self.fields:
-            if field.name == name and field.kind == "attribute":
-                return field.__get__(self, type(self))
         found = self.attributes.get(name)
-        from mdsl.ir.attributes import python_value
-
+        if found is None:
+            found = next((f.default for f in self.fields if f.name == name and f.kind == "attribute"), None)
         return None if found is None else python_value(found)
 
     def error(self, message: str) -> VerifyError:

@@ -14,7 +14,7 @@ word lists read it. On an instance, `op.x` is the operand, `op.axis` the attribu
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeVar
@@ -255,30 +255,30 @@ class Field:
             case "operand":
                 return self._pick(op, op.operands, "operandSegmentSizes")
             case "result":
-                return self._pick(op, list(op.results), "resultSegmentSizes")
+                return self._pick(op, op.results, "resultSegmentSizes")
             case "region":
-                position = [f.name for f in owner.fields if f.kind == "region"].index(self.name)
-                return op.regions[position].block
+                return op.regions[fields_of(owner, "region").index(self)].block
         found: Attribute | None = op.attributes.get(self.name, self.default)
         return None if found is None else python_value(found)
 
-    def _pick(self, op: Op, values: list[Value], segments: str) -> Any:
+    def _pick(self, op: Op, values: Sequence[Value], segments: str) -> Any:
         start, end = self.span(op, len(values), segments)
+        if not self.variadic:
+            return values[start]
         picked = values[start:end]
         if self.optional:
             return picked[0] if picked else None
-        return picked if self.variadic else picked[0]
+        return picked
 
     def span(self, op: Op, total: int, segments: str = "operandSegmentSizes") -> tuple[int, int]:
         """Where this field's values lie among the op's `total` operands or results."""
-        group = fields_of(type(op), self.kind)
-        position = group.index(self)
+        position, count, variadic = _place(type(op), self)
         sizes = op.attributes.get(segments)
         if isinstance(sizes, DenseArrayAttr):
             start = int(sum(sizes.values[:position]))
             return start, start + int(sizes.values[position])
-        spare = total - len(group)  # what the one variadic field takes beyond a value of its own
-        start = position + sum(spare for f in group[:position] if f.variadic)
+        spare = total - count  # what the one variadic field takes beyond a value of its own
+        start = position + spare * variadic
         return start, start + (1 + spare if self.variadic else 1)
 
 
@@ -286,6 +286,14 @@ class Field:
 def fields_of(declaration: type[Op], kind: str) -> tuple[Field, ...]:
     """The operands, results, attributes or regions of a declaration, in order."""
     return tuple(f for f in declaration.fields if f.kind == kind)
+
+
+@cache
+def _place(declaration: type[Op], field: Field) -> tuple[int, int, int]:
+    """A field's position among those of its kind, how many these are, and how many variadic ones come before it."""
+    group = fields_of(declaration, field.kind)
+    position = group.index(field)
+    return position, len(group), sum(f.variadic for f in group[:position])
 
 
 def operand(

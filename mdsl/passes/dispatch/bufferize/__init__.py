@@ -11,7 +11,7 @@ from mdsl.analysis.alias import AliasAnalysis
 from mdsl.dialects import func, ukernel
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.func import FunctionLike
-from mdsl.ir.attributes import StringAttr, SymbolRefAttr, UnitAttr
+from mdsl.ir.attributes import StringAttr, UnitAttr
 from mdsl.ir.core import BlockArgument, Builder, Value
 from mdsl.ir.types import DYNAMIC, MemRefType, Type
 from mdsl.passes.base import Context, Pass, functions
@@ -66,9 +66,10 @@ class Bufferize(Pass):
         for op in module.walk():
             if isinstance(op, ukernel.Dispatch):
                 dispatches[op.symbol].append(op)
+        aliases = AliasAnalysis(module)
         for kernel in module.body.ops:
             if isinstance(kernel, ukernel.UkernelFunc) and _mentions_tensors(kernel):
-                _bufferize_kernel(kernel, dispatches[kernel.symbol], module, globals)
+                _bufferize_kernel(kernel, dispatches[kernel.symbol], aliases, globals)
 
 
 def _mentions_tensors(function: FunctionLike) -> bool:
@@ -131,7 +132,10 @@ def _finish(function: FunctionLike, ops: OpBufferizer, old: Sequence[BlockArgume
 
 
 def _bufferize_kernel(
-    kernel: ukernel.UkernelFunc, dispatches: Sequence[ukernel.Dispatch], module: ModuleOp, globals: Globals
+    kernel: ukernel.UkernelFunc,
+    dispatches: Sequence[ukernel.Dispatch],
+    aliases: AliasAnalysis,
+    globals: Globals,
 ) -> None:
     """One kernel for each layout of arguments that it is dispatched with."""
     layouts: dict[tuple[Type, ...], list[ukernel.Dispatch]] = {}
@@ -144,8 +148,8 @@ def _bufferize_kernel(
         variants, layouts.items() or [(_dense_layout(kernel), [])], strict=True
     ):
         if variant is not kernel:
-            _add_variant(variant, kernel, module, users)
-        _bufferize_variant(variant, _formal_types(layout, users), module, globals)
+            _add_variant(variant, kernel, globals.module, users, aliases)
+        _bufferize_variant(variant, _formal_types(layout, users), aliases, globals)
 
 
 def _layout(type: Type) -> Type:
@@ -173,20 +177,21 @@ def _add_variant(
     kernel: ukernel.UkernelFunc,
     module: ModuleOp,
     users: Sequence[ukernel.Dispatch],
+    aliases: AliasAnalysis,
 ) -> None:
     name = module.fresh_symbol(kernel.symbol)
     variant.attributes["sym_name"] = StringAttr(name)
     module.body.insert(variant, kernel.next)
-    for op in users:
-        op.attributes["callee"] = SymbolRefAttr(name)
+    for op in dict.fromkeys(users):
+        aliases.retarget(op, name)
 
 
 def _bufferize_variant(
-    kernel: ukernel.UkernelFunc, types: Sequence[Type], module: ModuleOp, globals: Globals
+    kernel: ukernel.UkernelFunc, types: Sequence[Type], aliases: AliasAnalysis, globals: Globals
 ) -> None:
     """The last arguments are destinations; what the kernel returned must lie there at its end."""
-    map = StorageMap(kernel, AliasAnalysis(module))
-    ops = OpBufferizer(map, module, globals)
+    map = StorageMap(kernel, aliases)
+    ops = OpBufferizer(map, globals.module, globals)
     end = kernel.body.terminator
     returned = [v for v in end.operands if is_tensor(v)]
     old = _replace_arguments(kernel, types, map, len(returned))

@@ -15,27 +15,21 @@ from mdsl.analysis.alias import (
     views,
     writes,
 )
+from mdsl.analysis.order import Order
 from mdsl.dialects import linalg, memref, ukernel
 from mdsl.dialects.builtin import ModuleOp
-from mdsl.ir.core import Block, Builder, Op, Value
+from mdsl.ir.core import Op, Value
 from mdsl.ir.typed import memref_of
 from mdsl.ir.types import MemRefType
-
-Positions = dict[Block, dict[Op, int]]
-"""The place of each op in its block, for the blocks that were asked about since the last change."""
 
 
 def forward_copies(function: Op, aliases: AliasAnalysis) -> None:
     """Removes copies from a buffer that has no other purpose, last copy first: the target is final then."""
-    changed = True
-    while changed:
-        changed = False
-        positions: Positions = {}
+    order = Order()
+    forwarded = [True]
+    while any(forwarded):
         copies = [op for op in function.walk() if isinstance(op, memref.Copy)]
-        for copy in reversed(copies):
-            if _forward(copy, positions, aliases):
-                changed = True
-                positions.clear()
+        forwarded = [_forward(copy, order, aliases) for copy in reversed(copies)]
     drop_unused_views(function)
 
 
@@ -47,7 +41,7 @@ def drop_unused_views(function: Op) -> None:
             op.erase()
 
 
-def _forward(copy: memref.Copy, positions: Positions, aliases: AliasAnalysis) -> bool:
+def _forward(copy: memref.Copy, order: Order, aliases: AliasAnalysis) -> bool:
     """Computes the copy's source in its target, if nobody can tell the difference."""
     source, target = copy.operands
     chain: list[Op] = []
@@ -61,13 +55,15 @@ def _forward(copy: memref.Copy, positions: Positions, aliases: AliasAnalysis) ->
     types = _shapes_of_target(chain, memref_of(target))
     if types is None or not _can_become(source, types[-1]):
         return False
-    plan = _Plan(copy, source, target, positions.setdefault(block, {}))
+    plan = _Plan(copy, source, target, order)
     if not plan.is_sound(aliases):
         return False
     plan.hoist()
-    builder = Builder.before(plan.start)
     for link, type in zip(chain, types[1:], strict=True):
-        target = builder.value(_inverse(link, target, type), source.name)
+        inverse = _inverse(link, target, type)
+        inverse.location, inverse.result.name = plan.start.location, source.name
+        order.insert(inverse, plan.start)
+        target = inverse.result
     source.replace_by(target)
     _retype(target)
     copy.erase()
@@ -99,28 +95,26 @@ def _inverse(link: Op, value: Value, type: MemRefType) -> Op:
 class _Plan:
     """The ops between the first and the last use of the source, and what must move in front of them."""
 
-    def __init__(self, copy: memref.Copy, source: Value, target: Value, position: dict[Op, int]) -> None:
+    def __init__(self, copy: memref.Copy, source: Value, target: Value, order: Order) -> None:
         assert copy.block is not None
         self.copy, self.source, self.target, self.block = copy, source, target, copy.block
-        self.position = position
-        if not position:
-            position.update({op: i for i, op in enumerate(self.block.ops)})
+        self.order = order
         used = [(self._at(op), op, view) for op, view in accesses(source)]
         self.uses = [(at, op, view) for at, op, view in used if at is not None]
         self.last = max(at for at, _, _ in self.uses)
         # Views of the source become views of the target, which must be known there.
         users = [ancestor_in(self.block, user) for view in views(source) for user in view.users]
-        self.start = min((op for op in users if op is not None), key=lambda op: position[op])
-        self.first = position[self.start]
+        self.start = min((op for op in users if op is not None), key=order.of)
+        self.first = order.of(self.start)
         self.moves: list[Op] = []
 
     def _at(self, op: Op) -> int | None:
         found = ancestor_in(self.block, op)
-        return None if found is None else self.position[found]
+        return None if found is None else self.order.of(found)
 
     def is_sound(self, aliases: AliasAnalysis) -> bool:
         """True if nobody else touches the target while the source lives, and nobody writes the source later."""
-        copied = self.position[self.copy]
+        copied = self.order.of(self.copy)
         if any(at > copied and writes(op, view) for at, op, view in self.uses):
             return False
         fills: list[tuple[int, Op]] = []
@@ -148,7 +142,7 @@ class _Plan:
     def _move(self, value: Value) -> bool:
         """Makes `value` known in front of the first use."""
         owner = value.owner
-        if not isinstance(owner, Op) or owner.block is not self.block or self.position[owner] < self.first:
+        if not isinstance(owner, Op) or owner.block is not self.block or self.order.of(owner) < self.first:
             return True
         movable = owner.has("pure") or isinstance(owner, (*VIEWS, *ALLOCATIONS, memref.GetGlobal))
         return movable and not owner.regions and self._move_op(owner)
@@ -163,7 +157,7 @@ class _Plan:
 
     def hoist(self) -> None:
         for op in self.moves:
-            self.block.insert(op.detach(), self.start)
+            self.order.insert(op, self.start)
 
 
 def _can_become(value: Value, type: MemRefType) -> bool:

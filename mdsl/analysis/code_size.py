@@ -46,6 +46,8 @@ def code_size(op: Op) -> int:
         return _ACCESS
     if op.name.startswith(("memref.", "vector.load", "vector.store")):
         return _ACCESS + lanes
+    if op.name == "vector.shuffle":
+        return lanes
     narrow = any(str(element_of(type)) in ("f16", "bf16") for type in types)
     lane = max(lane_size(op), _NARROW if narrow else 1)
     return lane * lanes * (max(1, lanes // _WIDE) if lane > 1 else 1)

@@ -151,6 +151,15 @@ def _insert(emitter: KernelEmitter, op: Op) -> LLVMValue:
     return emitter.builder.insert_element(target, value, I32(op.position))
 
 
+def _shuffle(emitter: KernelEmitter, op: Op) -> LLVMValue:
+    """LLVM wants operands of one length: the shorter is filled up, and what counts through both moves along."""
+    first, second = (emitter[value] for value in op.operands)
+    length, longest = first.type.count, max(first.type.count, second.type.count)
+    mask = [n if n < length else n - length + longest for n in op.attr("mask")]
+    first, second = (_part(emitter.builder, v, 0, longest) for v in (first, second))
+    return emitter.builder.shuffle_vector(first, second, ir.Constant(ir.VectorType(I32, len(mask)), mask))
+
+
 def _step(emitter: KernelEmitter, op: Op) -> LLVMValue:
     vector = op.result.type
     assert isinstance(vector, VectorType)
@@ -187,6 +196,9 @@ def _combining_op(kind: str, element: str) -> str:
 
 
 def _part(builder: ir.IRBuilder, vector: LLVMValue, start: int, count: int) -> LLVMValue:
+    """So many elements from `start` on; those beyond the vector's end are undefined."""
+    if (start, count) == (0, vector.type.count):
+        return vector
     mask = ir.Constant(ir.VectorType(I32, count), list(range(start, start + count)))
     return builder.shuffle_vector(vector, ir.Constant(vector.type, ir.Undefined), mask)
 
@@ -209,5 +221,6 @@ MEMORY_HANDLERS: dict[str, Handler] = {
     "vector.reduction": _reduction,
     "vector.extract": _extract,
     "vector.insert": _insert,
+    "vector.shuffle": _shuffle,
     "vector.step": _step,
 }

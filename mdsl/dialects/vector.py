@@ -10,6 +10,7 @@ from mdsl.ir.core import Op, Value
 from mdsl.ir.declare import (
     FLOAT_VECTOR,
     INDEX,
+    INDICES,
     MEMREF,
     PURE,
     READS,
@@ -23,7 +24,7 @@ from mdsl.ir.declare import (
     result,
     same_type,
 )
-from mdsl.ir.types import MemRefType, Type, VectorType, i64, index
+from mdsl.ir.types import MemRefType, Type, VectorType, element_of, i64, index
 
 if TYPE_CHECKING:
     from mdsl.syntax.cursor import Cursor
@@ -227,6 +228,51 @@ def _verify_position(op: Op, vector: Type, element: Type) -> None:
         raise op.error(f"position {numbers} is not in {vector}")
     if element != vector.element:
         raise op.error(f"element {element} of {vector}")
+
+
+class Shuffle(Op):
+    """Elements of two vectors side by side, in the order of the mask, whose numbers count through both."""
+
+    name = "vector.shuffle"
+    traits = PURE
+    v1 = operand(VECTOR)
+    v2 = operand(VECTOR)
+    mask = attr(INDICES)
+    output = result(VECTOR)
+
+    @staticmethod
+    def of(v1: Value, v2: Value, mask: Sequence[int]) -> Shuffle:
+        return Shuffle(v1, v2, mask=DenseArrayAttr(i64, tuple(mask)))
+
+    def infer(self) -> Sequence[Type]:
+        return [VectorType((len(self.attr("mask")),), element_of(self.operands[0].type))]
+
+    def verify_op(self) -> None:
+        types = [value.type for value in (*self.operands, self.result)]
+        assert all(isinstance(type, VectorType) for type in types)
+        if any(type.rank != 1 or element_of(type) != element_of(types[0]) for type in types):  # type: ignore[attr-defined]
+            raise self.error(
+                f"shuffles vectors of one dimension and one element, not {types[0]} and {types[1]}"
+            )
+        mask, elements = self.attr("mask"), sum(type.size for type in types[:2])  # type: ignore[attr-defined]
+        if len(mask) != types[2].size or not mask or not all(0 <= n < elements for n in mask):  # type: ignore[attr-defined]
+            raise self.error(f"{list(mask)} does not choose a {types[2]} of {elements} elements")
+
+    @classmethod
+    def parse_custom(cls, cursor: Cursor) -> Op:
+        operands = cursor.values()
+        _, mask = cursor.index_list()
+        attributes = {"mask": DenseArrayAttr(i64, tuple(mask)), **cursor.attr_dict()}
+        cursor.expect(":")
+        start = cursor.at
+        cursor.typed(operands, cursor.types(), start)
+        element = element_of(operands[0].type)
+        return cls.from_parts(operands, [VectorType((len(mask),), element)], attributes)
+
+    def print_custom(self, printer: Printer) -> None:
+        printer.token(f"{printer.values(self.operands)} {list(self.attr('mask'))}")
+        printer.token(printer.dictionary(self, "mask"))
+        printer.token(f": {self.operands[0].type}, {self.operands[1].type}")
 
 
 class Step(Op):

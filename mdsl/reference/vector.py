@@ -84,6 +84,11 @@ def insert(op: Insert, value: Any, dest: np.ndarray, *_: Any) -> np.ndarray:
     return result
 
 
+@semantics("vector.shuffle")
+def shuffle(op: Op, v1: np.ndarray, v2: np.ndarray) -> np.ndarray:
+    return np.concatenate([v1, v2])[list(op.attr("mask"))]
+
+
 @semantics("vector.step")
 def step(op: Op) -> np.ndarray:
     type = op.results[0].type

@@ -323,6 +323,24 @@ def test_masks_constants_and_elements() -> None:
     assert output.tolist() == [3.0, 1.5, -3.5, 3.5]
 
 
+@pytest.mark.parametrize("element", TYPES)
+def test_shuffles_of_vectors_of_two_lengths(element: str) -> None:
+    source, target = np.arange(6).astype(TYPES[element]), np.zeros(5, TYPES[element])
+    run(
+        f"%x: memref<6x{element}>, %o: memref<5x{element}>",
+        f"""
+      %z = arith.constant 0 : index
+      %four = arith.constant 4 : index
+      %a = vector.load %x[%z] : memref<6x{element}>, vector<4x{element}>
+      %b = vector.load %x[%four] : memref<6x{element}>, vector<2x{element}>
+      %c = vector.shuffle %b, %a [0, 2, 1, 5, 0] : vector<2x{element}>, vector<4x{element}>
+      vector.store %c, %o[%z] : memref<5x{element}>, vector<5x{element}>""",
+        source,
+        target,
+    )
+    np.testing.assert_array_equal(target, source[[4, 0, 5, 3, 4]])
+
+
 def test_noalias_is_said_where_the_signature_says_it() -> None:
     func = kernel("%a: memref<4xf32> {llvm.noalias}, %b: memref<4xf32>", "")
     assert to_llvm_ir(func).count("noalias") == 1

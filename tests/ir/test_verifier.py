@@ -192,6 +192,10 @@ def test_a_nest_must_be_one_that_can_be_lowered(old: str, new: str, message: str
          "a power of two"),
         ("%r = arith.index_cast %n : index to index", "casts between index and another integer"),
         ("%r = arith.sitofp %n : index to f32", "an integer of a fixed width"),
+        ("%v = vector.broadcast %x : f32 to vector<4xf32>\n"
+         "%r = vector.shuffle %v, %v [0, 8] : vector<4xf32>, vector<4xf32>", "does not choose"),
+        ("%v = vector.broadcast %x : f32 to vector<4xf32>\n"
+         "%r = vector.shuffle %v, %v [] : vector<4xf32>, vector<4xf32>", "does not choose"),
         ("%r = vector.step : vector<4xf32>", "vector<Nxindex>"),
         (
             "%e = tensor.empty() : tensor<1xf32>\n%r = linalg.broadcast ins(%x : f32) outs(%e : tensor<1xf32>)"

@@ -134,9 +134,12 @@ def test_vectors() -> None:
       %i = vector.insert %sum, %x [1] : f32 into vector<4xf32>
       %j = vector.insert %top, %i [2] : f32 into vector<4xf32>
       %k = vector.insert %e, %j [0] : f32 into vector<4xf32>
-      vector.store %k, %a[%c2, %c0] : memref<3x4xf32>, vector<4xf32>"""
+      %two = vector.shuffle %k, %k [0, 5] : vector<4xf32>, vector<4xf32>
+      %l = vector.shuffle %two, %k [5, 0, 1, 3] : vector<2xf32>, vector<4xf32>
+      vector.store %k, %a[%c2, %c0] : memref<3x4xf32>, vector<4xf32>
+      vector.store %l, %a[%c1, %c0] : memref<3x4xf32>, vector<4xf32>"""
     (found,) = on_memory(lines, X, types="memref<3x4xf32>")
-    assert found.tolist() == [[12, 15, 18, 21], [4, 5, 6, 7], [7, 22, 7, 7]]
+    assert found.tolist() == [[12, 15, 18, 21], [7, 7, 22, 22], [7, 22, 7, 7]]
 
 
 @pytest.mark.parametrize(

@@ -84,8 +84,9 @@ def bulk_tile(op: linalg.LinalgOp) -> list[int]:
 
     The tile grows along the output's innermost dimensions; where a transposed input has others innermost,
     first along those, to `cost.RUN` neighbouring elements: a tile that reads a few elements of every row would
-    fetch a page for each.
+    fetch a page for each. It consists of whole cache lines: another tile would fetch what is left of one.
     """
+    line = max(1, cost.LINE // ELEMENT_BYTES.get(str(shaped_of(op.outputs[0]).element), cost.LINE))
     sizes = op.loop_sizes()
     out: Sequence[int] = op.maps[-1].dim_positions() or ()
     budget = max(1, cost.ELEMENTS // len(op.outputs) // max(prod(sizes[d] for d in op.reduction_dims), 1))
@@ -94,13 +95,15 @@ def bulk_tile(op: linalg.LinalgOp) -> list[int]:
     def grow(order: Sequence[int], limit: int) -> None:
         for d in order:
             others = prod(tile.values()) // tile[d]
-            tile[d] = max(tile[d], cost.balanced(sizes[d], max(limit // others, 1)))
+            unit = line if d in innermost and limit // others >= line else 1
+            tile[d] = max(tile[d], cost.in_units(sizes[d], limit // others, unit))
             if tile[d] < sizes[d]:
                 return
 
-    for map in op.maps[: len(op.inputs)]:
-        read = [d for d in reversed(map.dim_positions() or ()) if d in tile]
-        if len(read) == len(out):
-            grow(read, min(cost.RUN, budget))
+    orders = [[d for d in reversed(map.dim_positions() or ()) if d in tile] for map in op.maps]
+    reads = [order for order in orders[: len(op.inputs)] if len(order) == len(out)]
+    innermost = {order[0] for order in (*reads, out[::-1]) if order}
+    for read in reads:
+        grow(read, max(1, min(cost.RUN, budget // line)))
     grow(out[::-1], budget)
     return [tile[d] for d in out]

@@ -21,10 +21,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
-from math import prod
+from math import log2, prod
 from typing import Generic, TypeVar
 
-from mdsl.target.target import Target
+from mdsl.target.target import ELEMENT_BYTES, Target
 
 Key = TypeVar("Key")
 T = TypeVar("T")
@@ -33,7 +33,7 @@ ELEMENTS = 8192
 """Elements of a tile of what is bound by memory: a dispatch costs nothing beside its work, and there are still tiles for
 every worker."""
 
-RUN = 512
+RUN = 256
 """Neighbouring elements of a transposed input that such a tile reads at least, if it can."""
 
 SMALL = 4
@@ -175,6 +175,26 @@ def balanced(size: int, limit: int, *, whole: bool = False) -> int:
         if 2 * divisor >= limit:
             return divisor
     return -(-size // -(-size // limit))
+
+
+def in_units(size: int, limit: int, unit: int) -> int:
+    """As `balanced`, in so many whole units."""
+    return min(size, unit * balanced(-(-size // unit), limit // unit))
+
+
+# Transpositions -------------------------------------------------------------------------------------------------
+
+
+def run_length(element: str, lanes: int, target: Target) -> int:
+    """Elements of each row that a transposition in registers takes at a time; 1 where there is none, as of masks, whose
+    lanes are bits."""
+    return 1 if element == "i1" else max(1, min(target.isa.shuffle_bytes // ELEMENT_BYTES[element], lanes))
+
+
+def transposed(length: int, lanes: float) -> float:
+    """Vector operations for an element that is read so: a load for each run, and a round of shuffles for each bit of
+    its length."""
+    return 1 / length + log2(length) / lanes
 
 
 # Contractions ---------------------------------------------------------------------------------------------------

@@ -18,6 +18,8 @@ class Isa:
     vector_bytes: int
     registers: int
     """Vector registers."""
+    shuffle_bytes: int = 16
+    """The pieces of a register within which one instruction interleaves the elements of two registers."""
     fma: bool = True
     """A multiplication and an addition are one instruction; elsewhere the product stands in a register of its own."""
     memory_operands: bool = False

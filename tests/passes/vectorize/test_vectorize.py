@@ -168,15 +168,51 @@ def test_reduction_along_the_contiguous_dimension(rows, columns, data, element, 
 @given(
     st.tuples(SMALL, EXTENTS, EXTENTS),
     st.permutations(range(3)),
-    st.sampled_from(["f32", "f64", "f16", "i8", "i1"]),
+    st.sampled_from(["f32", "f64", "f16", "bf16", "i8", "i1"]),
+    st.sampled_from(["avx512", "avx2", "x86-64-v2"]),
 )
-def test_transpose_and_copy(sizes, permutation, element):
-    source = memref(sizes, element)
+def test_transpose_and_copy(sizes, permutation, element, machine):
+    source = memref(sizes, element, 1)
     out = memref([sizes[p] for p in permutation], element, 2)
     transpose = f"linalg.transpose ins(%in : {source}) outs(%out : {out}) permutation = {list(permutation)}"
-    check(kernel({"in": source, "out": out}, transpose))
+    check(kernel({"in": source, "out": out}, transpose), target=machine)
     target = memref(sizes, element, 3)
     check(kernel({"in": source, "out": target}, f"memref.copy %in, %out : {source} to {target}"))
+
+
+@fast
+@given(
+    st.tuples(EXTENTS, SMALL, EXTENTS),
+    st.permutations("amn"),
+    st.permutations("amn"),
+    st.sampled_from([("f16", "f32"), ("f32", "f32"), ("f64", "f64")]),
+    st.sampled_from(["avx512", "avx2", "x86-64-v2"]),
+)
+def test_transposed_operands_of_a_body(sizes, left, right, elements, machine):
+    """Of two layouts and element types, with one read in place."""
+    extents = dict(zip("amn", sizes, strict=True))
+    narrow, wide = elements
+    types = [
+        memref([extents[d] for d in dims], t) for dims, t in ((left, narrow), (right, wide), ("amn", wide))
+    ]
+    widened = "%w = arith.extf %x0 : f16 to f32\n" if narrow != wide else ""
+    value = "%w" if widened else "%x0"
+    body = f"{widened}%p = arith.mulf {value}, %x1 : {wide}\n%r = arith.addf %y0, %p : {wide}\nlinalg.yield %r : {wide}"
+    ins = [("%left", types[0], ", ".join(left)), ("%right", types[1], ", ".join(right))]
+    op = generic(ins, [("%out", types[2], "a, m, n")], "ppp", body, "amn")
+    check(kernel(dict(zip(("left", "right", "out"), types, strict=True)), op), target=machine)
+
+
+@pytest.mark.parametrize(
+    ("element", "target"), [("f32", "avx512"), ("f16", "avx2"), ("i8", "x86-64-v2"), ("f64", "neon")]
+)
+def test_blocks_are_transposed_in_registers(element, target):
+    """Also where the extents are no multiples of the lanes: then the last block reads elements of the one before."""
+    source, out = memref([19, 33], element), memref([33, 19], element)
+    transpose = f"linalg.transpose ins(%in : {source}) outs(%out : {out}) permutation = [1, 0]"
+    module = check(kernel({"in": source, "out": out}, transpose), target=target, native=False)
+    assert "vector.shuffle" in names(module)
+    assert not {"vector.insert", "memref.load", "memref.store"} & set(names(module))
 
 
 @pytest.mark.parametrize("element", FLOATS)

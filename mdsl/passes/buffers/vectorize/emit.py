@@ -20,6 +20,7 @@ from mdsl.passes.buffers.vectorize.plan import (
     rows_ahead,
     streams,
 )
+from mdsl.passes.buffers.vectorize.transposition import load_transposed
 from mdsl.rewriting.kernel_builder import KernelBuilder, Key
 from mdsl.target import cost
 from mdsl.target.target import ELEMENT_BYTES
@@ -60,6 +61,9 @@ class GroupEmitter:
         points = self._points(base, sizes)
         self.out.enter_leaf()
         self.writes.clear()
+        for access, length in self.plan.runs.items():
+            assert self.plan.across is not None
+            load_transposed(self.out, access, points, self.plan.across, length)
         for nest in self.group.nests:
             if nest in self.plan.lanes_reduced:
                 results = reduce_lanes(self, nest, points)

@@ -10,7 +10,7 @@ import numpy as np
 
 from mdsl.analysis.nest import Access, Axis, Group, Linear, Nest
 from mdsl.ir.core import Op, Value
-from mdsl.ir.types import FloatType, IntegerType, Type, dtype_of
+from mdsl.ir.types import FloatType, IntegerType, Type, dtype_of, element_of
 from mdsl.target import cost
 from mdsl.target.target import ELEMENT_BYTES, Target
 
@@ -50,19 +50,25 @@ class Plan:
     """Accumulators for each point of another reduction, where there are few points; by default 1."""
     unroll: dict[Nest, int] = field(default_factory=dict)
     """Steps of the innermost reduction in a round of its loop; by default 1."""
+    across: Axis | None = None
+    """The axis along which inputs are loaded that are strided along `vector`, to be transposed in registers."""
+    runs: dict[Access, int] = field(default_factory=dict)
+    """Those inputs, and how many of their elements a load takes."""
+
+    def unit(self, axis: Axis) -> int:
+        """The points along an axis that a block counts as one."""
+        return self.lanes if axis is self.vector else max(self.runs.values()) if axis is self.across else 1
 
     def pieces(self, axis: Axis) -> list[tuple[int, int]]:
         """The blocks along a parallel axis: elements, and how many there are of that size."""
-        return _pieces(axis.extent, self.block[axis], self.lanes if axis is self.vector else 0)
+        return _pieces(axis.extent, self.block[axis], self.unit(axis))
 
 
-def _pieces(extent: int, block: int, lanes: int) -> list[tuple[int, int]]:
-    """Near-equal blocks; along vectors of `lanes` elements they are counted in vectors, the last of which may be short."""
-    if not lanes:
-        return cost.near_equal(extent, block)
-    found = [(n * lanes, times) for n, times in cost.near_equal(-(-extent // lanes), block)]
+def _pieces(extent: int, block: int, unit: int) -> list[tuple[int, int]]:
+    """Near-equal blocks, counted in units of so many elements (vectors), the last of which may be short."""
+    found = [(n * unit, times) for n, times in cost.near_equal(-(-extent // unit), block)]
     size, times = found.pop()
-    missing = -extent % lanes
+    missing = -extent % unit
     found += [(size, times - bool(missing)), (size - missing, int(missing > 0))]
     return [(size, times) for size, times in found if times]
 
@@ -71,7 +77,11 @@ def plan(group: Group, target: Target) -> Plan:
     """The cheapest vector axis, then the block that keeps the FMA units busiest within the registers."""
     lanes = min(target.lanes(element) for nest in group.nests for element in nest.elements())
     order = _by_output(group)
-    choices = [_choice(group, axis, lanes) for axis in (*reversed(order), None)]
+    choices = [
+        _choice(group, Plan(axis, lanes, across=across, runs=runs))
+        for axis in (*reversed(order), None)
+        for across, runs in _transpositions(group, axis, lanes, target)
+    ]
     _, chosen = min(choices, key=lambda choice: choice[0])
     heavy = [nest for nest in group.nests if nest.reduction]
     if chosen.vector is None and chosen.lanes_reduced:
@@ -101,22 +111,44 @@ def vectors(axis: Axis, lanes: int) -> int:
 # The vector axis ----------------------------------------------------------------------------------------
 
 
-def _choice(group: Group, axis: Axis | None, lanes: int) -> tuple[float, Plan]:
-    """Cost in vector operations, memory accesses among them, of vectors along `axis`."""
-    chosen = Plan(axis, lanes)
+def _transpositions(
+    group: Group, axis: Axis | None, lanes: int, target: Target
+) -> Iterator[tuple[Axis | None, dict[Access, int]]]:
+    """What may be transposed in registers if vectors lie along `axis`: nothing, or the inputs that are strided along it
+    and contiguous along another, of which there are enough elements for a run."""
+    yield None, {}
+    if any(nest.reduction for nest in group.nests):
+        return
+    written = {access.memory for nest in group.nests for access in nest.outputs}
+    inputs = [a for nest in group.nests for a in nest.reads if a.type and a.memory not in written]
+    strided = [access for access in inputs if access.along(axis) == "strided"]
+    for across in group.axes:
+        lengths = {
+            access: cost.run_length(str(element_of(access.memory.type)), lanes, target)
+            for access in strided
+            if access.along(across) == "contiguous"
+        }
+        runs = {access: length for access, length in lengths.items() if 1 < length <= across.extent}
+        if runs:
+            yield across, runs
+
+
+def _choice(group: Group, chosen: Plan) -> tuple[float, Plan]:
+    """Cost in vector operations, memory accesses among them."""
+    axis, lanes = chosen.vector, chosen.lanes
     total = 0.0
     for nest in group.nests:
         along = axis
         if axis is None and nest.reduction and is_associative(nest):
-            along = min(reversed(nest.reduction), key=lambda r: _nest_cost(nest, r, lanes, group))
+            along = min(reversed(nest.reduction), key=lambda r: _nest_cost(nest, r, chosen, group))
             chosen.lanes_reduced[nest] = along
             total += prod(a.extent for a in nest.parallel) * 2 * log2(lanes) if lanes > 1 else 0
-        total += _nest_cost(nest, along, lanes, group)
+        total += _nest_cost(nest, along, chosen, group)
     return total, chosen
 
 
-def _nest_cost(nest: Nest, along: Axis | None, lanes: int, group: Group) -> float:
-    filled = along.extent / vectors(along, lanes) if along else 1.0
+def _nest_cost(nest: Nest, along: Axis | None, chosen: Plan, group: Group) -> float:
+    filled = along.extent / vectors(along, chosen.lanes) if along else 1.0
     total = nest.size / filled * nest.arithmetic
     for access in (*nest.reads, *nest.outputs):
         if group.private(access.memory):
@@ -126,7 +158,8 @@ def _nest_cost(nest: Nest, along: Axis | None, lanes: int, group: Group) -> floa
             case "contiguous":
                 total += elements / filled
             case "strided":
-                total += elements * cost.STRIDED
+                length = chosen.runs.get(access)
+                total += elements * (cost.transposed(length, filled) if length else cost.STRIDED)
             case _:
                 total += elements
     return total
@@ -161,14 +194,16 @@ def neutral(kind: str, type: Type) -> float:
 
 def _block_elementwise(chosen: Plan, order: Sequence[Axis], budget: int) -> dict[Axis, int]:
     """A few vectors a block, up to `budget`, along the innermost axes; everything at once if that is little."""
-    counts = {a: vectors(a, chosen.lanes) if a is chosen.vector else a.extent for a in order}
+    counts = {a: vectors(a, chosen.unit(a)) for a in order}
+    if chosen.across:
+        budget = max(1, budget // chosen.unit(chosen.across))
     if prod(counts.values()) <= 2 * budget:
         return counts
     block = dict.fromkeys(counts, 1)
     inward = [a for a in order if a is not chosen.vector] + [a for a in order if a is chosen.vector]
     for axis in reversed(inward):
         # A divisor needs no remainder; without one, the remainder is code of its own.
-        whole = axis.extent // chosen.lanes if axis is chosen.vector else axis.extent
+        whole = axis.extent // chosen.unit(axis)
         divisors = [n for n in range(2, budget + 1) if whole % n == 0]
         block[axis] = min(counts[axis], max(divisors) if divisors else budget)
         budget //= block[axis]

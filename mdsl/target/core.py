@@ -7,6 +7,7 @@ rates of caches are what a kernel sees, not the width of the wires.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,13 @@ class Core:
     def load_rate(self, vector_bytes: int) -> float:
         """Loads of vectors of so many bytes, a cycle."""
         return self.load_units * min(1.0, self.load_bytes / vector_bytes)
+
+    def rate_of(self, nbytes: float) -> float:
+        """Bytes a cycle at which so much arrives when it is read again and again: no less than loads take them from a half of
+        the first-level cache; the other half, and an eighth of the second, have other uses."""
+        if nbytes <= self.l1_bytes / 2:
+            return inf
+        return self.l2_rate if nbytes <= self.l2_bytes * 7 / 8 else self.l3_rate
 
 
 _KB, _MB = 1 << 10, 1 << 20

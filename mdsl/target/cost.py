@@ -76,13 +76,13 @@ _WEIGHTS = 16.0
 (measured: 10 to 27)."""
 
 _FAR = 0.02
-"""The part of the second-level cache's time that is never hidden: of two tiles that are otherwise equal, the one that asks it
-for less."""
+"""The part of the outer caches' time that is never hidden: of two tiles that are otherwise equal, the one that asks them for
+less."""
 
 _PASSING = 2
 """Ways of a cache that what passes by takes: the second operand's vectors, and what is stored."""
 
-_REMAINDER = 0.04
+_REMAINDER = 0.02
 """What a remainder adds to all cycles: another kernel is more code, and its loop more often too short to share
 among workers."""
 
@@ -129,12 +129,11 @@ def chains_of(accumulators: int, target: Target) -> int:
     return max(1, -(-target.fma_chains // accumulators))
 
 
-def step(operations: float, loads: float, target: Target, far: float = 0) -> float:
-    """Cycles of one step of a reduction that does so many vector operations and loads, `far` bytes of them from the
-    second-level cache; too few chains wait for their latency; a round of the loop costs one."""
+def step(operations: float, loads: float, target: Target, sent: float = 0) -> float:
+    """Cycles of one step of a reduction that does so many vector operations and loads, for which caches beyond the first
+    have `sent` for so many cycles; too few chains wait for their latency; a round of the loop costs one."""
     loading = loads / target.load_rate
     computing = operations / target.fma_rate + target.core.overlap * loading
-    sent = far / target.core.l2_rate
     loop = 1 / steps_a_line(target)
     return max(computing, loading, sent, target.core.fma_latency) + loop + _FAR * sent
 
@@ -286,10 +285,10 @@ class Contraction:
 
     def _step(self, tile: Mapping[int, int]) -> float:
         rows, vectors = self._rows(tile), self._vectors(tile)
-        again = rows * self.target.core.line if self._conflicts(tile) else 0
-        return step(
-            rows * vectors, rows + vectors, self.target, far=vectors * self.target.vector_bytes + again
-        )
+        core, row = self.target.core, vectors * self.target.vector_bytes
+        sent = row / core.rate_of(self.steps * row)
+        again = rows * core.line / core.l2_rate if self._conflicts(tile) else 0.0
+        return step(rows * vectors, rows + vectors, self.target, sent + again)
 
     def _conflicts(self, tile: Mapping[int, int]) -> bool:
         """True if rows lie so far apart that their cache lines meet in the same sets of the first-level cache, more than

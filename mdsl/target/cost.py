@@ -48,11 +48,6 @@ ROWS, MOST_ROWS = 16, 32
 STRIDED = 2.0
 """Cost of one lane of a strided vector (a load and an insertion), in vector operations."""
 
-AHEAD = 8192
-"""Bytes between what a stream reads and what it prefetches: at 40 GB/s, 200 ns, the 100 that memory takes to
-answer and as many for what else is on its way (measured on whole networks: 2 KB cost 5 % of ResNet-50's
-time, 16 KB and more push out what is in use)."""
-
 LINE = 64
 """Bytes that a prefetch brings, at least."""
 
@@ -67,9 +62,6 @@ _TILES = 32
 
 _EPILOGUE = 1.0
 """Cycles for an accumulator at a tile's end: it is made, finished and stored."""
-
-_MEMORY = 8.0
-"""Bytes a cycle that memory sends to one core. What is computed meanwhile is subtracted."""
 
 _WEIGHTS = 16.0
 """Bytes a cycle of a weight from memory, as far as multiplications do not hide its way, which are not subtracted here
@@ -320,7 +312,7 @@ class Contraction:
         if self.steps * prod(self.sizes[d] for d in others) * element <= self.target.core.l2_bytes:
             return 0.0
         panels = prod(-(-self.sizes[d] // tile[d]) for d in others)
-        sent = self._vectors(tile) * self.target.vector_bytes / _MEMORY
+        sent = self._vectors(tile) * self.target.vector_bytes / self.target.core.memory_rate
         return panels * self.steps * max(0.0, sent - self._step(tile))
 
 

@@ -181,7 +181,7 @@ class GroupEmitter:
     def _prefetch(
         self, nest: Nest, points: list[Point], env: dict[Axis, Linear], counter: Value, steps: int
     ) -> None:
-        """Asks for what `streams` will read `cost.AHEAD` bytes later (at their ends, for what the next tile reads), each
+        """Asks for what `streams` will read `Core.prefetch_bytes` later (at their ends, for what the next tile reads), each
         cache line once in a round of so many steps; and for the next tile's `rows_ahead`."""
         inner = nest.reduction[-1]
         for access in streams(nest, self.plan):
@@ -189,7 +189,8 @@ class GroupEmitter:
             places = {self.out.key(access, p.env, p.along, p.lanes): p for p in points if p.lanes}
             step = len(places) * self.plan.lanes * ELEMENT_BYTES[str(access.type.element)]
             lines: dict[int, dict[Axis, Linear]] = {}
-            for ahead in range(ceil(cost.AHEAD / step), ceil(cost.AHEAD / step) + steps):
+            start = ceil(self.plan.prefetch_bytes / step)
+            for ahead in range(start, start + steps):
                 for point in places.values():
                     at = {**point.env, **env, inner: Linear(((counter, 1),), ahead)}
                     lines.setdefault(access.offset(at) // cost.LINE, at)

@@ -50,6 +50,8 @@ class Plan:
     """Accumulators for each point of another reduction, where there are few points; by default 1."""
     unroll: dict[Nest, int] = field(default_factory=dict)
     """Steps of the innermost reduction in a round of its loop; by default 1."""
+    prefetch_bytes: int = 0
+    """How far ahead of a stream to ask for it (see `Core`)."""
     across: Axis | None = None
     """The axis along which inputs are loaded that are strided along `vector`, to be transposed in registers."""
     runs: dict[Access, int] = field(default_factory=dict)
@@ -78,7 +80,7 @@ def plan(group: Group, target: Target) -> Plan:
     lanes = min(target.lanes(element) for nest in group.nests for element in nest.elements())
     order = _by_output(group)
     choices = [
-        _choice(group, Plan(axis, lanes, across=across, runs=runs))
+        _choice(group, Plan(axis, lanes, across=across, runs=runs, prefetch_bytes=target.core.prefetch_bytes))
         for axis in (*reversed(order), None)
         for across, runs in _transpositions(group, axis, lanes, target)
     ]

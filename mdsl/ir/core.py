@@ -53,6 +53,13 @@ class Block:
         for i, arg in enumerate(self.args):
             arg.index = i
 
+    def clear(self) -> None:
+        """Drops all that is in the block."""
+        for op in self.ops:
+            op.block = op.prev = op.next = None
+            op._drop()
+        self.args, self.first, self.last, self.parent = [], None, None, None
+
     @property
     def ops(self) -> list[Op]:
         """A snapshot: the block may change while the list is walked."""
@@ -279,15 +286,16 @@ class Op:
         """Removes the op, whose results nothing may use any more, and all that is nested in it."""
         for result in self.results:
             assert not result.users, f"{self.name} erased while %{result.name} is in use"
-        self._drop()
         if self.block is not None:
             self.detach()
+        self._drop()
 
     def _drop(self) -> None:
+        """Takes the op apart: what nobody refers to is freed at once, where the collector would look for cycles."""
         for region in self.regions:
-            for op in region.block.ops:
-                op._drop()
-        self.operands = []
+            region.block.clear()
+            region.parent = None
+        self.operands, self.results, self.regions = [], [], []
 
     def replace_by(self, *values: Value, rename: bool = False) -> None:
         """Replaces each result by a value and erases the op. A value without a name takes the result's; with `rename`

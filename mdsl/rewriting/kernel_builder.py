@@ -45,12 +45,13 @@ class Constants:
         return self.numbers[key]
 
     def intern(self, op: arith.Constant, name: str | None = None) -> Value:
-        """The constant's value at the top; `op` is inserted if it is new."""
+        """The constant's value at the top; `op`, or a copy if it stands elsewhere, is inserted if it is new."""
         key = _identity(op)
         if key not in self.known:
-            self._append(op)
-            op.result.name = name or _constant_name(op)
-            self.known[key] = op.result
+            new = op if op.block is None else op.clone()
+            self._append(new)
+            new.result.name = name or _constant_name(new)
+            self.known[key] = new.result
         return self.known[key]
 
     def _append(self, op: Op) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -11,7 +12,7 @@ from mdsl.dialects import linalg, scf, tensor, ukernel
 from mdsl.dialects.arith import Constant
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.ukernel import RANGE
-from mdsl.ir.attributes import Attribute, DenseArrayAttr, SymbolRefAttr
+from mdsl.ir.attributes import Attribute, DenseArrayAttr, StringAttr, SymbolRefAttr
 from mdsl.ir.core import BlockArgument, Builder, Op, Value
 from mdsl.ir.typed import shaped_of
 from mdsl.ir.types import DYNAMIC, FloatType, ShapedType, TensorType, i64, index
@@ -75,15 +76,17 @@ def _outline(region: ukernel.RegionOp, module: ModuleOp, known: dict[str, str]) 
             builder.add(ukernel.Return([mapping.get(v, v) for v in op.operands], results=[]))
         else:
             builder.add(op.clone(mapping), *[r.name for r in op.results])
-    text = _shape_of(kernel)
-    if text not in known:
-        known[text] = module.fresh_symbol(name)
-        kernel.attributes["sym_name"] = type(kernel.attributes["sym_name"])(known[text])  # type: ignore[call-arg]
+    shape = _shape_of(kernel)
+    if shape in known:
+        kernel.erase()
+    else:
+        known[shape] = module.fresh_symbol(name)
+        kernel.attributes["sym_name"] = StringAttr(known[shape])
         module.body.append(kernel)
     dispatch = ukernel.Dispatch(
         arguments,
         results=[r.type for r in region.results],
-        callee=SymbolRefAttr(known[text]),
+        callee=SymbolRefAttr(known[shape]),
         outs=None if len(destinations) == 1 else len(destinations),
     )
     Builder.before(region).add(dispatch)
@@ -224,11 +227,15 @@ def writes_product(op: Op) -> bool:
 
 
 def _shape_of(kernel: ukernel.UkernelFunc) -> str:
-    """The kernel's text with its values numbered: equal for kernels that do the same."""
-    copy = kernel.clone()
-    for number, value in enumerate(_values(copy)):
+    """The digest of the kernel's text with its values numbered: equal for kernels that do the same."""
+    values = _values(kernel)
+    names = [value.name for value in values]
+    for number, value in enumerate(values):
         value.name = f"v{number}"
-    return print_module(copy)
+    text = print_module(kernel)
+    for value, name in zip(values, names, strict=True):
+        value.name = name
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _values(op: Op) -> Sequence[Value]:

@@ -266,7 +266,7 @@ class GroupEmitter:
         if isinstance(op, linalg.IndexOp):
             values[op.result] = self._counter(nest.axes[op.attr("dim")], point)
         elif isinstance(op, arith.Constant):
-            values[op.result] = self.out.constants.intern(op.clone(), op.result.name)
+            values[op.result] = self.out.constants.intern(op, op.result.name)
         elif not isinstance(op, linalg.Yield) and not self._feeds_fma(op, nest):
             values[op.result] = self._arithmetic(op, values, nest)
 

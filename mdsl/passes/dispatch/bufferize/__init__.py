@@ -142,8 +142,7 @@ def _bufferize_kernel(
     for op in dispatches:
         for call in op.calls():
             layouts.setdefault(tuple(_layout(v.type) for v in call), []).append(op)
-    original = kernel.clone() if len(layouts) > 1 else kernel
-    variants = [kernel, *(original.clone() for _ in list(layouts)[1:])]
+    variants = [kernel, *(kernel.clone() for _ in list(layouts)[1:])]
     for variant, (layout, users) in zip(
         variants, layouts.items() or [(_dense_layout(kernel), [])], strict=True
     ):

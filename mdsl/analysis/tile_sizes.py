@@ -84,7 +84,8 @@ def bulk_tile(op: linalg.LinalgOp) -> list[int]:
 
     The tile grows along the output's innermost dimensions; where a transposed input has others innermost,
     first along those, to `cost.RUN` neighbouring elements: a tile that reads a few elements of every row would
-    fetch a page for each. It consists of whole cache lines: another tile would fetch what is left of one.
+    fetch a page for each. It consists of whole cache lines: another tile would fetch what is left of one. That holds for
+    sums of rows too, however long they are: of each line that it reads, a narrower tile would leave the rest.
     """
     line = max(1, cost.LINE // ELEMENT_BYTES.get(str(shaped_of(op.outputs[0]).element), cost.LINE))
     sizes = op.loop_sizes()
@@ -106,4 +107,7 @@ def bulk_tile(op: linalg.LinalgOp) -> list[int]:
     for read in reads:
         grow(read, max(1, min(cost.RUN, budget // line)))
     grow(out[::-1], budget)
+    ends = {order[-1] for map in op.maps[: len(op.inputs)] if (order := map.dim_positions())}
+    for d in ends & set(out) if op.reduction_dims else ():
+        tile[d] = max(tile[d], cost.in_units(sizes[d], line, line))
     return [tile[d] for d in out]

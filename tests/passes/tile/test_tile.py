@@ -128,3 +128,16 @@ def test_sizes_of_a_turned_product_are_in_the_order_of_the_result() -> None:
     tall = mdsl.opt(region((48, 32), turned, 48), "tile", target="avx2")
     wide = mdsl.opt(region((32, 48), plain, 48), "tile", target="avx2")
     assert steps(tall) and steps(tall) == steps(wide)
+
+
+@pytest.mark.parametrize(("element", "line"), [("f32", 16), ("f64", 8)])
+@pytest.mark.parametrize("columns", [8, 64])
+def test_long_sums_over_rows_read_whole_cache_lines(element: str, line: int, columns: int) -> None:
+    x, sums = f"tensor<20000x{columns}x{element}>", f"tensor<{columns}x{element}>"
+    text = f"""
+    func.func @main(%x: {x}) -> {sums} {{
+      %y = nn.reduce %x {{kind = "sum", axes = [0], keepdims = false}} : ({x}) -> {sums}
+      return %y : {sums}
+    }}"""
+    (step,) = steps(mdsl.opt(text, "lower-nn,fuse,tile")) or [[columns]]
+    assert step == [min(line, columns)]

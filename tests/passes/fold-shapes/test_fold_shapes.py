@@ -151,3 +151,22 @@ def test_heads_cost_nothing() -> None:
     printed = print_module(mdsl.opt(text, "fold-shapes,canonicalize"))
     assert printed.count("linalg.generic") == 1
     assert not any(word in printed for word in ("transpose", "expand_shape", "collapse_shape"))
+
+
+def test_an_activation_follows_the_groups_of_its_convolution() -> None:
+    """So the shuffle of channels behind it reads them as they are, too."""
+    text = """func.func @main(%x: tensor<1x6x5x5xf32>, %w: tensor<6x3x1x1xf32>) -> tensor<1x6x5x5xf32> {
+      %y = nn.conv2d %x, %w {groups = 2} : (tensor<1x6x5x5xf32>, tensor<6x3x1x1xf32>) -> tensor<1x6x5x5xf32>
+      %r = nn.relu %y : (tensor<1x6x5x5xf32>) -> tensor<1x6x5x5xf32>
+      %g = nn.reshape %r : (tensor<1x6x5x5xf32>) -> tensor<1x2x3x5x5xf32>
+      %t = nn.transpose %g {perm = [0, 2, 1, 3, 4]} : (tensor<1x2x3x5x5xf32>) -> tensor<1x3x2x5x5xf32>
+      %s = nn.reshape %t : (tensor<1x3x2x5x5xf32>) -> tensor<1x6x5x5xf32>
+      func.return %s : tensor<1x6x5x5xf32>
+    }"""
+    module = mdsl.opt(text, "fold-shapes")
+    assert print_module(module).count("tensor.collapse_shape") == 1
+    x, w = (
+        np.random.default_rng(0).standard_normal(s).astype(np.float32) for s in ((1, 6, 5, 5), (6, 3, 1, 1))
+    )
+    wanted = mdsl.compile(text, engine="reference")(x, w)
+    np.testing.assert_allclose(mdsl.compile(text)(x, w), wanted, rtol=1e-5, atol=1e-5)

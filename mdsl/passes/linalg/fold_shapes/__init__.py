@@ -10,12 +10,14 @@ from typing import ClassVar
 from mdsl.analysis.regions import RESHAPES
 from mdsl.dialects import linalg, tensor
 from mdsl.dialects.builtin import ModuleOp
+from mdsl.ir.affine import AffineMap
 from mdsl.ir.core import Builder, Op, Value
 from mdsl.ir.typed import shaped_of
+from mdsl.ir.types import TensorType
 from mdsl.passes.any.canonicalize import drop_unused
 from mdsl.passes.base import Context, Pass, functions
 from mdsl.passes.linalg.fold_shapes.transposes import move_transpose
-from mdsl.rewriting.structured import drop_loops, reshaped, transpose, without_dims
+from mdsl.rewriting.structured import drop_loops, empty_like, reshaped, transpose, with_maps, without_dims
 
 Shape = Sequence[int]
 
@@ -39,8 +41,8 @@ class FoldShapes(Pass):
 
     Exporters put such ops between a layer and its activation, where they keep `fuse` from joining the two,
     and around attention, where each would copy a tensor. Chains of reshapes become the shortest one; a
-    reshape that only adds dimensions of 1 moves behind the op that reads it, which loses these loops; a
-    slice moves in front of a transpose; a transpose is composed with the indexing map of what reads it.
+    reshape that only adds dimensions of 1 moves behind the op that reads it, which loses these loops, and one
+    that merges dimensions (the groups of a convolution) behind an activation; a slice moves in front of a transpose; a transpose is composed with the indexing map of what reads it.
     """
 
     name: ClassVar[str] = "fold-shapes"
@@ -64,7 +66,7 @@ def _visit(op: Op) -> bool:
         return True
     if isinstance(op, linalg.Transpose) and _moves_only_ones(op):
         return True
-    if isinstance(op, linalg.LinalgOp) and op.results and _sink_ones(op):
+    if isinstance(op, linalg.LinalgOp) and op.results and (_sink_ones(op) or _merge_last(op)):
         return True
     return move_transpose(op)
 
@@ -150,6 +152,43 @@ def _new_ones(op: tensor.ExpandShape) -> list[int]:
 def _added_ones(op: Op) -> list[int]:
     """The dimensions of the result that an expansion which splits nothing adds."""
     return _new_ones(op) if isinstance(op, tensor.ExpandShape) and _is_plain(op) else []
+
+
+def _merge_last(op: linalg.LinalgOp) -> bool:
+    """f(merge(g(x))) -> merge(f(g(x))) of a formula of one operand: so that `fuse` can join the two."""
+    tensors = [value for value, map in zip(op.inputs, op.maps, strict=False) if map.results]
+    if (
+        len(tensors) != 1
+        or not isinstance(op, linalg.Generic)
+        or not op.is_elementwise
+        or len(op.results) != 1
+    ):
+        return False
+    merge = tensors[0].owner
+    if not isinstance(merge, tensor.CollapseShape) or _is_plain(merge) or len(merge.result.users) != 1:
+        return False
+    source = merge.operands[0]
+    producer = source.owner
+    if not isinstance(producer, linalg.LinalgOp) or len(source.users) != 1:
+        return False
+    if isinstance(producer.body.first, linalg.Yield):
+        return False  # it only moves elements, and may yet cancel
+    if any(map.results and map != AffineMap.identity(op.num_loops) for map in op.maps) or _reads_place(op):
+        return False
+    builder, rank, name = Builder.before(op), shaped_of(source).rank, op.result.name
+    type = TensorType(shaped_of(source).shape, shaped_of(op.result).element)
+    operands = [source if value is tensors[0] else value for value in op.inputs]
+    maps = [AffineMap.select(rank, range(rank) if map.results else ()) for map in op.maps]
+    empty = empty_like(type, builder, op.outputs[0].name)
+    (new,) = with_maps(op, [*operands, empty], maps, [linalg.PARALLEL] * rank, builder)
+    op.replace_by(builder.value(tensor.CollapseShape.of(new, merge.groups), name), rename=True)
+    return True
+
+
+def _reads_place(op: linalg.LinalgOp) -> bool:
+    """True if the body reads where it is, or what was there."""
+    indexed = any(isinstance(inner, linalg.IndexOp) for inner in op.body.ops)
+    return indexed or any(arg.users for arg in op.body.args[len(op.inputs) :])
 
 
 # Slices -------------------------------------------------------------------------------------------------------

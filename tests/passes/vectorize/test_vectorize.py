@@ -462,3 +462,19 @@ def test_the_rows_of_the_next_tile_are_prefetched(places: int, expected: int) ->
     found = [op for op in module.walk() if op.name == "memref.prefetch" and op.operands[0].name == "x"]
     assert len(found) == expected
     check(text, 1e-4)
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_body_of_many_operands_loads_late_and_stores_early(in_place: bool) -> None:
+    """Two sums of half of the operands each: those of the second are loaded when the first is stored, but for one that
+    the store of the second changes."""
+    many, row, last = memref([64, 16]), memref([16]), "%b" if in_place else "%c"
+    ins = [("%x", many, f"{i}, n") for i in range(64)] + [(last, row, "n")]
+    sums = [
+        f"%s{i} = arith.addf %{'x' if i % 32 == 1 else 's'}{i - 1}, %x{i} : f32" for i in range(64) if i % 32
+    ]
+    body = "\n".join([*sums, "%t = arith.addf %s63, %x64 : f32", "linalg.yield %s31, %t : f32, f32"])
+    op = generic(ins, [("%a", row, "n"), ("%b", row, "n")], "p", body, "n")
+    module = check(kernel({"x": many, "a": row, "b": row, "c": row}, op), target="avx512")
+    moves = [name for name in names(module) if name in ("vector.load", "vector.store")]
+    assert moves.index("vector.store") == 32 + in_place and moves.count("vector.load") == 65

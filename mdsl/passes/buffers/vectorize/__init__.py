@@ -29,7 +29,8 @@ class Vectorize(Pass):
     dimensions are blocked until the accumulators fill the registers, the reductions are loops that carry the
     accumulators, the epilogue works on them in registers, and each is stored once. Weights that a tile reads from
     end to end are asked for 8 KB ahead (`memref.prefetch`), and of pixels that lie in blocks of channels those of
-    the next tile. Inputs of a copy or a formula that lie across are transposed in registers (`vector.shuffle`). Before:
+    the next tile. Inputs of a copy or a formula that lie across are transposed in registers (`vector.shuffle`); a body
+    of more operands than there are registers loads each where it is used. Before:
 
         ukernel.func @k(%a: memref<2x512xf32>, %b: memref<512x16xf32>, %out: memref<2x16xf32>) {
           %zero = arith.constant 0.0 : f32
@@ -173,7 +174,7 @@ class _BlockVectorizer:
         group = collapse(group)
         last = group.nests[-1].op
         builder = KernelBuilder(self.constants, Builder.before(last))
-        GroupEmitter(group, plan(group, self.target), builder).emit()
+        GroupEmitter(group, plan(group, self.target, self.aliases), builder).emit()
         for nest in group.nests:
             nest.op.erase()
 

@@ -11,6 +11,7 @@ from mdsl.dialects import arith, linalg, math, vector
 from mdsl.ir.core import Op, Value
 from mdsl.ir.types import VectorType, element_of, index
 from mdsl.passes.buffers.vectorize.lane_reduction import reduce_lanes
+from mdsl.passes.buffers.vectorize.late import evaluate_late
 from mdsl.passes.buffers.vectorize.plan import (
     COMBINING,
     Plan,
@@ -57,10 +58,19 @@ class GroupEmitter:
             start += count * size
 
     def _block(self, base: dict[Axis, Linear], sizes: dict[Axis, int]) -> None:
-        """All nests at the points of one block, then the stores."""
+        """All nests at the points of one block."""
         points = self._points(base, sizes)
         self.out.enter_leaf()
         self.writes.clear()
+        if self.plan.late:
+            for point in points:
+                evaluate_late(self, self.group.nests[0], point)
+        else:
+            self._evaluate_nests(points)
+        self.out.leave_leaf()
+
+    def _evaluate_nests(self, points: list[Point]) -> None:
+        """All nests at the points, then the stores."""
         for access, length in self.plan.runs.items():
             assert self.plan.across is not None
             load_transposed(self.out, access, points, self.plan.across, length)
@@ -76,7 +86,10 @@ class GroupEmitter:
         for access, point, value in self.writes.values():
             if not self.group.private(access.memory):
                 self.out.write(access, point.env, point.along, point.lanes, value)
-        self.out.leave_leaf()
+
+    def read(self, access: Access, point: Point) -> Value:
+        """The element, or vector, of a point."""
+        return self.out.read(access, point.env, point.along, point.lanes)
 
     def _points(self, base: dict[Axis, Linear], sizes: dict[Axis, int]) -> list[Point]:
         """The block's points, the axis with most points outside: so an operand that depends on it is used up
@@ -110,10 +123,7 @@ class GroupEmitter:
         """The outputs' values before the nest; None for those that the body does not use."""
         args = nest.body.args[len(nest.inputs) :]
         pairs = zip(nest.outputs, args, strict=True)
-        return [
-            self.out.read(access, point.env, point.along, point.lanes) if arg.users else None
-            for access, arg in pairs
-        ]
+        return [self.read(access, point) if arg.users else None for access, arg in pairs]
 
     def _reduce(self, nest: Nest, points: list[Point]) -> list[list[Value]]:
         """Loops over the reduction axes that carry the outputs' values at all points; where the plan splits the
@@ -246,7 +256,7 @@ class GroupEmitter:
             environments = [(point, self._arguments(nest, point, old)) for point, old in pairs]
             for op in nest.body.ops:
                 for point, values in environments:
-                    self._operation(op, point, values, nest)
+                    self.operation(op, point, values, nest)
             yielded = nest.body.terminator.operands
             results += [[values.get(v, v) for v in yielded] for _, values in environments]
         return results
@@ -257,11 +267,11 @@ class GroupEmitter:
         split = len(nest.inputs)
         for arg, access in zip(nest.body.args[:split], nest.inputs, strict=True):
             if arg.users:
-                values[arg] = self.out.read(access, point.env, point.along, point.lanes)
+                values[arg] = self.read(access, point)
         old = zip(nest.body.args[split:], outputs, strict=True)
         return values | {arg: v for arg, v in old if v is not None}
 
-    def _operation(self, op: Op, point: Point, values: dict[Value, Value], nest: Nest) -> None:
+    def operation(self, op: Op, point: Point, values: dict[Value, Value], nest: Nest) -> None:
         """One op of the body at a point, whose `values` its result joins."""
         if isinstance(op, linalg.IndexOp):
             values[op.result] = self._counter(nest.axes[op.attr("dim")], point)

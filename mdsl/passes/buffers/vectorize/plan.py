@@ -8,9 +8,11 @@ from math import ceil, log2, prod
 
 import numpy as np
 
+from mdsl.analysis.alias import AliasAnalysis
 from mdsl.analysis.nest import Access, Axis, Group, Linear, Nest
 from mdsl.ir.core import Op, Value
 from mdsl.ir.types import FloatType, IntegerType, Type, dtype_of, element_of
+from mdsl.passes.buffers.vectorize.late import late_arguments
 from mdsl.target import cost
 from mdsl.target.target import ELEMENT_BYTES, Target
 
@@ -57,6 +59,9 @@ class Plan:
     runs: dict[Access, int] = field(default_factory=dict)
     """Those inputs, and how many of their elements a load takes."""
 
+    late: frozenset[Value] = frozenset()
+    """Arguments of a body, of too many operands, that are loaded where they are used."""
+
     def unit(self, axis: Axis) -> int:
         """The points along an axis that a block counts as one."""
         return self.lanes if axis is self.vector else max(self.runs.values()) if axis is self.across else 1
@@ -75,7 +80,7 @@ def _pieces(extent: int, block: int, unit: int) -> list[tuple[int, int]]:
     return [(size, times) for size, times in found if times]
 
 
-def plan(group: Group, target: Target) -> Plan:
+def plan(group: Group, target: Target, aliases: AliasAnalysis) -> Plan:
     """The cheapest vector axis, then the block that keeps the FMA units busiest within the registers."""
     lanes = min(target.lanes(element) for nest in group.nests for element in nest.elements())
     order = _by_output(group)
@@ -96,6 +101,7 @@ def plan(group: Group, target: Target) -> Plan:
         # A body of many operands fills the registers with one point.
         operands = max(len(nest.inputs) + len(nest.outputs) for nest in group.nests)
         chosen.block = _block_elementwise(chosen, order, max(1, min(cost.SMALL, target.isa.free // operands)))
+        chosen.late = frozenset() if chosen.runs else late_arguments(group.nests, target, aliases)
     return chosen
 
 

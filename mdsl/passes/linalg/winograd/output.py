@@ -92,22 +92,23 @@ class _PartBuilder:
             for j in range(width):
                 map = AffineMap(tail.loops, 0, (Const(i * side + j), *tail.read.results))
                 self.operands.append((products, map))
-        others = [
-            [self._operand(v, self._at_pixel(m, i, j)) for v, m in tail.others] for i, j in self._pixels()
-        ]
+        reads = {
+            (i, j): [self._operand(v, self._at_pixel(m, i, j)) for v, m in tail.others]
+            for i, j in self._pixels()
+        }
         inputs, maps = [v for v, _ in self.operands], [m for _, m in self.operands]
-        count = len(others)
+        count = len(reads)
         iterators = [linalg.PARALLEL] * tail.loops
         nest = linalg.Generic.make(inputs, [init] * count, [*maps, *[tail.out] * count], iterators)
         body, arguments = Builder(nest.body), nest.body.args
         grid: list[Sequence[Value]] = [arguments[k : k + width] for k in range(0, height * width, width)]
         for (i, j), argument in zip(product(range(height), range(width)), arguments, strict=False):
             argument.name = f"p_{i}_{j}"
-        made = Transform(body, self.m).output(grid, self.rows.outputs, self.columns.outputs)
-        values = [v for row in made for v in row]
-        results = [
-            tail.apply(v, [arguments[k] for k in read], body) for v, read in zip(values, others, strict=True)
-        ]
+        made = {
+            pixel: tail.apply(value, [arguments[k] for k in reads[pixel]], body)
+            for pixel, value in Transform(body, self.m).output(grid, self.rows.outputs, self.columns.outputs)
+        }
+        results = [made[pixel] for pixel in self._pixels()]
         nest.body.append(linalg.Yield(results, results=[]))
         return self.builder.add(nest, *[f"{self.name}_{i}_{j}" for i, j in self._pixels()])
 

@@ -8,7 +8,8 @@ polynomial M(x) = x (x^2 - p^2) (x^2 - q^2) ... over the points 0, +p, -p, +q, -
     output  row k:           the points' k-th powers;              the last row has infinity as well
 
 Points come in pairs, so that the even and the odd powers of a pair's two rows are computed once, and added
-and subtracted. In two dimensions the transforms run over columns, then over rows.
+and subtracted. In two dimensions the transforms run over columns, then over rows: all columns as far as one pair,
+and at once the rows that this makes, so that only they must be kept in registers, not the whole tile.
 
 Lavin, Gray: Fast Algorithms for Convolutional Neural Networks (2015). The points decide the error
 (Barabasz et al., Error Analysis and Improving the Accuracy of Winograd Convolution, 2018): with 3/4 and 3/2,
@@ -17,7 +18,7 @@ which are exact in binary and lie around 1, F(4, 3) errs four times less than wi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -65,36 +66,46 @@ class Transform:
     def input(self, data: Sequence[Sequence[Value]]) -> list[Value]:
         """alpha x alpha inputs as alpha^2 factors of the products, row by row."""
         columns = [self._input_1d(column, "t") for column in zip(*data, strict=True)]
-        return [v for row in zip(*columns, strict=True) for v in self._input_1d(row, "v")]
+        rows = (row for some in zip(*columns, strict=True) for row in zip(*some, strict=True))
+        return [v for row in rows for some in self._input_1d(row, "v") for v in some]
 
-    def output(self, products: Sequence[Sequence[Value]], rows: int, columns: int) -> list[list[Value]]:
-        """The first `rows` x `columns` of the m x m outputs; `products` lacks infinity where it is not needed."""
+    def output(
+        self, products: Sequence[Sequence[Value]], rows: int, columns: int
+    ) -> Iterator[tuple[tuple[int, int], Value]]:
+        """Row, column and value of the first `rows` x `columns` of the m x m outputs, each where it is made; `products`
+        lacks infinity where it is not needed."""
         reduced = [self._output_1d(column, rows, "t") for column in zip(*products, strict=True)]
-        return [self._output_1d(row, columns, "y") for row in zip(*reduced, strict=True)]
+        for some in zip(*reduced, strict=True):
+            for i in some[0]:
+                for found in self._output_1d([values[i] for values in some], columns, "y"):
+                    yield from (((i, j), value) for j, value in found.items())
 
-    def _input_1d(self, v: Sequence[Value], name: str) -> list[Value]:
+    def _input_1d(self, v: Sequence[Value], name: str) -> Iterator[list[Value]]:
+        """The factors of each pair of points, and of 0 and infinity."""
         squares = [p * p for p in self.pairs]
         whole = _even_polynomial(squares)
-        found = [self._sum(whole, v[0::2], f"{name}_0")]
+        yield [self._sum(whole, v[0::2], f"{name}_0")]
         for i, p in enumerate(self.pairs):
             rest = _even_polynomial(squares[:i] + squares[i + 1 :])
             even, odd = self._sum(rest, v[2::2], "even"), self._sum(rest, v[1::2], "odd")
-            found += [
+            yield [
                 self._scaled_add(even, p, odd, f"{name}_plus"),
                 self._scaled_add(even, -p, odd, f"{name}_minus"),
             ]
-        return [*found, self._sum(whole, v[1::2], f"{name}_inf")]
+        yield [self._sum(whole, v[1::2], f"{name}_inf")]
 
-    def _output_1d(self, y: Sequence[Value], outputs: int, name: str) -> list[Value]:
+    def _output_1d(self, y: Sequence[Value], outputs: int, name: str) -> Iterator[dict[int, Value]]:
+        """The even outputs, which are made of the pairs' sums, then the odd ones, of their differences."""
         pairs = list(zip(y[1::2], y[2::2], strict=False))[: len(self.pairs)]
-        sums = [self._scaled_add(a, 1.0, b, "even") for a, b in pairs]
-        differences = [self._scaled_add(a, -1.0, b, "odd") for a, b in pairs] if outputs > 1 else []
-        found: list[Value] = []
-        for k in range(outputs):
-            terms = [(p**k, v) for p, v in zip(self.pairs, differences if k % 2 else sums, strict=True)]
-            ends = [y[0]] if k == 0 else [y[-1]] if k == self.m - 1 else []
-            found.append(self._combination([*((1.0, v) for v in ends), *terms], f"{name}_{k}"))
-        return found
+        for first, sign, word in ((0, 1.0, "even"), (1, -1.0, "odd")):
+            if first < outputs:
+                sums = [self._scaled_add(a, sign, b, word) for a, b in pairs]
+                yield {k: self._output(k, y, sums, name) for k in range(first, outputs, 2)}
+
+    def _output(self, k: int, y: Sequence[Value], sums: Sequence[Value], name: str) -> Value:
+        ends = [y[0]] if k == 0 else [y[-1]] if k == self.m - 1 else []
+        terms = [(p**k, v) for p, v in zip(self.pairs, sums, strict=True)]
+        return self._combination([*((1.0, v) for v in ends), *terms], f"{name}_{k}")
 
     def _sum(self, factors: Sequence[float], values: Sequence[Value], name: str) -> Value:
         """The values times their factors, the highest power (whose factor is 1) first."""

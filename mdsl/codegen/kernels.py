@@ -58,7 +58,8 @@ def load_kernels(
     fuelled: bool = False,
 ) -> Kernels:
     """Like `compile_kernels`, from the text of each `ukernel.func` by name, which may be hostile: it is
-    parsed and verified unless the cache knows it, or `parsed` has the op that it is the text of.
+    parsed and verified unless the cache knows it, or `parsed` has the op that it is the text of; one that stands in no
+    module is taken apart.
     With `fuelled` they keep to a limit of steps (see `kernel.emit_kernel`). Raises MdslError or VerifyError."""
     kernels = Kernels()
     for name, source in sources.items():
@@ -71,6 +72,8 @@ def load_kernels(
             target or Target.host(),
             fuelled,
         )
+        if known is not None and known.block is None:
+            known.erase()  # the memory of its ops is LLVM's for the next
     return kernels
 
 

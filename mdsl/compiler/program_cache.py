@@ -23,6 +23,7 @@ from mdsl.compiler.source_cache import is_kept, kept_program
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.ir.attributes import DenseResourceAttr
 from mdsl.support import cache
+from mdsl.support.collector import collector_paused
 from mdsl.syntax.printer import print_module
 
 _WORTH_KEEPING = 0.5
@@ -66,9 +67,14 @@ class KeptProgram:
         if self.key is not None:
             cache.discard(self.key)
 
+    @collector_paused()
     def compiled(self, hooks: Sequence[Hook] = ()) -> Module:
+        """Of the module nothing is left: only its kernels are, on their own, for as long as they are not compiled."""
         start = time.perf_counter()
         bytecode = to_bytecode(self.module, self.settings, hooks, self.text)
+        for kernel in bytecode.parsed.values():
+            kernel.detach()
+        self.module.erase()
         if self.key is not None and time.perf_counter() - start > _WORTH_KEEPING:
             cache.store(self.key, pieces(bytecode), HEADER.size)
             self.is_kept = True

@@ -15,8 +15,7 @@ def test_an_erased_loop_is_freed_without_the_collector():
     loop = builder.add(scf.For.make(lower, upper, step))
     inner = Builder(loop.body)
     inner.value(arith.AddI(loop.body.args[0], step))
-    refs = [weakref.ref(op) for op in (loop, *loop.body.ops)]
-    refs.append(weakref.ref(loop.body))
+    refs: list[weakref.ref[object]] = [weakref.ref(o) for o in (loop, loop.body, *loop.body.ops)]
     gc.disable()
     try:
         loop.erase()

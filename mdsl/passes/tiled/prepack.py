@@ -40,7 +40,8 @@ class Prepack(Pass):
     The tile's part of the constant is contiguous before and after; what changes is the order inside: first
     the dimensions that the contraction sums over, then the others. The processor's prefetcher follows one
     stream at the full bandwidth of the memory, eight at three quarters of it, and the last tile's end is the next one's
-    beginning. A constant that something else reads too stays as it is.
+    beginning. So it is with columns of a matrix that the steps of a loop over time multiply by: rows 2 KB apart share few
+    sets of a cache. A constant that something else reads too stays as it is.
     """
 
     name: ClassVar[str] = "prepack"
@@ -58,18 +59,20 @@ class Prepack(Pass):
 class _Read:
     """A slice of rows of the constant, [first, last) in steps of the slice's size, read by one contraction.
 
-    Rows are counted along dimension `batch`; of the dimensions before it the slice takes one place at a time.
+    Rows are counted along dimension `dims[batch]`; of the dimensions before it the slice takes one place at a time.
     """
 
     slice: tensor.ExtractSlice
-    user: linalg.Generic
+    user: linalg.LinalgOp
+    dims: tuple[int, ...]
+    """The constant's dimensions, that along which it is cut in front of those that the slice has whole."""
     batch: int
     first: int
     last: int
 
     @property
     def rows(self) -> int:
-        return shaped_of(self.slice.result).shape[self.batch]
+        return shaped_of(self.slice.result).shape[self.dims[self.batch]]
 
     @property
     def order(self) -> list[int]:
@@ -81,7 +84,7 @@ class _Read:
     @property
     def layout(self) -> object:
         """Reads that agree in it read one constant."""
-        return self.batch, self.first, self.last, self.rows, tuple(self.order)
+        return self.dims, self.batch, self.first, self.last, self.rows, tuple(self.order)
 
 
 def _prepack(constant: Constant) -> None:
@@ -92,7 +95,7 @@ def _prepack(constant: Constant) -> None:
     # Different tiles that overlap would each need a copy of their own.
     layouts = {r.layout: r for r in reads if r is not None}
     known = sorted(layouts.values(), key=lambda r: r.first)
-    if any(a.batch != b.batch or a.last > b.first for a, b in pairwise(known)):
+    if any((a.dims, a.batch) != (b.dims, b.batch) or a.last > b.first for a, b in pairwise(known)):
         return
     data = constant_data(constant.result)
     if data is None or not any(r.rows > 1 for r in known):
@@ -107,29 +110,41 @@ def _read_of(op: Op, constant: Value) -> _Read | None:
     """What `op` reads of the constant, if it is whole rows of it for one contraction."""
     if not isinstance(op, tensor.ExtractSlice):
         return None
-    whole, part = shaped_of(constant), shaped_of(op.result)
-    offsets = op.mixed("offsets")
-    if part.rank != whole.rank or part.rank < 2 or any(s != 1 for s in op.attr("static_strides")):
+    rank, dims = shaped_of(constant).rank, _cut_first(constant, op)
+    if dims is None:
         return None
-    batch = next((d for d in range(part.rank) if part.shape[d] != 1 or whole.shape[d] == 1), 0)
-    if any(_rows(offsets[d], 1) != (0, whole.shape[d]) for d in range(batch)):
+    whole, part = ([shaped_of(v).shape[d] for d in dims] for v in (constant, op.result))
+    offsets = [op.mixed("offsets")[d] for d in dims]
+    batch = next((d for d in range(rank) if part[d] != 1 or whole[d] == 1), 0)
+    if any(_rows(offsets[d], 1) != (0, whole[d]) for d in range(batch)):
         batch = 0
     behind = slice(batch + 1, None)
-    if part.shape[behind] != whole.shape[behind] or any(o != 0 for o in offsets[behind]):
+    if part[behind] != whole[behind] or any(o != 0 for o in offsets[behind]):
         return None
     user = _contraction(op.result)
-    span = _rows(offsets[batch], part.shape[batch])
-    return None if user is None or span is None else _Read(op, user, batch, *span)
+    span = _rows(offsets[batch], part[batch])
+    if user is None or span is None:
+        return None
+    read = _Read(op, user, dims, batch, *span)
+    return read if isinstance(user, linalg.Generic) or read.order == list(range(rank)) else None
 
 
-def _contraction(tile: Value) -> linalg.Generic | None:
+def _cut_first(constant: Value, op: tensor.ExtractSlice) -> tuple[int, ...] | None:
+    """The dimensions of the constant, the one that alone is cut by the slice in front; None if it is no plain part."""
+    whole, part = shaped_of(constant), shaped_of(op.result)
+    if part.rank != whole.rank or part.rank < 2 or any(s != 1 for s in op.attr("static_strides")):
+        return None
+    cut = [d for d in range(part.rank) if part.shape[d] != whole.shape[d]]
+    return tuple(sorted(range(part.rank), key=lambda d: len(cut) == 1 and d not in cut))
+
+
+def _contraction(tile: Value) -> linalg.LinalgOp | None:
     """The only reader of `tile`: a contraction in a region, as its second operand, element by element."""
     users = list(tile.users)
     if len(users) != 1 or not isinstance(users[0], linalg.LinalgOp):
         return None
     op = users[0]
-    # A named contraction reads its operands in its own order.
-    if not isinstance(op, linalg.Generic) or not op.is_contraction or op.operands.index(tile) != 1:
+    if not op.is_contraction or op.operands.index(tile) != 1:
         return None
     return op if op.maps[1].is_projected_permutation else None
 
@@ -149,11 +164,12 @@ def _rows(offset: Value | int, size: int) -> tuple[int, int] | None:
 
 def _laid_out(read: _Read, constant: Constant, data: np.ndarray) -> Value:
     """The constant of the read rows, tile after tile, each in its new order: [rows of all batches, elements]."""
+    data = data.transpose(read.dims)
     shape, batch, rows = data.shape, read.batch, read.rows
     part = data[(*[slice(None)] * batch, slice(read.first, read.last))]
     count = prod(shape[:batch]) * part.shape[batch] // rows
     blocks = part.reshape(count, *[1] * batch, rows, *shape[batch + 1 :])
-    laid = blocks.transpose(0, *(p + 1 for p in read.order))
+    laid = blocks.transpose(0, *(read.dims.index(p) + 1 for p in read.order))
     row = prod(shape[batch + 1 :])
     whole = TensorType((count * rows, row), shaped_of(constant.result).element)
     name = constant.result.name or "constant"
@@ -182,8 +198,9 @@ def _read_tile(read: _Read, tiles: Value) -> None:
 
 def _start(read: _Read, builder: Builder) -> Index:
     """The row of `_laid_out` where the slice begins."""
-    offsets = read.slice.mixed("offsets")[: read.batch + 1]
-    whole = shaped_of(read.slice.operands[0]).shape
+    every, dims = read.slice.mixed("offsets"), read.dims[: read.batch + 1]
+    offsets = [every[d] for d in dims]
+    whole = [shaped_of(read.slice.operands[0]).shape[d] for d in dims]
     factor, start, moving = 1, -read.first, dict[Value, int]()
     for d in reversed(range(len(offsets))):
         first = offsets[d]
@@ -195,9 +212,11 @@ def _start(read: _Read, builder: Builder) -> Index:
     return offset(list(moving.items()), start, builder)
 
 
-def _read_through(op: linalg.Generic, tile: Value, order: list[int]) -> None:
-    """Gives the contraction its second operand with the dimensions in `order`."""
+def _read_through(op: linalg.LinalgOp, tile: Value, order: list[int]) -> None:
+    """Gives the contraction its second operand with the dimensions in `order`; a named one reads its operands in its own."""
+    op.operands = [op.operands[0], tile, *op.operands[2:]]
+    if not isinstance(op, linalg.Generic):
+        return
     left, right, *rest = op.maps
     permuted = right.permuted(order)
-    op.operands = [op.operands[0], tile, *op.operands[2:]]
     op.attributes["indexing_maps"] = ArrayAttr(tuple(AffineMapAttr(m) for m in (left, permuted, *rest)))

@@ -67,3 +67,32 @@ def test_a_constant_with_another_reader_stays() -> None:
     a = np.ones((14, 24), np.float32)
     product, doubled = exe(a)
     np.testing.assert_allclose(product[0], doubled.sum(axis=0) / 2, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("columns", "tiles"), [(512, {(512, 24)}), (90, {(80, 24), (10, 24)})])
+def test_columns_of_a_matrix_in_a_loop_become_tiles(columns: int, tiles: set[tuple[int, int]]) -> None:
+    row, matrix = f"tensor<1x{columns}xf32>", f"tensor<24x{columns}xf32>"
+    weights = np.random.default_rng(0).standard_normal((24, columns)).astype(np.float32)
+    text = f"""
+    func.func @main(%a: tensor<1x24xf32>) -> {row} {{
+      %w = arith.constant dense_resource<w> : {matrix}
+      %zero = arith.constant 0.0 : f32
+      %init = tensor.empty() : {row}
+      %start = linalg.fill ins(%zero : f32) outs(%init : {row}) -> {row}
+      %c0 = arith.constant 0 : index
+      %c1 = arith.constant 1 : index
+      %c3 = arith.constant 3 : index
+      %all = scf.for %t = %c0 to %c3 step %c1 iter_args(%sum = %start) -> ({row}) {{
+        %c = linalg.matmul ins(%a, %w : tensor<1x24xf32>, {matrix}) outs(%sum : {row}) -> {row}
+        scf.yield %c : {row}
+      }}
+      return %all : {row}
+    }}
+    {{-# dialect_resources: {{ builtin: {{ w: "0x04000000{weights.tobytes().hex()}" }} }} #-}}"""
+    packed = mdsl.opt(text, "tile{sizes=[1,16]},prepack")
+    constants = [op for op in packed.walk() if op.name == "arith.constant"]
+    shapes = {op.result.type.shape for op in constants if op.result.name.startswith("w")}
+    assert shapes == tiles
+    a = np.random.default_rng(1).standard_normal((1, 24)).astype(np.float32)
+    np.testing.assert_allclose(run(packed, [a])[0], 3 * (a @ weights), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(mdsl.compile(text)(a), 3 * (a @ weights), rtol=1e-4, atol=1e-4)

@@ -176,10 +176,10 @@ def in_units(size: int, limit: int, unit: int) -> int:
 # Transpositions -------------------------------------------------------------------------------------------------
 
 
-def run_length(element: str, lanes: int, target: Target) -> int:
-    """Elements of each row that a transposition in registers takes at a time; 1 where there is none, as of masks, whose
+def run_length(element: str, most: int, target: Target) -> int:
+    """Elements of each row that a transposition in registers takes at a time, `most` at most; 1 where there is none, as of masks, whose
     lanes are bits."""
-    return 1 if element == "i1" else max(1, min(target.isa.shuffle_bytes // ELEMENT_BYTES[element], lanes))
+    return 1 if element == "i1" else min(target.isa.shuffle_bytes // ELEMENT_BYTES[element], most)
 
 
 def transposed(length: int, lanes: float) -> float:

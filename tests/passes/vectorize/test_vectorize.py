@@ -215,6 +215,14 @@ def test_blocks_are_transposed_in_registers(element, target):
     assert not {"vector.insert", "memref.load", "memref.store"} & set(names(module))
 
 
+def test_pixels_of_three_channels_are_transposed_by_pairs():
+    source, out = memref([40, 3]), memref([3, 40])
+    transpose = f"linalg.transpose ins(%in : {source}) outs(%out : {out}) permutation = [1, 0]"
+    module = check(kernel({"in": source, "out": out}, transpose), target="avx2", native=False)
+    loads = {str(op.result.type) for op in kernel_of(module).walk() if op.name == "vector.load"}
+    assert loads == {"vector<2xf32>"} and "vector.insert" not in names(module)
+
+
 @pytest.mark.parametrize("element", FLOATS)
 @pytest.mark.parametrize("columns", [1, 10, 37])
 def test_softmax(element, columns):

@@ -123,7 +123,7 @@ def _transpositions(
     group: Group, axis: Axis | None, lanes: int, target: Target
 ) -> Iterator[tuple[Axis | None, dict[Access, int]]]:
     """What may be transposed in registers if vectors lie along `axis`: nothing, or the inputs that are strided along it
-    and contiguous along another, of which there are enough elements for a run."""
+    and contiguous along another."""
     yield None, {}
     if any(nest.reduction for nest in group.nests):
         return
@@ -131,12 +131,13 @@ def _transpositions(
     inputs = [a for nest in group.nests for a in nest.reads if a.type and a.memory not in written]
     strided = [access for access in inputs if access.along(axis) == "strided"]
     for across in group.axes:
+        most = min(lanes, 1 << (across.extent.bit_length() - 1))
         lengths = {
-            access: cost.run_length(str(element_of(access.memory.type)), lanes, target)
+            access: cost.run_length(str(element_of(access.memory.type)), most, target)
             for access in strided
             if access.along(across) == "contiguous"
         }
-        runs = {access: length for access, length in lengths.items() if 1 < length <= across.extent}
+        runs = {access: length for access, length in lengths.items() if length > 1}
         if runs:
             yield across, runs
 

@@ -40,7 +40,7 @@ class GroupEmitter:
 
     def emit(self) -> None:
         """Loops over blocks, those of each size together."""
-        self._blocks(list(self.group.axes), {}, {})
+        self._blocks(self.plan.order or list(self.group.axes), {}, {})
 
     def _blocks(self, left: list[Axis], base: dict[Axis, Linear], sizes: dict[Axis, int]) -> None:
         if not left:

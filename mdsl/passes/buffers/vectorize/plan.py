@@ -46,6 +46,8 @@ class Plan:
     lanes: int
     block: dict[Axis, int] = field(default_factory=dict)
     lanes_reduced: dict[Nest, Axis] = field(default_factory=dict)
+    order: list[Axis] = field(default_factory=list)
+    """The loops over blocks, outermost first; empty: the group's own order."""
     chains: int = 1
     """Accumulators for each point of a reduction along vectors."""
     split: dict[Nest, int] = field(default_factory=dict)
@@ -100,7 +102,9 @@ def plan(group: Group, target: Target, aliases: AliasAnalysis) -> Plan:
     else:
         # A body of many operands fills the registers with one point.
         operands = max(len(nest.inputs) + len(nest.outputs) for nest in group.nests)
-        chosen.block = _block_elementwise(chosen, order, max(1, min(cost.SMALL, target.isa.free // operands)))
+        chosen.order = _by_input(group)
+        budget = max(1, min(cost.SMALL, target.isa.free // operands))
+        chosen.block = _block_elementwise(chosen, order, budget)
         chosen.late = frozenset() if chosen.runs else late_arguments(group.nests, target, aliases)
     return chosen
 
@@ -109,6 +113,20 @@ def _by_output(group: Group) -> list[Axis]:
     """The parallel axes in the order of the last output's dimensions, so that ties go to its innermost."""
     output = group.nests[-1].outputs[-1].axes
     return [*(a for a in group.axes if a not in output), *(a for a in output if a in group.axes)]
+
+
+def _by_input(group: Group) -> list[Axis]:
+    """For a copy the parallel axes in the order in which its input lies in memory, the nearest innermost: what is stored
+    waits in buffers, what is loaded is waited for, and neighbours arrive before they are asked for. Empty for the rest."""
+    if len(group.nests) != 1 or any(op.has("elementwise") for op in group.nests[0].body.ops):
+        return []
+    read = [access for access in group.nests[0].reads if access.type is not None]
+    if len(read) != 1 or set(read[0].axes) != set(group.axes):
+        return []
+    steps = {
+        a: sum(n * s for n, s in zip(read[0].steps(a), read[0].strides, strict=True)) for a in group.axes
+    }
+    return sorted(group.axes, key=lambda axis: -steps[axis])
 
 
 def vectors(axis: Axis, lanes: int) -> int:

@@ -320,8 +320,10 @@ class Contraction:
 
 
 def products_cycles(multiplications: float, weights: float, target: Target) -> float:
-    """Cycles of f32 products, two vectors of multiply-adds each, and of as many weights on their way from memory."""
-    return multiplications / (2 * target.lanes("f32")) + 4 * weights / _WEIGHTS
+    """Cycles of f32 products and of as many weights on their way from memory, which sends no faster than it can, however
+    little is computed meanwhile."""
+    computing = multiplications / (target.lanes("f32") * target.fma_rate)
+    return max(computing + 4 * weights / _WEIGHTS, 4 * weights / target.core.memory_rate)
 
 
 def transform_cycles(vectors: float) -> float:

@@ -21,7 +21,7 @@ from mdsl.ir.typed import shaped_of
 from mdsl.ir.types import TensorType, f32
 from mdsl.passes.any.canonicalize import drop_unused
 from mdsl.passes.base import Context, Pass, functions, option
-from mdsl.passes.linalg.winograd.cost import best_tile
+from mdsl.passes.linalg.winograd.cost import tilings
 from mdsl.passes.linalg.winograd.match import Conv, conv_of
 from mdsl.passes.linalg.winograd.output import build_outputs
 from mdsl.passes.linalg.winograd.transform import TAPS, Transform, alpha, transformed_weight
@@ -80,7 +80,7 @@ class Winograd(Pass):
         for func in functions(module):
             for op in func.body.ops:
                 conv = conv_of(op)
-                m = best_tile(conv, self.tile, self.all, context.target) if conv else None
+                m = tilings(conv, self.tile, self.all, context.target).best if conv else None
                 if conv and m:
                     _Rewriter(conv, m).run()
             drop_unused(func)

@@ -2,16 +2,16 @@
 
 For N images, T tiles an image, C input and K output channels, in cycles of one thread:
 
-    direct       9 N OH OW C K / F + stream(9 C K)
-    F(m, 3)      a^2 N T C K / F + stream(a^2 C K) + 4 a^2 N T (C + K) / L     with a = m + 2
+    direct       products(9 N OH OW C K, 9 C K)
+    F(m, 3)      PRICE (products(a^2 N T C K, a^2 C K) + 4 a^2 N T (C + K) / L)     with a = m + 2
 
-F is the multiply-adds a cycle (two vectors of L elements). Weights come from memory, for those of a whole network
-do not stay in the caches from call to call: stream(n) is the time that n of them take (`target/cost.py`). A transform
-takes about 4 cycles for each vector that it moves to or from the products.
+products(n, w) is the time of n multiply-adds whose w weights come from memory, for those of a whole network do not stay
+in the caches from call to call (`target/cost.py`). A transform takes about 4 cycles for each vector of L elements that
+it moves to or from the products.
 
-So a transformed weight, 16/9 to 4 times as large, costs more than it saves where the image is small (7 x 7
-pixels and 512 channels), unless there is a batch. A convolution must gain `LEAST`: the larger constants
-have their price too, and the model leaves out dispatches and the copies that a wider border may cost.
+So a transformed weight, 16/9 to 4 times as large, may cost more than it saves where the image is small (7 x 7 pixels
+and 128 channels), unless there is a batch. `PRICE` is for what the model leaves out: the larger constants, dispatches
+and the copies that a wider border may cost.
 """
 
 from __future__ import annotations
@@ -21,21 +21,20 @@ from math import prod
 from mdsl.ir.typed import shaped_of
 from mdsl.passes.linalg.winograd.match import Conv
 from mdsl.passes.linalg.winograd.transform import PAIRS, TAPS, alpha
-from mdsl.target.cost import products_cycles, transform_cycles
+from mdsl.target.cost import Choice, products_cycles, transform_cycles
 from mdsl.target.target import Target
 
-LEAST = 1.4
-"""By how many times the cycles must become fewer."""
+PRICE = 1.25
+"""What Winograd's method costs beside what the model counts, as a factor."""
 
 
-def best_tile(conv: Conv, tile: int, force: bool, target: Target) -> int | None:
-    """The outputs along each side of a tile; None if the convolution is better left alone.
+def tilings(conv: Conv, tile: int, force: bool, target: Target) -> Choice[int | None]:
+    """The outputs along each side of a tile, and None for the convolution as it stands, with their cycles.
 
-    `tile` (0: any) restricts the choice; with `force` the best tile is taken even if it gains nothing.
+    `tile` (0: any) restricts the choice; with `force` the convolution is never left as it is.
     """
-    choices = [tile] if tile else list(PAIRS)
-    best = min(choices, key=lambda m: cycles(conv, m, target))
-    return best if force or LEAST * cycles(conv, best, target) <= cycles(conv, None, target) else None
+    choices: list[int | None] = [tile] if tile else list(PAIRS)
+    return Choice.of((m, cycles(conv, m, target)) for m in (*choices, *([] if force else [None])))
 
 
 def cycles(conv: Conv, m: int | None, target: Target) -> float:
@@ -48,10 +47,10 @@ def cycles(conv: Conv, m: int | None, target: Target) -> float:
     weight = prod(shaped_of(conv.weight).shape) / TAPS**2
     if m is None:
         return products_cycles(TAPS**2 * pixels * channels, TAPS**2 * weight, target)
-    tiles, points = -(-rows // m) * -(-columns // m), alpha(m) ** 2
+    count, points = -(-rows // m) * -(-columns // m), alpha(m) ** 2
     moved = sum(_vectors(v, area, lanes) for v, area in _images(conv))
-    products = products_cycles(points * tiles * channels, points * weight, target)
-    return products + transform_cycles(points * tiles * moved)
+    products = products_cycles(points * count * channels, points * weight, target)
+    return PRICE * (products + transform_cycles(points * count * moved))
 
 
 def _images(conv: Conv) -> list[tuple[tuple[int, ...], int]]:

@@ -60,7 +60,24 @@ def to_llvm_ir(func: UkernelFunc, name: str | None = None, fuelled: bool = False
     """The LLVM IR of one kernel as a module of its own, before optimisation."""
     module = ir.Module(name="kernel")
     emit_kernel(func, module, name or func.symbol, fuelled)
-    return str(module)
+    text = str(module)
+    _take_apart(module)
+    return text
+
+
+def _take_apart(module: ir.Module) -> None:
+    """Frees the module at once: its parts refer to each other, and the collector may be paused while many are made."""
+    for function in module.functions:
+        for block in function.blocks:
+            for instruction in block.instructions:
+                instruction.operands = []
+                if isinstance(instruction, ir.PhiInstr):
+                    instruction.incomings.clear()
+            block.instructions.clear()
+            block.terminator = None
+        function.blocks.clear()
+        function.args = ()
+    module.globals.clear()
 
 
 def _load_slot(builder: ir.IRBuilder, slot: LLVMValue, value_type: LLVMType) -> LLVMValue:

@@ -68,7 +68,7 @@ class Tune(Pass):
         return tiles[0] if seconds[0] * _WORTH <= best else tiles[seconds.index(best)]
 
 
-_WORTH = 0.95
+_WORTH = 0.93
 """The part of the time of the model's choice that another must not exceed: less is what measuring differs by."""
 
 

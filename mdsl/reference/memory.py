@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from mdsl.ir.types import MemRefType, dtype_of
+from mdsl.ir.types import DYNAMIC, MemRefType, dtype_of
 
 
 def poisoned(shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
@@ -21,9 +21,9 @@ def poisoned(shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
 
 
 def allocate(type: MemRefType, shape: Sequence[int] | None = None) -> np.ndarray:
-    """Memory of `type`, with its strides; `shape` where the type's is dynamic."""
+    """Memory of `type`, with its strides where they are known; `shape` where the type's is dynamic."""
     dtype = dtype_of(type.element)
-    if shape is not None or type.strides is None or not type.is_static:
+    if shape is not None or type.strides is None or not type.is_static or DYNAMIC in type.strides:
         return poisoned(type.shape if shape is None else shape, dtype)
     base = poisoned([type.span], dtype)
     return as_strided(base, type.shape, [s * dtype.itemsize for s in type.strides])

@@ -15,11 +15,10 @@ from mdsl.ir.core import Op
 from mdsl.ir.typed import shaped_of
 from mdsl.passes.base import Context
 from mdsl.passes.linalg.tune import Tune, alone, measured, tiles_of, tunable
-from mdsl.support.progress import tell
 from mdsl.syntax.printer import print_module
 
 CANDIDATES = 12
-"""Tiles that are timed for each layer, in the model's order: twice what `tune` tries."""
+"""Tiles that are timed for each layer, in the model's order: more than `tune` tries."""
 
 ROUNDS = 5
 
@@ -82,7 +81,7 @@ def _tilings(module: ModuleOp, step: Tune, context: Context) -> Iterator[Tiling]
         alike.setdefault(print_module(alone(op)), []).append((op, main))
     for number, layers in enumerate(alike.values(), 1):
         op, main = layers[0]
-        tell(f"timing contraction {number} of {len(alike)}")
+        context.progress(f"timing contraction {number} of {len(alike)}")
         tiles = tiles_of(op, main, context.target, step.candidates)
         seconds = measured(op, tiles, context, step.rounds)
         best = seconds.index(min(seconds))

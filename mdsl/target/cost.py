@@ -1,9 +1,9 @@
 """What work costs on a machine: registers that a block needs, cycles, bytes on their way. The formulas take numbers.
 
-A contraction's tile is the set of accumulators that stay in registers over its whole reduction (a kernel does several such blocks). One of P rows (of
-what only the first operand has: matrix rows, pixels) by Q vectors (of what only the second has: columns, output
-channels) needs P*Q accumulators, min(P, Q) registers for the operand that is held, and one for the other, which passes.
-With F multiply-adds and L loads a cycle a step of the reduction takes
+A contraction is cut into blocks, sets of accumulators that stay in registers over its whole reduction; a kernel's tile is
+several of them. A block of P rows (of what only the first operand has: matrix rows, pixels) by Q vectors (of what only the
+second has: columns, output channels) needs P*Q accumulators, min(P, Q) registers for the operand that is held, and one for
+the other, which passes. With F multiply-adds and L loads a cycle a step of the reduction takes
 
     cycles(P, Q) = max(P*Q / F + overlap * (P + Q) / L, (P + Q) / L, sent, latency) + loop
 
@@ -215,10 +215,11 @@ class Contraction:
         candidates = [
             self._tile(vectors, rows) for vectors in range(1, 13) for rows in range(1, self.target.isa.free)
         ]
-        blocks = [t for t in candidates if t is not None]
+        different = {tuple(block.values()): block for block in candidates if block is not None}
+        blocks = Choice.of((block, self._cycles(block)) for block in different.values())
         found: dict[tuple[int, ...], float] = {}
-        for block in sorted(blocks, key=self._cycles):
-            found.setdefault(tuple(self._grown(block).values()), self._cycles(block))
+        for block in blocks.candidates:
+            found.setdefault(tuple(self._grown(block.what).values()), block.cycles)
         return Choice.of(found.items())
 
     def _grown(self, block: Mapping[int, int]) -> dict[int, int]:

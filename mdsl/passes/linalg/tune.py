@@ -41,9 +41,9 @@ class Tune(Pass):
 
     `tile` takes the noted sizes instead of its own choice. Every candidate is compiled as a program of its
     own, on random numbers, and the candidates are timed in turn; for that the machine that it compiles for must be
-    able to run here. The model's own choice stays unless another is faster by more than measuring differs. What was found is kept in the cache, by the region's text, the machine and the compiler, so that
-    a second compilation measures nothing. It takes a second for each new shape, a quarter of a minute for ResNet-50;
-    nothing else should run meanwhile.
+    able to run here. The model's own choice stays unless another is faster by more than measuring differs. What was
+    found is kept in the cache, by the region's text, the machine and the compiler, so that a second compilation measures
+    nothing. It takes a second for each new shape, 18 s for ResNet-50 on a Zen 5; nothing else should run meanwhile.
     """
 
     name: ClassVar[str] = "tune"

@@ -15,6 +15,7 @@ from mdsl.cli.files import check_output, note
 from mdsl.cli.passes import pass_help, pass_names
 from mdsl.cli.terminal import styled
 from mdsl.errors import MdslError, nearest
+from mdsl.support.collector import collector_paused
 from mdsl.support.escapes import escaped
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ def _name(arg: str) -> str:
     return arg.split("=", 1)[0].split("{", 1)[0]
 
 
+@collector_paused()
 def opt(
     ctx: typer.Context,
     program: Annotated[

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -181,7 +182,7 @@ class Op:
     @classmethod
     def segments(cls, groups: Sequence[Sequence[Value]]) -> dict[str, Attribute]:
         """`operandSegmentSizes` for an op with several variadic operand groups."""
-        if sum(f.variadic for f in cls.fields if f.kind == "operand") < 2:
+        if not _is_segmented(cls):
             return {}
         return {"operandSegmentSizes": DenseArrayAttr(i32, tuple(len(g) for g in groups))}
 
@@ -333,7 +334,7 @@ class Op:
         """The attribute as a Python value (`python_value`), None if absent and without default."""
         found = self.attributes.get(name)
         if found is None:
-            found = next((f.default for f in self.fields if f.name == name and f.kind == "attribute"), None)
+            found = _defaults(type(self)).get(name)
         return None if found is None else python_value(found)
 
     def error(self, message: str) -> VerifyError:
@@ -342,6 +343,19 @@ class Op:
 
     def __repr__(self) -> str:
         return Op.printer(self)
+
+
+@cache
+def _defaults(declaration: type[Op]) -> dict[str, Attribute]:
+    """What attributes are that an op of this kind leaves out."""
+    attributes = [f for f in declaration.fields if f.kind == "attribute"]
+    return {f.name: f.default for f in attributes if f.default is not None}
+
+
+@cache
+def _is_segmented(declaration: type[Op]) -> bool:
+    """True if the ops of this kind have several variadic groups of operands."""
+    return sum(f.variadic for f in declaration.fields if f.kind == "operand") > 1
 
 
 class Builder:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cache
 
 from mdsl.errors import nearest
 from mdsl.ir.attributes import Attribute, DenseArrayAttr, StringAttr, SymbolRefAttr
@@ -67,15 +68,26 @@ def infer_results(op: Op) -> None:
 
 
 def _verify_values(op: Op, kind: str, values: list[Value] | list[OpResult]) -> None:
-    fields = fields_of(type(op), kind)
-    plain = sum(not f.variadic for f in fields)
+    fields, plain = _declared(type(op), kind)
+    segments = f"{kind}SegmentSizes"
+    if len(values) == len(fields) == plain and segments not in op.attributes:
+        for field, value in zip(fields, values, strict=True):
+            _verify_type(op, field, value)
+        return
     if len(values) < plain or (len(values) > plain and len(fields) == plain):
         raise op.error(
             f"takes {'at least ' if len(fields) > plain else ''}{plain} {kind}s, got {len(values)}"
         )
     _verify_segments(op, kind, len(values))
     for field in fields:
-        _verify_types(op, field, values)
+        _verify_types(op, field, values, segments)
+
+
+@cache
+def _declared(declaration: type[Op], kind: str) -> tuple[tuple[Field, ...], int]:
+    """The operands or results that an op declares, and how many of them are single values."""
+    fields = fields_of(declaration, kind)
+    return fields, sum(not f.variadic for f in fields)
 
 
 def _verify_fields(op: Op) -> None:
@@ -95,14 +107,18 @@ def _verify_fields(op: Op) -> None:
 
 def _verify_mixed(op: Op) -> None:
     """There must be a value for each entry of mixed indices that is no number."""
-    for field in fields_of(type(op), "operand"):
-        if field.numbers:
-            verify_dynamic(op, field.name, getattr(op, field.name), op.attr(field.numbers))
+    for field in _mixed(type(op)):
+        verify_dynamic(op, field.name, getattr(op, field.name), op.attr(field.numbers))
+
+
+@cache
+def _mixed(declaration: type[Op]) -> tuple[Field, ...]:
+    return tuple(f for f in fields_of(declaration, "operand") if f.numbers)
 
 
 def verify_dynamic(op: Op, what: str, values: Sequence[Value], numbers: Sequence[int]) -> None:
     """There must be a value for each number that only the run will know."""
-    wanted = sum(n == DYNAMIC for n in numbers)
+    wanted = numbers.count(DYNAMIC)
     if len(values) != wanted:
         raise op.error(f"{len(values)} values for {wanted} unknown {what}")
 
@@ -135,19 +151,21 @@ def _verify_segments(op: Op, kind: str, total: int) -> None:
         raise op.error(f"{name} do not fit {total} {kind}s")
 
 
-def _verify_types(op: Op, field: Field, values: list[Value] | list[OpResult]) -> None:
-    start, end = field.span(
-        op, len(values), "operandSegmentSizes" if field.kind == "operand" else "resultSegmentSizes"
-    )
+def _verify_types(op: Op, field: Field, values: list[Value] | list[OpResult], segments: str) -> None:
+    start, end = field.span(op, len(values), segments)
     if end > len(values) or start < 0 or (not field.variadic and end - start != 1):
         raise op.error(f"{field.kind}SegmentSizes do not fit {len(values)} {field.kind}s")
     if field.optional and end - start > 1:
         raise op.error(f"takes one '{field.name}' at most, got {end - start}")
     for value in values[start:end]:
-        if not field.constraint.accepts(value.type):
-            raise op.error(
-                f"{field.kind} '{field.name}' must be {field.constraint.description}, got {value.type}"
-            )
+        _verify_type(op, field, value)
+
+
+def _verify_type(op: Op, field: Field, value: Value) -> None:
+    if not field.constraint.accepts(value.type):
+        raise op.error(
+            f"{field.kind} '{field.name}' must be {field.constraint.description}, got {value.type}"
+        )
 
 
 _OWN = ("nn", "ukernel", "mvm")
@@ -157,12 +175,20 @@ _GENERAL = ("operandSegmentSizes", "resultSegmentSizes")
 def _verify_names(op: Op) -> None:
     """An op of our own dialects has the attributes that it declares, and any that bear a dialect's name
     (`mdsl.note`): a misspelt one must not pass for an absent one. Upstream's ops may have more than we know."""
-    if op.name.split(".")[0] not in _OWN or op.has("symbol"):
+    declared = _names(type(op))
+    if declared is None:
         return
-    declared = [f.name for f in fields_of(type(op), "attribute")]
     for name in op.attributes:
         if name not in declared and "." not in name and name not in _GENERAL:
             raise op.error(f"has no attribute '{name}'{nearest(name, declared)}")
+
+
+@cache
+def _names(declaration: type[Op]) -> list[str] | None:
+    """All attributes that ops of this kind may have beside a dialect's; None where they may have others."""
+    if declaration.name.split(".")[0] not in _OWN or "symbol" in declaration.traits:
+        return None
+    return [f.name for f in fields_of(declaration, "attribute")]
 
 
 def _verify_attribute(op: Op, field: Field) -> None:

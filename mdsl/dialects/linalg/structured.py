@@ -100,10 +100,11 @@ class LinalgOp(Op):
             for expr, extent in zip(map.results, shape_of(value), strict=True):
                 if isinstance(expr, Dim):
                     sizes.setdefault(expr.position, extent)
-        missing = [d for d in range(self.num_loops) if d not in sizes]
+        loops = range(self.num_loops)
+        missing = [d for d in loops if d not in sizes]
         if missing:
             raise self.error(f"the extent of loop dimension d{missing[0]} does not follow from the operands")
-        return [sizes[d] for d in range(self.num_loops)]
+        return [sizes[d] for d in loops]
 
     @property
     def is_elementwise(self) -> bool:
@@ -135,38 +136,37 @@ class LinalgOp(Op):
         return len(factors) == 2 and {_unconverted(v) for v in product.operands} == set(factors)
 
     def verify_op(self) -> None:
-        maps = self.maps
+        maps, loops = self.maps, self.num_loops
         if len(maps) != len(self.operands):
             raise self.error(f"{len(maps)} indexing maps for {len(self.operands)} operands")
         for map, value in zip(maps, self.operands, strict=True):
             if map.num_symbols:
                 raise self.error(f"map {map} has symbols")
-            if map.num_dims != self.num_loops:
-                raise self.error(
-                    f"a map takes {map.num_dims} dimensions, there are {self.num_loops} iterators"
-                )
+            if map.num_dims != loops:
+                raise self.error(f"a map takes {map.num_dims} dimensions, there are {loops} iterators")
             if len(map.results) != len(shape_of(value)):
                 raise self.error(f"map {map} does not fit {value.type}")
         if {TensorType, MemRefType} <= {type(v.type) for v in self.operands}:
             raise self.error("works on tensors or on memory, not on both")
-        self._verify_extents()
+        sizes = self.loop_sizes()
+        self._verify_extents(maps, sizes)
         for map in maps[len(self.inputs) :]:
-            self._verify_output(map)
+            self._verify_output(map, sizes)
         self._verify_body()
 
-    def _verify_output(self, map: AffineMap) -> None:
+    def _verify_output(self, map: AffineMap, sizes: Sequence[int]) -> None:
         """Each iteration of the parallel loops writes an element of its own, over which the others reduce."""
-        sizes = self.loop_sizes()
         looped = {d for d in self.parallel_dims if sizes[d] != 1}
         if {d for d in map.dims() if sizes[d] != 1} != looped:
             raise self.error(f"an output's map {map} must hold each parallel dimension and no reduction")
         if not all(_is_injective(expr, sizes) for expr in map.results):
             raise self.error(f"an output's map {map} must lead each iteration to an element of its own")
 
-    def _verify_extents(self) -> None:
-        sizes = self.loop_sizes()
-        for map, value in zip(self.maps, self.operands, strict=True):
+    def _verify_extents(self, maps: Sequence[AffineMap], sizes: Sequence[int]) -> None:
+        for map, value in zip(maps, self.operands, strict=True):
             for expr, extent in zip(map.results, shape_of(value), strict=True):
+                if isinstance(expr, Dim) and sizes[expr.position] == extent:
+                    continue
                 if DYNAMIC in (extent, *(sizes[d] for d in expr.dims())):
                     continue
                 lowest, highest = expr.bounds(sizes)

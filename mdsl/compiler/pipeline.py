@@ -243,6 +243,7 @@ def run_passes(
 ) -> None:
     """Runs the passes on `module`, in place. Raises PassFailure, which names the pass."""
     context = context or Context()
+    module.name_maps()
     for step in steps:
         for hook in hooks:
             hook.before(module, step)
@@ -253,6 +254,7 @@ def run_passes(
             before = names.get(function.symbol, [])
             if len(before) == len(function.type.results):
                 function.keep_result_names(before)
+        module.name_maps()  # here, so that aliases do not depend on what has been printed
         seconds = time.perf_counter() - start
         if verify_each:
             _guarded(step, lambda: verify(module), invalid=True)

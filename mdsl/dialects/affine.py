@@ -51,5 +51,5 @@ class Apply(Op):
         map: AffineMap = self.attr("map")
         dims, symbols = self.operands[: map.num_dims], self.operands[map.num_dims :]
         tail = f"[{printer.values(symbols)}]" if symbols else ""
-        printer.token(f"{self.attributes['map']}({printer.values(dims)}){tail}")
+        printer.token(f"{printer.attribute(self.attributes['map'])}({printer.values(dims)}){tail}")
         printer.token(printer.dictionary(self, "map"))

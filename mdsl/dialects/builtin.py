@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from mdsl.ir.attributes import StringAttr
-from mdsl.ir.core import Op
+import re
+from collections.abc import Iterable, Iterator
+from itertools import count
+
+from mdsl.ir.affine import AffineMap
+from mdsl.ir.attributes import AffineMapAttr, ArrayAttr, Attribute, DictAttr, StringAttr
+from mdsl.ir.core import Op, Value
 from mdsl.ir.declare import ISOLATED, NO_TERMINATOR, STRING, attr, region
 
 
@@ -17,6 +22,30 @@ class ModuleOp(Op):
     body_region = region()
 
     _found: dict[str, Op] | None = None  # by `lookup`; what has been renamed or moved since does not count
+
+    _map_names: dict[AffineMap, str] | None = None  # also of maps that no op has any more: they may come back
+
+    @property
+    def map_names(self) -> dict[AffineMap, str]:
+        """The alias of each affine map, `#map`, that the text was read with or `name_maps` gave."""
+        if self._map_names is None:
+            self._map_names = {}
+        return self._map_names
+
+    def name_maps(self) -> None:
+        """Gives each affine map of the module's ops that has no alias the next one: `#map`, `#map1`, ..."""
+        names = self.map_names
+        fresh: Iterator[str] | None = None
+        for op in self.walk():
+            for map in (m for a in op.attributes.values() for m in _maps_of(a)):
+                if map not in names:
+                    fresh = fresh or _fresh_names(names.values())
+                    names[map] = next(fresh)
+
+    def clone(self, mapping: dict[Value, Value] | None = None) -> ModuleOp:
+        copy = super().clone(mapping)
+        copy.map_names.update(self.map_names)
+        return copy
 
     def __eq__(self, other: object) -> bool:
         """Modules are equal if they read the same, names included; other ops are themselves only."""
@@ -44,3 +73,21 @@ class ModuleOp(Op):
 def _name_of(op: Op) -> str | None:
     name = op.attributes.get("sym_name")
     return name.value if isinstance(name, StringAttr) else None
+
+
+def _maps_of(attr: Attribute) -> Iterator[AffineMap]:
+    """The maps that an attribute is or holds."""
+    if isinstance(attr, AffineMapAttr):
+        yield attr.map
+    elif isinstance(attr, ArrayAttr):
+        for value in attr:
+            yield from _maps_of(value)
+    elif isinstance(attr, DictAttr):
+        for _, value in attr.entries:
+            yield from _maps_of(value)
+
+
+def _fresh_names(taken: Iterable[str]) -> Iterator[str]:
+    """Aliases with numbers above all that are taken, so that a number that fell free does not change its meaning."""
+    numbers = [int(m[1] or 0) for name in taken if (m := re.fullmatch(r"#map(\d{0,9})", name, re.ASCII))]
+    return (f"#map{n or ''}" for n in count(max(numbers, default=-1) + 1))

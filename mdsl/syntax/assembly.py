@@ -27,7 +27,6 @@ from mdsl.ir.attributes import (
     IntegerAttr,
     StringAttr,
     SymbolRefAttr,
-    TypeAttr,
     UnitAttr,
 )
 from mdsl.ir.core import Op, Region, Value
@@ -305,10 +304,8 @@ def _write_field(op: Op, printer: Printer, field: Field) -> None:
         printer.token(value.value)
     elif isinstance(value, IntegerAttr) and field.constraint is INT:
         printer.token(str(value.value))
-    elif isinstance(value, ArrayAttr):
-        printer.token(plain_number(value))
-    else:
-        printer.token(str(value))
+    elif value is not None:
+        printer.token(printer.attribute(value, typed=not isinstance(value, ArrayAttr)))
 
 
 def dictionary(op: Op, printer: Printer, hidden: set[str] | None = None) -> str:
@@ -321,15 +318,11 @@ def dictionary(op: Op, printer: Printer, hidden: set[str] | None = None) -> str:
 
 
 def plain_number(attr: Attribute) -> str:
-    """A number in a dictionary or list: i64 and f64 need no type."""
+    """An attribute in a dictionary or list, where numbers of i64 and f64 need no type."""
     if isinstance(attr, IntegerAttr) and attr.type == i64:
         return str(attr.value)
     if isinstance(attr, FloatAttr) and str(attr.type) == "f64":
         return str(attr).removesuffix(" : f64") if "." in str(attr) else str(attr)
-    if isinstance(attr, ArrayAttr):
-        return f"[{', '.join(plain_number(v) for v in attr)}]"
-    if isinstance(attr, TypeAttr):
-        return str(attr.type)
     return str(attr)
 
 

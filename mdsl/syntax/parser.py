@@ -14,7 +14,7 @@ from lark import Token, Tree
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.func import FunctionLike
 from mdsl.errors import MdslError, Source, SyntaxError_, nearest
-from mdsl.ir.attributes import Attribute, Location
+from mdsl.ir.attributes import AffineMapAttr, Attribute, Location
 from mdsl.ir.core import Block, Op, Region, Value, VerifyError
 from mdsl.ir.registry import operation, operations
 from mdsl.ir.types import FunctionType, Type
@@ -106,8 +106,13 @@ class Parser:
             if isinstance(item, Tree) and item.data not in ("alias", "metadata"):
                 block.append(self.op(item))
         if isinstance(block.first, ModuleOp) and block.first is block.last:
-            return block.first.detach()
-        return ModuleOp(regions=[Region(block)])
+            module = block.first.detach()
+        else:
+            module = ModuleOp(regions=[Region(block)])
+        for name, attr in self.attributes.aliases.items():
+            if isinstance(attr, AffineMapAttr):
+                module.map_names.setdefault(attr.map, name)
+        return module
 
     def op(self, tree: Tree[Token]) -> Op:
         try:

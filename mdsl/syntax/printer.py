@@ -2,14 +2,17 @@
 
 Names: within one isolated op (a function, a kernel) every value has its own name. Where two ask for the
 same one, the older value keeps it and the younger gets a number, so that what a pass adds never renames
-what was there.
+what was there. A module's affine maps are written as aliases, `#map`, which it keeps for the same reason
+(`ModuleOp.map_names`); an op alone spells its maps out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from mdsl.ir.attributes import Attribute, UnitAttr, name_of_key
+from mdsl.dialects.builtin import ModuleOp
+from mdsl.ir.affine import AffineMap
+from mdsl.ir.attributes import AffineMapAttr, ArrayAttr, Attribute, DictAttr, UnitAttr, name_of_key
 from mdsl.ir.core import Op, Region, Value
 from mdsl.ir.naming import name_wished, names_under
 from mdsl.ir.types import DYNAMIC, FunctionType, Type
@@ -24,13 +27,16 @@ def print_module(op: Op, *, generic: bool = False, locations: bool = False, data
     data of all resources, so that the text stands alone.
     """
     printer = Printer(generic, locations)
+    if isinstance(op, ModuleOp):
+        op.name_maps()
+        printer.map_names = op.map_names
     if _is_module(op) and not generic and not op.attributes and not _holds_one_module(op):
         printer.name_values(op)
         for inner in op.body.ops:
             printer.op(inner)
     else:
         printer.op(op)
-    text = "\n".join(printer.lines) + "\n" if printer.lines else ""
+    text = "".join(f"{line}\n" for line in (*printer.map_definitions(), *printer.lines))
     if data:
         text += resources.print_section(resources.used(op))
     return text
@@ -54,13 +60,15 @@ Op.printer = staticmethod(print_op)
 
 
 class Printer:
-    """Lines so far, the one being written, and the names of the values."""
+    """Lines so far, the one being written, and the names of the values and maps."""
 
     def __init__(self, generic: bool, locations: bool) -> None:
         self.generic = generic
         self.locations = locations
         self.lines: list[str] = []
         self.names: dict[Value, str] = {}
+        self.map_names: dict[AffineMap, str] = {}
+        self.maps_written: set[AffineMap] = set()
         self.indent = 0
         self.parts: list[str] = []
 
@@ -74,6 +82,19 @@ class Printer:
         if value not in self.names:  # an op printed on its own: operands from outside
             self.names[value] = name_wished(value)
         return f"%{self.names[value]}"
+
+    def map(self, attr: AffineMapAttr) -> str:
+        """The map's alias; the map itself where it has none."""
+        name = self.map_names.get(attr.map)
+        if name is None:
+            return str(attr)
+        self.maps_written.add(attr.map)
+        return name
+
+    def map_definitions(self) -> list[str]:
+        """The lines that say what the aliases written so far stand for."""
+        used = ((m, n) for m, n in self.map_names.items() if m in self.maps_written)
+        return [f"{name} = {AffineMapAttr(map)}" for map, name in used]
 
     # Pieces of a custom form ------------------------------------------------------------------------------
 
@@ -91,9 +112,21 @@ class Printer:
     def function_type(self, op: Op) -> str:
         return str(FunctionType(tuple(v.type for v in op.operands), tuple(v.type for v in op.results)))
 
-    def attributes(self, attrs: Mapping[str, Attribute]) -> str:
+    def attribute(self, attr: Attribute, *, typed: bool = False) -> str:
+        """`attr` with aliases for its maps; `typed` writes the type of every number."""
+        if isinstance(attr, AffineMapAttr):
+            return self.map(attr)
+        if isinstance(attr, ArrayAttr):
+            return f"[{', '.join(self.attribute(v, typed=typed) for v in attr)}]"
+        if isinstance(attr, DictAttr):
+            return self.attributes(dict(attr.entries), typed=True)
+        return str(attr) if typed else plain_number(attr)
+
+    def attributes(self, attrs: Mapping[str, Attribute], *, typed: bool = False) -> str:
         parts = [
-            name_of_key(k) if isinstance(v, UnitAttr) else f"{name_of_key(k)} = {plain_number(v)}"
+            name_of_key(k)
+            if isinstance(v, UnitAttr)
+            else f"{name_of_key(k)} = {self.attribute(v, typed=typed)}"
             for k, v in attrs.items()
         ]
         return f"{{{', '.join(parts)}}}"
@@ -176,11 +209,7 @@ class Printer:
                 self._generic_region(region, label=op.has("no-terminator") and region.block.first is None)
             self.parts.append(")")
         if op.attributes:
-            entries = [
-                name_of_key(k) if isinstance(v, UnitAttr) else f"{name_of_key(k)} = {v}"
-                for k, v in op.attributes.items()
-            ]
-            self.token(f"{{{', '.join(entries)}}}")
+            self.token(self.attributes(op.attributes, typed=True))
         self.token(f": {self.function_type(op)}")
 
     def _generic_region(self, region: Region, label: bool) -> None:

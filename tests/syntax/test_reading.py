@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from mdsl.dialects.affine import Apply
 from mdsl.errors import MdslError
+from mdsl.ir.affine import AffineMap, Dim
 from mdsl.ir.attributes import DenseAttr, DenseResourceAttr, FloatAttr, IntegerAttr, Location
 from mdsl.ir.core import Op
 from mdsl.syntax.parser import parse, parse_file
-from mdsl.syntax.printer import print_module
+from mdsl.syntax.printer import print_module, print_op
 
 
 def ops(text: str) -> list[Op]:
@@ -85,9 +87,46 @@ def test_aliases() -> None:
     assert "%y = arith.addf %x, %x : tensor<4x4xf32>" in print_module(module)
 
 
-def test_a_map_alias_in_an_op() -> None:
-    text = "#half = affine_map<(i) -> (i floordiv 2)>\n%n = arith.constant 8 : index\n%h = affine.apply #half(%n)"
-    assert "affine_map<(d0) -> (d0 floordiv 2)>(%n)" in print_module(parse(text))
+MAPS = """#half = affine_map<(d0) -> (d0 floordiv 2)>
+#map2 = affine_map<(d0) -> (d0 * 2)>
+#map3 = affine_map<(d0) -> (d0 + 1)>
+%n = arith.constant 8 : index
+%h = affine.apply #half(%n)
+%t = affine.apply #map2(%n)
+%s = affine.apply #map3(%n)
+"""
+
+
+def test_maps_keep_their_aliases() -> None:
+    assert print_module(parse(MAPS)) == MAPS
+    assert '"affine.apply"(%n) {map = #half}' in print_module(parse(MAPS), generic=True)
+    assert print_module(parse(MAPS).clone()) == MAPS
+
+
+def test_a_new_map_takes_a_number_that_was_never_used() -> None:
+    module = parse(MAPS)
+    n, _, *applied = module.body.ops
+    for op in applied:
+        op.erase()
+    module.body.append(Apply(n.result, map=AffineMap.select(1, [0])))
+    again = Apply(n.result, map=AffineMap(1, 0, (Dim(0) * 2,)))
+    module.body.append(again)
+    assert print_module(module).splitlines()[:3] == [
+        "#half = affine_map<(d0) -> (d0 floordiv 2)>",
+        "#map2 = affine_map<(d0) -> (d0 * 2)>",
+        "#map4 = affine_map<(d0) -> (d0)>",
+    ]
+    assert print_op(again) == "%apply = affine.apply affine_map<(d0) -> (d0 * 2)>(%n)"
+
+
+def test_maps_within_attributes_are_aliases_too() -> None:
+    text = """#map = affine_map<(d0) -> (d0)>
+func.func @f() attributes {test.maps = [[#map], {inner = #map}]} {
+  func.return
+}
+"""
+    assert print_module(parse(text)) == text
+    assert print_module(parse(text.replace("#map]", "affine_map<(x) -> (x)>]"))) == text
 
 
 def test_locations_are_those_of_the_text() -> None:

@@ -285,7 +285,8 @@ class Generic(LinalgOp):
 
     def print_custom(self, printer: Printer) -> None:
         kinds = ", ".join(f'"{k}"' for k in self.iterators)
-        printer.token(f"{{indexing_maps = {self.attributes['indexing_maps']}, iterator_types = [{kinds}]}}")
+        maps = printer.attribute(self.attributes["indexing_maps"])
+        printer.token(f"{{indexing_maps = {maps}, iterator_types = [{kinds}]}}")
         print_ins_outs(self, printer)
         extra = {
             k: v

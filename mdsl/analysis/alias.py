@@ -26,6 +26,7 @@ from mdsl.ir.types import MemRefType, TensorType
 VIEWS = (memref.SubView, memref.ExpandShape, memref.CollapseShape, memref.Cast, memref.View)
 RESHAPES = (memref.ExpandShape, memref.CollapseShape)
 ALLOCATIONS = (memref.Alloc, memref.Alloca)
+_CUTS = (memref.SubView, memref.View)
 
 _FORWARDERS = (*VIEWS, arith.Select, scf.For, scf.If, scf.Forall, ukernel.RegionOp)
 """Ops that read and write no memory themselves, and whose memref results are among those that they are given."""
@@ -41,8 +42,8 @@ class Alias(Enum):
 
 def root(value: Value) -> Value:
     """What `value` is a view of: an allocation, a global, an argument, or the result of another op."""
-    while isinstance(value.owner, VIEWS):
-        value = value.owner.operands[0]
+    while isinstance(view := value.owner, VIEWS):
+        value = view.operands[0]
     return value
 
 
@@ -51,8 +52,11 @@ def root(value: Value) -> Value:
 
 def memories(value: Value) -> list[Value]:
     """The roots that `value` may lie in, looked up through loops, branches and selections."""
+    base = root(value)
+    if not _choices(base):
+        return [base]
     seen: dict[Value, Sequence[Value]] = {}
-    for found in (waiting := [root(value)]):
+    for found in (waiting := [base]):
         if found not in seen:
             seen[found] = _choices(found)
             waiting += map(root, seen[found])
@@ -317,11 +321,10 @@ def _cut_apart(left: Value, right: Value) -> bool:
 
 def _cuts(view: Value) -> Iterator[tuple[Value, Op]]:
     """The views of a part between `view` and its memory, each with what it is cut from."""
-    while isinstance(view.owner, VIEWS):
-        source = view.owner.operands[0]
-        if isinstance(view.owner, memref.SubView | memref.View):
-            yield source, view.owner
-        view = source
+    while isinstance(cut := view.owner, VIEWS):
+        view = cut.operands[0]
+        if isinstance(cut, _CUTS):
+            yield view, cut
 
 
 def _apart(left: Op, right: Op) -> bool:

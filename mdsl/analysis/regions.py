@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Iterator, Sequence
+from itertools import count
+
 from mdsl.dialects import linalg, scf, tensor, ukernel
 from mdsl.ir.affine import AffineMap, Dim
 from mdsl.ir.core import Block, Op, Value
@@ -26,6 +29,25 @@ def captured(root: Op) -> list[Value]:
         for region in op.regions:
             inside.update(region.block.args)
     return list(found)
+
+
+def structure(block: Block, given: Sequence[Value]) -> Hashable:
+    """What a block computes of the values `given`, all that it reads from outside: equal for blocks that read the same but
+    for the names of values and places in the source."""
+    numbers = {value: number for number, value in enumerate(given)}
+    return tuple(v.type for v in given), _structure(block, numbers, count(len(given)))
+
+
+def _structure(block: Block, numbers: dict[Value, int], counter: Iterator[int]) -> Hashable:
+    numbers.update(zip(block.args, counter, strict=False))
+    rows: list[Hashable] = [tuple(arg.type for arg in block.args)]
+    for op in block.ops:
+        operands = tuple(numbers[v] for v in op.operands)
+        inner = tuple(_structure(region.block, numbers, counter) for region in op.regions)
+        numbers.update(zip(op.results, counter, strict=False))
+        types = tuple(r.type for r in op.results)
+        rows.append((op.name, operands, tuple(op.attributes.items()), types, inner))
+    return tuple(rows)
 
 
 RESHAPES = (tensor.CollapseShape, tensor.ExpandShape)

@@ -63,7 +63,7 @@ Span = tuple[Index, int, int]
 
 def spans(cut: memref.SubView) -> list[Span]:
     """The part that a view of static sizes and strides takes of each dimension."""
-    sizes, strides = cut.attr("static_sizes"), cut.attr("static_strides")
+    sizes, strides = cut.numbers("sizes"), cut.numbers("strides")
     return list(zip(cut.mixed("offsets"), sizes, strides, strict=True))
 
 

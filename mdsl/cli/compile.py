@@ -51,9 +51,8 @@ def compile_(
     settings: Settings = DEFAULT,
 ) -> None:
     """Compile a program to bytecode, or show what it is compiled to."""
-    from mdsl.bytecode.encode import encode
+    from mdsl.bytecode.encode import save
     from mdsl.codegen.native import to_assembly, to_llvm
-    from mdsl.support.files import replacing
 
     machine = settings.machine()
     module, sizes = read_bound(program, settings.bind)
@@ -64,8 +63,7 @@ def compile_(
         write_program(module, place, program)
     elif emit is Emit.mbc:
         assert place is not None
-        with replacing(place) as file:
-            file.write(encode(bytecode))
+        save(bytecode, place)
     else:
         write_text(_kernels(module, machine, to_llvm if emit is Emit.llvm else to_assembly), place)
 

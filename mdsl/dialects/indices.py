@@ -41,12 +41,18 @@ class SliceLike(Op):
 
     def mixed(self, which: str) -> list[Index]:
         """`offsets`, `sizes` or `strides` as numbers and values."""
-        numbers = self.attr(f"static_{which}")
-        return join_indices(getattr(self, which), numbers) if DYNAMIC in numbers else numbers
+        numbers = self.numbers(which)
+        return join_indices(getattr(self, which), numbers) if DYNAMIC in numbers else list(numbers)
+
+    def numbers(self, which: str) -> tuple[int, ...]:
+        """`offsets`, `sizes` or `strides`, `DYNAMIC` where they are values."""
+        found = self.attributes[f"static_{which}"]
+        assert isinstance(found, DenseArrayAttr)
+        return found.values  # type: ignore[return-value]
 
     def verify_slice(self, shape: Sequence[int], part: Sequence[int]) -> None:
         """The slice must lie in `shape` and be of shape `part` (unit dimensions may be dropped)."""
-        numbers = [self.attr(f"static_{w}") for w in ("offsets", "sizes", "strides")]
+        numbers = [self.numbers(w) for w in ("offsets", "sizes", "strides")]
         if any(len(n) != len(shape) for n in numbers):
             raise self.error(f"needs {len(shape)} offsets, sizes and strides")
         for dim, offset, size, stride in zip(shape, *numbers, strict=True):

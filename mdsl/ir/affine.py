@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from math import prod
 from typing import Any, NamedTuple, TypeVar
 
@@ -183,6 +183,10 @@ class Binary(AffineExpr):
         return reversed(found)
 
     def coefficients(self) -> Linear | None:
+        return self._coefficients
+
+    @cached_property
+    def _coefficients(self) -> Linear | None:
         return self.reduce(_linear_leaf, _linear)
 
     def reduce(self, leaf: Callable[[AffineExpr], T], join: Callable[[Binary, T, T], T]) -> T:

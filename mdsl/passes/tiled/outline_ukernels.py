@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from mdsl.analysis.regions import captured
+from mdsl.analysis.regions import captured, structure
 from mdsl.dialects import linalg, scf, tensor, ukernel
 from mdsl.dialects.arith import Constant
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.ukernel import RANGE
-from mdsl.ir.attributes import Attribute, DenseArrayAttr, StringAttr, SymbolRefAttr
+from mdsl.ir.attributes import Attribute, DenseArrayAttr, SymbolRefAttr
 from mdsl.ir.core import BlockArgument, Builder, Op, Value
 from mdsl.ir.typed import shaped_of
 from mdsl.ir.types import DYNAMIC, FloatType, ShapedType, TensorType, i64, index
 from mdsl.passes.any.canonicalize import drop_unused
 from mdsl.passes.base import Context, Pass, functions
-from mdsl.syntax.printer import print_module
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ class OutlineUkernels(Pass):
     leads_to: ClassVar[str | None] = "dispatch"
 
     def run(self, module: ModuleOp, context: Context) -> None:
-        known: dict[str, str] = {}
+        known: dict[Hashable, str] = {}
         for func in functions(module):
             for op in func.walk():
                 if isinstance(op, ukernel.RegionOp):
@@ -58,31 +56,17 @@ class OutlineUkernels(Pass):
             drop_unused(func)
 
 
-def _outline(region: ukernel.RegionOp, module: ModuleOp, known: dict[str, str]) -> None:
+def _outline(region: ukernel.RegionOp, module: ModuleOp, known: dict[Hashable, str]) -> None:
     _sink_numbers(region)
     _box_numbers(region)
     destinations = [_destination(region, value) for value in region.body.terminator.operands]
     values = captured(region)
     arguments = [*(v for v in values if v not in destinations), *destinations]
-    name = kernel_name(region)
-    kernel = ukernel.UkernelFunc.make(
-        name, [v.type for v in arguments], [r.type for r in region.results], [v.name for v in arguments]
-    )
-    kernel.set_arg_attributes([_range_of(v) for v in arguments])
-    mapping: dict[Value, Value] = dict(zip(arguments, kernel.args, strict=True))
-    builder = Builder(kernel.body, location=region.location)
-    for op in region.body.ops:
-        if isinstance(op, ukernel.Yield):
-            builder.add(ukernel.Return([mapping.get(v, v) for v in op.operands], results=[]))
-        else:
-            builder.add(op.clone(mapping), *[r.name for r in op.results])
-    shape = _shape_of(kernel)
-    if shape in known:
-        kernel.erase()
-    else:
+    name, ranges = kernel_name(region), [_range_of(v) for v in arguments]
+    shape = (name, tuple(tuple(r.items()) for r in ranges), structure(region.body, arguments))
+    if shape not in known:
         known[shape] = module.fresh_symbol(name)
-        kernel.attributes["sym_name"] = StringAttr(known[shape])
-        module.body.append(kernel)
+        module.body.append(_kernel(region, known[shape], arguments, ranges))
     dispatch = ukernel.Dispatch(
         arguments,
         results=[r.type for r in region.results],
@@ -91,6 +75,27 @@ def _outline(region: ukernel.RegionOp, module: ModuleOp, known: dict[str, str]) 
     )
     Builder.before(region).add(dispatch)
     region.replace_by(*dispatch.results)
+
+
+def _kernel(
+    region: ukernel.RegionOp,
+    name: str,
+    arguments: Sequence[Value],
+    ranges: Sequence[dict[str, Attribute]],
+) -> ukernel.UkernelFunc:
+    """The micro-kernel that does what the region does, of whose arguments `ranges` tell."""
+    kernel = ukernel.UkernelFunc.make(
+        name, [v.type for v in arguments], [r.type for r in region.results], [v.name for v in arguments]
+    )
+    kernel.set_arg_attributes(ranges)
+    mapping: dict[Value, Value] = dict(zip(arguments, kernel.args, strict=True))
+    builder = Builder(kernel.body, location=region.location)
+    for op in region.body.ops:
+        if isinstance(op, ukernel.Yield):
+            builder.add(ukernel.Return([mapping.get(v, v) for v in op.operands], results=[]))
+        else:
+            builder.add(op.clone(mapping), *[r.name for r in op.results])
+    return kernel
 
 
 def _range_of(value: Value) -> dict[str, Attribute]:
@@ -224,24 +229,3 @@ _REDUCTIONS = {
 def writes_product(op: Op) -> bool:
     """True if the body multiplies."""
     return any(o.name in ("arith.mulf", "arith.muli") for o in op.body.ops)
-
-
-def _shape_of(kernel: ukernel.UkernelFunc) -> str:
-    """The digest of the kernel's text with its values numbered: equal for kernels that do the same."""
-    values = _values(kernel)
-    names = [value.name for value in values]
-    for number, value in enumerate(values):
-        value.name = f"v{number}"
-    text = print_module(kernel)
-    for value, name in zip(values, names, strict=True):
-        value.name = name
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _values(op: Op) -> Sequence[Value]:
-    found: list[Value] = []
-    for inner in op.walk():
-        found.extend(inner.results)
-        for region in inner.regions:
-            found.extend(region.block.args)
-    return found

@@ -330,7 +330,7 @@ class _Tiler:
             labels = zip(op.loop_sizes(), self.rows.loops[op], strict=True)
             loops = [Span(0, size) if d is None else places[d] for size, d in labels]
             operands = [self._operand(op, i, loops, tile) for i in range(len(op.operands))]
-            copy = on_tiles(op, operands, loops)
+            copy = on_tiles(op, operands, self.windows[op], loops)
             tile.body.add(copy, *[r.name for r in op.results])
             tile.known.update(zip(op.results, copy.results, strict=True))
         region.body.append(ukernel.Yield([tile.known[v] for v in self.root.results], results=[]))

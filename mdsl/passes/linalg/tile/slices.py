@@ -63,13 +63,15 @@ class Slicer:
         return self.slices[key]
 
 
-def on_tiles(op: linalg.LinalgOp, operands: Sequence[Value], loops: Sequence[Span]) -> Op:
-    """A copy of `op` on tiles. Its counters (`linalg.index`) still count from the start of the whole."""
+def on_tiles(
+    op: linalg.LinalgOp, operands: Sequence[Value], windows: Sequence[Window], loops: Sequence[Span]
+) -> Op:
+    """A copy of `op` on tiles, of which each operand is what the tile reaches in its window. Its counters (`linalg.index`) still count from the start of the whole."""
     mapping = dict(zip(op.operands, operands, strict=True))
     copy = op.clone(mapping)
     copy.operands = list(operands)
     copy.set_result_types(linalg.result_types(copy.outputs))
-    _rebase_reversed(copy, op, loops)
+    _rebase_reversed(copy, op, windows, loops)
     for inner in copy.body.ops:
         if not isinstance(inner, linalg.IndexOp):
             continue
@@ -85,11 +87,11 @@ def on_tiles(op: linalg.LinalgOp, operands: Sequence[Value], loops: Sequence[Spa
     return copy
 
 
-def _rebase_reversed(copy: Op, op: linalg.LinalgOp, loops: Sequence[Span]) -> None:
+def _rebase_reversed(copy: Op, op: linalg.LinalgOp, windows: Sequence[Window], loops: Sequence[Span]) -> None:
     """Constants of the maps were offsets into the whole operand; the slice starts at its first element."""
     if not isinstance(copy, linalg.Generic):
         return
-    maps = rebased(op, [s.size for s in loops])
+    maps = rebased(op, windows, [s.size for s in loops])
     if maps != op.maps:
         copy.attributes = {
             **copy.attributes,

@@ -46,11 +46,11 @@ def _window(maps: Sequence[AffineMap]) -> Window:
     return Window(lowest, tuple(max(c) - min(c) for c in constants))
 
 
-def rebased(op: linalg.LinalgOp, sizes: Sequence[int]) -> list[AffineMap]:
+def rebased(op: linalg.LinalgOp, windows: Sequence[Window], sizes: Sequence[int]) -> list[AffineMap]:
     """The maps of `op` on a tile with these loop extents: a slice starts at the first element of its window,
     which a falling dimension reaches last."""
     found: list[AffineMap] = []
-    for map, window in zip(op.maps, windows(op), strict=True):
+    for map, window in zip(op.maps, windows, strict=True):
         results = (_rebased(e, low, sizes) for e, low in zip(map.results, window.lowest, strict=True))
         found.append(AffineMap(map.num_dims, 0, tuple(results)))
     return found

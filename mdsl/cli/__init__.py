@@ -13,6 +13,7 @@ from mdsl.cli.bench import bench
 from mdsl.cli.compile import compile_
 from mdsl.cli.dis import dis
 from mdsl.cli.errors import shown
+from mdsl.cli.explain import explain
 from mdsl.cli.import_ import import_
 from mdsl.cli.ops import ops
 from mdsl.cli.opt import OptCommand, opt
@@ -34,6 +35,7 @@ app.command("run")(run)
 app.command("compile")(compile_)
 app.command("dis")(dis)
 app.command("bench")(bench)
+app.command("explain")(explain)
 app.command("ops")(ops)
 
 

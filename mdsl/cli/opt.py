@@ -13,6 +13,16 @@ from typer.core import TyperCommand
 
 from mdsl.cli.files import check_output, note
 from mdsl.cli.passes import pass_help, pass_names
+from mdsl.cli.remarks import (
+    Applied,
+    Form,
+    Missed,
+    RemarksForm,
+    RemarksOutput,
+    costs,
+    remarks_written,
+    with_bare_values,
+)
 from mdsl.cli.terminal import styled
 from mdsl.errors import MdslError, nearest
 from mdsl.support.collector import collector_paused
@@ -22,6 +32,7 @@ if TYPE_CHECKING:
     from mdsl.compiler.pipeline import Hook
     from mdsl.dialects.builtin import ModuleOp
     from mdsl.passes.base import Pass
+    from mdsl.report.remarks import Remarks
     from mdsl.target.target import Target
 
 
@@ -33,7 +44,7 @@ class OptCommand(TyperCommand):
             "--help"
         ]
         passes = [f"--{name}" for name in pass_names()]
-        args = _joined(args)
+        args = with_bare_values(_joined(args))
         end = args.index("--") if "--" in args else len(args)
         flags = [a for a in args[:end] if _name(a) in passes]
         for arg, following in pairwise([*args[:end], ""]):
@@ -106,6 +117,16 @@ def opt(
     timing: Annotated[
         bool, typer.Option("--timing", help="Print how long each pass took, on stderr.")
     ] = False,
+    cost: Annotated[
+        bool, typer.Option("--cost", help="Print what the program costs before and after each pass asked for.")
+    ] = False,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="With it the measured time, finished by the standard passes.")
+    ] = False,
+    remarks: Applied = None,
+    remarks_missed: Missed = None,
+    remarks_format: RemarksForm = Form.text,
+    remarks_output: RemarksOutput = None,
     generic: Annotated[bool, typer.Option("--generic", help="Print every op in the generic form.")] = False,
     target: Annotated[str, typer.Option(help="The machine to optimise for.")] = "host",
 ) -> None:
@@ -134,8 +155,10 @@ def opt(
         every.append(Check())
     diffs: list[str] = []
     show = _print_diff if output is None or str(output) == "-" else diffs.append
-    asked = Diffs(show if diff else None, lambda step: note(_unchanged(step, module)))
-    run_asked(module, steps, machine, every, asked, verify_each)
+    with remarks_written(remarks, remarks_missed, remarks_format, remarks_output) as told:
+        asked = Diffs(show if diff else None, lambda step: note(_unchanged(step, module, told)))
+        priced = [costs(machine, measure, show if diff else _on_stderr)] if cost or measure else []
+        run_asked(module, steps, machine, [told, *every], [*priced, asked], verify_each)
     if not steps and (diff or pass_pipeline is not None):
         note("no passes were given")
     if timing:
@@ -146,22 +169,22 @@ def opt(
         write_program(module, output, program, generic=generic)
 
 
-def _unchanged(step: Pass, module: ModuleOp) -> str:
+def _unchanged(step: Pass, module: ModuleOp, told: Remarks) -> str:
     """What to say of a pass that changed nothing."""
     from mdsl.compiler.levels import level_of
     from mdsl.passes.base import LEVELS
 
     level = level_of(module)
     if step.level is None or LEVELS.index(level) <= LEVELS.index(step.level):
-        return f"pass '{step}' changed nothing"
+        return f"pass '{step}' changed nothing: {told.why_unchanged(step)}"
     return f"pass '{step}' changed nothing: it works on the {step.level} level, and the program is on the {level} level"
 
 
 def run_asked(
-    module: ModuleOp, asked: list[Pass], machine: Target, every: list[Hook], watch: Hook, verify_each: bool
+    module: ModuleOp, asked: list[Pass], machine: Target, every: list[Hook], watch: list[Hook], verify_each: bool
 ) -> None:
     """Runs the passes that were asked for, each after the standard passes that its level needs; `watch`
-    watches only the former."""
+    watch only the former."""
     from mdsl.compiler.driver import context_of
     from mdsl.compiler.levels import level_of, plan
     from mdsl.compiler.pipeline import run_passes
@@ -174,7 +197,11 @@ def run_asked(
                 f"pass '{step.name}' works on the {step.level} level; ran the standard passes down to it first: {names}"
             )
             run_passes(module, lowering, context, hooks=every, verify_each=verify_each)
-        run_passes(module, [step], context, hooks=[*every, watch], verify_each=verify_each)
+        run_passes(module, [step], context, hooks=[*every, *watch], verify_each=verify_each)
+
+
+def _on_stderr(text: str) -> None:
+    sys.stderr.write(escaped(text))
 
 
 def _print_diff(text: str) -> None:

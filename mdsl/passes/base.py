@@ -51,6 +51,9 @@ class Pass:
     name: ClassVar[str]
     level: ClassVar[str | None] = None
     leads_to: ClassVar[str | None] = None
+    subject: ClassVar[str] = ""
+    """What the pass looks for, in the singular, for `there is no ...`: of every one that it finds it makes a remark, or
+    changes it."""
 
     def __post_init__(self) -> None:
         for f in fields(self):

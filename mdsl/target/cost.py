@@ -107,6 +107,14 @@ class Choice(Generic[T]):
         return self.candidates[0].what
 
 
+def roofline_cycles(flops: int, nbytes: int, target: Target) -> float:
+    """Cycles that so many f32 operations and so many bytes take at least, whichever take longer: bytes arrive at the rate of
+    the cache that holds them all, or of memory. Williams, Waterman, Patterson: Roofline (2009)."""
+    core = target.core
+    rate = core.rate_of(nbytes) if nbytes <= core.l3_bytes else core.memory_rate
+    return max(flops / (2 * target.lanes("f32") * target.fma_rate), nbytes / rate)
+
+
 # Registers ------------------------------------------------------------------------------------------------------
 
 

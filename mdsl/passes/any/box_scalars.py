@@ -38,6 +38,7 @@ class BoxScalars(Pass):
     """
 
     name: ClassVar[str] = "box-scalars"
+    subject = "number that the program takes or gives"
 
     def run(self, module: ModuleOp, context: Context) -> None:
         called = {str(op.attr("callee")) for op in module.walk() if isinstance(op, Call)}

@@ -34,6 +34,7 @@ class Canonicalize(Pass):
     """
 
     name: ClassVar[str] = "canonicalize"
+    subject = "op that is unused, repeated, constant or simpler in another form"
 
     def run(self, module: ModuleOp, context: Context) -> None:
         changed = True

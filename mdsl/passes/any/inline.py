@@ -33,6 +33,7 @@ class Inline(Pass):
     """
 
     name: ClassVar[str] = "inline"
+    subject = "call"
 
     def run(self, module: ModuleOp, context: Context) -> None:
         for func in functions(module):

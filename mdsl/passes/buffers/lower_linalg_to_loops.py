@@ -49,6 +49,7 @@ class LowerLinalgToLoops(Pass):
     name: ClassVar[str] = "lower-linalg-to-loops"
     level: ClassVar[str | None] = "buffers"
     leads_to: ClassVar[str | None] = "kernels"
+    subject = "structured op on memory"
 
     def run(self, module: ModuleOp, context: Context) -> None:
         aliases = AliasAnalysis(module)

@@ -14,6 +14,7 @@ from mdsl.ir.core import Builder, Op, Value
 from mdsl.ir.typed import memref_of
 from mdsl.ir.types import MemRefType, i8, index
 from mdsl.passes.base import Context, Pass, functions, option
+from mdsl.rewriting import remarks
 from mdsl.rewriting.overlaps import put_inputs_aside
 
 ALIGNMENT = 64
@@ -62,6 +63,7 @@ class PlanMemory(Pass):
 
     name: ClassVar[str] = "plan-memory"
     level: ClassVar[str | None] = "buffers"
+    subject = "buffer outside of an arena"
 
     reuse: bool = option(True, "let buffers that are not in use together share memory")
 
@@ -86,6 +88,9 @@ def _plan(function: func.FuncOp, reuse: bool) -> None:
     buffers = _live_ranges(function, allocations)
     offsets = place(buffers) if reuse else _one_after_another(buffers)
     total = max((offsets[b] + _aligned(b.size) for b in buffers), default=0)
+    apart = sum(_aligned(b.size) for b in buffers)
+    message = f"has an arena of {total} bytes for {len(buffers)} buffers of {apart} bytes together"
+    remarks.applied(function, message, arena=total, buffers=len(buffers), apart=apart)
     memory = memref.Alloc([], [], results=[MemRefType((total,), i8)], alignment=ALIGNMENT)
     arena = Builder(function.body, function.body.first).value(memory, "arena")
     for buffer in buffers:

@@ -38,6 +38,7 @@ class Unroll(Pass):
 
     name = "unroll"
     level = "kernels"
+    subject = "innermost loop with constant bounds"
 
     factor: int = option(4, "iterations that become one", least=1)
     full: int = option(0, "loops of at most this many iterations are unrolled entirely", least=0)

@@ -42,6 +42,7 @@ class FlattenConv(Pass):
 
     name: ClassVar[str] = "flatten-conv"
     level: ClassVar[str | None] = "linalg"
+    subject = "1x1 convolution with stride 1"
 
     def run(self, module: ModuleOp, context: Context) -> None:
         for func in functions(module):

@@ -17,6 +17,7 @@ from mdsl.ir.attributes import DenseAttr
 from mdsl.ir.core import Builder, Op, Value
 from mdsl.passes.any.canonicalize import drop_unused
 from mdsl.passes.base import Context, Pass, functions, option
+from mdsl.rewriting import remarks
 from mdsl.rewriting.structured import inline_body
 
 MOST_SCALARS = 256
@@ -56,6 +57,7 @@ class Fuse(Pass):
 
     name: ClassVar[str] = "fuse"
     level: ClassVar[str | None] = "linalg"
+    subject = "elementwise op next to another, and no contraction or reduction outside of a region"
 
     group: bool = option(True, "group contractions and reductions with their epilogues in ukernel.region")
 
@@ -83,14 +85,25 @@ def fuse_producers(op: linalg.LinalgOp) -> linalg.LinalgOp:
         merged = False
         for index, value in enumerate(op.inputs):
             producer = value.owner
-            mergeable = _is_splat(value) or (
-                isinstance(producer, linalg.LinalgOp) and _can_merge(producer, op, index)
-            )
-            if mergeable and _leaves_extents(producer, op, index):  # type: ignore[arg-type]
-                op = _merge(producer, op, index)  # type: ignore[arg-type]
-                merged = True
-                break
+            if isinstance(producer, linalg.LinalgOp) or _is_splat(value):
+                assert isinstance(producer, Op)
+                if _obstacle(producer, op, index) is None:
+                    remarks.applied(op, f"takes in {remarks.name_of(producer)}")
+                    op = _merge(producer, op, index)
+                    merged = True
+                    break
+    if remarks.wanted():
+        _tell_obstacles(op)
     return op
+
+
+def _tell_obstacles(op: linalg.LinalgOp) -> None:
+    """What kept the elementwise producers of `op` from being merged into it."""
+    for index, value in enumerate(op.inputs if _takes_producers(op) else ()):
+        producer = value.owner
+        if isinstance(producer, linalg.LinalgOp) and producer.is_elementwise:
+            obstacle = _obstacle(producer, op, index)
+            remarks.missed(op, f"does not take in {remarks.name_of(producer)}: {obstacle}")
 
 
 def _takes_producers(op: linalg.LinalgOp) -> bool:
@@ -107,20 +120,31 @@ def _is_splat(value: Value) -> bool:
     return isinstance(attr, DenseAttr) and attr.is_splat
 
 
-def _can_merge(producer: linalg.LinalgOp, consumer: linalg.LinalgOp, index: int) -> bool:
-    if not producer.is_elementwise or len(producer.results) != 1 or producer.block is not consumer.block:
-        return False
+def _obstacle(producer: Op, consumer: linalg.LinalgOp, index: int) -> str | None:
+    """What keeps `consumer` from computing its operand `index`, a splat or another structured op, itself; None if nothing does."""
+    obstacle = _unlike(producer, consumer, index) if isinstance(producer, linalg.LinalgOp) else None
+    if obstacle is None and not _leaves_extents(producer, consumer, index):
+        return "it tells how often a loop runs"
+    return obstacle
+
+
+def _unlike(producer: linalg.LinalgOp, consumer: linalg.LinalgOp, index: int) -> str | None:
+    if not producer.is_elementwise:
+        return "it is no elementwise op"
+    if len(producer.results) != 1 or producer.block is not consumer.block:
+        return "it stands in another block, or has several results"
     if len(producer.result.users) != 1 or consumer.operands.count(producer.result) != 1:
-        return False
+        return "it is also read elsewhere"
     inputs = {*producer.inputs, *consumer.inputs} - {producer.result}
     if _scalars(producer) + _scalars(consumer) > MOST_SCALARS or len(inputs) > MOST_INPUTS:
-        return False
+        return "one body would be too long, or read too many tensors"
     map = consumer.maps[index]
-    # A broadcast or a window would compute the producer's elements again and again.
-    if not map.is_projected_permutation or writes_old_content(producer):
-        return False
+    if writes_old_content(producer):
+        return "it goes on from what its destination holds"
     repeats = set(range(consumer.num_loops)) - map.dims()
-    return not repeats & set(consumer.parallel_dims)
+    if not map.is_projected_permutation or repeats & set(consumer.parallel_dims):
+        return "its elements would be computed again and again"
+    return None
 
 
 def _scalars(op: linalg.LinalgOp) -> int:
@@ -217,6 +241,7 @@ def _group(last: linalg.LinalgOp) -> None:
         main = _main_producer(last)
         if main is None:
             return
+        remarks.applied(last, f"is the epilogue of {remarks.name_of(main)}")
         members.insert(0, main)
     elif not last.reduction_dims:
         return
@@ -240,6 +265,8 @@ def _main_producer(op: linalg.LinalgOp) -> linalg.LinalgOp | None:
         single = len(producer.results) == 1 and len(value.users) == 1 and op.operands.count(value) == 1
         if single and map.is_permutation and producer.maps[-1].is_projected_permutation:
             return producer
+        obstacle = "it does not read it element by element" if single else "that is also read elsewhere"
+        remarks.missed(op, f"is not the epilogue of {remarks.name_of(producer)}: {obstacle}")
     return None
 
 

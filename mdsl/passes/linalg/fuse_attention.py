@@ -14,6 +14,7 @@ from mdsl.ir.core import Builder, Value
 from mdsl.passes.any.canonicalize import drop_unused
 from mdsl.passes.base import Context, Pass, functions, option
 from mdsl.passes.linalg.fuse_rows import follows, group, grow, widest_region
+from mdsl.rewriting import remarks
 from mdsl.rewriting.constants import constant_data
 from mdsl.rewriting.structured import empty_like, transpose, with_maps
 from mdsl.target.target import MAX_FRAME_BYTES, Target
@@ -54,6 +55,7 @@ class FuseAttention(Pass):
 
     name: ClassVar[str] = "fuse-attention"
     level: ClassVar[str | None] = "linalg"
+    subject = "product of two computed matrices that follows a softmax"
 
     late_division: bool = option(True, "divide the rows by their sum behind the second product")
 
@@ -68,7 +70,9 @@ class FuseAttention(Pass):
         if not _is_attention(widest_region(_root(second), _belongs)):
             return
         if not _is_attention(_members(second, target)):
+            remarks.missed(second, "is not one kernel with the scores before it: a block of rows does not fit the cache")
             return
+        remarks.applied(second, "is one kernel with the scores and the softmax before it")
         if self.late_division:
             second = _divide_late(second) or second
         for op in _members(second, target):

@@ -18,6 +18,7 @@ from mdsl.ir.typed import shaped_of
 from mdsl.passes.any.canonicalize import drop_unused
 from mdsl.passes.base import Context, Pass, functions
 from mdsl.passes.linalg.fuse import MOST_INPUTS, fuse_producers, wrap
+from mdsl.rewriting import remarks
 from mdsl.target import cost
 from mdsl.target.target import MAX_FRAME_BYTES, Target
 
@@ -55,6 +56,7 @@ class FuseRows(Pass):
 
     name: ClassVar[str] = "fuse-rows"
     level: ClassVar[str | None] = "linalg"
+    subject = "chain of ops that normalises rows"
 
     def run(self, module: ModuleOp, context: Context) -> None:
         for func in functions(module):
@@ -86,7 +88,10 @@ def _group(
         return set(widest)
     members = grow(root, belongs, fits)
     if _normalises(members):
+        remarks.applied(root, f"and {len(members) - 1} ops before it stay in cache row by row", ops=len(members))
         group(members)
+    else:
+        remarks.missed(root, "does not end a kernel of rows: they do not fit the cache, or are too few to share among workers")
     return set()
 
 

@@ -48,6 +48,7 @@ class Tune(Pass):
 
     name: ClassVar[str] = "tune"
     level: ClassVar[str | None] = "linalg"
+    subject = "contraction with tiles to choose from"
 
     candidates: int = option(5, "tilings to measure, in the cost model's order", least=1)
     rounds: int = option(4, "how often each candidate is timed", least=1)

@@ -16,6 +16,7 @@ from mdsl.ir.core import Builder, Op, Value
 from mdsl.ir.typed import tensor_of
 from mdsl.ir.types import TensorType, bf16, dtype_of, f16
 from mdsl.passes.base import Context, Pass
+from mdsl.rewriting import remarks
 from mdsl.rewriting.constants import constant_data, fresh_resource, resource_name
 
 
@@ -43,6 +44,7 @@ class FoldBatchnorm(Pass):
 
     name: ClassVar[str] = "fold-batchnorm"
     level: ClassVar[str | None] = "nn"
+    subject = "nn.batch_norm"
 
     def run(self, module: ModuleOp, context: Context) -> None:
         for op in list(module.walk()):
@@ -53,6 +55,7 @@ class FoldBatchnorm(Pass):
 def _visit(op: nn.BatchNorm) -> None:
     parameters = [constant_data(v) for v in op.operands[1:]]
     if any(p is None for p in parameters):
+        remarks.missed(op, "its parameters are not constant")
         return
     scale, shift, mean, variance = (np.asarray(p, np.float64) for p in parameters)
     with np.errstate(all="ignore"):
@@ -60,27 +63,35 @@ def _visit(op: nn.BatchNorm) -> None:
         offset = shift - mean * factor
     layer = op.x.owner
     operands = [*op.operands]
-    if isinstance(layer, nn.Conv2d | nn.Linear | nn.Matmul) and _foldable(layer, op):
+    obstacle = _obstacle(layer, op)
+    if isinstance(layer, nn.Conv2d | nn.Linear | nn.Matmul) and obstacle is None:
+        remarks.applied(op, f"is folded into the weights of {remarks.name_of(layer)}")
         operands += layer.operands
         _fold(layer, op, factor, offset)
     elif tensor_of(op.x).element not in (f16, bf16):
+        remarks.missed(op, f"becomes a multiplication and an addition: {obstacle}")
         _scale_and_add(op, factor, offset)
+    else:
+        remarks.missed(op, f"stays: {obstacle}, and 16-bit elements would be rounded twice")
     for value in dict.fromkeys(operands):
         if isinstance(value.owner, Constant) and not value.users:
             value.owner.erase()
 
 
-def _foldable(layer: nn.Conv2d | nn.Linear | nn.Matmul, op: nn.BatchNorm) -> bool:
-    """The layer's weights (and bias) are constant, only `op` reads its result, and along its output channels."""
+def _obstacle(layer: Op | object, op: nn.BatchNorm) -> str | None:
+    """What keeps `op` from being folded into the layer before it; None if the layer's weights (and bias) are constant, and
+    only `op` reads its result, along its output channels."""
+    if not isinstance(layer, nn.Conv2d | nn.Linear | nn.Matmul):
+        return "no convolution or linear layer comes before it"
+    name = remarks.name_of(layer)
     if list(layer.result.users) != [op] or layer.block is not op.block:
-        return False
+        return f"{name} is also read elsewhere"
     if any(constant_data(v) is None for v in layer.operands[1:]):
-        return False
-    if isinstance(layer, nn.Conv2d):
-        return op.channel_axis == (3 if layer.channels_last else 1)
+        return f"the weights of {name} are not constant"
     if isinstance(layer, nn.Matmul) and tensor_of(layer.b).rank != 2:
-        return False
-    return op.channel_axis == tensor_of(op.x).rank - 1
+        return f"{name} is a batch of products"
+    channels = (3 if layer.channels_last else 1) if isinstance(layer, nn.Conv2d) else tensor_of(op.x).rank - 1
+    return None if op.channel_axis == channels else f"it works along another axis than the channels of {name}"
 
 
 def _fold(

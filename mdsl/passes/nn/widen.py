@@ -53,6 +53,7 @@ class Widen(Pass):
 
     name: ClassVar[str] = "widen"
     level: ClassVar[str | None] = "nn"
+    subject = "product of 16-bit floats with enough rows"
 
     def run(self, module: ModuleOp, context: Context) -> None:
         known: _Known = {}

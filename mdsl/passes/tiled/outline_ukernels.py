@@ -17,6 +17,7 @@ from mdsl.ir.typed import shaped_of
 from mdsl.ir.types import DYNAMIC, FloatType, ShapedType, TensorType, i64, index
 from mdsl.passes.any.canonicalize import drop_unused
 from mdsl.passes.base import Context, Pass, functions
+from mdsl.rewriting import remarks
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class OutlineUkernels(Pass):
     name: ClassVar[str] = "outline-ukernels"
     level: ClassVar[str | None] = "tiled"
     leads_to: ClassVar[str | None] = "dispatch"
+    subject = "ukernel.region"
 
     def run(self, module: ModuleOp, context: Context) -> None:
         known: dict[Hashable, str] = {}
@@ -64,9 +66,12 @@ def _outline(region: ukernel.RegionOp, module: ModuleOp, known: dict[Hashable, s
     arguments = [*(v for v in values if v not in destinations), *destinations]
     name, ranges = kernel_name(region), [_range_of(v) for v in arguments]
     shape = (name, tuple(tuple(r.items()) for r in ranges), structure(region.body, arguments))
-    if shape not in known:
+    if shape in known:
+        remarks.applied(region, f"is a dispatch of @{known[shape]}, which others share", kernel=known[shape])
+    else:
         known[shape] = module.fresh_symbol(name)
         module.body.append(_kernel(region, known[shape], arguments, ranges))
+        remarks.applied(region, f"is a dispatch of @{known[shape]}", kernel=known[shape])
     dispatch = ukernel.Dispatch(
         arguments,
         results=[r.type for r in region.results],
@@ -88,6 +93,7 @@ def _kernel(
         name, [v.type for v in arguments], [r.type for r in region.results], [v.name for v in arguments]
     )
     kernel.set_arg_attributes(ranges)
+    kernel.location = region.location
     mapping: dict[Value, Value] = dict(zip(arguments, kernel.args, strict=True))
     builder = Builder(kernel.body, location=region.location)
     for op in region.body.ops:

@@ -46,6 +46,7 @@ class Prepack(Pass):
 
     name: ClassVar[str] = "prepack"
     level: ClassVar[str | None] = "tiled"
+    subject = "constant of which tiles read several streams"
 
     def run(self, module: ModuleOp, context: Context) -> None:
         for func in functions(module):

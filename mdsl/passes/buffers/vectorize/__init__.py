@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import ClassVar
 
 from mdsl.analysis.alias import ALLOCATIONS, VIEWS, AliasAnalysis, root
@@ -15,7 +16,8 @@ from mdsl.passes.any.canonicalize import drop_unused
 from mdsl.passes.base import Context, Pass
 from mdsl.passes.buffers.lower_linalg_to_loops import lower_op
 from mdsl.passes.buffers.vectorize.emit import GroupEmitter
-from mdsl.passes.buffers.vectorize.plan import plan
+from mdsl.passes.buffers.vectorize.plan import Plan, plan
+from mdsl.rewriting import remarks
 from mdsl.rewriting.kernel_builder import Constants, KernelBuilder
 from mdsl.rewriting.overlaps import put_inputs_aside
 from mdsl.target.target import Target
@@ -62,6 +64,7 @@ class Vectorize(Pass):
     name = "vectorize"
     level = "buffers"
     leads_to: ClassVar[str | None] = "kernels"
+    subject = "structured op in a micro-kernel"
 
     def run(self, module: ModuleOp, context: Context) -> None:
         aliases = AliasAnalysis(module)
@@ -80,6 +83,17 @@ def vectorize_kernel(func: UkernelFunc, target: Target, aliases: AliasAnalysis) 
     for block in blocks:
         _BlockVectorizer(block, constants, target, aliases).run()
     drop_unused(func)
+
+
+def _tell(op: Op, chosen: Plan) -> None:
+    """On what the code works that the group which ends in `op` becomes."""
+    kernel = next(a for a in op.ancestors() if isinstance(a, UkernelFunc))
+    if chosen.vector is None and not chosen.lanes_reduced:
+        remarks.missed(kernel, "works on single elements: they lie nowhere side by side")
+        return
+    points = prod(chosen.block.values())
+    message = f"works on vectors of {chosen.lanes} elements, {points} at a time"
+    remarks.applied(kernel, message, lanes=chosen.lanes, vectors=points)
 
 
 def _is_structured(op: Op) -> bool:
@@ -174,10 +188,14 @@ class _BlockVectorizer:
         group = collapse(group)
         last = group.nests[-1].op
         builder = KernelBuilder(self.constants, Builder.before(last))
-        GroupEmitter(group, plan(group, self.target, self.aliases), builder).emit()
+        chosen = plan(group, self.target, self.aliases)
+        if remarks.wanted():
+            _tell(last, chosen)
+        GroupEmitter(group, chosen, builder).emit()
         for nest in group.nests:
             nest.op.erase()
 
     def _lower_to_loops(self, op: linalg.LinalgOp) -> None:
+        remarks.missed(op, "becomes scalar loops: its indices or its types do not fit vectors")
         lower_op(op, Builder.before(op), self.aliases)
         op.erase()

@@ -49,6 +49,7 @@ class Bufferize(Pass):
     name: ClassVar[str] = "bufferize"
     level: ClassVar[str | None] = "dispatch"
     leads_to: ClassVar[str | None] = "buffers"
+    subject = "tensor"
 
     def run(self, module: ModuleOp, context: Context) -> None:
         if not any(_mentions_tensors(f) for f in module.body.ops if isinstance(f, FunctionLike)):

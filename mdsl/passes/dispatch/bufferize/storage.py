@@ -13,6 +13,7 @@ from mdsl.dialects import memref, scf, tensor
 from mdsl.ir.core import Builder, Op, Value
 from mdsl.ir.typed import memref_of, tensor_of
 from mdsl.ir.types import MemRefType, TensorType
+from mdsl.rewriting import remarks
 
 LOOPS = (scf.For, scf.Forall)
 
@@ -86,6 +87,7 @@ class StorageMap:
         builder = Builder.before(op)
         memory = self.fresh(tensor_of(dest), builder, name or dest.name)
         if reads and dest not in self.undefined:
+            remarks.missed(op, f"copies %{dest.name} first: the old content is read later, or is not its own")
             builder.add(memref.Copy(self.memory[dest], memory))
         return memory, Storage(True, loop_of(op))
 

@@ -50,6 +50,7 @@ class LowerVm(Pass):
     name: ClassVar[str] = "lower-vm"
     level: ClassVar[str | None] = "kernels"
     leads_to: ClassVar[str | None] = "vm"
+    subject = "function on memory"
 
     def run(self, module: ModuleOp, context: Context) -> None:
         aliases = AliasAnalysis(module)

@@ -15,6 +15,7 @@ from mdsl.passes.any.canonicalize import merge_equal
 from mdsl.passes.base import Context, Pass, option
 from mdsl.passes.kernels.unroll import clone_body
 from mdsl.passes.kernels.unroll_dispatch.jam import jam, jam_width
+from mdsl.rewriting import remarks
 from mdsl.rewriting.kernel_builder import Constants
 from mdsl.target.target import Target
 
@@ -50,6 +51,7 @@ class UnrollDispatch(Pass):
 
     name = "unroll-dispatch"
     level = "kernels"
+    subject = "loop of dispatches"
 
     factor: int = option(4, "micro-kernels in a block", least=1)
     jam: bool = option(True, "fuse the kernels of a block where their accumulators fit the registers")
@@ -81,6 +83,12 @@ def _dispatch_of(loop: Op) -> ukernel.Dispatch | None:
         return None
     dispatch = ops[0]
     return dispatch if dispatch.attr("batch") == 1 and not dispatch.results else None
+
+
+def _obstacle(dispatch: ukernel.Dispatch | None, spans: Sequence[_Span]) -> str:
+    if dispatch is None:
+        return "its body is more than one dispatch"
+    return "it carries values" if spans else "it runs once, or nobody knows how often"
 
 
 def _bounds(loop: scf.For | scf.Forall) -> list[tuple[int | None, int | None, int | None]]:
@@ -135,6 +143,8 @@ class _Unroller:
         dispatch, spans = _dispatch_of(loop), _spans(loop)
         carries = loop.operands[3:] if isinstance(loop, scf.For) else loop.shared
         if dispatch is None or not spans or carries:
+            if any(isinstance(op, ukernel.Dispatch) for op in loop.body.ops):
+                remarks.missed(loop, f"stays a loop of single dispatches: {_obstacle(dispatch, spans)}")
             return
         span = self._choose(loop, dispatch, spans)
         factor = min(self.options.factor, span.trips)
@@ -209,6 +219,13 @@ class _Unroller:
         # A destination is never shared: calls that write the same place follow one another.
         shared = [p < inputs and all(c.operands[p] is v for c in calls) for p, v in enumerate(first.operands)]
         width = jam_width(kernel, shared, len(calls), self.target) if independent and self.options.jam else 1
+        many = f"{len(calls)} calls of @{kernel.symbol}"
+        if width > 1:
+            message = f"is one of {many}, {width} fused in one kernel: their accumulators fit the registers"
+            remarks.applied(first, message, kernel=kernel.symbol, calls=len(calls), width=width)
+        else:
+            message = f"is one of {many} in an instruction"
+            remarks.applied(first, message, kernel=kernel.symbol, calls=len(calls), width=1)
         if width > 1:
             kernel = self._jammed(kernel, shared, width)
             parts = [_jam_operands(calls[i : i + width], shared) for i in range(0, len(calls), width)]

@@ -47,6 +47,7 @@ class FoldShapes(Pass):
 
     name: ClassVar[str] = "fold-shapes"
     level: ClassVar[str | None] = "linalg"
+    subject = "reshape, transpose or slice that can move"
 
     def run(self, module: ModuleOp, context: Context) -> None:
         for func in functions(module):

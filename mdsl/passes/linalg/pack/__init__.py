@@ -16,6 +16,7 @@ from mdsl.passes.base import Context, Pass, functions, option
 from mdsl.passes.linalg.pack.constants import cancel_pairs, pack_constants
 from mdsl.passes.linalg.pack.groups import share_blocks
 from mdsl.passes.linalg.pack.move import move_behind, unpacked
+from mdsl.rewriting import remarks
 from mdsl.rewriting.constants import constant_data
 from mdsl.rewriting.pack_layout import Tiles, pack_op
 from mdsl.target.target import Target
@@ -46,6 +47,7 @@ class Pack(Pass):
 
     name: ClassVar[str] = "pack"
     level: ClassVar[str | None] = "linalg"
+    subject = "contraction, and no op on blocked tensors"
 
     block: int = option(0, "elements a block; 0: the target's vector length for the element type", least=0)
     propagate: bool = option(
@@ -80,6 +82,8 @@ class Pack(Pass):
         # A counter that is data of the body would count blocks.
         counted = {i.attr("dim") for i in op.body.ops if isinstance(i, linalg.IndexOp)}
         if tiles and not counted & set(tiles):
+            blocks = ", ".join(f"loop {d} by {size}" for d, size in sorted(tiles.items()))
+            remarks.applied(op, f"is blocked: {blocks}", tiles={str(d): size for d, size in tiles.items()})
             pack_op(op, tiles)
 
 
@@ -102,10 +106,12 @@ def _blocked_loops(op: linalg.LinalgOp, block: int) -> Tiles:
         return _channel_tiles(op, block)
     rows = prod(sizes[d] for d in out.dim_positions() or () if d not in columns)
     if rows < _ROWS_WORTH_PACKING and constant_data(op.operands[1]) is None:
+        remarks.missed(op, f"is not packed: {rows} rows would use what is packed at run time", rows=rows)
         return {}
     column = columns[-1]
     if sizes[column] <= block and all(m.results[-1] == Dim(column) for m in (weight, out)):
-        return {}  # one vector lies there already
+        remarks.missed(op, "is not packed: its columns are one vector already")
+        return {}
     return {**_summed_tiles(op, block), column: min(block, sizes[column])}
 
 

@@ -10,7 +10,14 @@ from typing import ClassVar
 
 from mdsl.analysis.regions import sequences
 from mdsl.analysis.rows import Rows, find_rows, is_row_region, row_tile, shared_dims
-from mdsl.analysis.tile_sizes import TILE, bulk_tile, contraction_tile, noted_tile, split_dims
+from mdsl.analysis.tile_sizes import (
+    TILE,
+    bulk_tile,
+    contraction_tile,
+    contraction_tiles,
+    noted_tile,
+    split_dims,
+)
 from mdsl.dialects import linalg, scf, tensor, ukernel
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.ir.core import Builder, Region, Value
@@ -20,6 +27,7 @@ from mdsl.passes.any.canonicalize import drop_unused
 from mdsl.passes.base import Context, Pass, functions, option
 from mdsl.passes.linalg.tile.slices import Slicer, Span, on_tiles
 from mdsl.passes.linalg.tile.windows import windows
+from mdsl.rewriting import remarks
 from mdsl.rewriting.lower_pack import lower_relayout
 from mdsl.rewriting.structured import empty_like
 from mdsl.target import cost
@@ -60,6 +68,7 @@ class Tile(Pass):
     name: ClassVar[str] = "tile"
     level: ClassVar[str | None] = "linalg"
     leads_to: ClassVar[str | None] = "tiled"
+    subject = "structured op outside of a micro-kernel"
 
     sizes: tuple[int, ...] = option(
         (), "tile of a contraction's last output dimensions (0: whole, the rest: 1)", least=0
@@ -83,8 +92,28 @@ class Tile(Pass):
         noted = noted_tile(region)
         region.attributes.pop(TILE, None)
         tiler = _Tiler.of(region)
-        if tiler is not None:
-            tiler.cut(self._sizes(tiler, noted, target))
+        if tiler is None:
+            remarks.missed(region, "stays one kernel: its ops are not cut by tiles of the result")
+            return
+        sizes = self._sizes(tiler, noted, target)
+        if remarks.wanted():
+            self._tell(region, tiler, sizes, noted, target)
+        tiler.cut(sizes)
+
+    def _tell(
+        self, region: ukernel.RegionOp, tiler: _Tiler, sizes: list[int], noted: list[int] | None, target: Target
+    ) -> None:
+        """The tile, with the candidates where the cost model chose it."""
+        spelled, main = "x".join(map(str, sizes)) or "one number", tiler.main
+        if tiler.is_cut_by_rows:
+            remarks.applied(region, f"is cut by rows, a tile of {spelled}")
+        elif not main.is_contraction:
+            remarks.applied(region, f"is cut into tiles of {spelled}: it is bound by memory")
+        elif self.sizes or noted:
+            remarks.applied(region, f"is cut into tiles of {spelled}, as {'asked for' if self.sizes else 'noted'}")
+        else:
+            tiles = contraction_tiles(main, target)
+            remarks.applied(region, f"is cut into tiles of {spelled}: the cheapest", tiles=tiles)
 
     def _sizes(self, tiler: _Tiler, noted: list[int] | None, target: Target) -> list[int]:
         main = tiler.main

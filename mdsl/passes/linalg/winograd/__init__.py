@@ -25,6 +25,7 @@ from mdsl.passes.linalg.winograd.cost import tilings
 from mdsl.passes.linalg.winograd.match import Conv, conv_of
 from mdsl.passes.linalg.winograd.output import build_outputs
 from mdsl.passes.linalg.winograd.transform import TAPS, Transform, alpha, transformed_weight
+from mdsl.rewriting import remarks
 from mdsl.rewriting.constants import constant_data, fresh_resource, resource_name
 from mdsl.rewriting.structured import empty_like, inline_body
 
@@ -65,6 +66,7 @@ class Winograd(Pass):
 
     name: ClassVar[str] = "winograd"
     level: ClassVar[str | None] = "linalg"
+    subject = "3x3 convolution"
 
     tile: int = option(
         0, "outputs along each side of a tile, 2 or 4; 0: what the cost model finds best", least=0
@@ -80,9 +82,15 @@ class Winograd(Pass):
         for func in functions(module):
             for op in func.body.ops:
                 conv = conv_of(op)
-                m = tilings(conv, self.tile, self.all, context.target).best if conv else None
-                if conv and m:
-                    _Rewriter(conv, m).run()
+                if conv is None:
+                    continue
+                choice = tilings(conv, self.tile, self.all, context.target)
+                if choice.best:
+                    message = f"is computed by F({choice.best}x{choice.best}, 3x3)"
+                    remarks.applied(op, message, tiles=choice)
+                    _Rewriter(conv, choice.best).run()
+                else:
+                    remarks.missed(op, "is cheaper as it is", tiles=choice)
             drop_unused(func)
 
 

@@ -12,6 +12,7 @@ from mdsl.ir.core import Builder, Op, Value
 from mdsl.ir.typed import shaped_of
 from mdsl.ir.types import f32
 from mdsl.passes.linalg.winograd.transform import TAPS
+from mdsl.rewriting import remarks
 from mdsl.rewriting.constants import constant_data
 from mdsl.rewriting.structured import inline_body
 
@@ -91,8 +92,10 @@ def conv_of(root: Op) -> Conv | None:
         return None
     if not op.is_contraction or not op.sums_products:
         return None
+    if all(m.is_projected_permutation for m in op.maps):
+        return None  # a product without a window
     if any(shaped_of(v).element != f32 for v in op.operands) or constant_data(op.operands[1]) is None:
-        return None
+        return _missed(root, "its weights are not constant, or its elements not f32")
     tail = _tail(op, rest[0] if rest else None)
     return _conv(root, op, *tail) if tail else None
 
@@ -121,14 +124,14 @@ def _conv(
     windows = [(p, e) for p, e in enumerate(image.results) if not isinstance(e, Dim)]
     found = [_window(e, op) for _, e in windows]
     if len(found) != 2 or None in found:
-        return None
+        return _missed(root, "its window is not 3x3 with strides and dilations of 1")
     (row, tap_row), (column, tap_column) = (w for w in found if w)
     (h, _), (w, _) = windows
     if w != h + 1 or not {row, column}.isdisjoint(taps.dims()):
         return None
     weights, results = taps.dim_positions() or (), made.dim_positions() or ()
     if not set(op.reduction_dims) - {tap_row, tap_column}:
-        return None  # a depthwise convolution: no matrix product is left
+        return _missed(root, "it has a filter a channel: no matrix product is left")
     at = results.index(row)
     if results[at + 1 : at + 2] != (column,) or not {tap_row, tap_column} <= set(weights):
         return None
@@ -150,6 +153,10 @@ def _conv(
         tap_loops=(tap_row, tap_column),
         out_dims=(at, at + 1),
     )
+
+
+def _missed(root: Op, why: str) -> None:
+    remarks.missed(root, f"is no convolution for Winograd's method: {why}")
 
 
 def _window(expr: AffineExpr, op: linalg.LinalgOp) -> tuple[int, int] | None:

@@ -71,6 +71,7 @@ class Bind(Pass):
 
     name: ClassVar[str] = "bind"
     level: ClassVar[str | None] = "nn"
+    subject = "dimension without a size"
 
     sizes: tuple[tuple[str, int], ...] = option(
         (), "the sizes of dimensions by name, batch=8,seq=128", least=0

@@ -59,6 +59,7 @@ class LowerNn(Pass):
     name: ClassVar[str] = "lower-nn"
     level: ClassVar[str | None] = "nn"
     leads_to: ClassVar[str | None] = "linalg"
+    subject = "nn op"
 
     def run(self, module: ModuleOp, context: Context) -> None:
         constants: dict[tuple[Block, str], Value] = {}

@@ -1,0 +1,141 @@
+"""`mdsl explain`: what became of an op, and why."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mdsl.cli.files import read_bound
+from mdsl.cli.load import ProgramFile, Threads
+from mdsl.cli.progress import progress
+from mdsl.cli.settings import takes_settings
+from mdsl.cli.tables import table
+from mdsl.compiler.settings import DEFAULT, Settings
+from mdsl.support.escapes import escaped, one_line
+
+if TYPE_CHECKING:
+    from mdsl.benchmarking.profile import LayerProfile
+    from mdsl.dialects.builtin import ModuleOp
+    from mdsl.report.explain import Explanation
+
+
+@takes_settings
+def explain(
+    program: ProgramFile,
+    op: Annotated[
+        str | None,
+        typer.Option(
+            help="Which one: '%conv1', a line of the file, the name of an ONNX node, or '@kernel'. Without it all, a line each.",
+            metavar="NAME",
+        ),
+    ] = None,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Measure it too: its time, and how far that is from the roofline.")
+    ] = False,
+    threads: Threads = 1,
+    settings: Settings = DEFAULT,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Tell what an op became: its kernels, what passes did to it and what kept them from more, its memory and its cost."""
+    from mdsl.compiler.driver import bind_dims
+    from mdsl.report.explain import Tracer
+
+    module, sizes = read_bound(program, settings.bind)
+    bind_dims(module, sizes)
+    with progress("compiling"):
+        tracer = Tracer(module, settings)
+    found = tracer.all() if op is None else tracer.find(op)
+    profile = _profile(module, settings, threads) if measure else None
+    if json:
+        typer.echo(_json(found, profile))
+    elif op is None:
+        _table(found, profile)
+    else:
+        typer.echo(escaped("\n".join(_page(e, profile) for e in found)), nl=False)
+
+
+def _profile(module: ModuleOp, settings: Settings, threads: int) -> LayerProfile:
+    from mdsl import api
+    from mdsl.benchmarking.profile import profile_layers
+    from mdsl.compiler.entry import random_arrays, signature
+    from mdsl.runtime.executable import VmExecutable
+
+    executable = api.build(module, settings, "vm", threads)
+    assert isinstance(executable, VmExecutable)
+    return profile_layers(executable, random_arrays(signature(module)[0], 0), module)
+
+
+def _measured(e: Explanation, profile: LayerProfile | None) -> tuple[float, float] | None:
+    """Seconds that its dispatches took, and that the measured roofline allows them."""
+    layers = [layer for layer in profile.layers if f"%{layer.name}" == e.name] if profile and e.uses else []
+    return (sum(x.seconds for x in layers), sum(x.limit for x in layers)) if layers else None
+
+
+def _table(found: list[Explanation], profile: LayerProfile | None) -> None:
+    from mdsl.report.units import bytes_text, count_text, flops_text, seconds_text
+
+    header = ["op", "is", "kernels", "calls", "work", "moved", "at the roofline"]
+    rows: list[list[str]] = []
+    for e in found:
+        kernels = f"@{e.uses[0].kernel}" + (f" +{len(e.uses) - 1}" if len(e.uses) > 1 else "")
+        row = [e.name, e.opcode, kernels, count_text(e.work.calls), flops_text(e.work.flops), bytes_text(e.bytes)]
+        rows.append([*row, seconds_text(e.seconds)])
+        if profile is not None:
+            times = _measured(e, profile)
+            rows[-1] += [seconds_text(times[0]), f"{100 * times[1] / times[0]:.0f} %"] if times else ["", ""]
+    table([*header, *(["measured", "of its roofline"] if profile else [])], rows, words=(0, 1, 2))
+
+
+def _page(e: Explanation, profile: LayerProfile | None) -> str:
+    from mdsl.report.remarks import described
+    from mdsl.report.units import bytes_text, count_text, flops_text, seconds_text
+    from mdsl.target.cost import Choice
+
+    lines = [f"{e.name} = {e.opcode} -> {e.type}    {e.location}"]
+    if e.told:
+        lines.append("  decisions")
+    width = max((len(t.step) for t in e.told), default=0)
+    for told in e.told:
+        mark = " " if told.remark.kind == "applied" else "-"
+        decision = [f"  {mark} {told.step.ljust(width)}  {told.remark.op} {told.remark.message}"]
+        choices = [fact for fact in told.remark.facts.values() if isinstance(fact, Choice)]
+        decision += [f"    {' ' * width}    {described(choice)}" for choice in choices]
+        lines += decision if lines[-len(decision) :] != decision else []
+    if e.uses:
+        lines.append("  kernels")
+    for use in e.uses:
+        lines.append(f"    @{use.kernel}: {count_text(use.work.calls)} calls, {flops_text(use.work.flops)}")
+    if e.memory:
+        lines.append("  memory, in the arena")
+    lines += [f"    {m.name}: {bytes_text(m.nbytes)} from byte {m.offset} on, {m.type}" for m in e.memory]
+    if e.uses:
+        cost = f"{flops_text(e.work.flops)}, {bytes_text(e.bytes)} moved, at least {seconds_text(e.seconds)} by the roofline"
+        lines += ["  cost", f"    {cost}"]
+        times = _measured(e, profile)
+        if times is not None:
+            lines.append(f"    measured {seconds_text(times[0])}, {100 * times[1] / times[0]:.0f} % of the measured roofline")
+    else:
+        lines.append("  nothing of its own is left: it is a part of what it was fused into, or of no use")
+    return "".join(f"{one_line(line)}\n" for line in lines)
+
+
+def _json(found: list[Explanation], profile: LayerProfile | None) -> str:
+    import json
+
+    from mdsl.report.remarks import record
+
+    def plain(e: Explanation) -> dict[str, Any]:
+        times = _measured(e, profile)
+        return {
+            "op": e.name, "opcode": e.opcode, "type": e.type, "location": e.location,
+            "remarks": [record(t) for t in e.told],
+            "kernels": [{"kernel": u.kernel, **dataclasses.asdict(u.work)} for u in e.uses],
+            "memory": [dataclasses.asdict(m) for m in e.memory],
+            "flops": e.work.flops, "bytes": e.bytes, "roofline_seconds": e.seconds,
+            "measured_seconds": times[0] if times else None,
+            "measured_roofline_seconds": times[1] if times else None,
+        }  # fmt: skip
+
+    return json.dumps([plain(e) for e in found], indent=1)

@@ -1,0 +1,182 @@
+"""`mdsl explain`: what became of one op, and why; or of all of them, a line each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from math import prod
+
+from mdsl.analysis.regions import captured
+from mdsl.analysis.work import Work, kernels_of, traffic, trips, work_of
+from mdsl.compiler.driver import context_of, lowering
+from mdsl.compiler.entry import entry
+from mdsl.compiler.pipeline import Hook, run_passes
+from mdsl.compiler.settings import Settings
+from mdsl.dialects import arith, memref, scf, ukernel
+from mdsl.dialects.builtin import ModuleOp
+from mdsl.errors import MdslError, nearest
+from mdsl.ir.core import Op, Value
+from mdsl.ir.types import MemRefType
+from mdsl.passes.base import Pass
+from mdsl.report.remarks import Remarks, Told
+from mdsl.rewriting.remarks import name_of
+from mdsl.target.cost import roofline_cycles
+
+
+@dataclass(frozen=True)
+class Use:
+    """The dispatches of one kernel that an op became."""
+
+    kernel: str
+    work: Work
+    """Of all of them together."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where in the arena a tensor lies that the op reads or makes."""
+
+    name: str
+    type: str
+    offset: int
+    nbytes: int
+
+
+@dataclass
+class Explanation:
+    """One op of the source, or several at one place of it, and what they became."""
+
+    name: str
+    opcode: str
+    type: str
+    location: str
+    told: list[Told] = field(default_factory=list)
+    uses: list[Use] = field(default_factory=list)
+    memory: list[Place] = field(default_factory=list)
+    bytes: int = 0
+    """That the ops it became must move: of each memref once."""
+    seconds: float = 0.0
+    """At the roofline of the target: no code is faster."""
+
+    @property
+    def work(self) -> Work:
+        return sum((use.work for use in self.uses), Work())
+
+
+class Tracer:
+    """Lowers a program while it watches; then it can be asked about any op."""
+
+    def __init__(self, module: ModuleOp, settings: Settings) -> None:
+        """Lowers a copy of `module`, in which no dimension is open. Raises MdslError."""
+        self.target = settings.machine()
+        self.source = list(_described(module))
+        self.remarks = Remarks()
+        self._found: dict[str, list[_Piece]] = {}
+        lowered = module.clone()
+        steps = lowering(lowered, settings)
+        with self.remarks.collecting():
+            hooks: list[Hook] = [self.remarks, _BeforeBytecode(self._take)]
+            run_passes(lowered, steps, context_of(self.target), hooks=hooks, verify_each=False)
+
+    def _take(self, module: ModuleOp) -> None:
+        """Notes every dispatch of the program, and every op outside of kernels that moves memory, by its place in the source."""
+        kernels = kernels_of(module)
+        for outer in entry(module).body.ops:
+            memory, moved = list(_memory(outer)), traffic(outer)
+            for op in outer.walk():
+                if isinstance(op, ukernel.Dispatch):
+                    times = prod(trips(a) for a in op.ancestors() if isinstance(a, scf.For | scf.Forall))
+                    piece = _Piece(op.symbol, work_of(op, kernels).times(times), outer, moved, memory)
+                    self._found.setdefault(_place(op) or _place(outer), []).append(piece)
+
+    def find(self, query: str) -> list[Explanation]:
+        """Of the ops that `query` means: `%conv1` or `conv1`, `12` or `net.mir:12` (a line), the name of an ONNX node, `@kernel`.
+        Raises MdslError with the nearest name if it means none."""
+        name = query.removeprefix("%")
+        places = {place for place, pieces in self._found.items() if any(f"@{p.kernel}" == query for p in pieces)}
+        found = [
+            e
+            for e in self.source
+            if name in (e.name.removeprefix("%"), e.location) or _is_line(query, e.location) or e.location in places
+        ]
+        if not found:
+            names = [e.name for e in self.source] + [f"@{p.kernel}" for ps in self._found.values() for p in ps]
+            hint = nearest(query if query[:1] in "%@" else f"%{query}", names)
+            raise MdslError(f"error: no op, line or kernel '{query}'{hint}")
+        return [self.explained(e) for e in found]
+
+    def all(self) -> list[Explanation]:
+        """Of every op of the source that became dispatches."""
+        return [found for e in self.source if (found := self.explained(e)).uses]
+
+    def explained(self, source: Explanation) -> Explanation:
+        """What became of it. Of several ops at one place the first has the dispatches."""
+        told = [t for t in self.remarks.found if t.remark.location and t.remark.location.place == source.location]
+        found = Explanation(source.name, source.opcode, source.type, source.location, told)
+        first = next(e for e in self.source if e.location == source.location)
+        pieces = self._found.get(source.location, []) if first is source else []
+        for kernel in dict.fromkeys(p.kernel for p in pieces):
+            found.uses.append(Use(kernel, sum((p.work for p in pieces if p.kernel == kernel), Work())))
+        found.bytes = sum({p.outer: p.moved for p in pieces}.values())
+        found.memory = list(dict.fromkeys(m for p in pieces for m in p.memory))
+        found.seconds = roofline_cycles(found.work.flops, found.bytes, self.target) / self.target.core.ghz / 1e9
+        return found
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """A dispatch, with the op of the entry's body that holds it."""
+
+    kernel: str
+    work: Work
+    outer: Op
+    moved: int
+    """Bytes that `outer` must move."""
+    memory: Sequence[Place]
+
+
+class _BeforeBytecode(Hook):
+    """Looks at the program as the last pass finds it, with its kernels and its arena."""
+
+    def __init__(self, look: Callable[[ModuleOp], None]) -> None:
+        self.look = look
+
+    def before(self, module: ModuleOp, step: Pass) -> None:
+        if step.leads_to == "vm":
+            self.look(module)
+
+
+def _described(module: ModuleOp) -> Iterable[Explanation]:
+    """The ops of the entry that compute something."""
+    for op in entry(module).walk():
+        if op.results and op.location is not None and not isinstance(op, arith.Constant):
+            types = ", ".join(str(r.type) for r in op.results)
+            yield Explanation(name_of(op), op.name, types, op.location.place)
+
+
+def _place(op: Op) -> str:
+    return op.location.place if op.location is not None else ""
+
+
+def _is_line(query: str, place: str) -> bool:
+    """True if the query is the number of the place's line, with or without the file, or the place itself."""
+    file, _, rest = place.partition(":")
+    line = rest.partition(":")[0]
+    return bool(line) and query in (line, f"{file}:{line}", place)
+
+
+def _memory(op: Op) -> Iterable[Place]:
+    """What lies in the arena of that which `op` works on."""
+    for value in dict.fromkeys((*op.operands, *(captured(op) if op.regions else ()))):
+        view = _view(value)
+        shift = arith.constant_of(view.operands[1]) if view is not None else None
+        if view is not None and isinstance(shift, int) and isinstance(view.result.type, MemRefType):
+            yield Place(f"%{view.result.name}", str(view.result.type), shift, view.result.type.nbytes)
+
+
+def _view(value: Value) -> memref.View | None:
+    """The view of the arena that `value` is, or is a part of."""
+    owner = value.owner
+    while isinstance(owner, memref.SubView | memref.CollapseShape | memref.ExpandShape | memref.Cast):
+        owner = owner.operands[0].owner
+    return owner if isinstance(owner, memref.View) else None

@@ -1,0 +1,97 @@
+"""The cost of a program is the same work on every level; explaining finds its kernels and its memory."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import mdsl
+from mdsl.cli import command
+from mdsl.report.cost import cost_of
+from mdsl.target.target import TARGETS
+
+M, K, N = 64, 48, 32
+PRODUCT = f"""
+func.func @main(%a: tensor<{M}x{K}xf32>, %b: tensor<{K}x{N}xf32>) -> tensor<{M}x{N}xf32> {{
+  %c = nn.matmul %a, %b : (tensor<{M}x{K}xf32>, tensor<{K}x{N}xf32>) -> tensor<{M}x{N}xf32>
+  return %c : tensor<{M}x{N}xf32>
+}}
+"""
+STEPS = ["canonicalize", "lower-nn", "pack", "fuse", "tile", "outline-ukernels", "bufferize", "vectorize", "lower-vm"]
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_product_is_its_multiply_adds_on_every_level(step: str) -> None:
+    module = mdsl.opt(PRODUCT, step, target="avx2")
+    assert cost_of(module, TARGETS["avx2"]).work.flops == 2 * M * K * N
+
+
+def test_dispatches_are_counted_as_loops_run_them() -> None:
+    module = mdsl.opt(PRODUCT, "tile{sizes=[4,8]},unroll-dispatch{factor=4,jam=false}", target="avx2")
+    work = cost_of(module, TARGETS["avx2"]).work
+    tiles = M // 4 * (N // 8)
+    packs = work.calls - tiles
+    assert 0 <= packs < tiles and work.dispatches <= tiles // 4 + packs
+
+
+def test_fusing_moves_fewer_bytes() -> None:
+    chain = """
+    func.func @main(%x: tensor<1024xf32>) -> tensor<1024xf32> {
+      %a = nn.relu %x : (tensor<1024xf32>) -> tensor<1024xf32>
+      %b = nn.tanh %a : (tensor<1024xf32>) -> tensor<1024xf32>
+      return %b : tensor<1024xf32>
+    }
+    """
+    before = cost_of(mdsl.opt(chain, "lower-nn"), TARGETS["avx2"])
+    after = cost_of(mdsl.opt(chain, "fuse"), TARGETS["avx2"])
+    assert after.bytes < before.bytes and after.work.flops == before.work.flops
+
+
+def test_a_line_of_cost_stands_above_each_diff(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    net = tmp_path / "net.mir"
+    net.write_text(PRODUCT)
+    assert command(["opt", "--tile", "--outline-ukernels", "--cost", "--diff", "--target=avx2", str(net)]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("// cost of tile: ")
+    assert "dispatches" in out[out.index("// cost of outline-ukernels: ") :].splitlines()[0]
+
+
+def test_measured_times_stand_beside(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    net = tmp_path / "net.mir"
+    net.write_text(PRODUCT)
+    assert command(["opt", "--unroll-dispatch=4", "--measure", str(net)]) == 0
+    assert "measured " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("query", ["c", "%c", "3", "net.mir:3"])
+def test_explaining_finds_an_op_by_name_and_line(
+    query: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("net.mir").write_text(PRODUCT)
+    assert command(["explain", "net.mir", "--op", query, "--target=avx2", "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    assert found["op"] == "%c" and found["flops"] == 2 * M * K * N
+    steps = {r["pass"] for r in found["remarks"]}
+    assert {"pack", "tile", "outline-ukernels", "vectorize"} <= steps
+    assert sum(k["calls"] for k in found["kernels"]) >= 1
+
+
+def test_explaining_a_kernel_finds_its_op(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    net = tmp_path / "net.mir"
+    net.write_text(PRODUCT)
+    assert command(["explain", str(net), "--json", "--target=avx2"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    kernel = found["kernels"][-1]["kernel"]
+    assert command(["explain", str(net), "--op", f"@{kernel}", "--target=avx2"]) == 0
+    page = capsys.readouterr().out
+    assert page.startswith("%c = nn.matmul") and f"@{kernel}:" in page and "by the roofline" in page
+
+
+def test_a_wrong_name_is_told_with_the_nearest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    net = tmp_path / "net.mir"
+    net.write_text(PRODUCT.replace("%c", "%product"))
+    assert command(["explain", str(net), "--op", "prodct"]) == 1
+    assert "did you mean '%product'?" in capsys.readouterr().err

@@ -1,0 +1,86 @@
+"""Remarks of passes: what they tell, chosen and written in each form."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from mdsl.cli import command
+
+NET = """
+func.func @main(%x: tensor<1x16x28x28xf32>, %w: tensor<16x16x3x3xf32>, %y: tensor<1x16x28x28xf32>) -> (tensor<1x16x28x28xf32>, tensor<1x16x28x28xf32>) {
+  %conv = nn.conv2d %x, %w {pads = [1, 1, 1, 1]} : (tensor<1x16x28x28xf32>, tensor<16x16x3x3xf32>) -> tensor<1x16x28x28xf32>
+  %relu = nn.relu %conv : (tensor<1x16x28x28xf32>) -> tensor<1x16x28x28xf32>
+  %sum = nn.add %conv, %y : (tensor<1x16x28x28xf32>, tensor<1x16x28x28xf32>) -> tensor<1x16x28x28xf32>
+  return %relu, %sum : tensor<1x16x28x28xf32>, tensor<1x16x28x28xf32>
+}
+"""
+
+
+@pytest.fixture
+def net(tmp_path: Path) -> Path:
+    path = tmp_path / "net.mir"
+    path.write_text(NET.lstrip())
+    return path
+
+
+def test_applied_remarks_name_the_place_the_pass_and_the_candidates(net: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(["opt", "--tile", "--remarks=^tile$", "--target=avx2", str(net)]) == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if "remark:" in line]
+    assert all("[tile]" in line and line.startswith(f"{net}:") for line in lines)
+    (chosen,) = [line for line in lines if "the cheapest" in line]
+    assert chosen.startswith(f"{net}:2:")
+    tiles = re.findall(r"(\d+(?:x\d+)+): ([\d.]+)", chosen[chosen.index("(") :])
+    cycles = [float(number) for _, number in tiles]
+    assert len(tiles) > 1 and cycles == sorted(cycles)
+    assert f"tiles of {tiles[0][0]}:" in chosen
+
+
+def test_missed_remarks_say_what_is_in_the_way(net: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(["opt", "--winograd", "--fuse", "--remarks-missed", str(net)]) == 0
+    err = capsys.readouterr().err
+    assert re.search(r"missed: \[fuse\] .* is not the epilogue of .*: that is also read elsewhere", err)
+    assert re.search(r"\[winograd\] .*its weights are not constant", err)
+    assert "remark:" not in err
+
+
+def test_a_pass_that_changed_nothing_says_why(net: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(["opt", "--fold-batchnorm", "--winograd", str(net)]) == 0
+    err = capsys.readouterr().err
+    assert "pass 'fold-batchnorm' changed nothing: there is no nn.batch_norm" in err
+    assert re.search(r"pass 'winograd' changed nothing: %\w+ is no convolution for Winograd's method", err)
+
+
+def test_json_has_the_facts(net: Path, tmp_path: Path) -> None:
+    out = tmp_path / "remarks.json"
+    arguments = ["opt", "--tile", "--remarks=tile", "--remarks-format=json", f"--remarks-output={out}", str(net)]
+    assert command([*arguments, "-o", str(tmp_path / "o.mir")]) == 0
+    found = json.loads(out.read_text())
+    assert {r["kind"] for r in found} == {"applied"} and {r["pass"] for r in found} == {"tile"}
+    assert any(r["facts"].get("tiles", [{}])[0].get("cycles", 0) > 0 for r in found)
+    assert {r["line"] for r in found} <= {1, 2, 3, 4, 5}
+
+
+def test_yaml_is_what_llvm_writes(net: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(["opt", "--outline-ukernels", "--remarks", "--remarks-format=yaml", str(net)]) == 0
+    err = capsys.readouterr().err
+    documents = err[err.index("--- !") :].split("...\n")[:-1]
+    assert documents
+    for document in documents:
+        keys = re.findall(r"^(\w+):", document, re.MULTILINE)
+        assert keys == ["Pass", "Name", "DebugLoc", "Function", "Args"], document
+
+
+def test_a_broken_expression_is_a_users_error(net: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(["opt", "--tile", "--remarks=(", str(net)]) == 1
+    assert "error: --remarks:" in capsys.readouterr().err
+
+
+def test_remarks_of_passes_that_fail_are_written(net: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What was told until then helps to find out why."""
+    arguments = ["opt", "--pack", "--tile=0x0x0x0x0x0x0", "--remarks=pack", str(net)]
+    command(arguments)
+    assert "[pack]" in capsys.readouterr().err

@@ -73,9 +73,11 @@ def write_text(text: str, output: Path | None) -> None:
         file.write(text.encode())
 
 
-def write_program(module: ModuleOp, output: Path | None, source: str, *, generic: bool = False) -> list[Path]:
-    """Writes the module's text to `output` or stdout, and its weights so that the text finds them. Returns the files
-    that were written. Raises OSError.
+def write_program(
+    module: ModuleOp, output: Path | None, source: str, *, generic: bool = False, metadata: str = ""
+) -> list[Path]:
+    """Writes the module's text, with `metadata` behind it, to `output` or stdout, and its weights so that the text
+    finds them. Returns the files that were written. Raises OSError.
 
     A file gets a `.safetensors` beside it, unless it lies beside the one that it was read from. On stdout, or
     in a pipe, data that lies in no file follows the text as a resource section; a terminal is spared it.
@@ -89,17 +91,17 @@ def write_program(module: ModuleOp, output: Path | None, source: str, *, generic
         terminal = sys.stdout.isatty()
         if inline and terminal:
             note(f"the data of {len(inline)} resources is not shown; -o writes it")
-        sys.stdout.write(print_module(module, generic=generic, data=not terminal))
+        sys.stdout.write(print_module(module, generic=generic, data=not terminal) + metadata)
         return []
     if is_stream(output):
-        write_text(print_module(module, generic=generic, data=True), output)
+        write_text(print_module(module, generic=generic, data=True) + metadata, output)
         return []
     weights, old = weights_path(output), weights_path(Path(source))
     written = [output]
     if resources and (inline or not _same(weights, old)):
-        _write_weights(weights, resources, keep=old if _same(weights, old) else None)
+        write_weights(weights, resources, keep=old if _same(weights, old) else None)
         written.append(weights)
-    write_text(print_module(module, generic=generic), output)
+    write_text(print_module(module, generic=generic) + metadata, output)
     return written
 
 
@@ -113,7 +115,7 @@ _SAFETENSORS = {
 }  # fmt: skip
 
 
-def _write_weights(path: Path, resources: dict[str, Resource], keep: Path | None) -> None:
+def write_weights(path: Path, resources: dict[str, Resource], keep: Path | None) -> None:
     """Writes a `.safetensors` file with the resources and, beneath them, the tensors of `keep`."""
     import json
 

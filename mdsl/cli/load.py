@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from mdsl.bytecode.module import Module
     from mdsl.compiler.entry import Spec
+    from mdsl.compiler.pipeline import Hook
     from mdsl.compiler.settings import Settings
     from mdsl.compiler.source_cache import KeptSource
     from mdsl.dialects.builtin import ModuleOp
@@ -146,11 +148,18 @@ class Program:
             return compiled(program, self.settings, self.engine, self.threads, self.fuel, self.source)
 
 
-def lower_program(module: ModuleOp, settings: Settings, keep: bool = False) -> Module:
-    """The module's bytecode; shows the pass at work. With `keep` the cache may have it, and `module` stays as it is."""
-    from mdsl.compiler.driver import to_bytecode
-    from mdsl.compiler.pipeline import Hook
+def lower_program(module: ModuleOp, settings: Settings) -> Module:
+    """The module's bytecode; shows the pass at work. The cache may have it, and `module` stays as it is."""
     from mdsl.compiler.program_cache import bytecode_of
+
+    with showing_passes() as show:
+        return bytecode_of(module, settings, [show])
+
+
+@contextmanager
+def showing_passes() -> Generator[Hook, None, None]:
+    """A hook that shows which pass is at work while the block runs."""
+    from mdsl.compiler.pipeline import Hook
     from mdsl.passes.base import Pass
 
     class Show(Hook):
@@ -161,9 +170,7 @@ def lower_program(module: ModuleOp, settings: Settings, keep: bool = False) -> M
             self.show(f"pass {step}")
 
     with progress("compiling") as show:
-        if keep:
-            return bytecode_of(module, settings, [Show(show)])
-        return to_bytecode(module, settings, [Show(show)])
+        yield Show(show)
 
 
 def default_output(file: str, suffix: str) -> Path:

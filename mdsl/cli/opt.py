@@ -12,6 +12,9 @@ import typer
 from typer.core import TyperCommand
 
 from mdsl.cli.files import check_output, note
+from mdsl.cli.opt_run import run_asked
+from mdsl.cli.opt_watch import Watch, watching
+from mdsl.cli.options import takes
 from mdsl.cli.passes import pass_help, pass_names
 from mdsl.cli.remarks import (
     Applied,
@@ -33,7 +36,6 @@ if TYPE_CHECKING:
     from mdsl.dialects.builtin import ModuleOp
     from mdsl.passes.base import Pass
     from mdsl.report.remarks import Remarks
-    from mdsl.target.target import Target
 
 
 class OptCommand(TyperCommand):
@@ -87,6 +89,7 @@ def _name(arg: str) -> str:
     return arg.split("=", 1)[0].split("{", 1)[0]
 
 
+@takes("watch", watching)
 @collector_paused()
 def opt(
     ctx: typer.Context,
@@ -118,7 +121,8 @@ def opt(
         bool, typer.Option("--timing", help="Print how long each pass took, on stderr.")
     ] = False,
     cost: Annotated[
-        bool, typer.Option("--cost", help="Print what the program costs before and after each pass asked for.")
+        bool,
+        typer.Option("--cost", help="Print what the program costs before and after each pass asked for."),
     ] = False,
     measure: Annotated[
         bool, typer.Option("--measure", help="With it the measured time, finished by the standard passes.")
@@ -129,6 +133,20 @@ def opt(
     remarks_output: RemarksOutput = None,
     generic: Annotated[bool, typer.Option("--generic", help="Print every op in the generic form.")] = False,
     target: Annotated[str, typer.Option(help="The machine to optimise for.")] = "host",
+    rewrite_limit: Annotated[
+        int | None,
+        typer.Option(
+            help="Stop the last pass after N rewrites: 'mdsl bisect' says after which.", metavar="N", min=0
+        ),
+    ] = None,
+    run_reproducer: Annotated[
+        bool,
+        typer.Option(
+            "--run-reproducer", help="Run the pass that the file says, as --crash-reproducer wrote it."
+        ),
+    ] = False,
+    *,
+    watch: Watch,
 ) -> None:
     """Run passes on a program, in the order given, and print the result.
 
@@ -142,11 +160,16 @@ def opt(
 
     steps = [parse_flag(flag) for flag in ctx.meta["mdsl.passes"]]
     steps += parse_pipeline(pass_pipeline) if pass_pipeline else []
+    if run_reproducer:
+        from mdsl.cli.reproducer import reproduced
+
+        steps, wanted = reproduced(program)
+        target = wanted if wanted and target == "host" else target
     machine = Target.parse(target)
     check_output(output, program, text=not diff)
     module = read_program(program)
     times = Timing()
-    every: list[Hook] = [times]
+    every: list[Hook] = [times, *watch.hooks(program, machine)]
     if print_ir_after_all:
         every.append(Dump(lambda text: print(text, file=sys.stderr)))
     if check_each:
@@ -158,11 +181,22 @@ def opt(
     with remarks_written(remarks, remarks_missed, remarks_format, remarks_output) as told:
         asked = Diffs(show if diff else None, lambda step: note(_unchanged(step, module, told)))
         priced = [costs(machine, measure, show if diff else _on_stderr)] if cost or measure else []
-        run_asked(module, steps, machine, [told, *every], [*priced, asked], verify_each)
-    if not steps and (diff or pass_pipeline is not None):
+        run_asked(
+            module,
+            steps,
+            machine,
+            [told, *every],
+            [*priced, asked],
+            verify_each=verify_each,
+            start=watch.compile_from,
+            stop=watch.compile_to,
+            limit=rewrite_limit,
+        )
+    if not (steps or watch.compile_to) and (diff or pass_pipeline is not None):
         note("no passes were given")
     if timing:
         sys.stderr.write(str(times))
+    watch.finish()
     if diff:
         write_text("".join(diffs), output)
     else:
@@ -178,26 +212,6 @@ def _unchanged(step: Pass, module: ModuleOp, told: Remarks) -> str:
     if step.level is None or LEVELS.index(level) <= LEVELS.index(step.level):
         return f"pass '{step}' changed nothing: {told.why_unchanged(step)}"
     return f"pass '{step}' changed nothing: it works on the {step.level} level, and the program is on the {level} level"
-
-
-def run_asked(
-    module: ModuleOp, asked: list[Pass], machine: Target, every: list[Hook], watch: list[Hook], verify_each: bool
-) -> None:
-    """Runs the passes that were asked for, each after the standard passes that its level needs; `watch`
-    watch only the former."""
-    from mdsl.compiler.driver import context_of
-    from mdsl.compiler.levels import level_of, plan
-    from mdsl.compiler.pipeline import run_passes
-
-    context = context_of(machine)
-    for lowering, step in plan(asked, level_of(module))[0]:
-        if lowering:
-            names = ", ".join(map(str, lowering))
-            note(
-                f"pass '{step.name}' works on the {step.level} level; ran the standard passes down to it first: {names}"
-            )
-            run_passes(module, lowering, context, hooks=every, verify_each=verify_each)
-        run_passes(module, [step], context, hooks=[*every, *watch], verify_each=verify_each)
 
 
 def _on_stderr(text: str) -> None:

@@ -39,24 +39,20 @@ def to_bytecode(
     settings: Settings = DEFAULT,
     hooks: Sequence[Hook] = (),
     text: str | None = None,
+    start: str | None = None,
 ) -> Module:
-    """Lowers `module`, in place, and assembles it; `text` is the module's, if the caller has it. Raises MdslError."""
+    """Lowers `module`, in place, and assembles it; `text` is the module's, if the caller has it. It is on the level
+    `start`, or on the one that its ops show. Raises MdslError."""
     # A command that only rewrites IR needs neither LLVM nor the bytecode.
     from mdsl.bytecode.assemble import assemble
     from mdsl.codegen.llvm_target import cpu_of
 
     source = hashlib.sha256((text or print_module(module)).encode()).hexdigest()
     machine = settings.machine()
-    context = context_of(machine)
-    bound = binding(module, settings.bind) + boxing(module)
-    run_passes(module, bound, context, hooks=hooks)
-    check_compilable(module)
-    steps = lowering(module, settings)
-    # Whatever a pass left wrong, the bytecode's verifier finds; `mdsl opt` verifies after each.
-    run_passes(module, steps, context, hooks=hooks, verify_each=False)
+    steps = lower_to(module, settings, hooks=hooks, start=start)
     provenance = {
         "version": mdsl.__version__,
-        "pipeline": ",".join(map(str, [*bound, *steps])),
+        "pipeline": ",".join(map(str, steps)),
         "source": f"sha256:{source}",
         "target": f"{machine.name} ({cpu_of(machine)})",
     }
@@ -64,6 +60,25 @@ def to_bytecode(
         return assemble(module, provenance)
     except VerifyError as error:
         raise MdslError(f"error: {error}") from error
+
+
+def lower_to(
+    module: ModuleOp,
+    settings: Settings = DEFAULT,
+    stop: str = "vm",
+    hooks: Sequence[Hook] = (),
+    start: str | None = None,
+) -> list[Pass]:
+    """Lowers `module`, in place, from the level `start`, or from the one that its ops show, to the level `stop`; returns
+    the passes that ran. Raises MdslError."""
+    context = context_of(settings.machine())
+    bound = binding(module, settings.bind) + boxing(module)
+    run_passes(module, bound, context, hooks=hooks)
+    check_compilable(module)
+    steps = lowering(module, settings, start, stop)
+    # Whatever a pass left wrong, the bytecode's verifier finds; `mdsl opt` verifies after each.
+    run_passes(module, steps, context, hooks=hooks, verify_each=False)
+    return [*bound, *steps]
 
 
 def bind_dims(module: ModuleOp, sizes: Mapping[str, int]) -> ModuleOp:
@@ -88,8 +103,9 @@ def boxing(module: ModuleOp) -> list[Pass]:
     return [BoxScalars()] if isinstance(function, FuncOp) and has_scalars(function) else []
 
 
-def lowering(module: ModuleOp, settings: Settings) -> list[Pass]:
-    """The passes that take `module` to the VM's level. Raises MdslError."""
+def lowering(module: ModuleOp, settings: Settings, start: str | None = None, stop: str = "vm") -> list[Pass]:
+    """The passes that take `module` from the level `start`, or from the one that its ops show, to the level `stop`.
+    Raises MdslError."""
     signature(module)  # tells of what cannot be compiled before any pass does
     late = without_effect(settings, module)
     if late:
@@ -97,5 +113,8 @@ def lowering(module: ModuleOp, settings: Settings) -> list[Pass]:
             late, f"cannot be chosen any more: the program is on the {level_of(module)} level"
         )
     asked = parse_pipeline(settings.pipeline, "pipeline") if settings.pipeline else []
-    planned, level = plan(asked, level_of(module), settings)
-    return [*(p for before, step in planned for p in (*before, step)), *standard_passes(settings, level)]
+    planned, level = plan(asked, start or level_of(module), settings)
+    return [
+        *(p for before, step in planned for p in (*before, step)),
+        *standard_passes(settings, level, stop),
+    ]

@@ -15,6 +15,7 @@ from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.func import FuncOp
 from mdsl.dialects.linalg import LinalgOp
 from mdsl.dialects.ukernel import UkernelFunc
+from mdsl.errors import MdslError
 from mdsl.ir.core import Op
 from mdsl.ir.types import MemRefType, TensorType
 from mdsl.passes import PASSES
@@ -116,9 +117,11 @@ def has_micro_kernels(module: ModuleOp) -> bool:
     return made and any(isinstance(op, UkernelFunc) for op in module.body.ops)
 
 
-def standard_passes(settings: Settings, level: str) -> list[Pass]:
-    """The passes that bring a program from `level` to bytecode."""
-    return passes_from(ukernel_stages(settings) if settings.ukernels else loop_stages(), level)
+def standard_passes(settings: Settings, level: str, stop: str = "vm") -> list[Pass]:
+    """The passes that bring a program from `level` to `stop`, by default to bytecode. Raises MdslError."""
+    if LEVELS.index(level) > LEVELS.index(stop):
+        raise MdslError(f"error: the program is on the {level} level, which comes after {stop}")
+    return passes_from(ukernel_stages(settings) if settings.ukernels else loop_stages(), level, stop)
 
 
 def level_after(step: Pass, level: str) -> str:

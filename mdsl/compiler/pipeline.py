@@ -11,12 +11,14 @@ import time
 import types
 import typing
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from dataclasses import fields
 from typing import Any
 
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.errors import MdslError, Source, SyntaxError_, nearest
 from mdsl.ir.core import VerifyError
+from mdsl.ir.rewrites import LimitReached
 from mdsl.ir.verifier import verify
 from mdsl.passes import PASSES, pass_named
 from mdsl.passes.base import Context, Pass, functions
@@ -212,6 +214,10 @@ class Hook:
     def before(self, module: ModuleOp, step: Pass) -> None:
         """Called before `step` runs."""
 
+    def around(self, module: ModuleOp, step: Pass) -> AbstractContextManager[object]:
+        """What `step` runs in, and the verifier after it: an error of theirs passes through it."""
+        return nullcontext()
+
     def after(self, module: ModuleOp, step: Pass, seconds: float) -> None:
         """Called after `step` ran, for that long, and the result was verified."""
 
@@ -248,16 +254,20 @@ def run_passes(
         for hook in hooks:
             hook.before(module, step)
         names = {f.symbol: f.result_names() for f in functions(module)}
-        start = time.perf_counter()
-        _guarded(step, lambda step=step: step.run(module, context), invalid=False)
-        for function in functions(module):
-            before = names.get(function.symbol, [])
-            if len(before) == len(function.type.results):
-                function.keep_result_names(before)
-        module.name_maps()  # here, so that aliases do not depend on what has been printed
-        seconds = time.perf_counter() - start
-        if verify_each:
-            _guarded(step, lambda: verify(module), invalid=True)
+        with ExitStack() as surroundings:
+            for hook in hooks:
+                surroundings.enter_context(hook.around(module, step))
+            start = time.perf_counter()
+            with suppress(LimitReached):
+                _guarded(step, lambda step=step: step.run(module, context), invalid=False)
+            for function in functions(module):
+                before = names.get(function.symbol, [])
+                if len(before) == len(function.type.results):
+                    function.keep_result_names(before)
+            module.name_maps()  # here, so that aliases do not depend on what has been printed
+            seconds = time.perf_counter() - start
+            if verify_each:
+                _guarded(step, lambda: verify(module), invalid=True)
         for hook in hooks:
             hook.after(module, step, seconds)
 

@@ -22,6 +22,7 @@ from mdsl.ir.attributes import (
     python_value,
 )
 from mdsl.ir.errors import VerifyError
+from mdsl.ir.rewrites import replacing
 from mdsl.ir.types import Type, i32
 from mdsl.ir.values import BlockArgument, OpResult, Value
 
@@ -300,7 +301,8 @@ class Op:
 
     def replace_by(self, *values: Value, rename: bool = False) -> None:
         """Replaces each result by a value and erases the op. A value without a name takes the result's; with `rename`
-        one that has a name does so too, for it was made in the result's place."""
+        one that has a name does so too, for it was made in the result's place. It is one of the pass's rewrites."""
+        replacing(self)
         for result, value in zip(self.results, values, strict=True):
             result.replace_by(value)
             if rename and result.name is not None:

@@ -10,6 +10,7 @@ from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.func import Call, FuncOp
 from mdsl.ir.core import Builder, Value
 from mdsl.ir.declare import SCALAR_TYPES
+from mdsl.ir.rewrites import rewriting
 from mdsl.ir.types import MemRefType, TensorType
 from mdsl.passes.base import Context, Pass, functions
 
@@ -44,7 +45,8 @@ class BoxScalars(Pass):
         called = {str(op.attr("callee")) for op in module.walk() if isinstance(op, Call)}
         for function in functions(module):
             if function.symbol not in called:
-                _box(function)
+                with rewriting(function, "box"):
+                    _box(function)
 
 
 def has_scalars(function: FuncOp) -> bool:

@@ -11,6 +11,7 @@ from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.linalg import LinalgOp
 from mdsl.ir.attributes import Attribute
 from mdsl.ir.core import Block, Builder, Op, Value
+from mdsl.ir.rewrites import rewriting
 from mdsl.passes.base import Context, Pass
 from mdsl.rewriting.constants import fold_constants
 
@@ -104,7 +105,8 @@ def drop_unused(root: Op) -> bool:
     for op in reversed(list(root.walk())):
         unused = op.results and not any(r.users for r in op.results)
         if op.block is not None and unused and _is_droppable(op):
-            op.erase()
+            with rewriting(op, "drop"):
+                op.erase()
             changed = True
     return changed
 

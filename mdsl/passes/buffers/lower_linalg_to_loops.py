@@ -12,6 +12,7 @@ from mdsl.dialects.builtin import ModuleOp
 from mdsl.ir.affine import AffineExpr, Arithmetic, Binary, Const, Dim
 from mdsl.ir.core import Builder, Op, Value
 from mdsl.ir.registry import operations
+from mdsl.ir.rewrites import rewriting
 from mdsl.ir.types import MemRefType, f32, f64, index
 from mdsl.passes.base import Context, Pass
 from mdsl.rewriting.kernel_builder import Constants, KernelBuilder
@@ -59,13 +60,15 @@ class LowerLinalgToLoops(Pass):
                 not hasattr(v.type, "shape") or isinstance(v.type, MemRefType) for v in op.operands
             )
             if isinstance(op, linalg.LinalgOp) and on_memory:
-                lower_op(op, Builder.before(op), aliases)
-                op.erase()
+                with rewriting(op, "loops"):
+                    lower_op(op, Builder.before(op), aliases)
+                    op.erase()
             elif isinstance(op, memref.Copy):
                 nest = linalg.Copy.make([op.operands[0]], [op.operands[1]])
-                lower_op(nest, Builder.before(op), aliases)
-                nest.erase()
-                op.erase()
+                with rewriting(op, "loops"):
+                    lower_op(nest, Builder.before(op), aliases)
+                    nest.erase()
+                    op.erase()
 
 
 def lower_op(op: linalg.LinalgOp, builder: Builder, aliases: AliasAnalysis) -> None:

@@ -11,6 +11,7 @@ from mdsl.dialects import arith, func, memref, scf
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.indices import Index
 from mdsl.ir.core import Builder, Op, Value
+from mdsl.ir.rewrites import rewriting
 from mdsl.ir.typed import memref_of
 from mdsl.ir.types import MemRefType, i8, index
 from mdsl.passes.base import Context, Pass, functions, option
@@ -131,6 +132,11 @@ def make_sequential(function: func.FuncOp) -> None:
 
 
 def _sequential(forall: scf.Forall) -> None:
+    with rewriting(forall, "sequential"):
+        _to_loops(forall)
+
+
+def _to_loops(forall: scf.Forall) -> None:
     builder = Builder.before(forall)
     block, loops = builder, []
     ranges = [[_value(b, builder) for b in bounds] for bounds in forall.bounds()]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from mdsl.dialects import arith, scf
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.ir.core import Builder, Op, Value
+from mdsl.ir.rewrites import rewriting
 from mdsl.ir.types import index
 from mdsl.passes.base import Context, Pass, option
 from mdsl.rewriting.kernel_builder import Constants
@@ -55,9 +56,13 @@ class Unroll(Pass):
         lower, upper, step = (int(b) for b in bounds if b is not None)
         trips = max(0, -(-(upper - lower) // step)) if step > 0 else 0
         if 0 < trips <= self.full:
-            unroll_loop(loop, lower, step, trips, trips)
+            factor = trips
         elif 1 < self.factor <= trips:
-            unroll_loop(loop, lower, step, trips, self.factor)
+            factor = self.factor
+        else:
+            return
+        with rewriting(loop, "unroll"):
+            unroll_loop(loop, lower, step, trips, factor)
 
 
 def _is_innermost(loop: scf.For) -> bool:

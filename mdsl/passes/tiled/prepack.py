@@ -15,6 +15,7 @@ from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.indices import Index
 from mdsl.ir.attributes import AffineMapAttr, ArrayAttr, tensor_attribute
 from mdsl.ir.core import Block, Builder, Op, Value
+from mdsl.ir.rewrites import rewriting
 from mdsl.ir.typed import shaped_of
 from mdsl.ir.types import TensorType
 from mdsl.passes.any.canonicalize import drop_unused
@@ -104,7 +105,8 @@ def _prepack(constant: Constant) -> None:
     laid = {layout: _laid_out(read, constant, data) for layout, read in layouts.items()}
     for read in reads:
         if read is not None:
-            _read_tile(read, laid[read.layout])
+            with rewriting(read.user, "read tiles"):
+                _read_tile(read, laid[read.layout])
 
 
 def _read_of(op: Op, constant: Value) -> _Read | None:

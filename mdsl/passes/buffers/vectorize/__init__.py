@@ -12,6 +12,7 @@ from mdsl.dialects import linalg, memref
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.ukernel import UkernelFunc
 from mdsl.ir.core import Block, Builder, Op, Value
+from mdsl.ir.rewrites import rewriting
 from mdsl.passes.any.canonicalize import drop_unused
 from mdsl.passes.base import Context, Pass
 from mdsl.passes.buffers.lower_linalg_to_loops import lower_op
@@ -191,11 +192,13 @@ class _BlockVectorizer:
         chosen = plan(group, self.target, self.aliases)
         if remarks.wanted():
             _tell(last, chosen)
-        GroupEmitter(group, chosen, builder).emit()
-        for nest in group.nests:
-            nest.op.erase()
+        with rewriting(last, "vectorize"):
+            GroupEmitter(group, chosen, builder).emit()
+            for nest in group.nests:
+                nest.op.erase()
 
     def _lower_to_loops(self, op: linalg.LinalgOp) -> None:
         remarks.missed(op, "becomes scalar loops: its indices or its types do not fit vectors")
-        lower_op(op, Builder.before(op), self.aliases)
-        op.erase()
+        with rewriting(op, "loops"):
+            lower_op(op, Builder.before(op), self.aliases)
+            op.erase()

@@ -13,6 +13,7 @@ from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.func import FunctionLike
 from mdsl.ir.attributes import StringAttr, UnitAttr
 from mdsl.ir.core import BlockArgument, Builder, Value
+from mdsl.ir.rewrites import rewriting
 from mdsl.ir.types import DYNAMIC, MemRefType, Type
 from mdsl.passes.base import Context, Pass, functions
 from mdsl.passes.dispatch.bufferize.forward import forward_copies
@@ -58,19 +59,24 @@ class Bufferize(Pass):
         prepare(module)
         for function, known in names.items():
             function.keep_result_names(known)
-        globals = Globals(module)
-        for function in functions(module):
-            if _mentions_tensors(function):
-                _bufferize_function(function, module, globals)
-        # Kernels come last: by now it is known how the memory that they are given is laid out.
-        dispatches: defaultdict[str, list[ukernel.Dispatch]] = defaultdict(list)
-        for op in module.walk():
-            if isinstance(op, ukernel.Dispatch):
-                dispatches[op.symbol].append(op)
-        aliases = AliasAnalysis(module)
-        for kernel in module.body.ops:
-            if isinstance(kernel, ukernel.UkernelFunc) and _mentions_tensors(kernel):
-                _bufferize_kernel(kernel, dispatches[kernel.symbol], aliases, globals)
+        with rewriting(module, "bufferize"):  # a tensor that one function gives another is one in both
+            _bufferize(module)
+
+
+def _bufferize(module: ModuleOp) -> None:
+    globals = Globals(module)
+    for function in functions(module):
+        if _mentions_tensors(function):
+            _bufferize_function(function, module, globals)
+    # Kernels come last: by now it is known how the memory that they are given is laid out.
+    dispatches: defaultdict[str, list[ukernel.Dispatch]] = defaultdict(list)
+    for op in module.walk():
+        if isinstance(op, ukernel.Dispatch):
+            dispatches[op.symbol].append(op)
+    aliases = AliasAnalysis(module)
+    for kernel in module.body.ops:
+        if isinstance(kernel, ukernel.UkernelFunc) and _mentions_tensors(kernel):
+            _bufferize_kernel(kernel, dispatches[kernel.symbol], aliases, globals)
 
 
 def _mentions_tensors(function: FunctionLike) -> bool:

@@ -19,6 +19,7 @@ from mdsl.analysis.order import Order
 from mdsl.dialects import linalg, memref, ukernel
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.ir.core import Op, Value
+from mdsl.ir.rewrites import may_rewrite
 from mdsl.ir.typed import memref_of
 from mdsl.ir.types import MemRefType
 
@@ -57,6 +58,8 @@ def _forward(copy: memref.Copy, order: Order, aliases: AliasAnalysis) -> bool:
         return False
     plan = _Plan(copy, source, target, order)
     if not plan.is_sound(aliases):
+        return False
+    if not may_rewrite(copy, "forward"):
         return False
     plan.hoist()
     for link, type in zip(chain, types[1:], strict=True):

@@ -12,6 +12,7 @@ from mdsl.dialects.affine import Apply
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.func import FuncOp
 from mdsl.ir.core import Block, Builder, Op, Region
+from mdsl.ir.rewrites import rewriting
 from mdsl.ir.types import MemRefType
 from mdsl.passes.any.canonicalize import drop_unused
 from mdsl.passes.base import Context, Pass, functions
@@ -59,14 +60,16 @@ class LowerVm(Pass):
             make_sequential(func)
             for op in func.walk():
                 if isinstance(op, linalg.LinalgOp) and not isinstance(op, linalg.Fill | linalg.Copy):
-                    lower_op(op, Builder.before(op), aliases)
-                    if op.block is not None:
-                        op.erase()
-            lowering = _Lowering(func)
-            lowered = lowering.function()
+                    with rewriting(op, "loops"):
+                        lower_op(op, Builder.before(op), aliases)
+                        if op.block is not None:
+                            op.erase()
+            with rewriting(func, "lower"):
+                lowering = _Lowering(func)
+                lowered = lowering.function()
+                module.body.insert(lowered, func)
+                func.erase()
             fuse_dots(lowered, lowering.registers)
-            module.body.insert(lowered, func)
-            func.erase()
             drop_unused(lowered)
 
 

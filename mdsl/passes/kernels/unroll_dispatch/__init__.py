@@ -10,6 +10,7 @@ from mdsl.dialects import arith, scf, ukernel
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.ir.attributes import SymbolRefAttr
 from mdsl.ir.core import Builder, Op, Value
+from mdsl.ir.rewrites import rewriting
 from mdsl.ir.types import index
 from mdsl.passes.any.canonicalize import merge_equal
 from mdsl.passes.base import Context, Pass, option
@@ -147,6 +148,10 @@ class _Unroller:
                 remarks.missed(loop, f"stays a loop of single dispatches: {_obstacle(dispatch, spans)}")
             return
         span = self._choose(loop, dispatch, spans)
+        with rewriting(loop, "unroll"):
+            self._unroll(loop, span)
+
+    def _unroll(self, loop: scf.For | scf.Forall, span: _Span) -> None:
         factor = min(self.options.factor, span.trips)
         blocks, rest = divmod(span.trips, factor)
         middle = span.lower + blocks * factor * span.step

@@ -21,6 +21,7 @@ from mdsl.analysis.tile_sizes import (
 from mdsl.dialects import linalg, scf, tensor, ukernel
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.ir.core import Builder, Region, Value
+from mdsl.ir.rewrites import rewriting
 from mdsl.ir.typed import shaped_of
 from mdsl.ir.types import TensorType
 from mdsl.passes.any.canonicalize import drop_unused
@@ -85,7 +86,9 @@ class Tile(Pass):
                     if isinstance(op, ukernel.RegionOp):
                         self._tile(op, context.target)
                     elif isinstance(op, linalg.LinalgOp) and op.results:
-                        self._tile(_as_region(op), context.target)
+                        with rewriting(op, "region"):
+                            region = _as_region(op)
+                        self._tile(region, context.target)
             drop_unused(func)
 
     def _tile(self, region: ukernel.RegionOp, target: Target) -> None:
@@ -101,7 +104,12 @@ class Tile(Pass):
         tiler.cut(sizes)
 
     def _tell(
-        self, region: ukernel.RegionOp, tiler: _Tiler, sizes: list[int], noted: list[int] | None, target: Target
+        self,
+        region: ukernel.RegionOp,
+        tiler: _Tiler,
+        sizes: list[int],
+        noted: list[int] | None,
+        target: Target,
     ) -> None:
         """The tile, with the candidates where the cost model chose it."""
         spelled, main = "x".join(map(str, sizes)) or "one number", tiler.main
@@ -110,7 +118,9 @@ class Tile(Pass):
         elif not main.is_contraction:
             remarks.applied(region, f"is cut into tiles of {spelled}: it is bound by memory")
         elif self.sizes or noted:
-            remarks.applied(region, f"is cut into tiles of {spelled}, as {'asked for' if self.sizes else 'noted'}")
+            remarks.applied(
+                region, f"is cut into tiles of {spelled}, as {'asked for' if self.sizes else 'noted'}"
+            )
         else:
             tiles = contraction_tiles(main, target)
             remarks.applied(region, f"is cut into tiles of {spelled}: the cheapest", tiles=tiles)

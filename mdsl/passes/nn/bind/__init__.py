@@ -19,6 +19,7 @@ from mdsl.dialects.tensor import DimOp, Empty, ExtractSlice, InsertSlice
 from mdsl.errors import nearest
 from mdsl.ir.attributes import ArrayAttr, StringAttr, tensor_attribute
 from mdsl.ir.core import Builder, Op, Value
+from mdsl.ir.rewrites import rewriting
 from mdsl.ir.typed import tensor_of
 from mdsl.ir.types import (
     DYNAMIC,
@@ -82,7 +83,8 @@ class Bind(Pass):
         if any(is_open(f) for f in functions(module)):
             _inline(module, context)
         for function in functions(module):
-            _Binder(function).bind(dict(self.sizes))
+            with rewriting(function, "bind"):
+                _Binder(function).bind(dict(self.sizes))
 
     @staticmethod
     def of(sizes: Mapping[str, int]) -> Bind:

@@ -1,0 +1,72 @@
+"""`--crash-reproducer`: where a pass fails, the program before it and the pass, as one file that shows the failure again.
+
+The pass stands where upstream's `mlir-opt` writes and looks for it, in the file's metadata:
+
+    {-#
+      external_resources: {
+        mlir_reproducer: {
+          pipeline: "builtin.module(tile{sizes=[4,16]})",
+          verify_each: true
+        },
+        mdsl: {
+          target: "avx2"
+        }
+      }
+    #-}
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+
+from mdsl.compiler.pipeline import Hook, parse_pipeline
+from mdsl.dialects.builtin import ModuleOp
+from mdsl.errors import MdslError
+from mdsl.ir.attributes import quote
+from mdsl.passes.base import Pass
+from mdsl.support.escapes import one_line
+from mdsl.syntax.strings import unquote
+from mdsl.target.target import Target
+
+
+class Reproducer(Hook):
+    """Hands the program before a pass that fails, and the pass, to `write`, whatever the failure is."""
+
+    def __init__(self, write: Callable[[ModuleOp, Pass], None]) -> None:
+        self.write = write
+
+    @contextmanager
+    def around(self, module: ModuleOp, step: Pass) -> Generator[None, None, None]:
+        before = module.clone()
+        try:
+            yield
+        except Exception:
+            self.write(before, step)
+            raise
+
+
+def metadata(step: Pass, target: Target) -> str:
+    """The section of a file that says what to run on it, and for which target."""
+    return (
+        "\n{-#\n  external_resources: {\n    mlir_reproducer: {\n"
+        f"      pipeline: {quote(f'builtin.module({step})')},\n      verify_each: true\n    }},\n"
+        f"    mdsl: {{\n      target: {quote(target.name)}\n    }}\n  }}\n#-}}\n"
+    )
+
+
+_STRING = r'("[^"\\\n]*(?:\\.[^"\\\n]*)*")'
+
+
+def read_metadata(text: str, name: str) -> tuple[list[Pass], str | None]:
+    """The passes that the section of a reproducer names, and the target, if it does. Raises MdslError."""
+    section = text.rpartition("mlir_reproducer:")[2] if "mlir_reproducer:" in text else ""
+    found = re.search(rf"\bpipeline:\s*{_STRING}", section)
+    pipeline = re.fullmatch(r"builtin\.module\((.*)\)", unquote(found[1])) if found else None
+    if pipeline is None:
+        raise MdslError(
+            f'{one_line(name)}: error: not a reproducer: no {{-# ... mlir_reproducer: {{ pipeline: "builtin.module(...)" }} ... #-}}'
+        )
+    target = re.search(rf"\bmdsl:\s*\{{\s*target:\s*{_STRING}", section)
+    return parse_pipeline(pipeline[1], name), unquote(target[1]) if target else None

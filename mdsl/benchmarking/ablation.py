@@ -1,19 +1,24 @@
-"""`--ablation`: the time of a program with each optimisation added in turn, from scalar interpretation to the JIT."""
+"""`--ablation`: the time of a program with each optimisation added in turn, from scalar interpretation to the JIT; or
+without each pass of its pipeline, the others being there."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from mdsl import api
-from mdsl.benchmarking.measure import Timing, measure
+from mdsl.benchmarking.measure import BUDGET, Timing, empty_outputs, measure
 from mdsl.benchmarking.profile import count
+from mdsl.compiler.driver import lowering
 from mdsl.compiler.levels import has_micro_kernels, level_of, standard_passes
 from mdsl.compiler.settings import DEFAULT, Settings
 from mdsl.dialects.builtin import ModuleOp
-from mdsl.runtime.executable import VmExecutable
+from mdsl.errors import MdslError
+from mdsl.runtime.executable import Executable, VmExecutable
 
 FACTORS = (2, 4, 8)
 
@@ -67,3 +72,64 @@ def ablation(
             counted.kernel_calls,
             first / timing.median,
         )
+
+
+# Without each pass ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Without:
+    """A program compiled without a pass: seconds a call, and of the whole pipeline's program in turn with it; None for
+    both, and `why`, if there is no program without the pass."""
+
+    name: str
+    seconds: float | None
+    whole: float | None
+    why: str = ""
+
+    @property
+    def lost(self) -> float | None:
+        """The part of the whole pipeline's time that the program takes longer without the pass."""
+        return self.seconds / self.whole - 1 if self.seconds and self.whole else None
+
+
+def pass_ablation(
+    module: ModuleOp, arrays: Sequence[np.ndarray], runs: int, threads: int, settings: Settings
+) -> Iterator[Without]:
+    """For each pass that the standard pipeline has for `module`, in its order. Raises MdslError."""
+    steps = lowering(module.clone(), settings)
+    whole = _run_of(api.build(module, settings, "vm", threads), arrays)
+    for name in dict.fromkeys(step.name for step in steps):
+        rest = [str(step) for step in steps if step.name != name]
+        chosen = replace(settings, pipeline=",".join(rest))
+        if name in {step.name for step in lowering(module.clone(), chosen)}:
+            yield Without(name, None, None, "the way down leads through it")
+            continue
+        try:
+            executable = api.build(module, chosen, "vm", threads)
+        except MdslError as error:
+            yield Without(name, None, None, str(error).splitlines()[0])
+            continue
+        yield Without(name, *_in_turn(_run_of(executable, arrays), whole, runs))
+
+
+def _run_of(executable: Executable, arrays: Sequence[np.ndarray]) -> Callable[[], object]:
+    assert isinstance(executable, VmExecutable)
+    outputs = empty_outputs(executable)
+    return lambda: executable.program.run(arrays, outputs)
+
+
+def _in_turn(first: Callable[[], object], second: Callable[[], object], runs: int) -> tuple[float, float]:
+    """The medians of both, called in turn, after a call that warms up: what else the machine does meets both alike."""
+    calls = (first, second)
+    seconds: tuple[list[float], list[float]] = ([], [])
+    end = 0.0
+    for turn in range(runs + 1):
+        for call, found in zip(calls, seconds, strict=True):
+            start = time.perf_counter()
+            call()
+            found.append(time.perf_counter() - start)
+        end = end or time.perf_counter() + BUDGET
+        if turn > 2 and time.perf_counter() > end:
+            break
+    return statistics.median(seconds[0][1:]), statistics.median(seconds[1][1:])

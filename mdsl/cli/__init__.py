@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from mdsl.cli.bench import bench
+from mdsl.cli.bench import BenchCommand, bench
 from mdsl.cli.compile import compile_
 from mdsl.cli.dis import dis
 from mdsl.cli.errors import shown
@@ -34,7 +34,7 @@ app.command("opt", cls=OptCommand)(opt)
 app.command("run")(run)
 app.command("compile")(compile_)
 app.command("dis")(dis)
-app.command("bench")(bench)
+app.command("bench", cls=BenchCommand)(bench)
 app.command("explain")(explain)
 app.command("ops")(ops)
 

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
-from mdsl.cli.benchmarks import Request, ablation_of, layers_of, regret_of, times_of, versus
+from mdsl.cli.bare import with_bare_values
+from mdsl.cli.benchmarks import (
+    Request,
+    ablation_of,
+    layers_of,
+    pass_ablation_of,
+    regret_of,
+    times_of,
+    versus,
+)
 from mdsl.cli.files import check_output
 from mdsl.cli.load import Engine, Inputs, ProgramFile, Threads
 from mdsl.cli.settings import takes_settings
@@ -27,6 +38,20 @@ _UNUSED = {
 are those of the interpreter, and contractions are timed one by one on one thread."""
 
 
+class Ablation(StrEnum):
+    """What the variants of a program differ by."""
+
+    steps = "steps"
+    passes = "passes"
+
+
+class BenchCommand(TyperCommand):
+    """A command whose option `--ablation` may stand without a value."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, with_bare_values(args, {"--ablation": "steps"}))
+
+
 @takes_settings
 def bench(
     program: ProgramFile,
@@ -38,9 +63,13 @@ def bench(
     threads: Threads = 1,
     settings: Settings = DEFAULT,
     ablation: Annotated[
-        bool,
-        typer.Option("--ablation", help="Compare: interpreted, + micro-kernels, + unroll-dispatch, jit."),
-    ] = False,
+        Ablation | None,
+        typer.Option(
+            "--ablation",
+            help="Compare: interpreted, + micro-kernels, + unroll-dispatch, jit; with =passes without each pass in turn.",
+            metavar="[=passes]",
+        ),
+    ] = None,
     profile: Annotated[
         bool,
         typer.Option(
@@ -69,7 +98,7 @@ def bench(
     ] = None,
 ) -> None:
     """Time a program: median and spread over many calls, and where the time goes. Inputs are random without --input."""
-    modes = {"--ablation": ablation, "--profile": profile, "--regret": regret, "--vs": vs is not None}
+    modes = {"--ablation": ablation is not None, "--profile": profile, "--regret": regret, "--vs": vs is not None}
     differ = {
         "--engine": engine != "vm",
         "--no-ukernels": not settings.ukernels,
@@ -82,7 +111,9 @@ def bench(
     )
     check_output(None if json is None else Path(json), program)
     request = Request(program, input or [], runs, engine, threads, settings, json)
-    if ablation:
+    if ablation is Ablation.passes:
+        pass_ablation_of(request)
+    elif ablation is not None:
         ablation_of(request)
     elif vs is not None:
         versus(request, vs, rounds)

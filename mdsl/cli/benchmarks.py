@@ -16,7 +16,7 @@ from mdsl.errors import MdslError
 if TYPE_CHECKING:
     import numpy as np
 
-    from mdsl.benchmarking.ablation import Row
+    from mdsl.benchmarking.ablation import Row, Without
     from mdsl.benchmarking.measure import Timing
     from mdsl.benchmarking.profile import Layer, LayerProfile
     from mdsl.benchmarking.regret import Tiling
@@ -136,6 +136,29 @@ def ablation_of(request: Request) -> None:
         if few:
             note(f"{', '.join(few)}: a single call, for it is slow")
     request.write(rows=rows)
+
+
+def pass_ablation_of(request: Request) -> None:
+    from mdsl.benchmarking.ablation import pass_ablation
+
+    program, arrays = request.read(uncompiled=True)
+    if program.module is None:
+        raise MdslError(f"{request.program}: error: --ablation=passes needs the program as it was before it was compiled")
+    rows: list[Without] = []
+    with progress("measuring") as show, stoppable():
+        for row in pass_ablation(program.module, arrays, request.runs, request.threads, program.settings):
+            rows.append(row)
+            show(f"measured without {row.name}")
+    if request.shown:
+        cells = [[r.name, *_lost_cells(r)] for r in rows]
+        table(["without", "time", "whole pipeline", "lost", ""], cells, words=(0, 4))
+    request.write(without=rows)
+
+
+def _lost_cells(row: Without) -> list[str]:
+    if row.seconds is None or row.whole is None or row.lost is None:
+        return ["", "", "", row.why]
+    return [us(row.seconds), us(row.whole), f"{100 * row.lost:+.1f} %", ""]
 
 
 def _row_cells(row: Row) -> list[str]:

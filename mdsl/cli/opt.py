@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from mdsl.cli.bare import with_bare_values
 from mdsl.cli.files import check_output, note
 from mdsl.cli.opt_run import run_asked
 from mdsl.cli.opt_watch import Watch, watching
 from mdsl.cli.options import takes
 from mdsl.cli.passes import pass_help, pass_names
 from mdsl.cli.remarks import (
+    BARE,
     Applied,
     Form,
     Missed,
@@ -24,7 +26,6 @@ from mdsl.cli.remarks import (
     RemarksOutput,
     costs,
     remarks_written,
-    with_bare_values,
 )
 from mdsl.cli.terminal import styled
 from mdsl.errors import MdslError, nearest
@@ -46,7 +47,7 @@ class OptCommand(TyperCommand):
             "--help"
         ]
         passes = [f"--{name}" for name in pass_names()]
-        args = with_bare_values(_joined(args))
+        args = with_bare_values(_joined(args), BARE)
         end = args.index("--") if "--" in args else len(args)
         flags = [a for a in args[:end] if _name(a) in passes]
         for arg, following in pairwise([*args[:end], ""]):

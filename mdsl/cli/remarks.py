@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mdsl.report.remarks import Remarks
     from mdsl.target.target import Target
 
-BARE = {"--remarks": ".*", "--remarks-missed": ".*"}
+BARE: Mapping[str, str] = {"--remarks": ".*", "--remarks-missed": ".*"}
 """Options that may stand without a value, and the value that they have then."""
 
 
@@ -49,12 +49,6 @@ RemarksForm = Annotated[
 RemarksOutput = Annotated[
     Path | None, typer.Option("--remarks-output", help="Write remarks to this file, not on stderr.")
 ]
-
-
-def with_bare_values(args: list[str]) -> list[str]:
-    """The arguments, with the value of each option that stands without one."""
-    end = args.index("--") if "--" in args else len(args)
-    return [f"{a}={BARE[a]}" if i < end and a in BARE else a for i, a in enumerate(args)]
 
 
 @contextmanager

@@ -16,8 +16,9 @@ Tiles = dict[int, int]
 """Loop dimension -> block. The last one becomes the innermost dimension of every operand that has it."""
 
 
-def pack_op(op: linalg.LinalgOp, tiles: Tiles) -> None:
-    """Replaces `op` by one on packed operands whose result is unpacked. New loops come last, in order of `tiles`."""
+def pack_op(op: linalg.LinalgOp, tiles: Tiles) -> linalg.LinalgOp:
+    """Replaces `op` by one on packed operands, which it gives, whose result is unpacked. New loops come last, in order of
+    `tiles`."""
     builder = Builder.before(op)
     outer = op.num_loops
     inner = {dim: outer + i for i, dim in enumerate(tiles)}
@@ -32,6 +33,8 @@ def pack_op(op: linalg.LinalgOp, tiles: Tiles) -> None:
     result_name = op.result.name
     new.name = f"{result_name}_packed" if result_name else None
     op.replace_by(unpack_value(new, op.result, *_layout(op.maps[-1], tiles), builder).result)
+    assert isinstance(new.owner, linalg.LinalgOp)
+    return new.owner
 
 
 def _packed_map(map: AffineMap, inner: dict[int, int], num_dims: int) -> AffineMap:

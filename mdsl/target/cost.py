@@ -7,6 +7,8 @@ the other, which passes. With F multiply-adds and L loads a cycle a step of the 
 
     cycles(P, Q) = max(P*Q / F + overlap * (P + Q) / L, (P + Q) / L, sent, latency) + loop
 
+(P*Q + Q loads where the vectors are not columns but what both operands have: the channels of a depthwise convolution).
+
 A panel of columns is larger than the first-level cache, and the second has `sent` it at its own rate; fewer chains than
 `Target.fma_chains` wait for each other; `overlap` is the part of the loads' time that the core does not hide behind
 multiply-adds. Of all tilings the one with the fewest cycles in all wins, each tile's start and end counted (and a little
@@ -289,7 +291,9 @@ class Contraction:
         core, row = self.target.core, vectors * self.target.vector_bytes
         sent = row / core.rate_of(self.steps * row)
         again = rows * core.line / core.l2_rate if self._conflicts(tile) else 0.0
-        return step(rows * vectors, rows + vectors, self.target, sent + again)
+        # An element of the first operand serves all vectors of columns.
+        loads = rows + vectors if self._vector in self.columns else rows * vectors + vectors
+        return step(rows * vectors, loads, self.target, sent + again)
 
     def _conflicts(self, tile: Mapping[int, int]) -> bool:
         """True if rows lie so far apart that their cache lines meet in the same sets of the first-level cache, more than

@@ -16,6 +16,7 @@ from mdsl.ir.typed import shaped_of
 from mdsl.ir.types import TensorType
 from mdsl.passes.any.canonicalize import drop_unused
 from mdsl.passes.base import Context, Pass, functions
+from mdsl.passes.linalg.fold_shapes.shuffles import move_shuffle
 from mdsl.passes.linalg.fold_shapes.transposes import move_transpose
 from mdsl.rewriting.structured import drop_loops, empty_like, reshaped, transpose, with_maps, without_dims
 
@@ -42,7 +43,8 @@ class FoldShapes(Pass):
     Exporters put such ops between a layer and its activation, where they keep `fuse` from joining the two,
     and around attention, where each would copy a tensor. Chains of reshapes become the shortest one; a
     reshape that only adds dimensions of 1 moves behind the op that reads it, which loses these loops, and one
-    that merges dimensions (the groups of a convolution) behind an activation; a slice moves in front of a transpose; a transpose is composed with the indexing map of what reads it.
+    that merges dimensions (the groups of a convolution) behind an activation; a slice moves in front of a transpose; a transpose is composed with the indexing map of what reads it. A shuffle
+    of channels moves behind what works on each channel, and into the sum that reads it (`shuffles.py`).
     """
 
     name: ClassVar[str] = "fold-shapes"
@@ -69,7 +71,7 @@ def _visit(op: Op) -> bool:
         return True
     if isinstance(op, linalg.LinalgOp) and op.results and (_sink_ones(op) or _merge_last(op)):
         return True
-    return move_transpose(op)
+    return move_shuffle(op) or move_transpose(op)
 
 
 # Chains of reshapes -------------------------------------------------------------------------------------------

@@ -10,12 +10,13 @@ from typing import ClassVar
 from mdsl.dialects import linalg
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.ir.affine import AffineMap, Dim
+from mdsl.ir.core import Op
 from mdsl.ir.typed import shaped_of
 from mdsl.passes.any.canonicalize import drop_unused
 from mdsl.passes.base import Context, Pass, functions, option
 from mdsl.passes.linalg.pack.constants import cancel_pairs, pack_constants
 from mdsl.passes.linalg.pack.groups import share_blocks
-from mdsl.passes.linalg.pack.move import move_behind, unpacked
+from mdsl.passes.linalg.pack.move import MOVING, move_behind, unpacked
 from mdsl.rewriting import remarks
 from mdsl.rewriting.constants import constant_data
 from mdsl.rewriting.pack_layout import Tiles, pack_op
@@ -41,6 +42,8 @@ class Pack(Pass):
     reduction, a pooling, a padding, a slice or a concatenation that reads an unpacked tensor is moved in
     front of the unpack, and a pack of an unpack cancels, so that a layout is kept from one contraction to
     the next.
+    Where the channels of groups fill no blocks, one block holds all channels, and depthwise convolutions and
+    concatenations around them keep it.
     The scheme is that of Georganas et al., "Anatomy of High-Performance Deep Learning Convolutions on SIMD
     Architectures" (SC 2018).
     """
@@ -57,20 +60,23 @@ class Pack(Pass):
 
     def run(self, module: ModuleOp, context: Context) -> None:
         for func in functions(module):
+            shared: list[linalg.LinalgOp] = []
             for op in func.body.ops:
                 if isinstance(op, linalg.LinalgOp) and op.block is not None and op.is_contraction:
-                    share_blocks(op, self._block(op, context.target))
+                    shared += share_blocks(op, self._block(op, context.target))
             for op in func.body.ops:
+                if op in shared:
+                    continue
                 if isinstance(op, linalg.LinalgOp) and op.results:
                     self._visit(op, context.target)
-                elif self.propagate:
-                    move_behind(op)
+                elif self.propagate and isinstance(op, MOVING):
+                    move_behind(op, self._block(op, context.target))
             cancel_pairs(func)
             pack_constants(func)
             drop_unused(func)
 
-    def _block(self, op: linalg.LinalgOp, target: Target) -> int:
-        return self.block or target.lanes(str(shaped_of(op.outputs[0]).element))
+    def _block(self, op: Op, target: Target) -> int:
+        return self.block or target.lanes(str(shaped_of(op.results[0]).element))
 
     def _visit(self, op: linalg.LinalgOp, target: Target) -> None:
         if op.is_contraction:
@@ -122,6 +128,7 @@ def _summed_tiles(op: linalg.LinalgOp, block: int) -> Tiles:
     sizes = op.loop_sizes()
     plain = [e.position for e in image.results if isinstance(e, Dim)]
     found = {d: min(block, sizes[d]) for d in op.reduction_dims if d in plain and d in weight.dims()}
+    found.update({d: sizes[d] for d in found if _comes_whole(op, d)})
     if image.is_projected_permutation:
         source = unpacked(op.operands[0])
         blocked = [plain[p] for p in source.tiles] if source else []
@@ -141,7 +148,14 @@ def _channel_tiles(op: linalg.LinalgOp, block: int) -> Tiles:
     shared = weight.dims() & out.dims()
     if not channels or image.results[-1].dims() & shared:
         return {}
-    return {channels[-1]: min(block, op.loop_sizes()[channels[-1]])}
+    size = op.loop_sizes()[channels[-1]]
+    return {channels[-1]: size if _comes_whole(op, channels[-1]) else min(block, size)}
+
+
+def _comes_whole(op: linalg.LinalgOp, dim: int) -> bool:
+    """True if all of loop `dim` is one block of the first operand as it comes."""
+    source, place = unpacked(op.operands[0]), op.maps[0].results.index(Dim(dim))
+    return source is not None and source.tiles.get(place) == op.loop_sizes()[dim]
 
 
 def _inherited_tiles(op: linalg.LinalgOp) -> Tiles:
@@ -155,6 +169,10 @@ def _inherited_tiles(op: linalg.LinalgOp) -> Tiles:
             if not isinstance(expr, Dim) or found.setdefault(expr.position, tile) != tile:
                 return {}
     fits = all(dim in op.parallel_dims and _plain_everywhere(dim, maps) for dim in found)
+    if fits and all(tile == op.loop_sizes()[dim] for dim, tile in found.items()):
+        # Lanes lie as the dimensions of the result do, so that merging these merges the blocks.
+        made = maps[-1].results
+        found = {d: found[d] for d in sorted(found, key=lambda d: made.index(Dim(d)))}
     return found if fits else {}
 
 

@@ -3,6 +3,10 @@
 A convolution of 32 groups of 4 channels is, on blocks of 16, one of 8 blocks of 4 groups of 4 channels: blocks of the
 same image, taken as 4 x 4. As a dense one, with zeros in 16 x 16 weights, it would take as many multiplications, and
 an infinity or NaN of one group times such a zero would reach the others.
+
+Groups of 34 channels fill no blocks either. In blocks of their own, of 3 x 16, they would compute 14 lanes for nothing, and
+leave gaps that keep a shuffle from reading across groups. They share one block of all channels: a pixel's channels lie
+side by side, and vectors end where the group does.
 """
 
 from __future__ import annotations
@@ -26,21 +30,24 @@ from mdsl.rewriting.pack_layout import pack_op
 from mdsl.rewriting.structured import empty_like, with_maps
 
 
-def share_blocks(op: linalg.LinalgOp, block: int) -> None:
-    """Replaces `op`, and elementwise ops behind it, by ones on blocks of several groups, if its groups are narrower."""
+def share_blocks(op: linalg.LinalgOp, block: int) -> list[linalg.LinalgOp]:
+    """Replaces `op`, and elementwise ops behind it, by ones on blocks of several groups, if its groups are narrower or
+    do not fill blocks. Gives the contraction on blocks, which needs no others."""
     groups = _Groups.of(op)
     number = groups.in_block(block) if groups else 1
-    if groups is not None and number > 1 and isinstance(op.outputs[0].owner, linalg.Fill):
-        _share(op, groups, number)
+    if groups is None or number == 1 or not isinstance(op.outputs[0].owner, linalg.Fill):
+        return []
+    return [_share(op, groups, number)]
 
 
 @dataclass(frozen=True)
 class _Groups:
-    """Loops of a grouped contraction: over groups, and over summed and resulting channels in a group."""
+    """Loops of a grouped contraction: over groups, and over the resulting channels of a group."""
 
     group: int
-    summed: int
     made: int
+    image: tuple[int, ...]
+    """The loops over the image's channels, in its order: over groups, and the summed ones before and behind."""
     sizes: list[int]
 
     @staticmethod
@@ -49,24 +56,46 @@ class _Groups:
         if not isinstance(op, linalg.Generic) or constant_data(op.operands[1]) is None:
             return None
         image, _, out = op.maps
-        order = [e.position if isinstance(e, Dim) else None for e in op.maps[1].results]
-        if len(order) < 3 or None in order[:3]:
+        image, weight, out = op.maps
+        order = [e.position if isinstance(e, Dim) else None for e in weight.results[:2]]
+        group, made = order if len(order) == 2 else (None, None)
+        if group is None or made is None or {group, made} - set(op.parallel_dims) or made in image.dims():
             return None
-        group, made, summed = (d for d in order[:3] if d is not None)
-        if summed not in op.reduction_dims or made in image.dims() or {group, made} - set(op.parallel_dims):
+        summed = {e.position for e in image.results if isinstance(e, Dim)} & {*op.reduction_dims}
+        channels = _channels(image, group, summed)
+        if len(channels) < 2 or not {*channels} >= summed or not weight.is_projected_permutation:
             return None
-        if place_of_pair(image, group, summed) is None or place_of_pair(out, group, made) is None:
+        columns = (weight.dims() & out.dims()) - image.dims()
+        if place_of_pair(out, group, made) is None or columns != {made}:
             return None
-        return _Groups(group, summed, made, op.loop_sizes())
+        return _Groups(group, made, channels, op.loop_sizes())
 
     def in_block(self, block: int) -> int:
-        """How many groups fill a block, as channels and as results; 1 if no number does."""
-        summed, made, groups = (self.sizes[d] for d in (self.summed, self.made, self.group))
-        fits = summed == made and made and block % made == 0 and groups % (block // made) == 0
-        return block // made if fits else 1
+        """How many groups share a block: as many as fill one, as channels and as results; 1 where each fills blocks of
+        its own; where neither is so, all, in one block of all channels."""
+        groups, made = self.sizes[self.group], self.sizes[self.made]
+        summed = self.sizes[self.image[-1]] if self.image[:-1] == (self.group,) else 0
+        if summed == made and block % made == 0 and groups % (block // made) == 0:
+            return block // made
+        return 1 if summed and summed % block == 0 and made % block == 0 else groups
 
 
-def _share(op: linalg.LinalgOp, groups: _Groups, number: int) -> None:
+def _channels(image: AffineMap, group: int, summed: set[int]) -> tuple[int, ...]:
+    """The loops over neighbouring dimensions of the image, `group` and `summed` ones, each just once."""
+    plain = [e.position if isinstance(e, Dim) else -1 for e in image.results]
+    used = [d for e in image.results for d in e.dims()]
+    wanted = {d for d in (group, *summed) if used.count(d) == 1}
+    if group not in wanted or group not in plain:
+        return ()
+    first = last = plain.index(group)
+    while first and plain[first - 1] in wanted:
+        first -= 1
+    while last + 1 < len(plain) and plain[last + 1] in wanted:
+        last += 1
+    return tuple(plain[first : last + 1])
+
+
+def _share(op: linalg.LinalgOp, groups: _Groups, number: int) -> linalg.LinalgOp:
     """The loop over groups becomes one over blocks and, behind it, one over the groups in a block."""
     fill, loop, data = op.outputs[0].owner, groups.group, constant_data(op.operands[1])
     assert isinstance(fill, linalg.Fill) and data is not None
@@ -80,11 +109,9 @@ def _share(op: linalg.LinalgOp, groups: _Groups, number: int) -> None:
     new = _with_split_loop(op, [given, weight, zero], loop, parts, builder)
     packed = new.owner
     assert isinstance(packed, linalg.LinalgOp)
-    tiles = {loop + 1: number}
-    for dim in (groups.summed, groups.made):
-        tiles[dim + (dim > loop)] = groups.sizes[dim]
+    tiles = {d + (d >= loop): number if d == loop else groups.sizes[d] for d in (*groups.image, groups.made)}
     _replace(op, new, places[2], parts)
-    pack_op(packed, tiles)
+    return pack_op(packed, tiles)
 
 
 Parts = tuple[int, ...]

@@ -21,20 +21,25 @@ from mdsl.ir.types import TensorType
 from mdsl.rewriting.pack_layout import Tiles, fill_rest, pack_value, unpack_value
 from mdsl.rewriting.structured import empty_like
 
+MOVING = (tensor.Pad, tensor.Concat, tensor.ExtractSlice, tensor.ExpandShape, tensor.CollapseShape)
+"""The ops that only move data."""
 
-def move_behind(op: Op) -> None:
-    """Moves the unpack of `op`'s operand behind `op`, if `op` can do its work on the packed layout."""
+
+def move_behind(
+    op: tensor.Pad | tensor.Concat | tensor.ExtractSlice | tensor.ExpandShape | tensor.CollapseShape,
+    block: int,
+) -> None:
+    """Moves the unpack of `op`'s operand behind `op`, if `op` can do its work on the packed layout. What fills a block is
+    `block` elements; larger ones hold all of a dimension."""
     match op:
         case tensor.Pad():
             _pad(op)
         case tensor.Concat():
-            _concat(op)
+            _concat(op, block)
         case tensor.ExtractSlice():
             _slice(op)
-        case tensor.ExpandShape() | tensor.CollapseShape():
-            _reshape(op)
         case _:
-            pass
+            _reshape(op)
 
 
 def unpacked(value: Value) -> linalg.Unpack | None:
@@ -155,7 +160,7 @@ def _slice(op: tensor.ExtractSlice) -> None:
         _replace(op, _gather(op, dim, tiles[dim], pieces, builder), tiles, builder)
 
 
-def _concat(op: tensor.Concat) -> None:
+def _concat(op: tensor.Concat, block: int) -> None:
     """Parts of whole blocks are joined as blocks: each is then computed in its place."""
     dim, total = op.attr("dim"), shaped_of(op.result).shape
     sources = [unpacked(v) for v in op.operands]
@@ -167,6 +172,15 @@ def _concat(op: tensor.Concat) -> None:
         return
     starts = [sum(shaped_of(v).shape[dim] for v in op.operands[:i]) for i in range(len(op.operands))]
     builder = Builder.before(op)
+    whole = [s is not None and _is_whole(s, dim, block) for s in sources]
+    if all(whole):
+        lanes = tensor.Concat([s.operands[0] for s in sources if s], dim=len(total))
+        _replace(op, builder.value(lanes, _packed_name(op)), {dim: total[dim]}, builder)
+        return
+    if any(whole):
+        parts = [(_as_unpacked(v, {dim: block}, builder), 0) for v in op.operands]
+        _replace(op, _gather(op, dim, total[dim], parts, builder), {dim: total[dim]}, builder)
+        return
     if any(t != tiles for t in layouts) or (dim in tiles and any(s % tiles[dim] for s in starts)):
         if [*tiles] == [dim] and _is_used_blocked(op):
             tiles = {dim: min(max(tiles[dim], *(t[dim] for t in layouts)), total[dim])}
@@ -175,6 +189,12 @@ def _concat(op: tensor.Concat) -> None:
         return
     packed = [_as_unpacked(v, tiles, builder).operands[0] for v in op.operands]
     _replace(op, builder.value(tensor.Concat(packed, dim=dim), _packed_name(op)), tiles, builder)
+
+
+def _is_whole(unpack: linalg.Unpack, dim: int, block: int) -> bool:
+    """True if all of dimension `dim`, and nothing else, is one block that is larger than others."""
+    tiles, size = unpack.tiles, shaped_of(unpack.result).shape[dim]
+    return [*tiles] == [dim] and tiles[dim] == size > block
 
 
 def _is_used_blocked(op: Op) -> bool:

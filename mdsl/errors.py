@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mdsl.support.escapes import one_line
@@ -13,6 +14,11 @@ class MdslError(Exception):
 
     def __init__(self, *lines: str) -> None:
         super().__init__("\n".join(map(one_line, lines)))
+
+    @property
+    def errors(self) -> Sequence[MdslError]:
+        """The errors that this one consists of: itself alone, or all those of a text (`TextErrors`)."""
+        return (self,)
 
 
 _WIDTH = 400
@@ -53,11 +59,31 @@ class SyntaxError_(MdslError):
         )
 
 
-def nearest(word: str, known: list[str]) -> str:
-    """`; did you mean 'x'?` for a word that is close to a known one, else nothing."""
+_SHOWN = 20
+"""Errors of one text that are shown; `errors` has the others too."""
+
+
+class TextErrors(SyntaxError_):
+    """Several errors of one text, sorted by place; `message`, `line` and `column` are the first one's."""
+
+    def __init__(self, errors: Sequence[SyntaxError_], stopped: bool = False) -> None:
+        """`stopped`: there may be more, which were not looked for."""
+        self._errors = tuple(errors)
+        self.message, self.line, self.column = errors[0].message, errors[0].line, errors[0].column
+        more = len(errors) - _SHOWN
+        last = [f"and {'at least ' if stopped else ''}{more} more errors"] if more > 0 else []
+        MdslError.__init__(self, *(x for e in errors[:_SHOWN] for x in str(e).split("\n")), *last)
+
+    @property
+    def errors(self) -> Sequence[SyntaxError_]:
+        return self._errors
+
+
+def nearest(word: str, known: list[str], least: float = 0.6) -> str:
+    """`; did you mean 'x'?` for a word that is close to a known one (to `least`, of 0 to 1), else nothing."""
     from difflib import get_close_matches
 
     if len(word) > _LONGEST:
         return ""
-    close = get_close_matches(word, [k for k in known[:_MOST] if len(k) <= _LONGEST], 1, 0.6)
+    close = get_close_matches(word, [k for k in known[:_MOST] if len(k) <= _LONGEST], 1, least)
     return f"; did you mean '{close[0]}'?" if close else ""

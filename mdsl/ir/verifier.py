@@ -9,6 +9,7 @@ from mdsl.errors import nearest
 from mdsl.ir.attributes import Attribute, DenseArrayAttr, StringAttr, SymbolRefAttr
 from mdsl.ir.core import Block, Op, OpResult, Value
 from mdsl.ir.declare import Field, fields_of
+from mdsl.ir.errors import VerifyError
 from mdsl.ir.types import DYNAMIC
 
 
@@ -21,7 +22,7 @@ def _verify_op(op: Op, visible: set[Value]) -> None:
     for value in op.operands:
         if value not in visible:
             raise op.error(f"operand %{value.name or '?'} {_why_invisible(value)}")
-    _verify_fields(op)
+    verify_fields(op)
     inside: set[Value] = set() if op.has("isolated") else visible
     for region in op.regions:
         _verify_block(op, region.block, inside)
@@ -90,7 +91,8 @@ def _declared(declaration: type[Op], kind: str) -> tuple[tuple[Field, ...], int]
     return fields, sum(not f.variadic for f in fields)
 
 
-def _verify_fields(op: Op) -> None:
+def verify_fields(op: Op) -> None:
+    """Raises VerifyError if the op's operands, attributes, results and regions are not those that it declares."""
     verify_operands(op)
     _verify_values(op, "result", op.results)
     _verify_regions(op)
@@ -195,13 +197,26 @@ def _verify_attribute(op: Op, field: Field) -> None:
     found: Attribute | None = op.attributes.get(field.name)
     if found is None:
         if field.default is None and not field.optional:
-            raise op.error(f"attribute '{field.name}' is missing ({field.constraint.description})")
+            unknown = [name for name in op.attributes if all(name != f.name for f in op.fields)]
+            raise op.error(
+                f"attribute '{field.name}' is missing ({field.constraint.description}){_misspelt(field.name, unknown)}"
+            )
         return
     if not field.constraint.accepts(found):
         raise op.error(f"attribute '{field.name}' must be {field.constraint.description}, got {found}")
 
 
+def _misspelt(name: str, unknown: list[str]) -> str:
+    """A hint at an attribute that no declaration knows and that looks like `name`."""
+    return next((f"; did you mean it by '{u}'?" for u in unknown if nearest(u, [name])), "")
+
+
 def _verify_symbols(op: Op) -> None:
+    for error in symbol_errors(op):
+        raise error
+
+
+def symbol_errors(op: Op) -> Iterator[VerifyError]:
     """In a module: names are unique, and every reference finds in the nearest module a definition that fits its use."""
     if op.name != "builtin.module":
         return
@@ -211,15 +226,19 @@ def _verify_symbols(op: Op) -> None:
         if not isinstance(name, StringAttr):
             continue
         if name.value in defined:
-            raise inner.error(f"{SymbolRefAttr(name.value)} is already defined")
+            yield inner.error(f"{SymbolRefAttr(name.value)} is already defined")
         defined[name.value] = inner
     for inner in _in_module(op):
         for attr in inner.attributes.values():
             if not isinstance(attr, SymbolRefAttr):
                 continue
             if attr.name not in defined:
-                raise inner.error(f"{attr} is not defined")
-            inner.verify_symbol(defined[attr.name])
+                yield inner.error(f"{attr} is not defined{nearest(attr.name, list(defined))}")
+                continue
+            try:
+                inner.verify_symbol(defined[attr.name])
+            except VerifyError as error:
+                yield error
 
 
 def _in_module(op: Op) -> Iterator[Op]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from lark import Token, Tree
 
-from mdsl.errors import Source
+from mdsl.errors import Source, nearest
 from mdsl.ir import affine
 from mdsl.ir.attributes import (
     AffineMapAttr,
@@ -93,7 +93,7 @@ class AttributeReader(TypeReader):
         """What an alias stands for. Of aliases made of aliases, a few lines could stand for any length."""
         name = str(token)
         if name not in self.aliases:
-            raise self.error(f"{name} is not defined", token)
+            raise self.error(f"{name} is not defined{nearest(name, list(self.aliases))}", token)
         self.expanded += self.lengths[name]
         if self.expanded > _EXPANDED + 16 * len(self.source.text):
             raise self.error(f"with {name}, the aliases stand for too long a text", token)

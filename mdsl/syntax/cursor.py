@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, TypeVar
 
 from lark import Token, Tree
 
-from mdsl.errors import SyntaxError_
+from mdsl.errors import SyntaxError_, nearest
 from mdsl.ir.attributes import ArrayAttr, Attribute, DictAttr, Location, UnitAttr
 from mdsl.ir.core import Region, Value
 from mdsl.ir.types import DYNAMIC, FunctionType, ShapedType, Type
-from mdsl.syntax.grammar import Node, first_token
+from mdsl.syntax.grammar import TYPE_WORDS, Node, first_token
 
 if TYPE_CHECKING:
     from mdsl.syntax.parser import Parser
 
 T = TypeVar("T")
 
-_TYPE_TOKENS = ("SCALAR_TYPE", "SHAPED_TYPE", "TYPE_ALIAS", "DIALECT_TYPE")
+TYPE_TOKENS = ("SCALAR_TYPE", "SHAPED_TYPE", "TYPE_ALIAS", "DIALECT_TYPE")
 
 
 class Cursor:
@@ -46,7 +46,8 @@ class Cursor:
     def sees_token(self, *types: str) -> bool:
         return isinstance(self.piece, Token) and self.piece.type in types
 
-    def fail(self, expected: str) -> SyntaxError_:
+    def fail(self, expected: str, words: list[str] | None = None) -> SyntaxError_:
+        """The error at the next piece, which is not what was `expected`: one of `words`, perhaps, misspelt."""
         token = first_token(self.piece)
         if token is None:
             last = [
@@ -57,7 +58,8 @@ class Cursor:
             after = next((t for t in reversed(last) if isinstance(t, Token)), self.anchor)
             place = (after.start_pos or 0) + len(after)
             return SyntaxError_(f"expected {expected} after '{after}'", self.parser.source, place)
-        return self.parser.error(f"expected {expected}, got '{token}'", token)
+        hint = nearest(str(token), words or [])
+        return self.parser.error(f"expected {expected}, got '{token}'{hint}", token)
 
     # Taking -----------------------------------------------------------------------------------------------
 
@@ -139,15 +141,15 @@ class Cursor:
         """A type, or a function type written with parentheses."""
         if self.sees("("):
             return self.function_type()
-        if not self.sees_token(*_TYPE_TOKENS):
-            raise self.fail("a type")
+        if not self.sees_token(*TYPE_TOKENS):
+            raise self.fail("a type", TYPE_WORDS)
         self.at += 1
         return self.parser.attributes.type(self.pieces[self.at - 1])
 
     def types(self) -> list[Type]:
         """`type, type`, possibly none."""
         found: list[Type] = []
-        while self.sees_token(*_TYPE_TOKENS) or (self.sees("(") and not found):
+        while self.sees_token(*TYPE_TOKENS) or (self.sees("(") and not found):
             found.append(self.type())
             if not self.accept(","):
                 break

@@ -14,7 +14,8 @@ from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedTok
 from lark.grammar import Rule
 from lark.lexer import TerminalDef
 
-from mdsl.errors import Source, SyntaxError_
+from mdsl.errors import Source, SyntaxError_, nearest
+from mdsl.ir.types import SCALARS
 from mdsl.support import cache as disk
 
 MAX_NESTING = 100
@@ -42,6 +43,10 @@ _READABLE = {
     "COMMA": "','",
     "$END": "the end of the text",
 }
+
+
+TYPE_WORDS = ["tensor", "memref", "vector", *SCALARS]
+"""The words that types begin with."""
 
 
 @cache
@@ -72,25 +77,25 @@ def _tables(text: str) -> Any:
     return {"data": data, "memo": memo}
 
 
-_MARK = "\x01"
-_TEXT = r'"[^"\\\n]*(?:\\.[^"\\\n]*)*"|//[^\n]*'  # strings and comments
+MARK = "\x01"
+TEXT = r'"[^"\\\n]*(?:\\.[^"\\\n]*)*"|//[^\n]*'  # strings and comments
 _VALUE = r"%[\w$.-]+(?::\d{1,9})?"
 _VALUES = re.compile(
-    rf"{_TEXT}|{_MARK}|(?P<results>{_VALUE}(?:\s*,\s*{_VALUE})*)"
+    rf"{TEXT}|{MARK}|(?P<results>{_VALUE}(?:\s*,\s*{_VALUE})*)"
     r'(?:\s*=(?=(?:\s|//[^\n]*\n)*(?:"[\w$.]+"\s*\(|[A-Za-z_][\w$]*\.[A-Za-z_]))(?P<end>))?',
     re.ASCII,
 )
 
 
-def _marked(source: Source) -> str:
+def marked(source: Source) -> str:
     """The text with a mark in place of the `%` of every list of values that are an operation's results."""
     parts: list[str] = []
     last = 0
     for found in _VALUES.finditer(source.text):
-        if found[0] == _MARK:
+        if found[0] == MARK:
             raise SyntaxError_("unexpected control character", source, found.start())
         if found["end"] is not None:
-            parts += [source.text[last : found.start()], _MARK]
+            parts += [source.text[last : found.start()], MARK]
             last = found.start() + 1
     return "".join([*parts, source.text[last:]])
 
@@ -99,17 +104,21 @@ def _unmarked(token: Token) -> Token:
     return token.update(value=f"%{token[1:]}") if token.type == "RESULTS" else token
 
 
-_BRACKETS = re.compile(rf"{_TEXT}|->|[(\[{{<]|[)\]}}>]")
+_BRACKETS = re.compile(rf"{TEXT}|->|[(\[{{<]|[)\]}}>]")
 
 
-def too_deep(source: Source, message: str = "the text is nested too deeply") -> SyntaxError_:
+class TooDeepError(SyntaxError_):
+    """Nothing more can be found out about a text that is nested so deeply."""
+
+
+def too_deep(source: Source, message: str = "the text is nested too deeply") -> TooDeepError:
     """The error at the innermost bracket of a text whose nesting Python's stack does not bear."""
     depth, deepest, place = 0, 0, 0
     for found in _BRACKETS.finditer(source.text):
         depth += (found[0] in "([{<") - (found[0] in ")]}>")
         if depth > deepest:
             deepest, place = depth, found.start()
-    return SyntaxError_(message, source, place)
+    return TooDeepError(message, source, place)
 
 
 def _numbered(tables: Any) -> Any:
@@ -130,14 +139,15 @@ def first_token(node: Node) -> Token | None:
 def parse_tree(source: Source, start: str = "file", text: str | None = None, offset: int = 0) -> Tree[Token]:
     """The syntax tree of `text` (default: the whole source), which lies at `offset` in the source."""
     try:
-        return lark().parse(_marked(source) if text is None else text, start=start)
+        return lark().parse(marked(source) if text is None else text, start=start)
     except UnexpectedInput as error:
-        raise _readable(error, source, offset) from None
+        raise readable(error, source, offset) from None
 
 
-def _readable(error: UnexpectedInput, source: Source, offset: int) -> SyntaxError_:
+def readable(error: UnexpectedInput, source: Source, offset: int) -> SyntaxError_:
+    """An error of Lark's in a text that lies at `offset` of the source, in words of this language."""
     place = offset + max(error.pos_in_stream or 0, 0)
-    bare = _bare_operation(source, place)
+    bare = bare_operation(source, place)
     if bare is not None:
         return bare
     expected: Any = (
@@ -151,13 +161,14 @@ def _readable(error: UnexpectedInput, source: Source, offset: int) -> SyntaxErro
     if isinstance(error, UnexpectedToken) and error.token.type == "$END":
         return SyntaxError_(f"{wanted}, got the end of the text", source, len(source.text.rstrip()))
     got, length = _found(error, source, place)
-    return SyntaxError_(f"{wanted}, got {got}", source, place, length)
+    hint = nearest(got.strip("'"), TYPE_WORDS) if "SCALAR_TYPE" in expected else ""
+    return SyntaxError_(f"{wanted}, got {got}{hint}", source, place, length)
 
 
 _BARE = re.compile(r"\s*(?:%[\w$.:, %-]*=)?\s*([A-Za-z_]\w*)\s+[%@]")
 
 
-def _bare_operation(source: Source, place: int) -> SyntaxError_ | None:
+def bare_operation(source: Source, place: int) -> SyntaxError_ | None:
     """The error for `%y = relu %x`, an operation without its dialect, in the line of `place`."""
     start = source.text.rfind("\n", 0, place) + 1
     match = _BARE.match(source.text, start)

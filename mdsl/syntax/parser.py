@@ -16,7 +16,7 @@ from mdsl.dialects.func import FunctionLike
 from mdsl.errors import MdslError, Source, SyntaxError_, nearest
 from mdsl.ir.attributes import AffineMapAttr, Attribute, Location
 from mdsl.ir.core import Block, Op, Region, Value, VerifyError
-from mdsl.ir.registry import operation, operations
+from mdsl.ir.registry import DIALECTS, operation, operations
 from mdsl.ir.types import FunctionType, Type
 from mdsl.ir.verifier import verify
 from mdsl.support.collector import collector_paused
@@ -24,9 +24,9 @@ from mdsl.syntax import resources
 from mdsl.syntax.assembly import parse_custom
 from mdsl.syntax.attributes import AttributeReader
 from mdsl.syntax.cursor import Cursor
-from mdsl.syntax.grammar import MAX_NESTING, Node, first_token, parse_tree, too_deep
+from mdsl.syntax.grammar import MAX_NESTING, Node, TooDeepError, first_token, parse_tree, too_deep
 
-_OPS = ("custom_op", "generic_op")
+OPS = ("custom_op", "generic_op")
 _KEYWORDS = {"return": "func.return", "module": "builtin.module"}
 
 
@@ -34,7 +34,8 @@ def parse(text: str, name: str = "<text>", folder: Path | None = None) -> Module
     """The module that `text` describes; a text without `module` is one module's content.
 
     `name` stands in messages and locations. `dense_resource` data is looked for in the text's own
-    resource section, then in the file of weights in `folder` that belongs to `name` (`weights_path`). Raises MdslError.
+    resource section, then in the file of weights in `folder` that belongs to `name` (`weights_path`). Raises MdslError,
+    with all errors of the text in `errors`.
     """
     source = Source(name, text)
     parser = Parser(source, resources.Resources(source, folder))
@@ -43,11 +44,24 @@ def parse(text: str, name: str = "<text>", folder: Path | None = None) -> Module
             module = parser.file(parse_tree(source))
             verify(module)
             _name_args(module)
-        except VerifyError as error:
-            raise parser.at_location(error) from None
+        except TooDeepError:
+            raise
+        except (SyntaxError_, VerifyError) as error:
+            raise _every(parser.located(error), source, folder) from None
         except RecursionError:
             raise too_deep(source) from None
     return module
+
+
+def _every(first: SyntaxError_, source: Source, folder: Path | None) -> SyntaxError_:
+    """All errors of a text, of which `first` ended its reading. Only now the text is read with recovery, so that a
+    right one pays nothing for it."""
+    from mdsl.syntax.diagnosis import errors_of
+
+    try:
+        return errors_of(source, resources.Resources(source, folder)) or first
+    except (TooDeepError, RecursionError):
+        return first
 
 
 def _name_args(module: ModuleOp) -> None:
@@ -88,7 +102,10 @@ class Parser:
         )
         return SyntaxError_(message, self.source, offset, length)
 
-    def at_location(self, error: VerifyError) -> SyntaxError_:
+    def located(self, error: SyntaxError_ | VerifyError) -> SyntaxError_:
+        """An error of the verifier at its op in the text."""
+        if isinstance(error, SyntaxError_):
+            return error
         op: Op | None = error.op
         while op is not None and op not in self.spans:
             op = op.parent
@@ -100,11 +117,11 @@ class Parser:
     def file(self, tree: Tree[Token]) -> ModuleOp:
         for item in tree.children:
             if isinstance(item, Tree) and item.data in ("alias", "metadata"):
-                self.attributes.define(item)
+                self.define_alias(item)
         block = Block()
         for item in tree.children:
             if isinstance(item, Tree) and item.data not in ("alias", "metadata"):
-                block.append(self.op(item))
+                self.append(block, item)
         if isinstance(block.first, ModuleOp) and block.first is block.last:
             module = block.first.detach()
         else:
@@ -113,6 +130,13 @@ class Parser:
             if isinstance(attr, AffineMapAttr):
                 module.map_names.setdefault(attr.map, name)
         return module
+
+    def define_alias(self, tree: Tree[Token]) -> None:
+        """Takes in an alias, or a section of resources."""
+        self.attributes.define(tree)
+
+    def append(self, block: Block, tree: Tree[Token]) -> None:
+        block.append(self.op(tree))
 
     def op(self, tree: Tree[Token]) -> Op:
         try:
@@ -176,7 +200,7 @@ class Parser:
     def _declaration(self, name: str, token: Token) -> type[Op]:
         found = operation(name)
         if found is None:
-            raise self.error(f"unknown operation '{name}'{nearest(name, list(operations()))}", token)
+            raise self.error(f"unknown operation '{name}'{_operation_like(name)}", token)
         return found
 
     def _location(self, token: Token) -> Location:
@@ -228,8 +252,8 @@ class Parser:
             inner = tree.children[0]
             assert isinstance(inner, Tree)
             tree = inner
-        ops = [c for c in tree.children if isinstance(c, Tree) and c.data in _OPS]
-        label = [c for c in tree.children if c is not None and not (isinstance(c, Tree) and c.data in _OPS)]
+        ops = [c for c in tree.children if isinstance(c, Tree) and c.data in OPS]
+        label = [c for c in tree.children if c is not None and not (isinstance(c, Tree) and c.data in OPS)]
         if tree.data == "dict" and label:
             raise self.error("expected a region, got a dictionary", first_token(tree))
         if not args and label:
@@ -251,11 +275,20 @@ class Parser:
         for (token, _), arg in zip(args, block.args, strict=True):
             self.define(str(token)[1:], arg, token)
         for op in ops:
-            block.append(self.op(op))
+            self.append(block, op)
         for name in self.local.pop():
             del self.scopes[-1][name]
         self.scopes.pop()
         return Region(block)
+
+
+def _operation_like(name: str) -> str:
+    """A hint at the operation that may have been meant: one written alike, or of that name in another dialect."""
+    dialect, _, rest = name.partition(".")
+    twins = [known for known in operations() if known.endswith(f".{rest}")] if rest else []
+    if twins:
+        return nearest(name, twins, 0.0)
+    return nearest(name, list(operations())) or nearest(dialect, list(DIALECTS), 0.75)
 
 
 def _token(node: Node) -> Token:

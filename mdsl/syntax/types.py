@@ -8,7 +8,7 @@ from math import prod
 
 from lark import Token, Tree
 
-from mdsl.errors import Source, SyntaxError_
+from mdsl.errors import Source, SyntaxError_, nearest
 from mdsl.ir.types import (
     DYNAMIC,
     MAX_ELEMENTS,
@@ -23,7 +23,7 @@ from mdsl.ir.types import (
     VectorType,
 )
 from mdsl.support.escapes import escaped
-from mdsl.syntax.grammar import Node, first_token, parse_tree
+from mdsl.syntax.grammar import TYPE_WORDS, Node, first_token, parse_tree
 from mdsl.syntax.strings import unquote
 
 
@@ -85,7 +85,8 @@ class TypeReader:
                 return self.types[str(node)]
             case "DIALECT_TYPE":
                 return OpaqueType(self.seen(node))
-        raise self.error(f"expected a type, got '{node}'", node)
+        known = list(self.types) if node.type == "TYPE_ALIAS" else TYPE_WORDS
+        raise self.error(f"expected a type, got '{node}'{nearest(str(node), known)}", node)
 
     def _function_type(self, tree: Tree[Token]) -> FunctionType:
         if tree.data != "function_type":
@@ -101,7 +102,8 @@ class TypeReader:
 
     def _bad_shape(self, token: Token) -> ShapedType:
         tree = parse_tree(self.source, "shaped_type", str(token), token.start_pos or 0)
-        raise self.error(f"no type '{tree.children[-2] if tree.children[-1] is None else token}'", token)
+        element = tree.children[2] if tree.children[-1] is None else token
+        raise self.error(f"no type '{element}'{nearest(str(element), list(SCALARS))}", token)
 
 
 @lru_cache(maxsize=4096)

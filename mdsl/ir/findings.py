@@ -1,0 +1,54 @@
+"""All that is wrong with a program, where the verifier stops at the first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from mdsl.ir.core import Block, Op
+from mdsl.ir.errors import VerifyError
+from mdsl.ir.verifier import verify_fields
+
+
+class Findings:
+    """Every op's first error, without what only follows from another: of an op that reads results of a wrong one, or
+    whose regions are not right, nothing more is said. For a program that `verify` refuses; values are in scope."""
+
+    def __init__(self, wrong: Iterable[Op]) -> None:
+        """`wrong`: ops of which an error is known."""
+        self.errors: list[VerifyError] = []
+        self.wrong = set(wrong)
+
+    def op(self, op: Op) -> bool:
+        """False if something in or about the op is wrong."""
+        follows = any(v.owner in self.wrong for v in op.operands) or (
+            op.has("terminator") and op.parent in self.wrong
+        )
+        right = not follows and op not in self.wrong and self._passes(verify_fields, op)
+        blocks = [self.block(region.block, op) for region in op.regions]
+        whole = all(blocks)
+        if right and whole:
+            right = self._passes(type(op).verify_op, op)
+        if not right and not follows:
+            self.wrong.add(op)
+        return right and whole
+
+    def block(self, block: Block, op: Op) -> bool:
+        ops = [self.op(inner) for inner in block.ops]
+        return all(ops) and self._passes(lambda _: _verify_end(block, op), op)
+
+    def _passes(self, check: Callable[[Op], None], op: Op) -> bool:
+        try:
+            check(op)
+        except VerifyError as error:
+            self.errors.append(error)
+            return False
+        return True
+
+
+def _verify_end(block: Block, op: Op) -> None:
+    """The last op of a block, and no other, is a terminator."""
+    for inner in block.ops:
+        if inner.has("terminator") and inner.next is not None:
+            raise inner.error("must be the last operation of its block")
+    if block.last is not None and not block.last.has("terminator") and not op.has("no-terminator"):
+        raise block.last.error(f"the last operation in '{op.name}' must be a terminator")

@@ -16,7 +16,7 @@ from mdsl.passes.any.canonicalize import drop_unused
 from mdsl.passes.base import Context, Pass, functions, option
 from mdsl.passes.linalg.pack.constants import cancel_pairs, pack_constants
 from mdsl.passes.linalg.pack.groups import share_blocks
-from mdsl.passes.linalg.pack.move import MOVING, move_behind, unpacked
+from mdsl.passes.linalg.pack.move import MOVING, move_behind, move_transpose, unpacked
 from mdsl.rewriting import remarks
 from mdsl.rewriting.constants import constant_data
 from mdsl.rewriting.pack_layout import Tiles, pack_op
@@ -60,12 +60,14 @@ class Pack(Pass):
 
     def run(self, module: ModuleOp, context: Context) -> None:
         for func in functions(module):
-            shared: list[linalg.LinalgOp] = []
+            shared: set[Op] = set()
             for op in func.body.ops:
                 if isinstance(op, linalg.LinalgOp) and op.block is not None and op.is_contraction:
-                    shared += share_blocks(op, self._block(op, context.target))
+                    shared |= share_blocks(op, self._block(op, context.target))
             for op in func.body.ops:
-                if op in shared:
+                if op in shared or (
+                    self.propagate and isinstance(op, linalg.Transpose) and move_transpose(op)
+                ):
                     continue
                 if isinstance(op, linalg.LinalgOp) and op.results:
                     self._visit(op, context.target)
@@ -169,10 +171,6 @@ def _inherited_tiles(op: linalg.LinalgOp) -> Tiles:
             if not isinstance(expr, Dim) or found.setdefault(expr.position, tile) != tile:
                 return {}
     fits = all(dim in op.parallel_dims and _plain_everywhere(dim, maps) for dim in found)
-    if fits and all(tile == op.loop_sizes()[dim] for dim, tile in found.items()):
-        # Lanes lie as the dimensions of the result do, so that merging these merges the blocks.
-        made = maps[-1].results
-        found = {d: found[d] for d in sorted(found, key=lambda d: made.index(Dim(d)))}
     return found if fits else {}
 
 

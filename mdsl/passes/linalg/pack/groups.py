@@ -25,19 +25,21 @@ from mdsl.ir.attributes import tensor_attribute
 from mdsl.ir.core import Builder, Op, Value
 from mdsl.ir.typed import shaped_of
 from mdsl.ir.types import TensorType
+from mdsl.rewriting import remarks
 from mdsl.rewriting.constants import constant_data, fresh_resource, resource_name
 from mdsl.rewriting.pack_layout import pack_op
 from mdsl.rewriting.structured import empty_like, with_maps
 
 
-def share_blocks(op: linalg.LinalgOp, block: int) -> list[linalg.LinalgOp]:
+def share_blocks(op: linalg.LinalgOp, block: int) -> set[Op]:
     """Replaces `op`, and elementwise ops behind it, by ones on blocks of several groups, if its groups are narrower or
     do not fill blocks. Gives the contraction on blocks, which needs no others."""
     groups = _Groups.of(op)
     number = groups.in_block(block) if groups else 1
     if groups is None or number == 1 or not isinstance(op.outputs[0].owner, linalg.Fill):
-        return []
-    return [_share(op, groups, number)]
+        return set()
+    remarks.applied(op, f"has blocks of {number} groups", groups=number)
+    return {_share(op, groups, number)}
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from mdsl.ir.core import Builder, Op, Value
 from mdsl.ir.typed import shaped_of
 from mdsl.ir.types import TensorType
 from mdsl.rewriting.pack_layout import Tiles, fill_rest, pack_value, unpack_value
-from mdsl.rewriting.structured import empty_like
+from mdsl.rewriting.structured import empty_like, transpose
 
 MOVING = (tensor.Pad, tensor.Concat, tensor.ExtractSlice, tensor.ExpandShape, tensor.CollapseShape)
 """The ops that only move data."""
@@ -40,6 +40,23 @@ def move_behind(
             _slice(op)
         case _:
             _reshape(op)
+
+
+def move_transpose(op: linalg.Transpose) -> bool:
+    """transpose(unpack(x)) -> unpack(transpose(x)) where each block is all of its dimension. Lanes then lie as the
+    dimensions of the result do, so that merging these merges the blocks."""
+    unpack = unpacked(op.inputs[0])
+    if unpack is None or not op.results or len(unpack.tiles) < 2:
+        return False
+    shape, order, lanes = shaped_of(op.inputs[0]).shape, op.attr("permutation"), [*unpack.tiles]
+    if any(shape[d] != tile for d, tile in unpack.tiles.items()):
+        return False
+    made = [d for d in order if d in lanes]
+    tiles = {order.index(d): unpack.tiles[d] for d in made}
+    places = [*order, *(len(shape) + lanes.index(d) for d in made)]
+    builder = Builder.before(op)
+    _replace(op, transpose(unpack.operands[0], places, builder, _packed_name(op)), tiles, builder)
+    return True
 
 
 def unpacked(value: Value) -> linalg.Unpack | None:

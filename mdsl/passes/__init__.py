@@ -19,6 +19,7 @@ PASSES = {
     "box-scalars": "any",
     "canonicalize": "any",
     "fold-batchnorm": "nn",
+    "fuse-gelu": "nn",
     "widen": "nn",
     "lower-nn": "nn",
     "fold-shapes": "linalg",

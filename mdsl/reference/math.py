@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mdsl.reference.numbers import erf, fma, ignoring_op
+from mdsl.reference.numbers import erf, erfc, fma, ignoring_op
 from mdsl.reference.registry import SEMANTICS
 
 
@@ -28,6 +28,7 @@ MEANINGS: dict[str, Callable[..., Any]] = {
     "math.rsqrt": lambda x: np.ones_like(x) / np.sqrt(x),
     "math.tanh": np.tanh,
     "math.erf": erf,
+    "math.erfc": erfc,
     "math.sin": np.sin,
     "math.cos": np.cos,
     "math.atan": np.arctan,

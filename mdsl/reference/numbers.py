@@ -1,4 +1,4 @@
-"""Numeric helpers of several dialects: erf, fma, quiet NumPy, constants as NumPy values."""
+"""Numeric helpers of several dialects: erf and erfc, fma, quiet NumPy, constants as NumPy values."""
 
 from __future__ import annotations
 
@@ -12,12 +12,17 @@ from mdsl.ir.attributes import Attribute, DenseAttr, DenseResourceAttr, FloatAtt
 from mdsl.ir.floats import to_numpy
 from mdsl.ir.types import dtype_of
 
-_erf = np.frompyfunc(math.erf, 1, 1)
+_erf, _erfc = np.frompyfunc(math.erf, 1, 1), np.frompyfunc(math.erfc, 1, 1)
 
 
 def erf(x: Any) -> Any:
     """Gauss's error function, element by element, computed in float64; the dtype of `x`."""
     return np.asarray(_erf(np.asarray(x, np.float64)), np.float64).astype(np.asarray(x).dtype)[()]
+
+
+def erfc(x: Any) -> Any:
+    """1 - erf(x), element by element, computed in float64; the dtype of `x`."""
+    return np.asarray(_erfc(np.asarray(x, np.float64)), np.float64).astype(np.asarray(x).dtype)[()]
 
 
 def fma(a: Any, b: Any, c: Any) -> Any:

@@ -111,8 +111,8 @@ def _lanewise(function):
 
 
 ELEMENTARY = {
-    "math.exp": (np.exp, 1.1),
-    "math.exp2": (np.exp2, 1.1),
+    "math.exp": (np.exp, 1.6),
+    "math.exp2": (np.exp2, 1.7),
     "math.expm1": (np.expm1, 1.5),
     "math.log": (np.log, 1.0),
     "math.log2": (np.log2, 2.0),
@@ -152,6 +152,43 @@ def test_elementary_other_types(op: str) -> None:
         half = floats(np.float16)
         expected = reference(half.astype(np.float64)).astype(np.float16)
         np.testing.assert_allclose(apply(op, half, result="f16", lanes=16), expected, rtol=1e-3, atol=6e-8)
+
+
+@pytest.mark.parametrize("lanes", LANES)
+def test_complementary_error_function(lanes: int | None) -> None:
+    """Close to 1 it is as exact as f32; the smaller it is, the larger its relative error, but never the absolute one."""
+    near = np.linspace(-10, 10, 65536 - 4096, dtype=np.float32)
+    values = np.concatenate([floats(np.float32), near])
+    with np.errstate(all="ignore"):
+        expected = _lanewise(math.erfc)(values.astype(np.float64))
+        got = apply("math.erfc", values, result="f32", lanes=lanes).astype(np.float64)
+    np.testing.assert_array_equal(np.isnan(got), np.isnan(values))
+    for until, relative in (
+        (0.0, 1.7e-7),
+        (0.5, 2.1e-7),
+        (1.0, 3.1e-7),
+        (2.0, 1.4e-6),
+        (3.0, 7e-5),
+        (5.5, 7e-4),
+    ):
+        within = values <= until
+        np.testing.assert_allclose(got[within], expected[within], rtol=relative, atol=0)
+    beyond = values > 5.5
+    assert np.all((got[beyond] >= 0) & (got[beyond] <= 7.4e-15))
+    assert np.all(got[values >= 9] == 0)
+
+
+@pytest.mark.parametrize("lanes", LANES)
+def test_complementary_error_function_of_other_types(lanes: int | None) -> None:
+    wide = floats(np.float64)
+    exact = np.errstate(all="ignore")(_lanewise(math.erfc))
+    np.testing.assert_allclose(apply("math.erfc", wide, result="f64", lanes=lanes), exact(wide), rtol=1e-14)
+    for dtype, name, places in ((np.float16, "f16", 2.0**-10), (BF16, "bf16", 2.0**-7)):
+        half = floats(dtype)
+        got = apply("math.erfc", half, result=name, lanes=lanes).astype(np.float64)
+        np.testing.assert_allclose(
+            got, exact(half.astype(np.float64)), rtol=places, atol=7.4e-15 + 6e-8 * (name == "f16")
+        )
 
 
 @pytest.mark.parametrize("lanes", LANES)

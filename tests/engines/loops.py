@@ -389,7 +389,7 @@ INT_OPS = (
     *("arith.shli", "arith.shrsi", "arith.shrui", "arith.maxsi", "arith.minsi", "arith.maxui", "arith.minui"),
 )
 FLOAT_OPS = ("arith.addf", "arith.subf", "arith.mulf", "arith.maximumf", "arith.minimumf", "arith.maxnumf")
-FUNCTIONS = ("math.tanh", "math.erf", "math.absf", "math.sin", "math.cos", "arith.negf")
+FUNCTIONS = ("math.tanh", "math.erf", "math.erfc", "math.absf", "math.sin", "math.cos", "arith.negf")
 STATEMENTS: list[Callable[[Writer, Scope], object]] = [
     *(
         Writer.plain_loop,

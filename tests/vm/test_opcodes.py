@@ -22,7 +22,8 @@ from mdsl.vm.program import Program
 COUNT = 64
 ULP = {"f64": 2.0**-52, "f32": 2.0**-23, "f16": 2.0**-10, "bf16": 2.0**-7}
 
-erf, log1p = np.vectorize(math.erf, otypes=[float]), np.log1p
+erf, erfc = (np.vectorize(f, otypes=[float]) for f in (math.erf, math.erfc))
+log1p = np.log1p
 
 
 def unsigned(array: np.ndarray) -> np.ndarray:
@@ -76,7 +77,7 @@ FLOATS: dict[str, Callable[..., np.ndarray]] = {
 
 APPROXIMATE: dict[str, Callable[..., np.ndarray]] = {
     "powf": np.power, "rsqrt": lambda a: 1 / np.sqrt(a), "exp": np.exp, "exp2": np.exp2, "expm1": np.expm1,
-    "log": np.log, "log2": np.log2, "log1p": np.log1p, "tanh": np.tanh, "erf": erf, "sin": np.sin,
+    "log": np.log, "log2": np.log2, "log1p": np.log1p, "tanh": np.tanh, "erf": erf, "erfc": erfc, "sin": np.sin,
     "cos": np.cos, "atan": np.arctan,
 }  # fmt: skip
 

@@ -59,15 +59,17 @@ def _sigmoid(op: Op, s: Scalars, x: Value) -> Value:
 
 
 def _gelu(op: Op, s: Scalars, x: Value) -> Value:
-    half = s.multiply(x, s.constant(0.5, x.type, "half"), "half_x")
+    """x/2 * erfc(-x / sqrt 2): 1 + erf would lose the digits of small results. By tanh, whose argument y has
+    1 + tanh y = 2 / (1 + exp(-2 y)): x / (1 + exp(-2 y))."""
     if op.attr("approximate") == "tanh":
-        cube = s.multiply(s.multiply(x, x, "square"), x, "cube")
-        inner = s.add(x, s.multiply(cube, s.constant(0.044715, x.type), "bend"))
-        scale = s.constant(math.sqrt(2 / math.pi), x.type, "scale")
-        share = s(functions.Tanh(s.multiply(inner, scale, "scaled")), "tanh")
-    else:
-        share = s(functions.Erf(s.multiply(x, s.constant(math.sqrt(0.5), x.type, "scale"), "scaled")), "erf")
-    return s.multiply(half, s.add(share, s.constant(1, x.type, "one")), "gelu")
+        rate = -2 * math.sqrt(2 / math.pi)
+        square = s.multiply(x, x, "square")
+        bend = s.multiply(square, s.constant(0.044715 * rate, x.type), "bend")
+        inner = s.multiply(x, s.add(bend, s.constant(rate, x.type, "rate")), "inner")
+        return s(arith.DivF(x, s.add(s.constant(1, x.type, "one"), s(functions.Exp(inner), "exp"))), "gelu")
+    half = s.multiply(x, s.constant(0.5, x.type, "half"), "half_x")
+    scaled = s.multiply(x, s.constant(-math.sqrt(0.5), x.type, "scale"), "scaled")
+    return s.multiply(half, s(functions.Erfc(scaled), "erfc"), "gelu")
 
 
 def _negate(op: Op, s: Scalars, x: Value) -> Value:

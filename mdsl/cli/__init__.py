@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from mdsl.cli.bench import BenchCommand, bench
+from mdsl.cli.bisect import bisect
 from mdsl.cli.compile import compile_
 from mdsl.cli.dis import dis
 from mdsl.cli.errors import shown
@@ -33,6 +34,7 @@ app.command("import")(import_)
 app.command("opt", cls=OptCommand)(opt)
 app.command("run")(run)
 app.command("compile")(compile_)
+app.command("bisect")(bisect)
 app.command("dis")(dis)
 app.command("bench", cls=BenchCommand)(bench)
 app.command("explain")(explain)

@@ -11,7 +11,7 @@ import time
 import types
 import typing
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import fields
 from typing import Any
 
@@ -21,6 +21,7 @@ from mdsl.ir.core import VerifyError
 from mdsl.ir.rewrites import LimitReached
 from mdsl.ir.verifier import verify
 from mdsl.passes import PASSES, pass_named
+from mdsl.passes.any.canonicalize import is_droppable
 from mdsl.passes.base import Context, Pass, functions
 from mdsl.syntax.printer import print_op
 
@@ -258,8 +259,7 @@ def run_passes(
             for hook in hooks:
                 surroundings.enter_context(hook.around(module, step))
             start = time.perf_counter()
-            with suppress(LimitReached):
-                _guarded(step, lambda step=step: step.run(module, context), invalid=False)
+            _guarded(step, lambda step=step: run_pass(step, module, context), invalid=False)
             for function in functions(module):
                 before = names.get(function.symbol, [])
                 if len(before) == len(function.type.results):
@@ -270,6 +270,17 @@ def run_passes(
                 _guarded(step, lambda: verify(module), invalid=True)
         for hook in hooks:
             hook.after(module, step, seconds)
+
+
+def run_pass(step: Pass, module: ModuleOp, context: Context) -> None:
+    """Runs one pass. Of one that is stopped after a number of rewrites, what it has built for the next goes."""
+    try:
+        step.run(module, context)
+    except LimitReached as stop:
+        for op in reversed(list(module.walk())):
+            made = op.results and all(r.serial >= stop.since and not r.users for r in op.results)
+            if op.block is not None and made and is_droppable(op):
+                op.erase()
 
 
 def _guarded(step: Pass, action: Callable[[], None], *, invalid: bool) -> None:

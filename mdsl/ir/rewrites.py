@@ -13,10 +13,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from mdsl.ir.values import next_serial
 
 if TYPE_CHECKING:
     from mdsl.ir.attributes import Location
@@ -24,7 +26,12 @@ if TYPE_CHECKING:
 
 
 class LimitReached(Exception):
-    """Ends a pass that has done as many rewrites as it may."""
+    """Ends a pass that has done as many rewrites as it may. Values with a serial number from `since` on that nothing uses
+    were made for the next."""
+
+    def __init__(self, since: int) -> None:
+        super().__init__("the pass has done as many rewrites as it may")
+        self.since = since
 
 
 @dataclass
@@ -40,6 +47,7 @@ class Rewrites:
     _outer: Rewrites | None = None
     """Who counts as well: a limit does not hide from statistics what it lets pass."""
     _inside: bool = False
+    _since: int = field(default_factory=next_serial)
 
     @property
     def count(self) -> int:
@@ -50,7 +58,7 @@ class Rewrites:
         if self._inside:
             return
         if self.count == self.limit:
-            raise LimitReached
+            raise LimitReached(self._since)
         self._count(op, kind)
 
     def may(self, op: Op, kind: str) -> bool:
@@ -62,6 +70,7 @@ class Rewrites:
 
     def _count(self, op: Op, kind: str) -> None:
         self.kinds[kind] += 1
+        self._since = next_serial()
         located = next((o for o in (op, *op.ancestors()) if o.location is not None), None)
         self.last, self.place = kind, located.location if located else None
         if self._outer is not None:
@@ -83,12 +92,11 @@ _watched: ContextVar[Rewrites | None] = ContextVar("rewrites", default=None)
 
 @contextmanager
 def counting(rewrites: Rewrites) -> Generator[Rewrites, None, None]:
-    """Counts what this thread rewrites while the block runs, which ends early where `rewrites.limit` is reached."""
+    """Counts what this thread rewrites while the block runs; LimitReached is raised in it at `rewrites.limit`."""
     rewrites._outer = _watched.get()
     token = _watched.set(rewrites)
     try:
-        with suppress(LimitReached):
-            yield rewrites
+        yield rewrites
     finally:
         _watched.reset(token)
 

@@ -13,6 +13,11 @@ if TYPE_CHECKING:
 _serials = count()
 
 
+def next_serial() -> int:
+    """A number above those of all values there are, and below those of all to come."""
+    return next(_serials)
+
+
 class Value:
     """An SSA value: a type, a name (None until it is printed) and the operations that use it."""
 

@@ -104,20 +104,20 @@ def drop_unused(root: Op) -> bool:
     changed = False
     for op in reversed(list(root.walk())):
         unused = op.results and not any(r.users for r in op.results)
-        if op.block is not None and unused and _is_droppable(op):
+        if op.block is not None and unused and is_droppable(op):
             with rewriting(op, "drop"):
                 op.erase()
             changed = True
     return changed
 
 
-def _is_droppable(op: Op) -> bool:
+def is_droppable(op: Op) -> bool:
     """True for an op without effect but its results, nested ops included."""
     if op.name in ("memref.alloc", "memref.alloca"):
         return True
     if op.name in _VALUE_STRUCTURES or op.name.startswith("linalg."):
         return all(
-            _is_droppable(inner) or inner.has("terminator") for r in op.regions for inner in r.block.ops
+            is_droppable(inner) or inner.has("terminator") for r in op.regions for inner in r.block.ops
         )
     return op.has("pure") or op.has("reads")
 

@@ -262,15 +262,12 @@ class AliasAnalysis:
 
 
 def _kind(memory: Value) -> str:
-    match memory.owner:
-        case memref.Alloc() | memref.Alloca():
-            return "allocation"
-        case memref.GetGlobal():
-            return "global"
-        case Block() as block if isinstance(block.parent_op, func.FunctionLike):
-            return "argument"
-        case _:
-            return "unknown"
+    owner = memory.owner
+    if isinstance(owner, Block):
+        return "argument" if isinstance(owner.parent_op, func.FunctionLike) else "unknown"
+    if isinstance(owner, ALLOCATIONS):
+        return "allocation"
+    return "global" if isinstance(owner, memref.GetGlobal) else "unknown"
 
 
 def _symbol(memory: Value) -> str:

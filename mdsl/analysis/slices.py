@@ -72,6 +72,8 @@ def separate_spans(left: Span, right: Span) -> bool:
     (start, size, step), (other_start, other_size, other_step) = left, right
     if size == 0 or other_size == 0:
         return True
+    if left == right:
+        return False
     start, other_start = number_of(start), number_of(other_start)
     if start is None or other_start is None:
         return False

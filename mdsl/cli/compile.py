@@ -16,6 +16,7 @@ from mdsl.cli.opt_watch import Watch, watching
 from mdsl.cli.options import takes
 from mdsl.cli.settings import takes_settings
 from mdsl.compiler.settings import DEFAULT, Settings
+from mdsl.support.collector import collector_paused
 
 if TYPE_CHECKING:
     from mdsl.bytecode.module import Module
@@ -35,6 +36,7 @@ class Emit(StrEnum):
 
 @takes("watch", watching)
 @takes_settings
+@collector_paused()
 def compile_(
     program: Annotated[
         str,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from functools import cache as memoize
-from pathlib import Path
 
 from mdsl.support.cache import key
 
-_PACKAGE = Path(__file__).parents[1]
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 def source_digest(*names: str) -> str:
@@ -17,6 +18,16 @@ def source_digest(*names: str) -> str:
 
 @memoize
 def _digest(name: str) -> str:
-    place = _PACKAGE / name
-    files = sorted(place.rglob("*.py")) if place.is_dir() else [place]
-    return key(*(part for file in files for part in (str(file.relative_to(place)), file.read_bytes())))
+    place = os.path.join(_PACKAGE, name)
+    files = sorted(_sources(place)) if os.path.isdir(place) else [place]
+    return key(*(part for file in files for part in (file[len(place) :], _read(file))))
+
+
+def _sources(folder: str) -> Iterator[str]:
+    for parent, _, names in os.walk(folder):
+        yield from (os.path.join(parent, name) for name in names if name.endswith(".py"))
+
+
+def _read(file: str) -> bytes:
+    with open(file, "rb", buffering=0) as opened:
+        return opened.read()

@@ -16,7 +16,8 @@ from mdsl.cli.files import check_output, note
 from mdsl.cli.opt_run import run_asked
 from mdsl.cli.opt_watch import Watch, watching
 from mdsl.cli.options import takes
-from mdsl.cli.passes import pass_help, pass_names
+from mdsl.cli.own import LoadOption, load_named
+from mdsl.cli.passes import pass_help
 from mdsl.cli.remarks import (
     BARE,
     Applied,
@@ -29,6 +30,7 @@ from mdsl.cli.remarks import (
 )
 from mdsl.cli.terminal import styled
 from mdsl.errors import MdslError, nearest
+from mdsl.passes import pass_names
 from mdsl.support.collector import collector_paused
 from mdsl.support.escapes import escaped
 
@@ -46,6 +48,7 @@ class OptCommand(TyperCommand):
         own = [name for parameter in self.params for name in (*parameter.opts, *parameter.secondary_opts)] + [
             "--help"
         ]
+        load_named(args, own)
         passes = [f"--{name}" for name in pass_names()]
         args = with_bare_values(_joined(args), BARE)
         end = args.index("--") if "--" in args else len(args)
@@ -132,6 +135,7 @@ def opt(
     remarks_missed: Missed = None,
     remarks_format: RemarksForm = Form.text,
     remarks_output: RemarksOutput = None,
+    load: LoadOption = None,
     generic: Annotated[bool, typer.Option("--generic", help="Print every op in the generic form.")] = False,
     target: Annotated[str, typer.Option(help="The machine to optimise for.")] = "host",
     rewrite_limit: Annotated[

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
+import inspect
 from functools import cache
 from pathlib import Path
 
 from mdsl import passes
-from mdsl.passes import PASSES
+from mdsl.passes import OWN, PASSES
+from mdsl.support.escapes import one_line
 
 _FOLDER = Path(passes.__file__).parent
-
-
-def pass_names() -> list[str]:
-    return list(PASSES)
 
 
 @cache
@@ -37,10 +36,21 @@ def pass_help() -> list[tuple[str, str]]:
         options = [i for i in node.body if isinstance(i, ast.AnnAssign) and isinstance(i.value, ast.Call)]
         texts = [_option(item) for item in options]
         first = texts[0][0].upper() if texts else ""
-        rows.append(
-            (f"--{name}{f'[={first}]' if first else ''}", " ".join([doc, *(f"{n}: {h}." for n, h in texts)]))
-        )
-    return rows
+        rows.append(_row(name, first, doc, texts))
+    return rows + [_own_row(name) for name in OWN]
+
+
+def _row(name: str, first: str, doc: str, options: list[tuple[str, str]]) -> tuple[str, str]:
+    return f"--{name}{f'[={first}]' if first else ''}", " ".join([doc, *(f"{n}: {h}." for n, h in options)])
+
+
+def _own_row(name: str) -> tuple[str, str]:
+    """The same of a pass that is loaded."""
+    doc = one_line(inspect.cleandoc(OWN[name].__doc__ or "").partition("\n")[0])
+    options = [
+        (f.name, one_line(str(f.metadata.get("help", ""))).rstrip(".")) for f in dataclasses.fields(OWN[name])
+    ]
+    return _row(name, options[0][0].upper() if options else "", doc, options)
 
 
 def _option(item: ast.AnnAssign) -> tuple[str, str]:

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from mdsl.cli.own import LoadOption
 from mdsl.compiler.settings import DEFAULT, OpenDimsError, Settings, SettingsError
 from mdsl.errors import MdslError
 
@@ -98,8 +99,14 @@ def _settings(
         str | None, typer.Option(help="Passes to run first, as 'mdsl opt' takes them.")
     ] = None,
     bind: BindOption = None,
+    load: LoadOption = None,
 ) -> Settings:
-    """The settings that the options give. Raises MdslError."""
+    """The settings that the options give; passes of one's own are loaded. Raises MdslError."""
+    if load:
+        from mdsl.compiler.own_passes import load_passes
+
+        for path in load:
+            load_passes(path)
     if pass_pipeline is not None:
         from mdsl.compiler.pipeline import parse_pipeline
 

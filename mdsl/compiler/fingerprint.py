@@ -7,6 +7,7 @@ import numpy as np
 import mdsl
 from mdsl.codegen.kernels import ROOMS as KERNEL_ROOMS
 from mdsl.codegen.llvm_target import machine_key
+from mdsl.passes import OWN_FILES
 from mdsl.support.source_digest import source_digest
 from mdsl.target.target import Target
 
@@ -21,4 +22,5 @@ def made_by(target: Target) -> list[str]:
         machine_key(target),
         f"mdsl-{mdsl.__version__} numpy-{np.__version__}",
         source_digest(*_ROOMS),
+        *OWN_FILES.values(),
     ]

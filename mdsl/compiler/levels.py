@@ -68,6 +68,8 @@ def passes_before(step: Pass, start: str, settings: Settings = DEFAULT) -> list[
         return []
     stages = loop_stages() if step.name == "lower-linalg-to-loops" else ukernel_stages(settings)
     missing = passes_from(stages, start, step.level)
+    if step.name not in PASSES:  # the user's own
+        return missing
     order = list(PASSES).index
     place = order(step.name)
     return [*missing, *takewhile(lambda p: order(p.name) < place, _passes(stages.get(step.level, [])))]

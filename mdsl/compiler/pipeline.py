@@ -20,7 +20,7 @@ from mdsl.errors import MdslError, Source, SyntaxError_, nearest
 from mdsl.ir.core import VerifyError
 from mdsl.ir.rewrites import LimitReached
 from mdsl.ir.verifier import verify
-from mdsl.passes import PASSES, pass_named
+from mdsl.passes import pass_named, pass_names
 from mdsl.passes.any.canonicalize import is_droppable
 from mdsl.passes.base import Context, Pass, functions
 from mdsl.syntax.printer import print_op
@@ -99,7 +99,7 @@ class _Reader:
         start = self.at - len(name)
         declaration = pass_named(name)
         if declaration is None:
-            names = list(PASSES)
+            names = pass_names()
             hint = nearest(name, names) or f"; passes: {', '.join(names)}"
             raise self.error(f"unknown pass '{name}'{hint}", start, len(name))
         return declaration, start

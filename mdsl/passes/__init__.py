@@ -44,9 +44,21 @@ PASSES = {
 """Every pass in pipeline order, and the folder of the level that it works on."""
 
 
+OWN: dict[str, type[Pass]] = {}
+"""Passes from files that the user named (`compiler/own_passes.py`)."""
+
+OWN_FILES: dict[str, str] = {}
+"""Digests of these files: what their passes make is not what others make. A part of the cache's keys."""
+
+
+def pass_names() -> list[str]:
+    """Every pass, the user's own last."""
+    return [*PASSES, *OWN]
+
+
 def pass_named(name: str) -> type[Pass] | None:
     """The registered pass of that name."""
-    return _load(name) if name in PASSES else None
+    return _load(name) if name in PASSES else OWN.get(name)
 
 
 def all_passes() -> list[type[Pass]]:

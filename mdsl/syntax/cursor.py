@@ -14,7 +14,7 @@ from mdsl.ir.types import DYNAMIC, FunctionType, ShapedType, Type
 from mdsl.syntax.grammar import TYPE_WORDS, Node, first_token
 
 if TYPE_CHECKING:
-    from mdsl.syntax.parser import Parser
+    from mdsl.syntax.operations import Parser
 
 T = TypeVar("T")
 

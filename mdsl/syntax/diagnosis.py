@@ -21,7 +21,7 @@ from mdsl.ir.types import FunctionType, Type, none
 from mdsl.ir.verifier import symbol_errors
 from mdsl.syntax.cursor import TYPE_TOKENS
 from mdsl.syntax.grammar import Node, TooDeepError, bare_operation, first_token
-from mdsl.syntax.parser import OPS, Parser
+from mdsl.syntax.operations import OPS, Parser
 from mdsl.syntax.recovery import MOST, Recovered, recovered
 from mdsl.syntax.resources import Resources
 

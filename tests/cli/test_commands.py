@@ -19,10 +19,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from mdsl.cli import app
-from mdsl.cli.passes import pass_help, pass_names
+from mdsl.cli.passes import pass_help
 from mdsl.cli.progress import progress
 from mdsl.errors import MdslError
-from mdsl.passes import all_passes
+from mdsl.passes import all_passes, pass_names
 from mdsl.support.progress import tell
 from mdsl.target.target import TARGETS, Target, TargetError
 

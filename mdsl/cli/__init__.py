@@ -18,6 +18,7 @@ from mdsl.cli.explain import explain
 from mdsl.cli.import_ import import_
 from mdsl.cli.ops import ops
 from mdsl.cli.opt import OptCommand, opt
+from mdsl.cli.reduce import reduce
 from mdsl.cli.run import run
 from mdsl.cli.terminal import escaping
 
@@ -35,6 +36,7 @@ app.command("opt", cls=OptCommand)(opt)
 app.command("run")(run)
 app.command("compile")(compile_)
 app.command("bisect")(bisect)
+app.command("reduce")(reduce)
 app.command("dis")(dis)
 app.command("bench", cls=BenchCommand)(bench)
 app.command("explain")(explain)

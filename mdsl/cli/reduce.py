@@ -1,0 +1,117 @@
+"""`mdsl reduce`: the smallest part of a program that a script still finds interesting."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mdsl.cli.files import check_output, note, read_program, write_program
+from mdsl.cli.progress import progress
+
+if TYPE_CHECKING:
+    from mdsl.dialects.builtin import ModuleOp
+    from mdsl.report.judging import Script
+
+
+def reduce(
+    program: Annotated[
+        str, typer.Argument(help="A .mir file on any level, or an .onnx file.", metavar="FILE")
+    ],
+    test: Annotated[
+        str,
+        typer.Option(
+            help="A command that is given a candidate's file and ends with exit code 0 if it is still interesting: "
+            "if it fails as the whole program does.",
+            metavar="COMMAND",
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            help="Write to this file (FILE's name with .reduced.mir or .reduced.onnx, in the current folder).",
+        ),
+    ] = None,
+    timeout: Annotated[
+        float,
+        typer.Option(help="Seconds after which a test is ended, and its candidate not interesting.", min=0.1),
+    ] = 60.0,
+) -> None:
+    """Shrink a program or an ONNX model as long as a test finds it interesting.
+
+    The smallest one so far is in the output file at any time: Ctrl-C ends the search.
+    """
+    from mdsl.cli.load import default_output
+    from mdsl.report.judging import Script
+
+    is_model = program.lower().endswith(".onnx")
+    place = output or default_output(program, ".reduced.onnx" if is_model else ".reduced.mir")
+    check_output(place, program)
+    script = Script(test, timeout)
+    with progress(f"testing {program}") as show:
+        if is_model and place.suffix.lower() == ".onnx":
+            sizes = _reduce_model(Path(program), place, script, show)
+        else:
+            sizes = _reduce_program(read_program(program), program, place, script, show)
+    note(f"{sizes} are left: {place}")
+
+
+def _reduce_program(
+    module: ModuleOp, program: str, place: Path, script: Script, show: Callable[[str], None]
+) -> str:
+    from mdsl.report.reduce import reduce_program
+
+    written: set[Path] = set()
+
+    def write(candidate: ModuleOp, path: Path) -> list[Path]:
+        return write_program(candidate, path, program)
+
+    def accepted(smaller: ModuleOp, tests: int) -> None:
+        written.update(write(smaller, place))
+        show(f"{_ops(smaller)} of {whole} ops after {tests} tests")
+
+    whole = _ops(module)
+    with tempfile.TemporaryDirectory(prefix="mdsl-") as folder:
+        best = reduce_program(module, _tester(script, Path(folder) / "candidate.mir", write), accepted)
+    for left in written.difference(write(best, place)):  # weights that the program has no more
+        left.unlink(missing_ok=True)
+    return f"{_ops(best)} of {whole} ops"
+
+
+def _reduce_model(source: Path, place: Path, script: Script, show: Callable[[str], None]) -> str:
+    from mdsl.report.reduce_onnx import load_model, reduce_model
+    from mdsl.support.files import replacing
+
+    def write(candidate: Any, path: Path) -> None:
+        with replacing(path) as file:
+            file.write(candidate.SerializeToString())
+
+    def accepted(smaller: Any, tests: int) -> None:
+        write(smaller, place)
+        show(f"{len(smaller.graph.node)} of {whole} nodes after {tests} tests")
+
+    model = load_model(source)
+    whole = len(model.graph.node)
+    with tempfile.TemporaryDirectory(prefix="mdsl-") as folder:
+        best = reduce_model(model, _tester(script, Path(folder) / "candidate.onnx", write), accepted)
+    write(best, place)
+    return f"{len(best.graph.node)} of {whole} nodes"
+
+
+def _tester(script: Script, path: Path, write: Callable[[Any, Path], object]) -> Callable[[Any], bool]:
+    """Hands candidates to the script, as files of one name."""
+
+    def is_interesting(candidate: Any) -> bool:
+        write(candidate, path)
+        return script.run(path) is True
+
+    return is_interesting
+
+
+def _ops(module: ModuleOp) -> int:
+    return sum(1 for _ in module.walk()) - 1

@@ -38,6 +38,8 @@ def explain(error: Exception) -> str | None:
     from mdsl.ir.core import VerifyError
     from mdsl.target.target import TargetError
 
-    if isinstance(error, MdslError | BytecodeError | VerifyError | TargetError):
+    if isinstance(error, VerifyError):
+        return "\n".join(map(one_line, error.lines()))
+    if isinstance(error, MdslError | BytecodeError | TargetError):
         return str(error) if isinstance(error, MdslError) else one_line(str(error))
     return None

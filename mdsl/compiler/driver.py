@@ -59,7 +59,7 @@ def to_bytecode(
     try:
         return assemble(module, provenance)
     except VerifyError as error:
-        raise MdslError(f"error: {error}") from error
+        raise MdslError(*error.lines()) from error
 
 
 def lower_to(

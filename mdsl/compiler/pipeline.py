@@ -23,7 +23,6 @@ from mdsl.ir.verifier import verify
 from mdsl.passes import pass_named, pass_names
 from mdsl.passes.any.canonicalize import is_droppable
 from mdsl.passes.base import Context, Pass, functions
-from mdsl.syntax.printer import print_op
 
 # Reading --------------------------------------------------------------------------------------------------
 
@@ -227,17 +226,10 @@ class PassFailure(MdslError):
     """A pass that could not do its work, or that left an invalid program (`invalid`)."""
 
     def __init__(self, step: Pass, error: VerifyError, invalid: bool) -> None:
-        located = next((o for o in (error.op, *error.op.ancestors()) if o.location is not None), None)
-        at = located.location if located else None
-        place = at.beginning if at else ""
         what = f"pass '{step.name}' made an invalid program" if invalid else f"pass '{step.name}'"
-        super().__init__(f"{place}error: {what}: {error}", f"  {_first_line(print_op(error.op))}")
+        super().__init__(*error.lines(what))
         self.step = step
         self.invalid = invalid
-
-
-def _first_line(text: str) -> str:
-    return text.split("\n", 1)[0]
 
 
 def run_passes(

@@ -94,8 +94,10 @@ class VmExecutable(Executable):
         self.module, self.engine, self.threads, self.fuel, self.target = module, engine, threads, fuel, target
         try:
             self.program, self.kernels = with_kernels(module, engine, threads, fuel, target)
-        except (BytecodeError, VerifyError) as error:
+        except BytecodeError as error:
             raise MdslError(f"error: {error}") from error
+        except VerifyError as error:
+            raise MdslError(*error.lines()) from error
         except RecursionError:
             raise MdslError("error: a micro-kernel is nested too deeply") from None
 

@@ -39,7 +39,8 @@ def ready(
     try:
         return VmExecutable(module, engine, threads, fuel)
     except MdslError as error:
-        raise MdslError(f"{os.fspath(path)}: {error}") from None
+        first, *rest = str(error).split("\n")
+        raise MdslError(f"{os.fspath(path)}: {first}", *rest) from None
 
 
 def read_bytecode(path: str | os.PathLike[str]) -> Module:

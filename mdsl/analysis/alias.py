@@ -17,6 +17,7 @@ from mdsl.analysis.slices import is_whole, same_index, same_slice, separate_span
 from mdsl.dialects import arith, func, linalg, memref, scf, ukernel
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.indices import SliceLike
+from mdsl.dialects.linalg_ext import WinogradTransform
 from mdsl.dialects.terminator import Terminator
 from mdsl.ir.attributes import SymbolRefAttr
 from mdsl.ir.core import Block, BlockArgument, Op, OpResult, Value
@@ -143,7 +144,7 @@ def writes(op: Op, value: Value) -> bool:
             return False
         case memref.Store() | memref.Copy():
             return op.operands[1] is value
-        case linalg.LinalgOp():
+        case linalg.LinalgOp() | WinogradTransform():
             return value in op.outputs
         case ukernel.Dispatch() | func.Call():
             places = [k for call in _calls(op) for k, v in enumerate(call) if v is value]

@@ -79,6 +79,20 @@ def _stride(op: linalg.LinalgOp, dim: int) -> int:
     return total * ELEMENT_BYTES[str(type.element)]
 
 
+def transform_tile(sizes: Sequence[int], out: Sequence[int], elements: int) -> list[int]:
+    """How many of a transform's tiles along each loop, of the extents `sizes` and in the order `out` in its output, one
+    kernel moves; each has so many `elements` in the output."""
+    budget, tile = max(1, cost.ELEMENTS // elements), [1] * len(sizes)
+    line = cost.LINE // ELEMENT_BYTES["f32"]
+    for d in reversed(out):
+        limit = budget // prod(tile)
+        unit = line if d == out[-1] and limit >= line else 1
+        tile[d] = max(1, cost.in_units(sizes[d], limit, unit))
+        if tile[d] < sizes[d]:
+            break
+    return tile
+
+
 def bulk_tile(op: linalg.LinalgOp) -> list[int]:
     """Tile size for each output dimension of an op that is bound by memory.
 

@@ -12,6 +12,7 @@ from mdsl.analysis.regions import captured
 from mdsl.dialects import linalg, memref, mvm, scf, tensor, ukernel
 from mdsl.dialects.arith import Constant, constant_of
 from mdsl.dialects.builtin import ModuleOp
+from mdsl.dialects.linalg_ext import WinogradTransform
 from mdsl.ir.core import Block, Op
 from mdsl.ir.types import DYNAMIC, FloatType, MemRefType, ShapedType, TensorType, Type
 
@@ -60,6 +61,8 @@ def work_of(op: Op, kernels: Kernels) -> Work:
             return Work(flops * count, 1, count)
         case linalg.LinalgOp():
             return Work(prod(op.loop_sizes()) * _of_block(op.body, kernels).flops)
+        case WinogradTransform():
+            return Work(op.flops(_of_block(op.body, kernels).flops))
         case _ if op.regions:
             return reduce(Work.__add__, (_of_block(r.block, kernels) for r in op.regions), Work())
         case _:

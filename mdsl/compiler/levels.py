@@ -14,6 +14,7 @@ from mdsl.compiler.settings import DEFAULT, Settings
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.func import FuncOp
 from mdsl.dialects.linalg import LinalgOp
+from mdsl.dialects.linalg_ext import WinogradTransform
 from mdsl.dialects.ukernel import UkernelFunc
 from mdsl.errors import MdslError
 from mdsl.ir.core import Op
@@ -151,14 +152,18 @@ def level_of(module: ModuleOp) -> str:
         return "vm"
     if any(op.name.startswith("nn.") for op in outside):
         return "nn"
-    structured = [op for op in outside if isinstance(op, LinalgOp) and _has(op, TensorType)]
+    structured = [
+        op for op in outside if isinstance(op, LinalgOp | WinogradTransform) and _has(op, TensorType)
+    ]
     if any(a.name == "scf.forall" for op in structured for a in op.ancestors()):
         return "tiled"
     if structured:
         return "linalg"
     if any(_has(op, TensorType) for op in outside):
         return "dispatch"
-    if any(isinstance(op, LinalgOp) for op in module.walk()) or any(_is_unplanned(op) for op in outside):
+    if any(isinstance(op, LinalgOp | WinogradTransform) for op in module.walk()) or any(
+        _is_unplanned(op) for op in outside
+    ):
         return "buffers"
     return "kernels"
 

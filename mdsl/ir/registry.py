@@ -17,6 +17,7 @@ DIALECTS = (
     "affine",
     "scf",
     "linalg",
+    "linalg_ext",
     "vector",
     "nn",
     "ukernel",

@@ -41,7 +41,7 @@ KERNEL_ONLY = ("vector.", "memref.prefetch")
 CAUTIOUS = re.compile("may use|provably|read-only|must be a dense memref of static shape")
 """What only the VM refuses: an access that it cannot prove, also one that no run comes to, what an entry's
 memory is: a view, or not to be written."""
-PLACE = re.compile(r"\S+:\d+:\d+|instruction \d+|'[a-z]+\.\w+': ")
+PLACE = re.compile(r"\S+:\d+:\d+|instruction \d+|'[a-z_]+\.\w+': ")
 """Where an error is: a place in the text; of what the loader proves, which has seen no text, the instruction or op."""
 
 

@@ -18,6 +18,7 @@ syntax match mirOperation /\<memref\.\%(collapse_shape\|expand_shape\|get_global
 syntax match mirOperation /\<affine\.\%(apply\)\%([[:alnum:]_$.]\)\@!/
 syntax match mirOperation /\<scf\.\%(forall\.in_parallel\|forall\|yield\|for\|if\)\%([[:alnum:]_$.]\)\@!/
 syntax match mirOperation /\<linalg\.\%(conv_2d_nchw_fchw\|conv_2d_nhwc_hwcf\|pooling_nchw_max\|pooling_nchw_sum\|batch_matmul\|broadcast\|transpose\|generic\|matmul\|matvec\|unpack\|vecmat\|index\|yield\|copy\|fill\|pack\|dot\)\%([[:alnum:]_$.]\)\@!/
+syntax match mirOperation /\<linalg_ext\.\%(winograd_output_transform\|winograd_input_transform\|yield\)\%([[:alnum:]_$.]\)\@!/
 syntax match mirOperation /\<vector\.\%(broadcast\|reduction\|extract\|shuffle\|insert\|store\|load\|step\|fma\)\%([[:alnum:]_$.]\)\@!/
 syntax match mirOperation /\<nn\.\%(dynamic_broadcast\|dynamic_reshape\|global_avg_pool\|dynamic_slice\|dynamic_tile\|dynamic_pad\|log_softmax\|shift_right\|avg_pool2d\|batch_norm\|layer_norm\|leaky_relu\|max_pool2d\|shift_left\|broadcast\|transpose\|argsort\|compare\|flatten\|maximum\|minimum\|reshape\|scatter\|sigmoid\|softmax\|argmax\|concat\|conv2d\|gather\|linear\|matmul\|reduce\|select\|acosh\|asinh\|atanh\|expm1\|floor\|log1p\|range\|round\|shape\|slice\|acos\|asin\|atan\|cast\|ceil\|clip\|cosh\|gelu\|relu\|sign\|sinh\|sqrt\|tanh\|abs\|add\|and\|cos\|div\|erf\|exp\|log\|mod\|mul\|neg\|pad\|pow\|sin\|sub\|tan\|xor\|or\)\%([[:alnum:]_$.]\)\@!/
 syntax match mirOperation /\<ukernel\.\%(dispatch\|region\|return\|yield\|func\)\%([[:alnum:]_$.]\)\@!/

@@ -17,6 +17,7 @@ from mdsl.ir.types import MemRefType, f32, f64, index
 from mdsl.passes.base import Context, Pass
 from mdsl.rewriting.kernel_builder import Constants, KernelBuilder
 from mdsl.rewriting.overlaps import put_inputs_aside
+from mdsl.rewriting.winograd import expand_transforms
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class LowerLinalgToLoops(Pass):
 
     def run(self, module: ModuleOp, context: Context) -> None:
         aliases = AliasAnalysis(module)
+        expand_transforms(module)
         put_inputs_aside(module, aliases)
         for op in list(module.walk()):
             on_memory = all(

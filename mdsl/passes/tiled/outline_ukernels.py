@@ -10,6 +10,7 @@ from mdsl.analysis.regions import captured, structure
 from mdsl.dialects import linalg, scf, tensor, ukernel
 from mdsl.dialects.arith import Constant
 from mdsl.dialects.builtin import ModuleOp
+from mdsl.dialects.linalg_ext import WinogradTransform
 from mdsl.dialects.ukernel import RANGE
 from mdsl.ir.attributes import Attribute, DenseArrayAttr, SymbolRefAttr
 from mdsl.ir.core import BlockArgument, Builder, Op, Value
@@ -166,7 +167,7 @@ def _box_numbers(region: ukernel.RegionOp) -> None:
 
 def _destination(region: ukernel.RegionOp, value: Value) -> Value:
     """The tensor outside that the yielded `value` is written into; a new one if its memory starts inside."""
-    while isinstance(value.owner, linalg.LinalgOp) and value.owner.block is region.body:
+    while isinstance(value.owner, linalg.LinalgOp | WinogradTransform) and value.owner.block is region.body:
         value = value.owner.outputs[list(value.owner.results).index(value)]  # type: ignore[arg-type]
     owner = value.owner
     if not isinstance(owner, Op) or owner.block is not region.body:
@@ -181,8 +182,6 @@ def _destination(region: ukernel.RegionOp, value: Value) -> Value:
 
 
 _WORDS = {
-    "generic": "",
-    "fill": "",
     "conv_2d_nchw_fchw": "conv",
     "conv_2d_nhwc_hwcf": "conv",
     "pooling_nchw_max": "max_pool",
@@ -192,12 +191,12 @@ _WORDS = {
 def kernel_name(region: ukernel.RegionOp) -> str:
     """What the kernel does and the shape that it makes: `matmul_14x2x16`."""
     words: list[str] = []
-    ops = [op for op in region.body.ops if isinstance(op, linalg.LinalgOp)]
+    ops = [op for op in region.body.ops if isinstance(op, linalg.LinalgOp | WinogradTransform)]
     for op in ops:
         if isinstance(op, linalg.Fill) and len(ops) > 1:
             continue
         kind = op.name.split(".")[1]
-        words.append(_WORDS.get(kind, kind) or _generic_word(op))
+        words.append(_generic_word(op) if isinstance(op, linalg.Generic) else _WORDS.get(kind, kind))
     dims = (
         "x".join(map(str, shaped_of(region.results[0]).shape))
         if isinstance(region.results[0].type, ShapedType)

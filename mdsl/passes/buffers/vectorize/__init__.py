@@ -21,6 +21,7 @@ from mdsl.passes.buffers.vectorize.plan import Plan, plan
 from mdsl.rewriting import remarks
 from mdsl.rewriting.kernel_builder import Constants, KernelBuilder
 from mdsl.rewriting.overlaps import put_inputs_aside
+from mdsl.rewriting.winograd import expand_transforms
 from mdsl.target.target import Target
 
 
@@ -71,6 +72,7 @@ class Vectorize(Pass):
         aliases = AliasAnalysis(module)
         for func in module.body.ops:
             if isinstance(func, UkernelFunc) and not func.type.results:
+                expand_transforms(func)
                 put_inputs_aside(func, aliases)
                 vectorize_kernel(func, context.target, aliases)
 

@@ -18,6 +18,7 @@ from mdsl.analysis.alias import (
 from mdsl.analysis.order import Order
 from mdsl.dialects import linalg, memref, ukernel
 from mdsl.dialects.builtin import ModuleOp
+from mdsl.dialects.linalg_ext import WinogradTransform
 from mdsl.ir.core import Op, Value
 from mdsl.ir.rewrites import may_rewrite
 from mdsl.ir.typed import memref_of
@@ -183,7 +184,9 @@ def _can_become(value: Value, type: MemRefType) -> bool:
                 fine = False
             case ukernel.Dispatch():
                 fine = _accepts(user, value, type)
-            case memref.Load() | memref.Store() | memref.Copy() | memref.Dealloc() | linalg.LinalgOp():
+            case memref.Load() | memref.Store() | memref.Copy() | memref.Dealloc():
+                fine = True
+            case linalg.LinalgOp() | WinogradTransform():
                 fine = True
             case _:
                 fine = type == old

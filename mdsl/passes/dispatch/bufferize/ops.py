@@ -9,6 +9,7 @@ from mdsl.analysis.alias import RESHAPES, is_view_of
 from mdsl.analysis.slices import is_whole
 from mdsl.dialects import arith, func, linalg, memref, scf, tensor, ukernel
 from mdsl.dialects.builtin import ModuleOp
+from mdsl.dialects.linalg_ext import WinogradTransform
 from mdsl.ir.attributes import Attribute, DenseResourceAttr, SymbolRefAttr, UnitAttr
 from mdsl.ir.core import Block, Builder, Op, Region, Value
 from mdsl.ir.typed import memref_of, tensor_of
@@ -106,6 +107,15 @@ class OpBufferizer:
                 )
         for result, (memory, storage) in zip(op.results, bound, strict=True):
             self.map.bind(result, memory, storage)
+
+    def transform(self, op: WinogradTransform) -> None:
+        builder, dest = Builder.before(op), op.outputs[0]
+        memory, storage = self.map.destination(
+            op, dest, reads=False, others=op.inputs, name=op.results[0].name
+        )
+        inputs = [self.map.read(v, builder) for v in op.inputs]
+        builder.add(type(op).from_parts([*inputs, memory], [], op.attributes, take_regions(op)))
+        self.map.bind(op.results[0], memory, storage)
 
     def _linalg_destination(self, op: linalg.LinalgOp, k: int) -> tuple[Value, Storage]:
         dest = op.outputs[k]
@@ -338,7 +348,7 @@ def reads_old(argument: Value) -> bool:
         if isinstance(user, tensor.ExtractSlice):
             if reads_old(user.result):
                 return True
-        elif not isinstance(user, linalg.LinalgOp):
+        elif not isinstance(user, linalg.LinalgOp | WinogradTransform):
             return True
         else:
             arguments = zip(user.operands, user.body.args, strict=True)
@@ -362,6 +372,7 @@ _HANDLERS: dict[type[Op], Handler] = {
     tensor.Insert: OpBufferizer.insert,
     tensor.FromElements: OpBufferizer.from_elements,
     linalg.LinalgOp: OpBufferizer.linalg,
+    WinogradTransform: OpBufferizer.transform,
     ukernel.Dispatch: OpBufferizer.dispatch,
     func.Call: OpBufferizer.call,
     scf.For: control.for_loop,

@@ -24,6 +24,7 @@ from mdsl.passes.kernels.lower_vm.memory import MemoryOps
 from mdsl.passes.kernels.lower_vm.values import check_places
 from mdsl.passes.kernels.lower_vm.workers import shared_loop
 from mdsl.rewriting.overlaps import put_inputs_aside
+from mdsl.rewriting.winograd import expand_transforms
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class LowerVm(Pass):
     def run(self, module: ModuleOp, context: Context) -> None:
         aliases = AliasAnalysis(module)
         for func in functions(module):
+            expand_transforms(func)
             put_inputs_aside(func, aliases)
             make_sequential(func)
             for op in func.walk():

@@ -20,18 +20,21 @@ from mdsl.analysis.tile_sizes import (
 )
 from mdsl.dialects import linalg, scf, tensor, ukernel
 from mdsl.dialects.builtin import ModuleOp
+from mdsl.dialects.linalg_ext import WinogradTransform
 from mdsl.ir.core import Builder, Region, Value
 from mdsl.ir.rewrites import rewriting
 from mdsl.ir.typed import shaped_of
 from mdsl.ir.types import TensorType
 from mdsl.passes.any.canonicalize import drop_unused
 from mdsl.passes.base import Context, Pass, functions, option
+from mdsl.passes.linalg.tile.parts import COUNTERS, Part, count
+from mdsl.passes.linalg.tile.parts import parts as dimension_parts
 from mdsl.passes.linalg.tile.slices import Slicer, Span, on_tiles
+from mdsl.passes.linalg.tile.transforms import tile_transform
 from mdsl.passes.linalg.tile.windows import windows
 from mdsl.rewriting import remarks
 from mdsl.rewriting.lower_pack import lower_relayout
 from mdsl.rewriting.structured import empty_like
-from mdsl.target import cost
 from mdsl.target.target import Target
 
 
@@ -85,6 +88,8 @@ class Tile(Pass):
                 for op in block.ops:
                     if isinstance(op, ukernel.RegionOp):
                         self._tile(op, context.target)
+                    elif isinstance(op, WinogradTransform) and op.results:
+                        tile_transform(op)
                     elif isinstance(op, linalg.LinalgOp) and op.results:
                         with rewriting(op, "region"):
                             region = _as_region(op)
@@ -151,32 +156,8 @@ def _as_region(op: linalg.LinalgOp) -> ukernel.RegionOp:
     return region
 
 
-_Part = tuple[int, int, int]
-"""Some tiles along one dimension: where the first begins, where the last ends, their size."""
-
-
 _PANELS = 8
 """Panels of columns that keep all workers busy, each with panels of its own; fewer are shared by rows as well."""
-
-
-def _parts(extent: int, size: int, innermost: bool) -> list[_Part]:
-    """How a dimension is cut: into near-equal tiles; the innermost, along which vectors lie, into whole ones and what
-    is left."""
-    if innermost:
-        whole = extent // size * size
-        pieces = [(size, extent // size), (extent - whole, 1)]
-    else:
-        pieces = cost.near_equal(extent, size)
-    parts: list[_Part] = []
-    for step, count in pieces:
-        start = parts[-1][1] if parts else 0
-        parts += [(start, start + step * count, step)] if step * count else []
-    return parts
-
-
-def _count(part: _Part) -> int:
-    """How many tiles a part holds."""
-    return -(-(part[1] - part[0]) // part[2])
 
 
 @dataclass(frozen=True)
@@ -230,7 +211,8 @@ class _Tiler:
         builder = Builder.before(self.region)
         values = list(results)
         parts = [
-            _parts(e, s, d == len(sizes) - 1) for d, (e, s) in enumerate(zip(self.shape, sizes, strict=True))
+            dimension_parts(e, s, d == len(sizes) - 1)
+            for d, (e, s) in enumerate(zip(self.shape, sizes, strict=True))
         ]
         inner = self._in_panel(parts, order)
         for part in product(*(pieces for d, pieces in enumerate(parts) if d not in inner)):
@@ -256,27 +238,27 @@ class _Tiler:
         rows, columns = split_dims(self.main)
         return {loops[d] for d in rows}, {loops[d] for d in columns}
 
-    def _in_panel(self, parts: Sequence[Sequence[_Part]], order: Sequence[int]) -> list[int]:
+    def _in_panel(self, parts: Sequence[Sequence[Part]], order: Sequence[int]) -> list[int]:
         """The dimensions whose tiles, whole ones and a remainder, all belong into one iteration over the others:
         rows, if there is a remainder. In a loop of its own it would fetch every panel of columns once more."""
         if not self.main.is_contraction or self.is_cut_by_rows:
             return []
         rows, columns = self._split()
         inner = [d for d in range(len(parts)) if d in rows]
-        panels = prod(_count(parts[d][0]) for d in order if d in columns)
+        panels = prod(count(parts[d][0]) for d in order if d in columns)
         return inner if panels >= _PANELS and any(len(parts[d]) > 1 for d in inner) else []
 
     def _panels(
         self,
-        fixed: Mapping[int, _Part],
-        pieces: Sequence[Sequence[_Part]],
+        fixed: Mapping[int, Part],
+        pieces: Sequence[Sequence[Part]],
         inner: Sequence[int],
         order: Sequence[int],
         values: list[Value],
         builder: Builder,
     ) -> list[Value]:
         """Loops over `fixed`, and in each iteration over the combinations of `pieces`, parts of the dimensions `inner`."""
-        looped = [d for d in order if d in fixed and _count(fixed[d]) > 1]
+        looped = [d for d in order if d in fixed and count(fixed[d]) > 1]
         rank = len(self.shape)
         if not inner or not looped:
             for piece in product(*pieces):
@@ -311,7 +293,7 @@ class _Tiler:
 
     def _loops(
         self,
-        part: Sequence[_Part],
+        part: Sequence[Part],
         order: Sequence[int],
         values: list[Value],
         builder: Builder,
@@ -319,7 +301,7 @@ class _Tiler:
     ) -> list[Value]:
         """One loop nest (or, without loops, one tile) over `part` of the destinations `values`, which lie at `panel`
         in the output along some dimensions."""
-        looped = [d for d in order if _count(part[d]) > 1]
+        looped = [d for d in order if count(part[d]) > 1]
         if not looped:
             spans = [Span(lower, step) for lower, _, step in part]
             tiles = self._tile(spans, values, builder, panel)
@@ -337,9 +319,9 @@ class _Tiler:
         self._close(loop, tiles, spans)
         return list(loop.results)
 
-    def _forall(self, parts: Mapping[int, _Part], values: Sequence[Value], builder: Builder) -> scf.Forall:
+    def _forall(self, parts: Mapping[int, Part], values: Sequence[Value], builder: Builder) -> scf.Forall:
         """A loop over the parts of some dimensions, its body empty."""
-        names = [_COUNTERS[d] if d < len(_COUNTERS) else f"i{d}" for d in parts]
+        names = [COUNTERS[d] if d < len(COUNTERS) else f"i{d}" for d in parts]
         bounds = [[part[i] for part in parts.values()] for i in range(3)]
         loop = builder.add(scf.Forall.make(*bounds, outputs=values, ivs=names))
         for result, old in zip(loop.results, self.region.results, strict=True):
@@ -409,6 +391,3 @@ class _Tiler:
                 at = list(owner.results).index(wanted)  # type: ignore[arg-type]
                 wanted = owner.outputs[at]
         return None
-
-
-_COUNTERS = "ijklmnop"

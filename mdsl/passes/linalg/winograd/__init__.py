@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
 from math import prod
 from typing import ClassVar
 
 import numpy as np
 
-from mdsl.dialects import arith, linalg, tensor, ukernel
+from mdsl.dialects import arith, linalg, linalg_ext, tensor, ukernel
 from mdsl.dialects.arith import Constant
 from mdsl.dialects.builtin import ModuleOp
-from mdsl.dialects.reassociation import merged_dims
+from mdsl.dialects.linalg_ext import TAPS, WinogradInputTransform, WinogradOutputTransform, alpha
 from mdsl.ir.affine import AffineExpr, AffineMap, Dim
 from mdsl.ir.attributes import tensor_attribute
 from mdsl.ir.core import Builder, Value
@@ -23,8 +22,7 @@ from mdsl.passes.any.canonicalize import drop_unused
 from mdsl.passes.base import Context, Pass, functions, option
 from mdsl.passes.linalg.winograd.cost import tilings
 from mdsl.passes.linalg.winograd.match import Conv, conv_of
-from mdsl.passes.linalg.winograd.output import build_outputs
-from mdsl.passes.linalg.winograd.transform import TAPS, Transform, alpha, transformed_weight
+from mdsl.passes.linalg.winograd.weight import transformed_weight
 from mdsl.rewriting import remarks
 from mdsl.rewriting.constants import constant_data, fresh_resource, resource_name
 from mdsl.rewriting.structured import empty_like, inline_body
@@ -43,17 +41,19 @@ class Winograd(Pass):
 
     After, with tiles of 4 x 4 outputs, each from 6 x 6 inputs:
 
-        %x_0:36 = linalg.generic (input transform) ins(%x, %x, ... at 36 offsets) outs(36 of tensor<1x4x14x14x16xf32>)
-        %v = (the 36 results in one tensor<36x1x4x196x16xf32>)
+        %x_input = linalg_ext.winograd_input_transform {fmr = "F_4_3", ...} ins(%x : ...) outs(... : tensor<6x6x1x4x14x14x16xf32>)
+        %v = tensor.collapse_shape %x_input ... into tensor<36x1x4x196x16xf32>
         %m = ukernel.region -> tensor<36x1x4x196x16xf32> {
           %p = linalg.generic (matrix product) ins(%v, %w_winograd : ..., tensor<36x4x4x16x16xf32>) ...
         }
-        %r:16 = linalg.generic (output transform, bias, maximum 0) ins(%m, %m, ..., %bias) outs(16 of tensor<1x4x14x14x16xf32>)
-        %y = (the 16 results, each at every fourth row and column of tensor<1x4x56x56x16xf32>)
+        %p = tensor.expand_shape %m ... into tensor<6x6x1x4x14x14x16xf32>
+        %y = linalg_ext.winograd_output_transform {fmr = "F_4_3", ...} ins(%p, %bias : ...) outs(... : tensor<1x4x56x56x16xf32>) {
+          (bias, maximum 0)
+        }
 
     36 products instead of 144 for 16 outputs. Constant weights are transformed now, in float64. It works on
-    whatever layout `pack` chose, after `fuse`, so that the output transform takes the epilogue in. Where
-    tiles do not divide the image, the last rows and columns have an output transform of their own.
+    whatever layout `pack` chose, after `fuse`, so that the output transform takes the epilogue in. The transforms
+    become arithmetic in the micro-kernels (`vectorize`).
     `passes/linalg/winograd/cost.py` tells which convolutions gain, and what tile they get.
 
     Results differ from the plain sum by rounding. Measured against float64 on layers of 64 to 512 channels,
@@ -108,7 +108,7 @@ class _Rewriter:
 
     def run(self) -> None:
         products = self._products(self._transformed_input(), self._weight())
-        result = build_outputs(self.conv, self.m, products, self.builder, self.name)
+        result = self._output(products)
         old = self.conv.root.results[0]
         result.name = old.name
         self.conv.root.replace_by(result)
@@ -132,30 +132,25 @@ class _Rewriter:
     def _transformed_input(self) -> Value:
         """[alpha^2, *image], with the tiles' numbers in the place of the image's rows and columns."""
         h, w = self.conv.image_dims
-        image = self._covering(self.conv.image)
+        image, side, name = self._covering(self.conv.image), self.side, f"{self.name}_input"
         shape = list(shaped_of(image).shape)
         shape[h], shape[w] = self.tiles
-        rank, side = len(shape), range(self.side)
-
-        def shifted(i: int, j: int) -> AffineMap:
-            return _with(AffineMap.identity(rank), {h: Dim(h) * self.m + i, w: Dim(w) * self.m + j})
-
-        maps = [shifted(i, j) for i in side for j in side]
-        init = empty_like(TensorType(tuple(shape), f32), self.builder, f"{self.name}_input_init")
-        count = len(maps)
-        nest = linalg.Generic.make(
-            [image] * count,
-            [init] * count,
-            [*maps, *[AffineMap.identity(rank)] * count],
-            [linalg.PARALLEL] * rank,
-        )
-        body = Builder(nest.body)
-        data = [[nest.body.args[i * self.side + j] for j in side] for i in side]
-        for i, j in product(side, side):
-            data[i][j].name = f"x_{i}_{j}"
-        nest.body.append(linalg.Yield(Transform(body, self.m).input(data), results=[]))
-        self.builder.add(nest, *[f"{self.name}_input_{i}_{j}" for i in side for j in side])
-        return self._stacked(list(nest.results))
+        room = _without_collisions(shape, h)
+        rest = [0] * len(shape)
+        whole = empty_like(TensorType((side, side, *room), f32), self.builder, f"{name}_init")
+        out, sizes = whole, [side, side, *shape]
+        if room != tuple(shape):
+            out = self.builder.value(tensor.ExtractSlice.of(whole, [0, 0, *rest], sizes), f"{name}_part")
+        nest = WinogradInputTransform.make(image, out, self.m, (h, w))
+        found = self.builder.value(nest, name)
+        if room != tuple(shape):
+            insert = tensor.InsertSlice.of(found, whole, [0, 0, *rest], sizes)
+            found = self.builder.value(insert, f"{name}_all")
+        flat = self.builder.value(tensor.CollapseShape.of(found, _merged(len(shape), h)), f"{name}_flat")
+        if room == tuple(shape):
+            return flat
+        used = [side**2, *shape[:h], shape[h] * shape[w], *shape[w + 1 :]]
+        return self.builder.value(tensor.ExtractSlice.of(flat, [0] * len(used), used), f"{name}_used")
 
     def _covering(self, image: Value) -> Value:
         """The image, with zeros behind it where the last tiles reach farther."""
@@ -173,29 +168,6 @@ class _Rewriter:
             high = [old + more for old, more in zip(pad.attr("static_high"), high, strict=True)]
         zero = self.builder.value(Constant.of(0.0, f32), "zero")
         return self.builder.value(tensor.Pad.of(image, low, high, zero), f"{self.name}_covered")
-
-    def _stacked(self, parts: Sequence[Value]) -> Value:
-        """One tensor [alpha^2, *part] of the parts, in which a tile has one number."""
-        name, row = f"{self.name}_input", self.conv.image_dims[0]
-        shape = shaped_of(parts[0]).shape
-        used = [len(parts), *shape[:row], shape[row] * shape[row + 1], *shape[row + 2 :]]
-        room = _without_collisions(shape, row)
-        if room == shape and row > 0:
-            stack = self.builder.value(tensor.Concat(parts, dim=0), name)
-            flat = tensor.CollapseShape.of(stack, merged_dims(len(shape), row))
-            rows = self.builder.value(flat, f"{name}_flat")
-            return self.builder.value(
-                tensor.ExpandShape.of(rows, merged_dims(len(used), 0), used), f"{name}_all"
-            )
-        whole = empty_like(TensorType((len(parts), *room), f32), self.builder, f"{name}_init")
-        for k, part in enumerate(parts):
-            offsets, sizes = [k, *[0] * len(shape)], [1, *shape]
-            whole = self.builder.value(tensor.InsertSlice.of(part, whole, offsets, sizes), name)
-        merged = tensor.CollapseShape.of(whole, merged_dims(len(shape) + 1, row + 1))
-        flat = self.builder.value(merged, f"{name}_flat")
-        if room == shape:
-            return flat
-        return self.builder.value(tensor.ExtractSlice.of(flat, [0] * len(used), used), f"{name}_all")
 
     # Products ---------------------------------------------------------------------------------------------
 
@@ -228,10 +200,24 @@ class _Rewriter:
         )
         region.body.append(ukernel.Yield([body.value(nest, name)], results=[]))
         self.builder.add(region, name)
-        split = [*type.shape[: h + 1], *self.tiles, *type.shape[h + 2 :]]
-        return self.builder.value(
-            tensor.ExpandShape.of(region.results[0], merged_dims(len(split), h + 1), split), f"{name}_tiles"
+        split = [self.side, self.side, *type.shape[1 : h + 1], *self.tiles, *type.shape[h + 2 :]]
+        expand = tensor.ExpandShape.of(region.results[0], _merged(len(split) - 2, h), split)
+        return self.builder.value(expand, f"{name}_tiles")
+
+    # Output -----------------------------------------------------------------------------------------------
+
+    def _output(self, products: Value) -> Value:
+        """The convolution's result, epilogue included."""
+        tail = self.conv.tail
+        init = empty_like(self.conv.root.results[0].type, self.builder, f"{self.name}_init")
+        inputs, maps = (
+            [products, *(v for v, _ in tail.others)],
+            [tail.read, *(m for _, m in tail.others), tail.out],
         )
+        nest = WinogradOutputTransform.make(inputs, init, maps, self.m, tail.pixel_loops)
+        y, *others, _ = nest.body.args
+        nest.body.append(linalg_ext.Yield([tail.apply(y, others, Builder(nest.body))], results=[]))
+        return self.builder.value(nest)
 
 
 def _without_collisions(shape: Sequence[int], row: int) -> tuple[int, ...]:
@@ -246,10 +232,11 @@ _PAGE = 4096
 """Bytes that the sets of a first-level cache cover."""
 
 
-def _with(map: AffineMap, changed: dict[int, AffineExpr]) -> AffineMap:
-    """The map with the results at some positions replaced."""
-    results = tuple(changed.get(p, e) for p, e in enumerate(map.results))
-    return AffineMap(map.num_dims, 0, results)
+def _merged(rank: int, row: int) -> list[list[int]]:
+    """The reassociation by which factors, and tiles from dimension `row` on, have one number each: of [alpha, alpha,
+    *shape] with a shape of that rank."""
+    before, after = range(2, row + 2), range(row + 4, rank + 2)
+    return [[0, 1], *([d] for d in before), [row + 2, row + 3], *([d] for d in after)]
 
 
 def _only(expr: AffineExpr) -> int:

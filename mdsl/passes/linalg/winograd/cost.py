@@ -18,9 +18,9 @@ from __future__ import annotations
 
 from math import prod
 
+from mdsl.dialects.linalg_ext import PAIRS, TAPS, alpha
 from mdsl.ir.typed import shaped_of
 from mdsl.passes.linalg.winograd.match import Conv
-from mdsl.passes.linalg.winograd.transform import PAIRS, TAPS, alpha
 from mdsl.target.cost import Choice, products_cycles, transform_cycles
 from mdsl.target.target import Target
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from mdsl.analysis.regions import writes_old_content
 from mdsl.dialects import arith, linalg, tensor, ukernel
+from mdsl.dialects.linalg_ext import TAPS
 from mdsl.ir.affine import AffineExpr, AffineMap, Dim
 from mdsl.ir.core import Builder, Op, Value
 from mdsl.ir.typed import shaped_of
 from mdsl.ir.types import f32
-from mdsl.passes.linalg.winograd.transform import TAPS
 from mdsl.rewriting import remarks
 from mdsl.rewriting.constants import constant_data
 from mdsl.rewriting.structured import inline_body

@@ -15,6 +15,7 @@ from mdsl.cli.compile import compile_
 from mdsl.cli.dis import dis
 from mdsl.cli.errors import shown
 from mdsl.cli.explain import explain
+from mdsl.cli.fmt import fmt
 from mdsl.cli.import_ import import_
 from mdsl.cli.ops import ops
 from mdsl.cli.opt import OptCommand, opt
@@ -33,6 +34,7 @@ app = typer.Typer(
 )
 app.command("import")(import_)
 app.command("opt", cls=OptCommand)(opt)
+app.command("fmt")(fmt)
 app.command("run")(run)
 app.command("compile")(compile_)
 app.command("bisect")(bisect)

@@ -20,7 +20,7 @@ from mdsl.ir.findings import Findings
 from mdsl.ir.types import FunctionType, Type, none
 from mdsl.ir.verifier import symbol_errors
 from mdsl.syntax.cursor import TYPE_TOKENS
-from mdsl.syntax.grammar import Node, TooDeepError, bare_operation, first_token
+from mdsl.syntax.grammar import Node, TooDeepError, bare_operation, start_of
 from mdsl.syntax.operations import OPS, Parser
 from mdsl.syntax.recovery import MOST, Recovered, recovered
 from mdsl.syntax.resources import Resources
@@ -95,9 +95,8 @@ class Diagnosis(Parser):
         """Appends the op, or leaves stand-ins for what it defines."""
         outer, depth = (self.quiet, self.values), len(self.scopes)
         tree = self._cut(tree)
-        start = first_token(tree)
         self.values = []
-        self.quiet = (start is not None and start.start_pos in self.broken) or self._names_lost(tree)
+        self.quiet = start_of(tree) in self.broken or self._names_lost(tree)
         try:
             op = self.op(tree)
             block.append(op)
@@ -270,9 +269,9 @@ def _regions_of(tree: Tree[Token]) -> Iterator[Tree[Token]]:
 def _starts(tree: Tree[Token]) -> Iterator[int]:
     """Where the ops of a text begin."""
     for op in tree.find_pred(lambda t: t.data in OPS):
-        token = first_token(op)
-        if token is not None:
-            yield token.start_pos or 0
+        start = start_of(op)
+        if start is not None:
+            yield start
 
 
 def _last_before(places: Sequence[int], starts: Sequence[int]) -> set[int]:

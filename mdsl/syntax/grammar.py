@@ -136,6 +136,12 @@ def first_token(node: Node) -> Token | None:
     return None if found is None else _unmarked(found)
 
 
+def start_of(tree: Tree[Token]) -> int | None:
+    """Where an op, with its results if it names any, or an alias begins; None for an empty tree."""
+    found = next(tree.scan_values(lambda t: t is not None), None)
+    return None if found is None else found.start_pos
+
+
 def parse_tree(source: Source, start: str = "file", text: str | None = None, offset: int = 0) -> Tree[Token]:
     """The syntax tree of `text` (default: the whole source), which lies at `offset` in the source."""
     try:

@@ -23,7 +23,7 @@ from mdsl.syntax.cursor import Cursor
 from mdsl.syntax.grammar import MAX_NESTING, Node, first_token, too_deep
 
 OPS = ("custom_op", "generic_op")
-_KEYWORDS = {"return": "func.return", "module": "builtin.module"}
+KEYWORDS = {"return": "func.return", "module": "builtin.module"}
 
 
 class Parser:
@@ -96,7 +96,7 @@ class Parser:
         assert isinstance(name_tree, Tree)
         token = name_tree.children[0]
         assert isinstance(token, Token)
-        name = _KEYWORDS.get(str(token), str(token))
+        name = KEYWORDS.get(str(token), str(token))
         cursor = Cursor(self, tree.children[2:], token)
         location = cursor.take_location() or self._location(token)
         op = parse_custom(self._declaration(name, token), cursor)

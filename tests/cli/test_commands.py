@@ -254,7 +254,7 @@ def test_help_of_passes_is_that_of_the_classes() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["opt"], ["run"], ["compile"], ["dis"], ["bench"], ["ops"]], ids=" ".join
+    "command", [[], ["opt"], ["run"], ["compile"], ["dis"], ["bench"], ["ops"], ["fmt"]], ids=" ".join
 )
 def test_help_is_fast(command: list[str]) -> None:
     done, seconds = _processor_seconds([*command, "--help"])

@@ -346,6 +346,11 @@ class Op:
     def __repr__(self) -> str:
         return Op.printer(self)
 
+    def _repr_html_(self) -> str:
+        from mdsl.support.notebooks import highlighted
+
+        return highlighted(Op.printer(self), "mir")
+
 
 @cache
 def _defaults(declaration: type[Op]) -> dict[str, Attribute]:

@@ -66,6 +66,14 @@ class Executable:
     def _run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         raise AssertionError
 
+    def _repr_html_(self) -> str:
+        from mdsl.support.notebooks import table
+
+        ways = [("input", self.inputs), ("output", self.outputs)]
+        rows = [(way, spec.name, describe(spec)) for way, specs in ways for spec in specs]
+        threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
+        return table(f"engine {self.engine}, {threads}", ("", "name", "type"), rows)
+
     def __repr__(self) -> str:
         inputs, outputs = (
             ", ".join(f"{spec.name}: {describe(spec)}" for spec in specs)

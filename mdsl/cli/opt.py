@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from contextlib import nullcontext
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,6 +19,7 @@ from mdsl.cli.opt_watch import Watch, watching
 from mdsl.cli.options import takes
 from mdsl.cli.own import LoadOption, load_named
 from mdsl.cli.passes import pass_help
+from mdsl.cli.progress import progress
 from mdsl.cli.remarks import (
     BARE,
     Applied,
@@ -183,7 +185,8 @@ def opt(
         every.append(Check())
     diffs: list[str] = []
     show = _print_diff if output is None or str(output) == "-" else diffs.append
-    with remarks_written(remarks, remarks_missed, remarks_format, remarks_output) as told:
+    shown = progress("checking") if check_each else nullcontext()
+    with shown, remarks_written(remarks, remarks_missed, remarks_format, remarks_output) as told:
         asked = Diffs(show if diff else None, lambda step: note(_unchanged(step, module, told)))
         priced = [costs(machine, measure, show if diff else _on_stderr)] if cost or measure else []
         run_asked(

@@ -24,8 +24,11 @@ from mdsl.reference.registry import EvaluationError
 Inputs = Sequence[ArrayLike] | Mapping[str, ArrayLike]
 
 
-def run(module: ModuleOp, inputs: Inputs, function: str | None = None) -> list[np.ndarray]:
-    """Executes `function` (default: `@main`, or the only function) and returns its results.
+def run(
+    module: ModuleOp, inputs: Inputs, function: str | None = None, evaluator: Evaluator | None = None
+) -> list[np.ndarray]:
+    """Executes `function` (default: `@main`, or the only function) and returns its results. An `evaluator` of the module
+    may watch, or do some of it in another way.
 
     `inputs` are one array an input, in order or by argument name; their shapes and dtypes must be those
     of the arguments. Out-parameters (`{mdsl.output}`) are not inputs: they are allocated here and
@@ -39,7 +42,7 @@ def run(module: ModuleOp, inputs: Inputs, function: str | None = None) -> list[n
         _output(a) if out else _input(a, given[a]) for a, out in zip(entry.args, marked, strict=True)
     ]
     with np.errstate(all="ignore"):
-        results = Evaluator(module).call(entry, arguments)
+        results = (evaluator or Evaluator(module)).call(entry, arguments)
     if not results:
         wanted = marked if any(marked) else [isinstance(a.type, MemRefType) for a in entry.args]
         results = [array for array, out in zip(arguments, wanted, strict=True) if out]

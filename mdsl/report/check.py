@@ -1,4 +1,7 @@
-"""`--check-each`: the program is run before and after each pass, on the same random inputs."""
+"""`--check-each`: the program is run before and after each pass, on the same random inputs.
+
+On the lower levels of a large program the reference runs a sample of what micro-kernels do (`report/sampling.py`).
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,14 @@ from mdsl.compiler.entry import OpenSpec, Spec, closed, open_dims, open_signatur
 from mdsl.compiler.pipeline import Hook
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.errors import MdslError
+from mdsl.ir.core import Op
+from mdsl.ir.types import type_of_dtype
 from mdsl.passes.base import Pass
 from mdsl.passes.nn.bind import Bind
-from mdsl.reference import run
-
-TOLERANCE = {"f64": 1e-9, "f32": 1e-4, "f16": 2e-2, "bf16": 1e-1}
-"""Difference allowed to reordered arithmetic, relative to the output's largest number (at least 1)."""
+from mdsl.reference import entry_point, run
+from mdsl.report.sampling import Recording, Sampling, worst
+from mdsl.syntax.printer import print_module
+from mdsl.syntax.resources import used
 
 
 class Check(Hook):
@@ -26,27 +31,57 @@ class Check(Hook):
         self.seed = seed
         self.sizes: dict[str, int] = {}
         self.results: list[np.ndarray] | None = None
+        self.old: ModuleOp | None = None
+        self.number = 0
 
     def before(self, module: ModuleOp, step: Pass) -> None:
         if isinstance(step, Bind):
             self.sizes |= dict(step.sizes)
+        self.number += 1
         if self.results is None or isinstance(step, Bind):
-            self.results = self._run(module)
+            self.results = self._run(module, f"before pass {self.number}, {step.name}")
+        self.old = None if self.results is None else module.clone()
 
     def after(self, module: ModuleOp, step: Pass, seconds: float) -> None:
-        results, wanted = self._run(module), self.results
+        if self.old is not None and _same(self.old, module):
+            return
+        results, wanted = self._run(module, f"after pass {self.number}, {step.name}"), self.results
         if results is not None and wanted is not None:
             difference = first_difference(wanted, results, open_signature(module)[1])
             if difference:
                 raise MdslError(
-                    f"error: pass '{step}' changed the result: {difference} (inputs: seed {self.seed})"
+                    f"error: pass '{step}' changed the result: {difference} (inputs: seed {self.seed})",
+                    *self._first_op(module),
                 )
         self.results = results
 
-    def _run(self, module: ModuleOp) -> list[np.ndarray] | None:
+    def _run(self, module: ModuleOp, what: str) -> list[np.ndarray] | None:
         """None as long as a dimension of an input has no size."""
+        arrays = self._inputs(module)
+        return None if arrays is None else run(module, arrays, evaluator=Sampling(module, what))
+
+    def _inputs(self, module: ModuleOp) -> list[np.ndarray] | None:
         specs = [self._sized(spec) for spec in open_signature(module)[0]]
-        return None if open_dims(specs) else run(module, random_arrays(closed(specs), self.seed))
+        return None if open_dims(specs) else random_arrays(closed(specs), self.seed)
+
+    def _first_op(self, module: ModuleOp) -> list[str]:
+        """Which op is the first whose value is another than that of the same name before the pass."""
+        arrays = self._inputs(module)
+        if self.old is None or arrays is None:
+            return []
+        recorded: list[dict[str, tuple[Op, np.ndarray]]] = []
+        for program in (self.old, module):
+            recording = Recording(program, entry_point(program))
+            run(program, arrays, evaluator=recording)
+            recorded.append(recording.found)
+        known, found = recorded
+        for name, (op, array) in found.items():
+            old = known[name][1] if name in known else array
+            same = old.shape == array.shape and old.dtype == array.dtype
+            place = worst(old, array, str(type_of_dtype(array.dtype))) if same else None
+            if place is not None:
+                return [_describe(name, op, old, array, place)]
+        return []
 
     def _sized(self, spec: Spec) -> Spec:
         shape = [self.sizes.get(s, s) if isinstance(s, str) else s for s in spec.shape]
@@ -54,6 +89,18 @@ class Check(Hook):
         if len(sizes) == len(shape):
             return TensorSpec(spec.name, spec.dtype, sizes)
         return OpenSpec(spec.name, spec.dtype, tuple(shape))
+
+
+def _same(old: ModuleOp, new: ModuleOp) -> bool:
+    """True if both compute the same because they are the same, weights included."""
+    weights = [{name: id(r.array) for name, r in used(module).items()} for module in (old, new)]
+    return weights[0] == weights[1] and print_module(old) == print_module(new)
+
+
+def _describe(name: str, op: Op, old: np.ndarray, new: np.ndarray, place: tuple[int, ...]) -> str:
+    at = f" at {op.location.place}" if op.location else ""
+    where = f"[{', '.join(map(str, place))}]"
+    return f"  the first value that differs: %{name}, of '{op.name}'{at}; most at {where}, {new[place]} instead of {old[place]}"
 
 
 def first_difference(
@@ -65,26 +112,8 @@ def first_difference(
     for old, new, spec in zip(wanted, found, specs, strict=True):
         if old.shape != new.shape or old.dtype != new.dtype:
             return f"output '{spec.name}' is {new.dtype} {list(new.shape)} instead of {old.dtype} {list(old.shape)}"
-        place = _worst(old, new, spec.dtype)
+        place = worst(old, new, spec.dtype)
         if place is not None:
             where = f"[{', '.join(map(str, place))}]" if place else ""
             return f"output '{spec.name}'{where} is {new[place]} instead of {old[place]}"
     return None
-
-
-def _worst(old: np.ndarray, new: np.ndarray, dtype: str) -> tuple[int, ...] | None:
-    """The index of the largest difference, if it is beyond the tolerance."""
-    if old.size == 0:
-        return None
-    if dtype not in TOLERANCE:
-        wrong = old != new
-        return tuple(int(i) for i in np.argwhere(wrong)[0]) if wrong.any() else None
-    a, b = old.astype(np.float64), new.astype(np.float64)
-    same = (a == b) | (np.isnan(a) & np.isnan(b))
-    with np.errstate(invalid="ignore"):
-        difference = np.where(same, 0.0, np.abs(a - b))
-    difference = np.where(np.isnan(difference), np.inf, difference)
-    finite = np.abs(a[np.isfinite(a)])
-    limit = TOLERANCE[dtype] * max(1.0, float(finite.max(initial=0.0)))
-    place = np.unravel_index(int(difference.argmax()), difference.shape)
-    return tuple(int(i) for i in place) if difference[place] > limit else None

@@ -16,6 +16,7 @@ from mdsl.errors import MdslError
 from mdsl.reference import run
 from mdsl.reference.registry import EvaluationError
 from mdsl.report.check import first_difference
+from mdsl.report.sampling import Sampling
 
 Judge = Callable[[ModuleOp], str | None]
 """What is wrong with a program, empty if nothing is; None if it cannot be told."""
@@ -34,7 +35,7 @@ class Reference:
 
     def __call__(self, module: ModuleOp) -> str | None:
         try:
-            found = run(module, self.inputs)
+            found = run(module, self.inputs, evaluator=Sampling(module))
         except EvaluationError as error:
             return str(error)
         return self.difference(found)

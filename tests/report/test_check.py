@@ -1,0 +1,138 @@
+"""`--check-each` names the pass that changed the result, and the first op whose value is another."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+from mdsl.cli.files import read_program
+from mdsl.compiler.driver import lower_to
+from mdsl.compiler.entry import closed, open_signature, random_arrays
+from mdsl.dialects import nn
+from mdsl.dialects.arith import Constant
+from mdsl.dialects.builtin import ModuleOp
+from mdsl.dialects.linalg import Fill
+from mdsl.ir.core import Builder
+from mdsl.passes.base import Context, Pass
+from mdsl.reference import run
+from mdsl.report import sampling
+from mdsl.report.check import first_difference
+from mdsl.report.sampling import Sampling
+from mdsl.support.progress import listening
+
+CNN = Path(__file__).parents[2] / "examples" / "mnist" / "cnn.mir"
+NET = """func.func @main(%x: tensor<4x8xf32>) -> tensor<4x16xf32> {
+  %w = arith.constant dense<0.5> : tensor<8x16xf32>
+  %y = nn.matmul %x, %w : (tensor<4x8xf32>, tensor<8x16xf32>) -> tensor<4x16xf32>
+  %z = nn.sigmoid %y : (tensor<4x16xf32>) -> tensor<4x16xf32>
+  %r = nn.add %z, %y : (tensor<4x16xf32>, tensor<4x16xf32>) -> tensor<4x16xf32>
+  func.return %r : tensor<4x16xf32>
+}
+"""
+
+
+@dataclass(frozen=True)
+class Cheaper(Pass):
+    """Takes tanh for sigmoid."""
+
+    name: ClassVar[str] = "cheaper"
+
+    def run(self, module: ModuleOp, context: Context) -> None:
+        for op in module.walk():
+            if op.name == "nn.sigmoid":
+                op.replace_by(Builder.before(op).value(nn.Tanh(op.operands[0])))
+
+
+@dataclass(frozen=True)
+class Starts(Pass):
+    """Starts sums at 1, in memory too."""
+
+    name: ClassVar[str] = "starts"
+
+    def run(self, module: ModuleOp, context: Context) -> None:
+        for op in module.walk():
+            if isinstance(op, Fill):
+                one = Builder.before(op).value(Constant.of(1.0, op.operands[0].type))
+                op.operands = [one, *op.operands[1:]]
+
+
+@pytest.fixture
+def net(tmp_path: Path) -> Path:
+    path = tmp_path / "net.mir"
+    path.write_text(NET)
+    return path
+
+
+def test_the_first_op_that_differs_is_named(
+    mdsl: Callable[..., Any], plant: Callable[..., None], net: Path
+) -> None:
+    plant(Cheaper)
+    ran = mdsl("opt", "--canonicalize", "--cheaper", "--lower-nn", "--check-each", net)
+    assert ran.code == 1
+    message, first = ran.stderr.splitlines()[-2:]
+    assert re.match(
+        r"error: pass 'cheaper' changed the result: output 'r'\[\d, \d+\] is \S+ instead of \S+ \(inputs: seed 0\)",
+        message,
+    )
+    assert re.fullmatch(
+        rf"  the first value that differs: %z, of 'nn.tanh' at {re.escape(str(net))}:4:8; most at \[\d, \d+\], \S+ instead of \S+",
+        first,
+    )
+
+
+def test_values_in_memory_are_compared_as_well(
+    mdsl: Callable[..., Any], plant: Callable[..., None], net: Path
+) -> None:
+    plant(Starts)
+    ran = mdsl("opt", "--bufferize", "--starts", "--check-each", net)
+    assert ran.code == 1 and "pass 'starts' changed the result" in ran.stderr
+    assert re.search(
+        r"the first value that differs: %\w+, of '[\w.]+' at .*net\.mir:3:8; most at", ran.stderr
+    )
+
+
+def test_a_right_pipeline_passes(mdsl: Callable[..., Any], net: Path) -> None:
+    ran = mdsl("opt", "--compile-to=vm", "--check-each", net)
+    assert ran.code == 0 and "error" not in ran.stderr
+
+
+@pytest.mark.parametrize("level", ["buffers", "kernels", "vm"])
+def test_kernels_called_often_run_natively_and_compute_the_same(level: str, executes: None) -> None:
+    module = read_program(str(CNN))
+    inputs, outputs = open_signature(module)
+    arrays = random_arrays(closed(inputs))
+    wanted = run(module, arrays)
+    lower_to(module, stop=level)
+    evaluator, told = Sampling(module, "checking"), list[str]()
+    with listening(told.append):
+        found = run(module, arrays, evaluator=evaluator)
+    assert not first_difference(wanted, found, outputs)
+    often = [kernel for kernel, count in evaluator.calls.items() if count > sampling.SAMPLES]
+    assert often and sum(evaluator.natives[kernel] is not None for kernel in often) >= len(often) / 2
+    assert told and re.fullmatch(r"checking: \d+ of \d+ ops", told[-1])
+
+
+def test_machine_code_that_is_wrong_is_not_used(monkeypatch: pytest.MonkeyPatch, executes: None) -> None:
+    module = read_program(str(CNN))
+    inputs, outputs = open_signature(module)
+    arrays = random_arrays(closed(inputs))
+    wanted = run(module, arrays)
+    lower_to(module, stop="kernels")
+    right = sampling._Native.run
+
+    def wrong(native: Any, arguments: Any) -> None:
+        right(native, arguments)
+        for argument in arguments:
+            if isinstance(argument, np.ndarray) and argument.flags.writeable:
+                argument[...] += 1
+
+    monkeypatch.setattr(sampling._Native, "run", wrong)
+    evaluator = Sampling(module)
+    assert not first_difference(wanted, run(module, arrays, evaluator=evaluator), outputs)
+    assert evaluator.natives and not any(evaluator.natives.values())

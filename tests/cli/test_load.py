@@ -45,15 +45,21 @@ class Twice(Pass):
 '''
 
 
+def forget() -> None:
+    """What a command loads stays loaded in its process."""
+    passes.OWN.clear()
+    passes.OWN_FILES.clear()
+
+
 @pytest.fixture(autouse=True)
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder with a program and a pass; what a test loads is forgotten."""
     monkeypatch.chdir(tmp_path)
+    forget()
     (tmp_path / "net.mir").write_text(NET)
     (tmp_path / "own.py").write_text(OWN)
     yield tmp_path
-    passes.OWN.clear()
-    passes.OWN_FILES.clear()
+    forget()
 
 
 def run(capfd: pytest.CaptureFixture[str], *args: str, code: int = 0) -> str:

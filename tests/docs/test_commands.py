@@ -80,9 +80,12 @@ def _run(command: str, monkeypatch: pytest.MonkeyPatch) -> int:
     words = shlex.split(command, comments=True)
     if words[0] != "mdsl" or set(words) & {"|", "&&", ">", "<", ";"}:
         return subprocess.run(command, shell=True, check=False).returncode
+    from mdsl import passes
     from mdsl.cli import main
 
     monkeypatch.setattr(sys, "argv", words)
     with pytest.raises(SystemExit) as end:
         main()
+    for loaded in (passes.OWN, passes.OWN_FILES):  # by this command, and not by the next one
+        loaded.clear()
     return int(end.value.code or 0)

@@ -186,3 +186,8 @@ def test_an_editor_formats_through_pipes(
     shown = capfd.readouterr()
     assert not shown.out
     assert shown.err.startswith("<stdin>:1:")
+
+
+@pytest.mark.parametrize("name", ["matmul.mir", "kernel.mir", "mnist"])
+def test_the_examples_are_laid_out_well(name: str) -> None:
+    assert command(["fmt", "--check", str(ROOT / "examples" / name)]) == 0

@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass, field
 
 from lark import Token, Tree
+from lark.exceptions import UnexpectedInput
 
 from mdsl.errors import Source, TextErrors
 from mdsl.ir.registry import operation
@@ -27,10 +28,11 @@ _COMMENT = re.compile(r"//[^\n]*|\n")
 
 def formatted(source: Source) -> str:
     """The text in canonical layout. Raises SyntaxError_ with all errors of the syntax; what names and types mean is not asked."""
-    found = recovered(source)
-    if found.errors:
-        raise TextErrors(found.errors) if len(found.errors) > 1 else found.errors[0]
-    tokens, tree = _read(source)
+    try:
+        tokens, tree = _read(source)
+    except UnexpectedInput:
+        found = recovered(source).errors
+        raise (TextErrors(found) if len(found) > 1 else found[0]) from None
     text = _Layout(source, tokens, _starts(tree)).run()
     again, _ = _read(Source(source.name, text))
     assert list(map(canonical, again)) == list(map(canonical, tokens)), "formatting changed the program"

@@ -14,14 +14,16 @@ if TYPE_CHECKING:
     from mdsl.api import compile, opt, parse
     from mdsl.compiler.own_passes import load_passes
     from mdsl.errors import MdslError
+    from mdsl.report.diff.programs import diff
     from mdsl.runtime.executable import Executable
     from mdsl.runtime.loading import load
 
 __version__ = "0.1.0"
-__all__ = ["Executable", "MdslError", "__version__", "compile", "load", "load_passes", "opt", "parse"]
+__all__ = ["Executable", "MdslError", "__version__", "compile", "diff", "load", "load_passes", "opt", "parse"]
 
 _HOMES = {
     "compile": "mdsl.api",
+    "diff": "mdsl.report.diff.programs",
     "load": "mdsl.runtime.loading",
     "load_passes": "mdsl.compiler.own_passes",
     "opt": "mdsl.api",

@@ -108,7 +108,7 @@ def _print(found: Culprit, program: str, settings: Settings) -> None:
 
 
 def _print_rewriting(found: Rewriting) -> None:
-    from mdsl.report.diff import unified
+    from mdsl.report.diff.unified import unified
     from mdsl.syntax.printer import print_module
 
     place = one_line(f" at {found.place.place}") if found.place else ""

@@ -74,13 +74,20 @@ def write_text(text: str, output: Path | None) -> None:
 
 
 def write_program(
-    module: ModuleOp, output: Path | None, source: str, *, generic: bool = False, metadata: str = ""
+    module: ModuleOp,
+    output: Path | None,
+    source: str,
+    *,
+    generic: bool = False,
+    history: bool = False,
+    metadata: str = "",
 ) -> list[Path]:
     """Writes the module's text, with `metadata` behind it, to `output` or stdout, and its weights so that the text
     finds them. Returns the files that were written. Raises OSError.
 
     A file gets a `.safetensors` beside it, unless it lies beside the one that it was read from. On stdout, or
-    in a pipe, data that lies in no file follows the text as a resource section; a terminal is spared it.
+    in a pipe, data that lies in no file follows the text as a resource section; a terminal is spared it. With `history`
+    each op has a comment on where it comes from.
     """
     from mdsl.syntax.printer import print_module
     from mdsl.syntax.resources import used, weights_path
@@ -91,17 +98,17 @@ def write_program(
         terminal = sys.stdout.isatty()
         if inline and terminal:
             note(f"the data of {len(inline)} resources is not shown; -o writes it")
-        sys.stdout.write(print_module(module, generic=generic, data=not terminal) + metadata)
+        sys.stdout.write(print_module(module, generic=generic, history=history, data=not terminal) + metadata)
         return []
     if is_stream(output):
-        write_text(print_module(module, generic=generic, data=True) + metadata, output)
+        write_text(print_module(module, generic=generic, history=history, data=True) + metadata, output)
         return []
     weights, old = weights_path(output), weights_path(Path(source))
     written = [output]
     if resources and (inline or not _same(weights, old)):
         write_weights(weights, resources, keep=old if _same(weights, old) else None)
         written.append(weights)
-    write_text(print_module(module, generic=generic) + metadata, output)
+    write_text(print_module(module, generic=generic, history=history) + metadata, output)
     return written
 
 

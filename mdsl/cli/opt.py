@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperCommand
 
 from mdsl.cli.bare import with_bare_values
+from mdsl.cli.diffs import DiffOptions, diff_options
 from mdsl.cli.files import check_output, note
 from mdsl.cli.opt_run import run_asked
 from mdsl.cli.opt_watch import Watch, watching
@@ -30,7 +31,6 @@ from mdsl.cli.remarks import (
     costs,
     remarks_written,
 )
-from mdsl.cli.terminal import styled
 from mdsl.errors import MdslError, nearest
 from mdsl.passes import pass_names
 from mdsl.support.collector import collector_paused
@@ -52,7 +52,7 @@ class OptCommand(TyperCommand):
         ]
         load_named(args, own)
         passes = [f"--{name}" for name in pass_names()]
-        args = with_bare_values(_joined(args), BARE)
+        args = with_bare_values(_joined(args), {**BARE, "--diff": "structural"})
         end = args.index("--") if "--" in args else len(args)
         flags = [a for a in args[:end] if _name(a) in passes]
         for arg, following in pairwise([*args[:end], ""]):
@@ -95,6 +95,7 @@ def _name(arg: str) -> str:
     return arg.split("=", 1)[0].split("{", 1)[0]
 
 
+@takes("diffs", diff_options)
 @takes("watch", watching)
 @collector_paused()
 def opt(
@@ -107,12 +108,6 @@ def opt(
         typer.Option(help="'tile{sizes=[8,32]},unroll-dispatch{factor=4}': after the passes given as flags."),
     ] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Write to this file.")] = None,
-    diff: Annotated[
-        bool,
-        typer.Option(
-            "--diff", help="Print (or, with -o, write) the IR diff of each pass instead of the program."
-        ),
-    ] = False,
     print_ir_after_all: Annotated[
         bool, typer.Option("--print-ir-after-all", help="Print the IR after every pass, on stderr.")
     ] = False,
@@ -139,6 +134,12 @@ def opt(
     remarks_output: RemarksOutput = None,
     load: LoadOption = None,
     generic: Annotated[bool, typer.Option("--generic", help="Print every op in the generic form.")] = False,
+    history: Annotated[
+        bool,
+        typer.Option(
+            "--history", help="Print beside each op where it comes from, and the passes that made it."
+        ),
+    ] = False,
     target: Annotated[str, typer.Option(help="The machine to optimise for.")] = "host",
     rewrite_limit: Annotated[
         int | None,
@@ -153,15 +154,16 @@ def opt(
         ),
     ] = False,
     *,
+    diffs: DiffOptions,
     watch: Watch,
 ) -> None:
     """Run passes on a program, in the order given, and print the result.
 
     A pass that needs a lower level than the program's gets it: the standard passes run first, and a note says so.
     """
-    from mdsl.cli.files import read_program, write_program, write_text
+    from mdsl.cli.files import read_program, write_program
     from mdsl.compiler.pipeline import parse_flag, parse_pipeline
-    from mdsl.report.diff import Diffs, Dump
+    from mdsl.report.diff.watching import Dump, Idle
     from mdsl.report.timing import Timing
     from mdsl.target.target import Target
 
@@ -173,7 +175,7 @@ def opt(
         steps, wanted = reproduced(program)
         target = wanted if wanted and target == "host" else target
     machine = Target.parse(target)
-    check_output(output, program, text=not diff)
+    check_output(output, program, text=diffs.form is None)
     module = read_program(program)
     times = Timing()
     every: list[Hook] = [times, *watch.hooks(program, machine)]
@@ -183,32 +185,33 @@ def opt(
         from mdsl.report.check import Check
 
         every.append(Check())
-    diffs: list[str] = []
-    show = _print_diff if output is None or str(output) == "-" else diffs.append
-    shown = progress("checking") if check_each else nullcontext()
-    with shown, remarks_written(remarks, remarks_missed, remarks_format, remarks_output) as told:
-        asked = Diffs(show if diff else None, lambda step: note(_unchanged(step, module, told)))
-        priced = [costs(machine, measure, show if diff else _on_stderr)] if cost or measure else []
+    shown = diffs.shown(output)
+    telling = progress("checking") if check_each else nullcontext()
+    with telling, remarks_written(remarks, remarks_missed, remarks_format, remarks_output) as told:
+        idle = Idle(lambda step: note(_unchanged(step, module, told)))
+        priced = [costs(machine, measure, shown.put if shown else _on_stderr)] if cost or measure else []
         run_asked(
             module,
             steps,
             machine,
             [told, *every],
-            [*priced, asked],
+            [*priced, idle, *([shown.hook()] if shown else [])],
             verify_each=verify_each,
             start=watch.compile_from,
             stop=watch.compile_to,
             limit=rewrite_limit,
         )
-    if not (steps or watch.compile_to) and (diff or pass_pipeline is not None):
+    if not (steps or watch.compile_to) and (shown or pass_pipeline is not None):
         note("no passes were given")
     if timing:
         sys.stderr.write(str(times))
     watch.finish()
-    if diff:
-        write_text("".join(diffs), output)
+    if shown:
+        shown.finish()
     else:
-        write_program(module, output, program, generic=generic)
+        write_program(module, output, program, generic=generic, history=history)
+    if diffs.exit_code and idle.changed:
+        raise typer.Exit(1)
 
 
 def _unchanged(step: Pass, module: ModuleOp, told: Remarks) -> str:
@@ -224,13 +227,3 @@ def _unchanged(step: Pass, module: ModuleOp, told: Remarks) -> str:
 
 def _on_stderr(text: str) -> None:
     sys.stderr.write(escaped(text))
-
-
-def _print_diff(text: str) -> None:
-    """On stdout, in colours on a terminal."""
-    from mdsl.report.diff import coloured
-
-    if sys.stdout.isatty():
-        styled(sys.stdout).write(coloured(escaped(text)))
-    else:
-        sys.stdout.write(text)

@@ -20,11 +20,12 @@ def takes(
         own = inspect.signature(command, eval_str=True).parameters.values()
 
         @wraps(command)
-        def called(**given: Any) -> None:
-            made = group(**{name: given.pop(name) for name in options})
-            command(**given, **{parameter: made})
+        def called(**values: Any) -> None:
+            made = group(**{name: values.pop(name) for name in options})
+            command(**values, **{parameter: made})
 
-        found = [p for one in own for p in (options.values() if one.name == parameter else [one])]
+        given = {name: option.replace(kind=option.KEYWORD_ONLY) for name, option in options.items()}
+        found = [p for one in own for p in (given.values() if one.name == parameter else [one])]
         called.__signature__ = inspect.Signature(found)  # type: ignore[attr-defined]
         called.__annotations__ = {p.name: p.annotation for p in found}
         return called

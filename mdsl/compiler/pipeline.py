@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import fields
 from typing import Any
 
+from mdsl.compiler.history import record, states
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.errors import MdslError, Source, SyntaxError_, nearest
 from mdsl.ir.core import VerifyError
@@ -247,6 +248,7 @@ def run_passes(
         for hook in hooks:
             hook.before(module, step)
         names = {f.symbol: f.result_names() for f in functions(module)}
+        made = states(module)
         with ExitStack() as surroundings:
             for hook in hooks:
                 surroundings.enter_context(hook.around(module, step))
@@ -258,6 +260,7 @@ def run_passes(
                     function.keep_result_names(before)
             module.name_maps()  # here, so that aliases do not depend on what has been printed
             seconds = time.perf_counter() - start
+            record(module, made, step.name)
             if verify_each:
                 _guarded(step, lambda: verify(module), invalid=True)
         for hook in hooks:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -288,6 +288,8 @@ class Location(Attribute):
     file: str
     line: int = 0
     column: int = 0
+    passes: tuple[str, ...] = ()
+    """What has made or rewritten the op since it was read, oldest first; not printed (`history`)."""
 
     def __str__(self) -> str:
         return (
@@ -298,6 +300,15 @@ class Location(Attribute):
     def place(self) -> str:
         """`file:line:column`, or the name."""
         return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+
+    @property
+    def history(self) -> str:
+        """The place and the passes: `net.mir:7:3 <- lower-nn <- fuse`."""
+        return " <- ".join((self.place, *self.passes))
+
+    def through(self, step: str) -> Location:
+        """The same place after one more pass; a pass that runs again and again counts once."""
+        return self if self.passes[-1:] == (step,) else replace(self, passes=(*self.passes, step))
 
     @property
     def beginning(self) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from mdsl.compiler.pipeline import Hook
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.passes.base import Pass
-from mdsl.report.diff import unified
+from mdsl.report.diff.unified import unified
 from mdsl.syntax.printer import print_module
 
 

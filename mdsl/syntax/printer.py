@@ -16,17 +16,20 @@ from mdsl.ir.attributes import AffineMapAttr, ArrayAttr, Attribute, DictAttr, Un
 from mdsl.ir.core import Op, Region, Value
 from mdsl.ir.naming import name_wished, names_under
 from mdsl.ir.types import DYNAMIC, FunctionType, Type
+from mdsl.support.escapes import one_line
 from mdsl.syntax import resources
 from mdsl.syntax.assembly import SEGMENTS, plain_number, print_custom
 
 
-def print_module(op: Op, *, generic: bool = False, locations: bool = False, data: bool = False) -> str:
+def print_module(
+    op: Op, *, generic: bool = False, locations: bool = False, history: bool = False, data: bool = False
+) -> str:
     """The text of `op`, ending in a newline.
 
-    `generic` prints every op in the generic form; `locations` adds `loc(...)`; `data` appends the
-    data of all resources, so that the text stands alone.
+    `generic` prints every op in the generic form; `locations` adds `loc(...)`; `history` a comment beside each op
+    on where it comes from; `data` appends the data of all resources, so that the text stands alone.
     """
-    printer = Printer(generic, locations)
+    printer = Printer(generic, locations, history)
     if isinstance(op, ModuleOp):
         op.name_maps()
         printer.map_names = op.map_names
@@ -62,9 +65,10 @@ Op.printer = staticmethod(print_op)
 class Printer:
     """Lines so far, the one being written, and the names of the values and maps."""
 
-    def __init__(self, generic: bool, locations: bool) -> None:
+    def __init__(self, generic: bool, locations: bool, history: bool = False) -> None:
         self.generic = generic
         self.locations = locations
+        self.history = history
         self.lines: list[str] = []
         self.names: dict[Value, str] = {}
         self.map_names: dict[AffineMap, str] = {}
@@ -188,6 +192,7 @@ class Printer:
         if op.regions and ("isolated" in op.traits or not self.names):
             self.name_values(op)
         self.parts = []
+        first = len(self.lines)
         if op.results:
             self.parts.append(f"{self.values(op.results)} =")
         if self.generic:
@@ -198,6 +203,8 @@ class Printer:
         if self.locations:
             self.token("loc(unknown)" if op.location is None else str(op.location))
         self._flush()
+        if self.history and op.location is not None:
+            self.lines[first] += f"  // {one_line(op.location.history)}"
 
     def _generic(self, op: Op) -> None:
         self.token(f'"{op.name}"({self.values(op.operands)})')

@@ -32,7 +32,9 @@ from mdsl.ir.registry import DIALECTS, operations
 from mdsl.passes import all_passes
 from mdsl.passes.base import LEVELS, Context, Pass
 from mdsl.passes.kernels.lower_vm import LowerVm
-from mdsl.report.diff import Diffs
+from mdsl.report.diff.forms import Form, written
+from mdsl.report.diff.text import Style
+from mdsl.report.diff.watching import Diffs
 from mdsl.syntax.parser import parse, parse_file
 from mdsl.syntax.printer import print_op
 from mdsl.target.target import Target
@@ -243,7 +245,7 @@ def _diff(command: str) -> str:
     flags = [word for word in words[:-1] if word != "--diff" and not word.startswith("--target=")]
     module = parse_file(ROOT / words[-1])
     shown: list[str] = []
-    diffs = Diffs(shown.append, lambda step: shown.append(f"pass '{step}' changed nothing\n"))
+    diffs = Diffs(lambda diff: shown.append(written(diff, Form.STRUCTURAL, Style())))
     for lowering, step in plan([parse_flag(flag) for flag in flags], level_of(module))[0]:
         run_passes(module, lowering, context)
         run_passes(module, [step], context, hooks=[diffs])

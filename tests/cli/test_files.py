@@ -148,7 +148,7 @@ def test_a_diff_goes_where_the_output_goes() -> None:
     result = mdsl("opt", "mlp.onnx", "--lower-nn", "--fuse", "--diff", "-o", "d.diff")
     assert result.stdout == ""
     assert Path("d.diff").read_text() == printed
-    assert printed.startswith("--- before lower-nn")
+    assert printed.startswith("=== lower-nn: ")
     assert names() == ["d.diff", "mlp.onnx"]
 
 

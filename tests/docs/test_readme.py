@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 import mdsl
 from mdsl.benchmarking.profile import count
-from mdsl.report.diff import unified
+from mdsl.cli import app
 from mdsl.runtime.executable import VmExecutable
-from mdsl.syntax.printer import print_module
 from mdsl.target.target import Target
 
 ROOT = Path(__file__).parents[2]
@@ -33,10 +33,9 @@ def test_the_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert (tmp_path / "cnn.mbc").exists()
 
 
-def test_the_diff_is_the_one_that_is_printed() -> None:
-    before = mdsl.parse(ROOT / "examples" / "matmul.mir")
-    after = mdsl.opt(before, "tile{sizes=[4,16]}")
-    printed = unified(print_module(before), print_module(after), "tile")
+def test_the_diff_is_the_one_that_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    printed = CliRunner().invoke(app, ["opt", "--tile=4x16", "--diff", "examples/matmul.mir"]).stdout
     (shown,) = blocks("diff")
     assert set(shown.splitlines()) <= set(printed.splitlines())
 

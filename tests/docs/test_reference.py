@@ -66,7 +66,7 @@ def test_example_of_a_pass(
         main()
     printed = capsys.readouterr().out
     assert not end.value.code
-    assert printed.startswith("--- before") and len(printed.splitlines()) < 115
+    assert printed.startswith("=== ") and len(printed.splitlines()) < 115
     assert f"```console\n$ {command}\n```\n\n```diff\n{printed}```\n" in made()["passes.md"]
 
 

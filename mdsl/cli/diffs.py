@@ -1,0 +1,135 @@
+"""The options of `mdsl opt` about diffs: what is shown, where, and in which form."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mdsl.cli.files import write_text
+from mdsl.cli.terminal import styled
+from mdsl.errors import MdslError, nearest
+
+if TYPE_CHECKING:
+    from mdsl.compiler.pipeline import Hook
+    from mdsl.report.diff.forms import Form
+    from mdsl.report.diff.model import Diff
+
+FORMS = ("structural", "unified", "side", "stat", "json")
+
+
+@dataclass(frozen=True)
+class DiffOptions:
+    """What the options ask for; `form` is one of `FORMS`, None for no diff."""
+
+    form: str | None
+    only: str | None
+    expand: bool
+    exit_code: bool
+
+    def shown(self, output: Path | None) -> Shown | None:
+        """What shows the diffs."""
+        from mdsl.report.diff.forms import Form
+
+        return None if self.form is None else Shown(Form(self.form), self.only, self.expand, output)
+
+
+def diff_options(
+    diff: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[=FORM]",
+            help="Print (or, with -o, write) what each pass did instead of the program: structural (the default), "
+            "unified (all of the text), side (two columns), stat or json.",
+        ),
+    ] = None,
+    only: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Of a diff, what is about a function, a layer (its place in the source) or an op; * stands for anything.",
+        ),
+    ] = None,
+    expand: Annotated[
+        bool,
+        typer.Option("--expand", help="Of a diff, show each of the rewrites that are alike, and every line."),
+    ] = False,
+    exit_code: Annotated[
+        bool,
+        typer.Option(
+            "--exit-code", help="End with 1 if a pass asked for changed something, with 0 if none did."
+        ),
+    ] = False,
+) -> DiffOptions:
+    """What the options ask for. Raises MdslError for a form that there is not, and for what only other forms have."""
+    if diff is not None and diff not in FORMS:
+        hint = nearest(diff, list(FORMS)) or ""
+        raise MdslError(f"error: --diff has no form '{diff}'{hint}; forms: {', '.join(FORMS)}")
+    for option, given in (("--only", only is not None), ("--expand", expand)):
+        if given and diff in (None, "unified"):
+            raise MdslError(f"error: {option} goes with --diff in another form than unified")
+    return DiffOptions(diff, only, expand, exit_code)
+
+
+@dataclass
+class Shown:
+    """Shows each diff as soon as it is known, on stdout; one that goes into a file, and JSON, is written by `finish`."""
+
+    form: Form
+    only: str | None
+    expand: bool
+    output: Path | None
+    texts: list[str] = field(default_factory=list[str])
+    data: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+
+    def hook(self) -> Hook:
+        from mdsl.report.diff.forms import Form
+        from mdsl.report.diff.watching import Diffs, TextDiffs
+
+        return TextDiffs(self._unified) if self.form is Form.UNIFIED else Diffs(self._show)
+
+    def finish(self) -> None:
+        from mdsl.report.diff.forms import Form
+
+        if self.form is Form.JSON:
+            self.texts.append(f"{json.dumps(self.data, indent=1)}\n")
+        write_text("".join(self.texts), self.output)
+
+    def put(self, text: str) -> None:
+        """Shows a line that goes with the diff that comes next."""
+        if self.form.value != "json":
+            self._put(text, escaped=False)
+
+    def _show(self, diff: Diff) -> None:
+        from mdsl.report.diff.forms import Form, data, only, written
+        from mdsl.report.diff.text import WIDTH, Style
+
+        diff = diff if self.only is None else only(diff, self.only)
+        if self.form is Form.JSON:
+            self.data.append(data(diff))
+        elif diff:
+            terminal = self._at_once and sys.stdout.isatty()
+            width = shutil.get_terminal_size((WIDTH, 0)).columns if terminal else WIDTH
+            self._put(written(diff, self.form, Style(self.expand, max(40, width), terminal)), escaped=True)
+
+    def _unified(self, text: str) -> None:
+        from mdsl.report.diff.unified import coloured
+        from mdsl.support.escapes import escaped
+
+        terminal = self._at_once and sys.stdout.isatty()
+        self._put(coloured(escaped(text)) if terminal else text, escaped=terminal)
+
+    @property
+    def _at_once(self) -> bool:
+        return self.output is None or str(self.output) == "-"
+
+    def _put(self, text: str, *, escaped: bool) -> None:
+        if not self._at_once:
+            self.texts.append(text)
+        else:
+            (styled(sys.stdout) if escaped else sys.stdout).write(text)

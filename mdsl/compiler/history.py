@@ -1,0 +1,58 @@
+"""The history of ops: which passes made or rewrote each of them since it was read.
+
+It is recorded around a pass by looking at the program before and after, so that no pass has to. An op that a pass makes
+takes over the location of the op that it is made from, and with it the history so far.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+
+from mdsl.ir.attributes import Attribute, Location
+from mdsl.ir.core import Op, Value
+from mdsl.ir.types import Type
+
+State = tuple[dict[str, Attribute], list[Type]]
+"""What an op says by itself."""
+
+
+def states(root: Op) -> dict[Op, State]:
+    """Every op with what tells whether it is rewritten in place."""
+    return {op: _state(op) for op in root.walk()}
+
+
+def links(root: Op) -> list[tuple[Op, State, list[Value], Op | None]]:
+    """All that a pass may change, to be compared: every op in order, what it says and reads, and what holds it."""
+    return [(op, _state(op), op.operands, op.parent) for op in root.walk()]
+
+
+def record(root: Op, before: dict[Op, State], step: str) -> None:
+    """Adds `step` to the history of each op that is new or another since `before`."""
+
+    @cache
+    def through(location: Location) -> Location:
+        return location.through(step)
+
+    changed = [op for op in root.walk() if op not in before or before[op] != _state(op)]
+    places = [op.location or (None if op in before else _borrowed(op)) for op in changed]
+    for op, place in zip(changed, places, strict=True):
+        if place is not None:
+            op.location = through(place)
+
+
+def _state(op: Op) -> State:
+    return dict(op.attributes), [result.type for result in op.results]
+
+
+def _borrowed(op: Op) -> Location | None:
+    """A location for an op that was made without: that of what it is for, lies in, or holds."""
+    return next((near.location for near in _near(op) if near.location is not None), None)
+
+
+def _near(op: Op) -> Iterator[Op]:
+    for result in op.results:
+        yield from result.users
+    yield from op.ancestors()
+    for region in op.regions:
+        yield from region.block.ops

@@ -1,0 +1,135 @@
+"""The forms of a diff: structural, side by side, in figures, as data."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from enum import StrEnum
+from fnmatch import fnmatchcase
+from typing import Any
+
+from mdsl.dialects.builtin import ModuleOp
+from mdsl.ir.core import Op
+from mdsl.ir.naming import name_wished
+from mdsl.report.diff.lines import Line, Names, head, within
+from mdsl.report.diff.model import Diff, Rewrite
+from mdsl.report.diff.text import Style, heading, structural, title
+from mdsl.support.escapes import escaped
+
+
+class Form(StrEnum):
+    """What `--diff=` takes."""
+
+    STRUCTURAL = "structural"
+    UNIFIED = "unified"
+    SIDE = "side"
+    STAT = "stat"
+    JSON = "json"
+
+
+def written(diff: Diff, form: Form, style: Style) -> str:
+    """The text of a diff, in colours if `style` says so; what comes from files is escaped."""
+    lines = {Form.STRUCTURAL: structural, Form.SIDE: side, Form.STAT: stat}[form](diff, style)
+    return "".join(f"{_coloured(line) if style.colours else escaped(str(line))}\n" for line in lines)
+
+
+_COLOURS = {"-": "31", "+": "32", ">": "36", "@": "1", "=": "1", "~": "2"}
+
+
+def _coloured(line: Line) -> str:
+    code, text = _COLOURS.get(line.sign), escaped(str(line))
+    return f"\x1b[{code}m{text}\x1b[0m" if code else text
+
+
+def side(diff: Diff, style: Style) -> list[Line]:
+    """The same, what a rewrite takes away on the left of what it brings."""
+    half = (style.width - 3) // 2
+    found: list[Line] = []
+    left: list[str] = []
+    right: list[str] = []
+    for line in structural(diff, style.narrowed(half)):
+        if line.sign in "-+> ":
+            (left if line.sign == "-" else right).append(str(line))
+            continue
+        found += _columns(left, right, half)
+        left, right = [], []
+        found.append(line)
+    return [*found, *_columns(left, right, half)]
+
+
+def _columns(left: Sequence[str], right: Sequence[str], width: int) -> Iterator[Line]:
+    for k in range(max(len(left), len(right))):
+        pair = [side[k] if k < len(side) else "" for side in (left, right)]
+        yield Line("&", f"{pair[0]:{width}} | {pair[1]}".rstrip())
+
+
+def stat(diff: Diff, style: Style) -> list[Line]:
+    """A line a group of rewrites, and how many ops of each kind there were and are."""
+    if not diff:
+        return []
+    found = [Line("=", heading(diff))]
+    found += within([Line("~", title(group)) for group in diff.groups], style.width)
+    before, after = _kinds(diff.before.module), _kinds(diff.after.module)
+    changed = [name for name in sorted(before | after) if before[name] != after[name]]
+    wide = max(map(len, changed), default=0)
+    return [*found, *(Line("~", f"{name:{wide}} {before[name]:6} -> {after[name]:6}") for name in changed)]
+
+
+def _kinds(module: ModuleOp) -> Counter[str]:
+    return Counter(op.name for op in module.walk() if op is not module)
+
+
+def data(diff: Diff) -> dict[str, Any]:
+    """The diff for JSON: every rewrite with its ops, and which rewrites are alike."""
+    old, new = Names(diff.before.module), Names(diff.after.module)
+    groups = {id(rewrite): k for k, group in enumerate(diff.groups) for rewrite in group.rewrites}
+    return {
+        "pass": diff.title,
+        "ops": [sum(_kinds(side.module).values()) for side in (diff.before, diff.after)],
+        "rewrites": [
+            {
+                "kind": rewrite.kind,
+                "group": groups[id(rewrite)],
+                "scope": rewrite.scope,
+                "name": rewrite.name,
+                "before": [_op(op, old) for op in rewrite.before],
+                "after": [_op(op, new) for op in rewrite.after],
+                "read": {f"%{old.value(was)}": f"%{new.value(now)}" for was, now in rewrite.read},
+            }
+            for rewrite in diff.rewrites
+        ],
+    }
+
+
+def _op(op: Op, names: Names) -> dict[str, Any]:
+    text = " ".join(line.text for line in head(names.tree(op, lambda op: " "), 1 << 20))
+    location = op.location
+    return {
+        "op": op.name,
+        "text": text,
+        "place": location.place if location else None,
+        "passes": list(location.passes) if location else [],
+    }
+
+
+def only(diff: Diff, pattern: str) -> Diff:
+    """The diff with those rewrites alone that touch a function, a layer (a place in the source) or an op that is called
+    so; `*` stands for anything."""
+    return diff.restricted(lambda rewrite: _is_about(rewrite, pattern))
+
+
+def _is_about(rewrite: Rewrite, pattern: str) -> bool:
+    return any(fnmatchcase(name, pattern) for name in _called(rewrite))
+
+
+def _called(rewrite: Rewrite) -> set[str]:
+    """What the reader may know the rewrite by."""
+    names = {rewrite.name, rewrite.scope, rewrite.scope.removeprefix("@")}
+    for root in (*rewrite.before, *rewrite.after):
+        for op in root.walk():
+            names.add(op.name)
+            values = [name_wished(r) for r in op.results]
+            names.update((*values, *(f"%{v}" for v in values), *(r.name for r in op.results if r.name)))
+            if op.location is not None:
+                names.add(op.location.place)
+    return names

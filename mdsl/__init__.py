@@ -15,11 +15,12 @@ if TYPE_CHECKING:
     from mdsl.compiler.own_passes import load_passes
     from mdsl.errors import MdslError
     from mdsl.report.diff.programs import diff
+    from mdsl.report.trace import trace
     from mdsl.runtime.executable import Executable
     from mdsl.runtime.loading import load
 
 __version__ = "0.1.0"
-__all__ = ["Executable", "MdslError", "__version__", "compile", "diff", "load", "load_passes", "opt", "parse"]
+__all__ = ["Executable", "MdslError", "__version__", "compile", "diff", "load", "load_passes", "opt", "parse", "trace"]
 
 _HOMES = {
     "compile": "mdsl.api",
@@ -28,6 +29,7 @@ _HOMES = {
     "load_passes": "mdsl.compiler.own_passes",
     "opt": "mdsl.api",
     "parse": "mdsl.api",
+    "trace": "mdsl.report.trace",
     "Executable": "mdsl.runtime.executable",
     "MdslError": "mdsl.errors",
 }

@@ -27,13 +27,14 @@ from mdsl.vm.program import Profile, Program
 
 @dataclass(frozen=True)
 class Layer:
-    """The dispatches of one kind that one op of the source became.
+    """The dispatches of one kind that one op of the source, written at `place`, became.
 
     `seconds` is the median over profiled calls of what the slowest worker spent in them; `flops` what they
     compute; `constants` and `activations` the bytes that they touch; `limit` the seconds that the roofline allows.
     """
 
     name: str
+    place: str
     shape: str
     kernel: str
     calls: int
@@ -184,6 +185,7 @@ def _layers(
         rows.append(
             Layer(
                 name,
+                group[0].location,
                 shape,
                 longest + more,
                 sum(calls),

@@ -20,6 +20,7 @@ from mdsl.cli.import_ import import_
 from mdsl.cli.ops import ops
 from mdsl.cli.opt import OptCommand, opt
 from mdsl.cli.reduce import reduce
+from mdsl.cli.report import report
 from mdsl.cli.run import run
 from mdsl.cli.terminal import escaping
 
@@ -42,6 +43,7 @@ app.command("reduce")(reduce)
 app.command("dis")(dis)
 app.command("bench", cls=BenchCommand)(bench)
 app.command("explain")(explain)
+app.command("report")(report)
 app.command("ops")(ops)
 
 

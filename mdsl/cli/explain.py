@@ -45,7 +45,7 @@ def explain(
     module, sizes = read_bound(program, settings.bind)
     bind_dims(module, sizes)
     with progress("compiling"):
-        tracer = Tracer(module, settings)
+        tracer = Tracer.lowering(module, settings)
     found = tracer.all() if op is None else tracer.find(op)
     profile = _profile(module, settings, threads) if measure else None
     if json:
@@ -69,7 +69,7 @@ def _profile(module: ModuleOp, settings: Settings, threads: int) -> LayerProfile
 
 def _measured(e: Explanation, profile: LayerProfile | None) -> tuple[float, float] | None:
     """Seconds that its dispatches took, and that the measured roofline allows them."""
-    layers = [layer for layer in profile.layers if f"%{layer.name}" == e.name] if profile and e.uses else []
+    layers = [layer for layer in profile.layers if layer.place == e.location] if profile and e.uses else []
     return (sum(x.seconds for x in layers), sum(x.limit for x in layers)) if layers else None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from math import prod
 
@@ -10,17 +10,17 @@ from mdsl.analysis.regions import captured
 from mdsl.analysis.work import Work, kernels_of, traffic, trips, work_of
 from mdsl.compiler.driver import context_of, lowering
 from mdsl.compiler.entry import entry
-from mdsl.compiler.pipeline import Hook, run_passes
+from mdsl.compiler.pipeline import run_passes
 from mdsl.compiler.settings import Settings
 from mdsl.dialects import arith, memref, scf, ukernel
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.errors import MdslError, nearest
 from mdsl.ir.core import Op, Value
 from mdsl.ir.types import MemRefType
-from mdsl.passes.base import Pass
 from mdsl.report.remarks import Remarks, Told
 from mdsl.rewriting.remarks import name_of
 from mdsl.target.cost import roofline_cycles
+from mdsl.target.target import Target
 
 
 @dataclass(frozen=True)
@@ -64,25 +64,30 @@ class Explanation:
 
 
 class Tracer:
-    """Lowers a program while it watches; then it can be asked about any op."""
+    """What is known of a program that was lowered; it can be asked about any op."""
 
-    def __init__(self, module: ModuleOp, settings: Settings) -> None:
-        """Lowers a copy of `module`, in which no dimension is open. Raises MdslError."""
-        self.target = settings.machine()
-        self.source = list(_described(module))
-        self.remarks = Remarks()
+    def __init__(self, source: ModuleOp, lowered: ModuleOp, told: Sequence[Told], target: Target) -> None:
+        """`lowered` is what `source` became before its bytecode was made, with kernels and an arena; `told` the remarks."""
+        self.target = target
+        self.source = list(_described(source))
+        self.told = told
         self._found: dict[str, list[_Piece]] = {}
-        lowered = module.clone()
-        steps = lowering(lowered, settings)
-        with self.remarks.collecting():
-            hooks: list[Hook] = [self.remarks, _BeforeBytecode(self._take)]
-            run_passes(lowered, steps, context_of(self.target), hooks=hooks, verify_each=False)
+        self._take(lowered)
+
+    @staticmethod
+    def lowering(module: ModuleOp, settings: Settings) -> Tracer:
+        """Lowers a copy of `module`, in which no dimension is open. Raises MdslError."""
+        copy, machine = module.clone(), settings.machine()
+        steps = [step for step in lowering(copy, settings) if step.leads_to != "vm"]
+        with Remarks().collecting() as remarks:
+            run_passes(copy, steps, context_of(machine), hooks=[remarks], verify_each=False)
+        return Tracer(module, copy, remarks.found, machine)
 
     def _take(self, module: ModuleOp) -> None:
         """Notes every dispatch of the program, and every op outside of kernels that moves memory, by its place in the source."""
         kernels = kernels_of(module)
         for outer in entry(module).body.ops:
-            memory, moved = list(_memory(outer)), traffic(outer)
+            memory, moved = list(memory_of(outer)), traffic(outer)
             for op in outer.walk():
                 if isinstance(op, ukernel.Dispatch):
                     times = prod(trips(a) for a in op.ancestors() if isinstance(a, scf.For | scf.Forall))
@@ -111,7 +116,7 @@ class Tracer:
 
     def explained(self, source: Explanation) -> Explanation:
         """What became of it. Of several ops at one place the first has the dispatches."""
-        told = [t for t in self.remarks.found if t.remark.location and t.remark.location.place == source.location]
+        told = [t for t in self.told if t.remark.location and t.remark.location.place == source.location]
         found = Explanation(source.name, source.opcode, source.type, source.location, told)
         first = next(e for e in self.source if e.location == source.location)
         pieces = self._found.get(source.location, []) if first is source else []
@@ -135,17 +140,6 @@ class _Piece:
     memory: Sequence[Place]
 
 
-class _BeforeBytecode(Hook):
-    """Looks at the program as the last pass finds it, with its kernels and its arena."""
-
-    def __init__(self, look: Callable[[ModuleOp], None]) -> None:
-        self.look = look
-
-    def before(self, module: ModuleOp, step: Pass) -> None:
-        if step.leads_to == "vm":
-            self.look(module)
-
-
 def _described(module: ModuleOp) -> Iterable[Explanation]:
     """The ops of the entry that compute something."""
     for op in entry(module).walk():
@@ -165,7 +159,7 @@ def _is_line(query: str, place: str) -> bool:
     return bool(line) and query in (line, f"{file}:{line}", place)
 
 
-def _memory(op: Op) -> Iterable[Place]:
+def memory_of(op: Op) -> Iterable[Place]:
     """What lies in the arena of that which `op` works on."""
     for value in dict.fromkeys((*op.operands, *(captured(op) if op.regions else ()))):
         view = _view(value)

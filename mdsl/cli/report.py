@@ -1,0 +1,84 @@
+"""`mdsl report`: a page about how a program was compiled."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mdsl.cli.files import check_output, note, read_bound, write_text
+from mdsl.cli.load import ProgramFile, Threads, default_output
+from mdsl.cli.progress import progress, stoppable
+from mdsl.cli.settings import takes_settings
+from mdsl.compiler.settings import DEFAULT, Settings
+
+if TYPE_CHECKING:
+    from mdsl.dialects.builtin import ModuleOp
+    from mdsl.report.page.collect import Times
+
+
+@takes_settings
+def report(
+    program: ProgramFile,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="Write to this file (FILE's name with .html, in the current folder)."),
+    ] = None,
+    measure: Annotated[
+        bool, typer.Option("--measure/--no-measure", help="Run the program and show what each layer takes.")
+    ] = True,
+    savings: Annotated[
+        bool,
+        typer.Option("--savings", help="Show what each pass saves: the program is compiled and timed without each of them."),
+    ] = False,
+    threads: Threads = 1,
+    settings: Settings = DEFAULT,
+) -> None:
+    """Write a page, which needs no network, that shows each pass of the pipeline: what it changed, why, and what that is worth."""
+    from mdsl.compiler.driver import bind_dims
+    from mdsl.report.page import page
+    from mdsl.report.page.collect import collected
+
+    place = default_output(program, ".html") if output is None else output
+    check_output(place, program)
+    module, sizes = read_bound(program, settings.bind)
+    bind_dims(module, sizes)
+    machine = settings.machine()
+    if (measure or savings) and not machine.runs_here:
+        note(f"code for {machine.name} does not run here: nothing is measured")
+        measure = savings = False
+    with progress("compiling") as show, stoppable():
+        times = _times(module, settings, threads) if measure else {}
+        saved = _saved(module, settings, threads) if savings else {}
+        show("writing")
+        data, assembly = collected(module, settings, times, saved)
+    subtitle = f"for {machine.name} ({machine.core.name}), {threads} thread{'s' if threads > 1 else ''}"
+    write_text(page(Path(program).name, subtitle, data, assembly), place)
+
+
+def _times(module: ModuleOp, settings: Settings, threads: int) -> Times:
+    """What the layers take, by the places of their ops."""
+    from mdsl import api
+    from mdsl.benchmarking.profile import profile_layers
+    from mdsl.compiler.entry import random_arrays, signature
+    from mdsl.runtime.executable import VmExecutable
+
+    executable = api.build(module, settings, "vm", threads)
+    assert isinstance(executable, VmExecutable)
+    profile = profile_layers(executable, random_arrays(signature(module)[0], 0), module)
+    found: Times = {}
+    for layer in profile.layers:
+        seconds, limit = found.get(layer.place, (0.0, 0.0))
+        found[layer.place] = (seconds + layer.seconds, limit + layer.limit)
+    return found
+
+
+def _saved(module: ModuleOp, settings: Settings, threads: int) -> dict[str, float]:
+    """Seconds of a call that each pass saves, by its name."""
+    from mdsl.benchmarking.ablation import pass_ablation
+    from mdsl.compiler.entry import random_arrays, signature
+
+    arrays = random_arrays(signature(module)[0], 0)
+    rows = pass_ablation(module, arrays, 200, threads, settings)
+    return {r.name: r.seconds - r.whole for r in rows if r.seconds is not None and r.whole is not None}

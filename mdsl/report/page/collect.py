@@ -1,0 +1,204 @@
+"""What the page of a report shows, as plain data: `script.js` reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from mdsl.analysis.work import kernels_of
+from mdsl.bytecode.assemble import assemble
+from mdsl.bytecode.disassemble import disassemble
+from mdsl.bytecode.module import Module
+from mdsl.codegen.kernel import to_llvm_ir
+from mdsl.codegen.native import to_assembly
+from mdsl.compiler.driver import lowering
+from mdsl.compiler.entry import entry
+from mdsl.compiler.levels import level_of
+from mdsl.compiler.settings import Settings
+from mdsl.dialects import memref
+from mdsl.dialects.builtin import ModuleOp
+from mdsl.ir.core import Op
+from mdsl.report.cost import StepCost, cost_of
+from mdsl.report.diff.text import Style, structural
+from mdsl.report.explain import Explanation, Tracer, memory_of
+from mdsl.report.remarks import Told, described
+from mdsl.report.trace import Step, Trace
+from mdsl.rewriting.remarks import Remark
+from mdsl.syntax.printer import Printer
+from mdsl.target.cost import Choice
+
+WIDTH = 1 << 20
+"""Columns of a diff: the page breaks lines itself."""
+
+Times = dict[str, tuple[float, float]]
+"""Seconds of a layer as measured, and what the measured roofline allows, by the place of its op."""
+
+
+def collected(
+    module: ModuleOp, settings: Settings, times: Times, saved: Mapping[str, float]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The page's data about `module`, in which no dimension is open, and the assembly of its kernels. `times`: what was measured; `saved`:
+    seconds of a call that a pass saves, by its name. Raises MdslError."""
+    machine = settings.machine()
+    lowered = module.clone()
+    trace = Trace.of(lowered, lowering(lowered, settings), machine)
+    ready = next(step.before.module for step in trace if step.level == "vm")
+    told = [Told(step.name, remark) for step in trace for remark in step.remarks]
+    tracer = Tracer(module, ready, told, machine)
+    bytecode = assemble(lowered.clone(), {})
+    data = _Collector().data(trace, tracer, bytecode, times, saved)
+    return data, {k.symbol: to_assembly(to_llvm_ir(k, k.symbol), machine) for k in kernels_of(lowered).values()}
+
+
+class _Collector:
+    """Gathers the page's data. Texts and places occur once each; lines have their numbers."""
+
+    def __init__(self) -> None:
+        self.texts: dict[str, int] = {}
+        self.places: dict[str, int] = {}
+
+    def data(self, trace: Trace, tracer: Tracer, bytecode: Module, times: Times, saved: Mapping[str, float]) -> dict[str, Any]:
+        """All of it."""
+        # What the reader wrote comes first, so that it names the places.
+        for op in trace.source.walk():
+            self._place(op)
+        steps = [self._source(trace)]
+        before = cost_of(trace.source, trace.target)
+        for number, step in enumerate(trace):
+            steps.append(self._step(step, number + 1, str(StepCost("", before, step.cost)).removeprefix(": "), saved))
+            before = step.cost
+        steps.append(self._bytecode(bytecode, len(steps)))
+        remarks = [self._remark(r, n + 1) for n, step in enumerate(trace) for r in step.remarks]
+        core, target = trace.target.core, trace.target
+        layers = [self._layer(e, times) for e in tracer.all()]
+        peak = 2 * target.lanes("f32") * target.fma_rate * core.ghz * 1e9
+        return {
+            "steps": steps,
+            "texts": list(self.texts),
+            "places": self._named(trace.source),
+            "remarks": remarks,
+            "layers": layers,
+            "uses": [[self.places[e.location], use.kernel] for e in tracer.all() for use in e.uses],
+            "roofline": {
+                "peak": peak,
+                "memory": core.memory_rate * core.ghz * 1e9,
+                "caches": [["second-level cache", core.l2_rate * core.ghz * 1e9]],
+            },
+            "arena": self._arena(trace),
+        }
+
+    # Steps ------------------------------------------------------------------------------------------------
+
+    def _source(self, trace: Trace) -> dict[str, Any]:
+        return _step("source", 0, level_of(trace.source), 0.0, self._lines(trace.source), changed=False)
+
+    def _step(self, step: Step, number: int, cost: str, saved: Mapping[str, float]) -> dict[str, Any]:
+        diff = [[line.sign, str(line)[0 if line.sign in "@=" else 1 :].lstrip("\n")] for line in structural(step.diff, Style(width=WIDTH))]
+        found = _step(step.name, number, step.level, step.seconds, self._lines(step.module), changed=bool(step.diff))
+        return {**found, "diff": diff, "cost": cost, "why": step.obstacle, "saved": saved.get(step.name.split("{")[0])}
+
+    def _bytecode(self, module: Module, number: int) -> dict[str, Any]:
+        lines: list[list[int | None]] = []
+        for line in disassemble(module, kernels=False).splitlines():
+            place = line.rpartition("  ; ")[2] if "  ; " in line else ""
+            lines.append([self._text(line), self.places.get(place)])
+        return _step("bytecode", number, "bytecode", 0.0, lines, changed=False)
+
+    def _lines(self, module: ModuleOp) -> list[list[int | None]]:
+        return [[self._text(text), place] for text, place in _Placed(self._place).print(module)]
+
+    def _text(self, text: str) -> int:
+        return self.texts.setdefault(text, len(self.texts))
+
+    def _place(self, op: Op) -> int | None:
+        """The number of the place at which `op` was written."""
+        if op.location is None:
+            return None
+        return self.places.setdefault(op.location.place, len(self.places))
+
+    def _named(self, source: ModuleOp) -> list[str]:
+        """The places with what is defined there."""
+        names: dict[str, list[str]] = {}
+        for op in source.walk():
+            if op.location is not None:
+                names.setdefault(op.location.place, []).extend(f"%{r.name}" for r in op.results if r.name)
+        return [" ".join([*names.get(place, [])[:3], place]) for place in self.places]
+
+    # The rest ---------------------------------------------------------------------------------------------
+
+    def _remark(self, remark: Remark, number: int) -> dict[str, Any]:
+        choice = next((described(f) for f in remark.facts.values() if isinstance(f, Choice)), None)
+        place = remark.location.place if remark.location else ""
+        return {
+            "step": number, "kind": remark.kind, "op": remark.op, "message": remark.message, "choice": choice,
+            "place": self.places.get(place),
+        }  # fmt: skip
+
+    def _layer(self, e: Explanation, times: Times) -> dict[str, Any]:
+        seconds, limit = times.get(e.location, (None, e.seconds))
+        more = f" +{len(e.uses) - 1}" if len(e.uses) > 1 else ""
+        return {
+            "name": e.name, "opcode": e.opcode, "kernel": e.uses[0].kernel + more, "calls": e.work.calls,
+            "flops": e.work.flops, "bytes": e.bytes, "limit": limit, "seconds": seconds,
+            "place": self.places.setdefault(e.location, len(self.places)),
+        }  # fmt: skip
+
+    def _arena(self, trace: Trace) -> dict[str, Any]:
+        """The buffers of the last program that has memrefs, and when each is in use."""
+        modules = [step.module for step in trace if step.level in ("buffers", "kernels")]
+        ops = list(entry(modules[-1]).body.ops) if modules else []
+        found: dict[tuple[str, int], dict[str, Any]] = {}
+        for at, op in enumerate(ops):
+            for place in () if isinstance(op, memref.View) else memory_of(op):
+                buffer = found.setdefault(
+                    (place.name, place.offset),
+                    {"name": place.name, "type": place.type, "offset": place.offset, "bytes": place.nbytes, "first": at, "places": []},
+                )
+                buffer["last"] = at
+                where = self._place(op)
+                if where is not None and where not in buffer["places"]:
+                    buffer["places"].append(where)
+        size = max((b["offset"] + b["bytes"] for b in found.values()), default=0)
+        return {"size": size, "length": len(ops), "buffers": list(found.values())}
+
+
+def _step(
+    name: str, number: int, level: str, seconds: float, lines: Sequence[Sequence[int | None]], *, changed: bool
+) -> dict[str, Any]:
+    return {
+        "name": name, "number": number, "level": level, "seconds": seconds, "lines": lines, "changed": changed,
+        "diff": [], "cost": "", "why": "", "saved": None,
+    }  # fmt: skip
+
+
+class _Placed(Printer):
+    """Prints a module and notes the place of the op that each line is of."""
+
+    def __init__(self, place: Callable[[Op], int | None]) -> None:
+        super().__init__(generic=False, locations=False)
+        self.place = place
+        self.owners: list[int | None] = []
+        self.current: int | None = None
+
+    def print(self, module: ModuleOp) -> Iterable[tuple[str, int | None]]:
+        module.name_maps()
+        self.map_names = module.map_names
+        self.name_values(module)
+        for op in module.body.ops:
+            self.op(op)
+        definitions = self.map_definitions()
+        return [*((text, None) for text in definitions), *zip(self.lines, self.owners, strict=True)]
+
+    def op(self, op: Op) -> None:
+        # Lines between the ops that this one holds are its own, as are those around them.
+        outer, self.current = self.current, self.place(op)
+        super().op(op)
+        self._claim()
+        self.current = outer
+
+    def _flush(self) -> None:
+        super()._flush()
+        self._claim()
+
+    def _claim(self) -> None:
+        self.owners += [self.current] * (len(self.lines) - len(self.owners))

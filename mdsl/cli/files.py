@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mdsl.cli.terminal import styled
 from mdsl.support.escapes import one_line
 from mdsl.support.files import check_writable, is_stream, replacing
 
@@ -90,25 +92,30 @@ def write_program(
     each op has a comment on where it comes from.
     """
     from mdsl.syntax.printer import print_module
-    from mdsl.syntax.resources import used, weights_path
+    from mdsl.syntax.resources import section_parts, used, weights_path
 
     resources = used(module)
+    text = print_module(module, generic=generic, history=history)
     inline = [name for name, resource in resources.items() if not resource.external]
     if output is None or str(output) == "-":
         terminal = sys.stdout.isatty()
         if inline and terminal:
             note(f"the data of {len(inline)} resources is not shown; -o writes it")
-        sys.stdout.write(print_module(module, generic=generic, history=history, data=not terminal) + metadata)
+        sys.stdout.write(text)
+        if not terminal:
+            styled(sys.stdout).writelines(section_parts(resources))
+        sys.stdout.write(metadata)
         return []
     if is_stream(output):
-        write_text(print_module(module, generic=generic, history=history, data=True) + metadata, output)
+        with replacing(output) as file:
+            file.writelines(part.encode() for part in chain((text,), section_parts(resources), (metadata,)))
         return []
     weights, old = weights_path(output), weights_path(Path(source))
     written = [output]
     if resources and (inline or not _same(weights, old)):
         write_weights(weights, resources, keep=old if _same(weights, old) else None)
         written.append(weights)
-    write_text(print_module(module, generic=generic, history=history) + metadata, output)
+    write_text(text + metadata, output)
     return written
 
 

@@ -39,5 +39,5 @@ def escaping() -> Generator[None, None, None]:
 
 
 def styled(stream: TextIO) -> TextIO:
-    """The stream without escaping, for text that has colours of ours and is escaped already."""
+    """The stream without escaping, for text that is escaped already, and may have colours of ours."""
     return stream.plain if isinstance(stream, _Escaping) else stream

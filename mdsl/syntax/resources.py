@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 
@@ -119,11 +120,24 @@ def used(root: Op) -> dict[str, Resource]:
 
 def print_section(resources: dict[str, Resource]) -> str:
     """The `{-# dialect_resources #-}` section that holds `resources`; empty for none."""
-    if not resources:
-        return ""
-    lines = [
-        f'      {name_of_key(n)}: "0x{(_ALIGNMENT + r.array.tobytes()).hex().upper()}"'
-        for n, r in resources.items()
-    ]
-    body = ",\n".join(lines)
-    return f"\n{{-#\n  dialect_resources: {{\n    builtin: {{\n{body}\n    }}\n  }}\n#-}}\n"
+    return "".join(section_parts(resources))
+
+
+def section_parts(resources: dict[str, Resource]) -> Iterator[str]:
+    """The same piece by piece, for whoever writes it: as one text the weights of a network take hundreds of megabytes."""
+    separator = "\n{-#\n  dialect_resources: {\n    builtin: {\n"
+    for name, resource in resources.items():
+        yield f'{separator}      {name_of_key(name)}: "0x{_hex(_ALIGNMENT)}'
+        data = memoryview(resource.array.tobytes())
+        yield from (_hex(data[at : at + _PIECE]) for at in range(0, len(data), _PIECE))
+        separator = '",\n'
+    if resources:
+        yield '"\n    }\n  }\n#-}\n'
+
+
+_PIECE = 1 << 15
+"""Bytes that are written at once: their digits stay in a processor's cache."""
+
+
+def _hex(data: bytes | memoryview) -> str:
+    return data.hex().upper()

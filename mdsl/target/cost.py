@@ -80,6 +80,16 @@ _REMAINDER = 0.02
 """What a remainder adds to all cycles: another kernel is more code, and its loop more often too short to share
 among workers."""
 
+_RUN = 60.0
+"""Cycles until the first line of a row arrives that is packed (measured: 40 to 100)."""
+
+_LATE = 0.25
+"""The part of an outer cache's rate at which sums come and go between blocks of steps, for a kernel waits for its own
+(measured: 2 to 4 bytes a cycle of 16)."""
+
+_PIECES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+"""Into how many panels or blocks products are cut, at most."""
+
 _TRANSFORM = 4.0
 """Cycles for each vector that a transform of Winograd's method moves, its arithmetic included (measured: 3 to 5)."""
 
@@ -327,6 +337,40 @@ class Contraction:
         panels = prod(-(-self.sizes[d] // tile[d]) for d in others)
         sent = self._vectors(tile) * self.target.vector_bytes / self.target.core.memory_rate
         return panels * self.steps * max(0.0, sent - self._step(tile))
+
+
+@dataclass(frozen=True)
+class Products:
+    """Products of matrices whose second operand is packed while the program runs."""
+
+    rows: int
+    steps: int
+    """Of the reduction."""
+    blocks: int
+    """Of columns, one vector wide."""
+    lanes: int
+    element: int
+    """Bytes of one."""
+    target: Target
+
+    def blockings(self) -> Choice[tuple[int, int]]:
+        """How many steps are summed, and how many blocks of columns packed, at a time."""
+        sizes = {(-(-self.steps // k), -(-self.blocks // n)): None for k in _PIECES for n in _PIECES}
+        return Choice.of((size, self._cycles(*size)) for size in sizes)
+
+    def _cycles(self, steps: int, blocks: int) -> float:
+        """Cycles of the packing, and of keeping sums from one block of steps to the next. A panel has half of the
+        second-level cache; what of it is more goes out, and comes back for the products."""
+        core, row = self.target.core, blocks * self.lanes * self.element
+        panels, parts = -(-self.blocks // blocks), -(-self.steps // steps)
+        panel, packed = steps * row, self.steps * self.blocks * self.lanes * self.element
+        spilled = packed * max(0.0, 1 - core.l2_bytes / 2 / panel)
+        packing = (packed + 2 * spilled) / core.l3_rate + _RUN * panels * self.steps
+        sums = self.rows * row
+        fits = panel + sums + self.rows * steps * self.element <= core.l2_bytes * 7 / 8
+        rate = core.l2_rate if fits else _LATE * core.l3_rate
+        keeping = (parts - 1) * panels * 2 * sums / rate
+        return packing + keeping + panels * parts * _KERNEL
 
 
 # Convolutions ---------------------------------------------------------------------------------------------------

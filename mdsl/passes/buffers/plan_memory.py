@@ -24,7 +24,7 @@ ALIGNMENT = 64
 
 @dataclass(frozen=True)
 class Buffer:
-    """An allocation: its size in bytes and the ops of the function's block between which it is in use."""
+    """An allocation: its size in bytes and the numbers of the function's ops between which it is in use."""
 
     op: Op
     size: int
@@ -38,11 +38,11 @@ class PlanMemory(Pass):
 
     Greedy by size (Pisarchyk and Lee 2020, "Efficient Memory Management for Deep Neural Net Inference"):
     from the largest buffer to the smallest, each goes into the smallest gap that it fits into between
-    those placed before that are in use at the same time. A buffer is in use from the first to the last op
-    that touches it or a view of it; a loop counts as one op. Offsets are multiples of 64 bytes.
+    those placed before that are in use at the same time. A buffer is in use from the first to the last op of the block
+    that allocates it which touches it or a view of it, or has an op inside that does. Offsets are multiples of 64 bytes.
 
-    A buffer inside a loop is one buffer for all iterations. Iterations of `scf.forall` would share it at
-    the same time, so that a forall that holds one becomes a sequential `scf.for`.
+    A buffer inside a loop is one buffer for all iterations, each of which begins without content. Iterations of
+    `scf.forall` would share it at the same time, so that a forall that holds one becomes a sequential `scf.for`.
 
     Before:
 
@@ -84,9 +84,9 @@ def _plan(function: func.FuncOp, reuse: bool) -> None:
             raise op.error("the size must be known at compile time")
         _check_stays(op)
     make_sequential(function)
-    for op in allocations:
-        _hoist(op, function)
     buffers = _live_ranges(function, allocations)
+    for buffer in buffers:
+        _hoist(buffer.op, function)
     offsets = place(buffers) if reuse else _one_after_another(buffers)
     total = max((offsets[b] + _aligned(b.size) for b in buffers), default=0)
     apart = sum(_aligned(b.size) for b in buffers)
@@ -169,19 +169,30 @@ def _hoist(op: Op, function: func.FuncOp) -> None:
 
 def _live_ranges(function: func.FuncOp, allocations: Sequence[Op]) -> list[Buffer]:
     """The allocations that something uses; the others are erased."""
-    position = {op: i for i, op in enumerate(function.body.ops)}
+    position = {op: i for i, op in enumerate(function.walk())}
     buffers: list[Buffer] = []
     for op in allocations:
         _drop_deallocations(op)
-        used = [ancestor_in(function.body, user) for user, _ in accesses(op.result)]
-        at = [position[u] for u in used if u is not None]
-        if at:
-            buffers.append(Buffer(op, memref_of(op.result).nbytes, min(at), max(at)))
-        elif not op.result.users:
+        used = _users_in_a_block(op)
+        if not used and not op.result.users:
             op.erase()
-        else:
-            buffers.append(Buffer(op, memref_of(op.result).nbytes, position[op], position[op]))
+            continue
+        # An op ends where the last of those inside it does.
+        ends = [position[inner] for user in used for inner in user.walk()] or [position[op]]
+        buffers.append(Buffer(op, memref_of(op.result).nbytes, min(ends), max(ends)))
     return buffers
+
+
+def _users_in_a_block(op: Op) -> set[Op]:
+    """The ops that touch an allocation or have one inside that does, all of the innermost block that holds them: its own,
+    or one around it, where a branch hands it on."""
+    users, block = [user for user, _ in accesses(op.result)], op.block
+    while block is not None:
+        found = {ancestor_in(block, user) for user in users}
+        if None not in found:
+            return {user for user in found if user is not None}
+        block = block.parent_op.block if block.parent_op else None
+    return set()
 
 
 def _drop_deallocations(op: Op) -> None:

@@ -26,16 +26,15 @@ MOST = 24
 
 def grouped(found: Sequence[Rewrite], matching: Matching) -> tuple[Group, ...]:
     """Rewrites that are alike, in the order of the first of each. Where there are many groups, details count less."""
+    exact = {id(rewrite): _exact(rewrite, matching) for rewrite in found}
     groups: dict[Hashable, list[Rewrite]] = {}
-    for shape in (_exact, _rough, _roughest):
+    for shape in (lambda rewrite: exact[id(rewrite)], _rough, _roughest):
         groups = {}
         for rewrite in found:
-            groups.setdefault(shape(rewrite, matching), []).append(rewrite)
+            groups.setdefault(shape(rewrite), []).append(rewrite)
         if len(groups) <= MOST:
             break
-    return tuple(
-        Group(tuple(members), len({_exact(r, matching) for r in members})) for members in groups.values()
-    )
+    return tuple(Group(tuple(members), len({exact[id(r)] for r in members})) for members in groups.values())
 
 
 def _exact(rewrite: Rewrite, matching: Matching) -> Hashable:
@@ -46,7 +45,7 @@ def _exact(rewrite: Rewrite, matching: Matching) -> Hashable:
     return rewrite.kind, before, tuple(_without_repeats((op in kept, _kind(op)) for op in rewrite.after))
 
 
-def _rough(rewrite: Rewrite, matching: Matching) -> Hashable:
+def _rough(rewrite: Rewrite) -> Hashable:
     """Which kinds of ops became which."""
     return (
         rewrite.kind,
@@ -55,7 +54,7 @@ def _rough(rewrite: Rewrite, matching: Matching) -> Hashable:
     )
 
 
-def _roughest(rewrite: Rewrite, matching: Matching) -> Hashable:
+def _roughest(rewrite: Rewrite) -> Hashable:
     """The same of the ops that hold others, if there are any: what stands around loops is their scaffolding."""
     return rewrite.kind, _main(rewrite.before), _main(rewrite.after)
 

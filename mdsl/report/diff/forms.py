@@ -102,7 +102,7 @@ def data(diff: Diff) -> dict[str, Any]:
 
 
 def _op(op: Op, names: Names) -> dict[str, Any]:
-    text = " ".join(line.text for line in head(names.tree(op, lambda op: " "), 1 << 20))
+    text = " ".join(line.text for line in head(names.tree(op, lambda op: " ", shallow=True), 1 << 20))
     location = op.location
     return {
         "op": op.name,

@@ -37,6 +37,8 @@ class Tree:
     op: Op
     sign: str
     parts: list[str | Tree] = field(default_factory=list["str | Tree"])
+    hidden: int = 0
+    """Ops in it that were not printed, for they will not be shown."""
 
     @property
     def held(self) -> list[Tree]:
@@ -44,7 +46,7 @@ class Tree:
 
     def size(self) -> int:
         """The number of ops in it."""
-        return 1 + sum(tree.size() for tree in self.held)
+        return 1 + self.hidden + sum(tree.size() for tree in self.held)
 
 
 class Names:
@@ -57,12 +59,25 @@ class Names:
         self.printer.map_names = module.map_names
         self.named: set[Op] = set()
 
-    def tree(self, op: Op, sign: Sign) -> Tree:
+    def tree(self, op: Op, sign: Sign, *, shallow: bool = False) -> Tree:
+        """The op as text; `shallow` leaves out what it holds."""
         scope = next((a for a in op.ancestors() if "isolated" in a.traits), self.module)
         if scope not in self.named:
             self.named.add(scope)
             self.printer.name_values(scope)
-        return self.printer.tree(op, sign)
+        return self.printer.tree(op, sign, shallow)
+
+    def trees(self, ops: Sequence[Op], sign: Sign, limit: int | None) -> list[Tree]:
+        """The ops as text, but those that cannot be among the first `limit` lines, whatever is folded."""
+        if limit is None:
+            return [self.tree(op, sign) for op in ops]
+        found: list[Tree] = []
+        for number, (_, run) in enumerate(groupby(ops, lambda op: op.name)):
+            for k, op in enumerate(run):
+                seen = number < limit and k <= limit
+                hidden = 0 if seen else sum(1 for _ in op.walk()) - 1
+                found.append(self.tree(op, sign) if seen else Tree(op, sign(op), [op.name], hidden))
+        return found
 
     def value(self, value: Value) -> str:
         return self.printer.name(value)
@@ -79,8 +94,10 @@ class _Pieces(Printer):
         super().__init__(generic=False, locations=False)
         self.open: list[Tree] = []
         self.sign: Sign = lambda op: " "
+        self.shallow = False
 
-    def tree(self, op: Op, sign: Sign) -> Tree:
+    def tree(self, op: Op, sign: Sign, shallow: bool) -> Tree:
+        self.shallow = shallow
         self.sign, self.indent, self.lines = sign, 0, []
         root = Tree(op, sign(op))
         self.open = [root]
@@ -97,7 +114,13 @@ class _Pieces(Printer):
         self.open.pop()
 
     def region(self, region: Region, *, label: bool = False, implicit_end: bool = False) -> None:
-        super().region(region, label=label, implicit_end=implicit_end)
+        if self.shallow:
+            self.parts.append(" {")
+            self._flush()
+            self.open[-1].hidden += sum(1 for op in region.block.ops for _ in op.walk())
+            self.parts = ["}"]
+        else:
+            super().region(region, label=label, implicit_end=implicit_end)
         self._collect()
 
     def _collect(self) -> None:
@@ -173,7 +196,7 @@ def _lines(tree: Tree, indent: int, depth: int, run: int | None) -> list[Line]:
 def _closed(tree: Tree) -> str:
     """An op in a line, with the number of ops that it holds."""
     texts = [part for part in tree.parts if isinstance(part, str)]
-    if not tree.held:
+    if tree.size() == 1 or len(texts) < 2:
         return " ".join(texts)
     return f"{texts[0]} ... {count(tree.size() - 1, 'op')} {texts[-1]}"
 

@@ -96,11 +96,13 @@ def _left(root: Op, known: dict[Op, Op]) -> list[Op]:
 def _by_place(before: Op, after: Op, found: Matching) -> None:
     """Ops that were remade: of one place in the source and alike in all but operands."""
     there: dict[Hashable, deque[Op]] = defaultdict(deque)
+    gone = [op for op in _left(before, found.forward) if op.location is not None]
+    known = {_kind_at(op) for op in gone}
     for op in _left(after, found.backward):
-        if op.location is not None:
+        if _kind_at(op) in known:
             there[_placed(op)].append(op)
-    for op in _left(before, found.forward):
-        same = there.get(_placed(op)) if op.location is not None else None
+    for op in gone:
+        same = there.get(_placed(op)) if there else None
         if same and op not in found.forward:
             _pair_whole(op, same.popleft(), found)
 
@@ -114,6 +116,10 @@ def _pair_whole(before: Op, after: Op, found: Matching) -> None:
         for old, new in zip(left.block.ops, right.block.ops, strict=True):
             if _said(old) == _said(new) and _inside(old) == _inside(new):
                 _pair_whole(old, new, found)
+
+
+def _kind_at(op: Op) -> Hashable:
+    return (op.name, op.location.place) if op.location else None
 
 
 def _placed(op: Op) -> Hashable:

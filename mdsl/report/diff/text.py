@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from mdsl.ir.core import Op
-from mdsl.report.diff.lines import Line, Names, Tree, count, folded, head, within
+from mdsl.report.diff.lines import Line, Names, count, folded, head, within
 from mdsl.report.diff.model import Diff, Group, Rewrite
 from mdsl.support.escapes import one_line
 
@@ -115,11 +115,11 @@ class _Writer:
     def _group(self, group: Group) -> Iterator[Line]:
         yield from within([Line("@", f"@@ {title(group)}")], self.style.width)
         rewrite = group.first
-        old = [self.old.tree(op, self._sign_before) for op in rewrite.before]
-        new = [self.new.tree(op, self._sign_after) for op in rewrite.after]
-        if rewrite.kind == "update" and len(old) == len(new):
-            yield from self._pairs(old, new)
+        if rewrite.kind == "update" and len(rewrite.before) == len(rewrite.after):
+            yield from self._pairs(rewrite)
         else:
+            old = self.old.trees(rewrite.before, self._sign_before, self.limits[0])
+            new = self.new.trees(rewrite.after, self._sign_after, self.limits[1])
             sides = ([] if rewrite.kind == "move" else old, new)
             for trees, limit in zip(sides, self.limits, strict=True):
                 yield from folded(trees, limit, self.style.width)
@@ -128,10 +128,14 @@ class _Writer:
             if names[0] != names[1]:
                 yield Line(">", f"{names[0]} is now {names[1]}")
 
-    def _pairs(self, old: Sequence[Tree], new: Sequence[Tree]) -> Iterator[Line]:
-        for was, now in zip(old, new, strict=True):
-            for tree in (was, now):
-                yield from head(tree, self.style.width)
+    def _pairs(self, rewrite: Rewrite) -> Iterator[Line]:
+        """Each op before and after, without what it holds."""
+        most = len(rewrite.before) if self.limits[0] is None else self.limits[0]
+        for was, now in list(zip(rewrite.before, rewrite.after, strict=True))[:most]:
+            yield from head(self.old.tree(was, self._sign_before, shallow=True), self.style.width)
+            yield from head(self.new.tree(now, self._sign_after, shallow=True), self.style.width)
+        if len(rewrite.before) > most:
+            yield Line("~", f"... {count(len(rewrite.before) - most, 'more pair')}")
 
     def _sign_before(self, op: Op) -> str:
         return "-"

@@ -37,7 +37,8 @@ class ModuleOp(Op):
         names = self.map_names
         fresh: Iterator[str] | None = None
         for op in self.walk():
-            for map in (m for a in op.attributes.values() for m in _maps_of(a)):
+            holders = [a for a in op.attributes.values() if isinstance(a, _WITH_MAPS)]
+            for map in (m for a in holders for m in _maps_of(a)):
                 if map not in names:
                     fresh = fresh or _fresh_names(names.values())
                     names[map] = next(fresh)
@@ -73,6 +74,9 @@ class ModuleOp(Op):
 def _name_of(op: Op) -> str | None:
     name = op.attributes.get("sym_name")
     return name.value if isinstance(name, StringAttr) else None
+
+
+_WITH_MAPS = (AffineMapAttr, ArrayAttr, DictAttr)
 
 
 def _maps_of(attr: Attribute) -> Iterator[AffineMap]:

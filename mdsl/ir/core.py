@@ -176,6 +176,7 @@ class Op:
             region.parent = self
         self._operands: list[Value] = []
         self.operands = operands
+        self.verified: object = None  # the verifier's: the fields that it found right
 
     def set_result_types(self, types: Sequence[Type]) -> None:
         self.results = [OpResult(t, self, i) for i, t in enumerate(types)]
@@ -297,7 +298,7 @@ class Op:
         for region in self.regions:
             region.block.clear()
             region.parent = None
-        self.operands, self.results, self.regions = [], [], []
+        self.operands, self.results, self.regions, self.verified = [], [], [], None
 
     def replace_by(self, *values: Value, rename: bool = False) -> None:
         """Replaces each result by a value and erases the op. A value without a name takes the result's; with `rename`

@@ -22,12 +22,25 @@ def _verify_op(op: Op, visible: set[Value]) -> None:
     for value in op.operands:
         if value not in visible:
             raise op.error(f"operand %{value.name or '?'} {_why_invisible(value)}")
-    verify_fields(op)
+    _verify_fields_once(op)
     inside: set[Value] = set() if op.has("isolated") else visible
     for region in op.regions:
         _verify_block(op, region.block, inside)
     op.verify_op()
     _verify_symbols(op)
+
+
+def _verify_fields_once(op: Op) -> None:
+    """Checks the op's fields unless they are those that were found right before: most ops outlive many passes."""
+    fields = (
+        op.attributes.copy(),
+        [v.type for v in op.operands],
+        [r.type for r in op.results],
+        [bool(r.block.args) for r in op.regions],
+    )
+    if fields != op.verified:
+        verify_fields(op)
+        op.verified = fields
 
 
 def _why_invisible(value: Value) -> str:
@@ -243,8 +256,13 @@ def symbol_errors(op: Op) -> Iterator[VerifyError]:
 
 def _in_module(op: Op) -> Iterator[Op]:
     """The ops under a module, without what modules in it hold."""
-    for region in op.regions:
-        for inner in region.block.ops:
+    left = [op.body.first]
+    while left:
+        inner = left.pop()
+        while inner is not None:
             yield inner
-            if inner.name != "builtin.module":
-                yield from _in_module(inner)
+            if inner.regions and inner.name != "builtin.module":
+                left.append(inner.next)
+                left.extend(region.block.first for region in reversed(inner.regions))
+                break
+            inner = inner.next

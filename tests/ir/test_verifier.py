@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import pytest
 
@@ -10,6 +11,7 @@ from mdsl.dialects import arith, scf
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.func import FuncOp, Return
 from mdsl.errors import MdslError
+from mdsl.ir.attributes import IntegerAttr
 from mdsl.ir.core import Block, Builder, Region, VerifyError
 from mdsl.ir.registry import operations
 from mdsl.ir.types import f32, index
@@ -350,3 +352,39 @@ def test_groups_counts_and_slices_that_cannot_be(op: str, message: str) -> None:
             "ukernel.func @k(%m: memref<4xf32>) {\nukernel.return\n}"
         )
     assert message in str(error.value)
+
+
+def retype_the_operand(func: FuncOp, loop: scf.For) -> None:
+    func.args[1].type = f32
+
+
+def retype_the_result(func: FuncOp, loop: scf.For) -> None:
+    loop.body.terminator.prev.results[0].type = index  # type: ignore[union-attr]
+
+
+def drop_the_counter(func: FuncOp, loop: scf.For) -> None:
+    loop.body.erase_arg(0)
+
+
+def drop_an_operand(func: FuncOp, loop: scf.For) -> None:
+    loop.operands = loop.operands[:2]
+
+
+def change_an_attribute(func: FuncOp, loop: scf.For) -> None:
+    func.attributes["sym_name"] = IntegerAttr(1)
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [retype_the_operand, retype_the_result, drop_the_counter, drop_an_operand, change_an_attribute],
+)
+def test_what_breaks_after_it_was_verified(harm: Callable[[FuncOp, scf.For], None]) -> None:
+    module, func, builder = function()
+    n = func.args[1]
+    loop = builder.add(scf.For.make(n, n, n))
+    loop.body.append(arith.NegF(func.args[0]))
+    loop.body.append(scf.Yield([]))
+    verify(module)
+    harm(func, loop)
+    with pytest.raises(VerifyError):
+        verify(module)

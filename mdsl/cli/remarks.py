@@ -53,15 +53,17 @@ RemarksOutput = Annotated[
 
 @contextmanager
 def remarks_written(
-    applied: str | None, missed: str | None, form: Form, output: Path | None
+    applied: str | None, missed: str | None, form: Form, output: Path | None, program: str
 ) -> Generator[Remarks, None, None]:
-    """A hook for the passes that run in the block; their remarks are written at its end, also if it fails."""
-    from mdsl.cli.files import write_text
+    """A hook for the passes that run in the block; their remarks are written at its end, also if it fails.
+    Raises MdslError, OSError for an `output` that cannot be written or would destroy the file `program`."""
+    from mdsl.cli.files import check_output, write_text
     from mdsl.report.remarks import Remarks, chosen, written
     from mdsl.support.escapes import escaped
 
     if applied is None and missed is None and output is not None:
         raise MdslError("error: --remarks-output needs --remarks or --remarks-missed")
+    check_output(output, program)
     try:
         chosen([], applied, missed)
     except re.error as error:

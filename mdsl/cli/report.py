@@ -37,6 +37,7 @@ def report(
 ) -> None:
     """Write a page, which needs no network, that shows each pass of the pipeline: what it changed, why, and what that is worth."""
     from mdsl.compiler.driver import bind_dims
+    from mdsl.compiler.entry import signature
     from mdsl.report.page import page
     from mdsl.report.page.collect import collected
 
@@ -44,6 +45,7 @@ def report(
     check_output(place, program)
     module, sizes = read_bound(program, settings.bind)
     bind_dims(module, sizes)
+    signature(module)  # tells of dimensions without a size
     machine = settings.machine()
     if (measure or savings) and not machine.runs_here:
         note(f"code for {machine.name} does not run here: nothing is measured")

@@ -19,7 +19,11 @@ def reproducer(path: Path, program: str, target: Target) -> Reproducer:
     from mdsl.report.reproducer import Reproducer, metadata
 
     def write(module: ModuleOp, step: Pass) -> None:
-        write_program(module, path, program, metadata=metadata(step, target))
+        try:
+            write_program(module, path, program, metadata=metadata(step, target))
+        except OSError as error:  # the pass's own failure is what there is to tell
+            note(f"no reproducer: {path}: {error.strerror}")
+            return
         note(f"the program before pass '{step.name}' is in {path}: mdsl opt --run-reproducer {path}")
 
     check_output(path, program)

@@ -69,7 +69,7 @@ def _run(source: Source, place: Path) -> ModuleType:
     sys.modules[name] = module  # dataclasses look there
     try:
         exec(compile(source.text, str(place), "exec"), module.__dict__)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _located(error, source, place) from error
     return module
 
@@ -87,13 +87,13 @@ def _shown(run: Callable[..., None], source: Source, place: Path) -> Callable[..
             run(self, *args)
         except _USERS:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise _located(error, source, place, f"pass '{self.name}': ") from error
 
     return located
 
 
-def _located(error: Exception, source: Source, place: Path, what: str = "") -> MdslError:
+def _located(error: BaseException, source: Source, place: Path, what: str = "") -> MdslError:
     """The error at the last line of the file that has to do with it."""
     if isinstance(error, SyntaxError) and error.filename == str(place):
         line, column, message = error.lineno or 1, error.offset or 1, error.msg

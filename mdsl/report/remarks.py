@@ -13,6 +13,7 @@ from mdsl.compiler.pipeline import Hook
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.passes.base import Pass
 from mdsl.rewriting.remarks import Remark, listening
+from mdsl.support.escapes import one_line
 from mdsl.target.cost import Choice
 
 FORMATS = ("text", "yaml", "json")
@@ -51,7 +52,7 @@ class Remarks(Hook):
         """What kept `step`, the last pass, from changing anything."""
         missed = [told.remark for told in self.found[self.begin :] if told.remark.kind == "missed"]
         if not missed:
-            return f"there is no {step.subject}"
+            return f"there is no {step.subject}" if step.subject else "it does not say why"
         more = f"; {len(missed) - 1} more: --remarks-missed={step.name}" if len(missed) > 1 else ""
         return f"{missed[0].op} {missed[0].message}{more}"
 
@@ -78,7 +79,8 @@ def line(told: Told) -> str:
     kind = "remark" if remark.kind == "applied" else "missed"
     choices = [f" ({described(fact)})" for fact in remark.facts.values() if isinstance(fact, Choice)]
     inside = "" if remark.op[0] in "%@" or not remark.function else f" in @{remark.function}"
-    return f"{place}{kind}: [{told.step}] {remark.op}{inside} {remark.message}{''.join(choices)}\n"
+    text = f"{place}{kind}: [{told.step}] {remark.op}{inside} {remark.message}{''.join(choices)}"
+    return f"{one_line(text)}\n"
 
 
 def described(choice: Choice[Any], count: int = SHOWN) -> str:

@@ -62,11 +62,19 @@ _STRING = r'("[^"\\\n]*(?:\\.[^"\\\n]*)*")'
 def read_metadata(text: str, name: str) -> tuple[list[Pass], str | None]:
     """The passes that the section of a reproducer names, and the target, if it does. Raises MdslError."""
     section = text.rpartition("mlir_reproducer:")[2] if "mlir_reproducer:" in text else ""
-    found = re.search(rf"\bpipeline:\s*{_STRING}", section)
-    pipeline = re.fullmatch(r"builtin\.module\((.*)\)", unquote(found[1])) if found else None
+    try:
+        wanted, target = _string(r"\bpipeline:", section), _string(r"\bmdsl:\s*\{\s*target:", section)
+    except ValueError as error:
+        raise MdslError(f"{one_line(name)}: error: not a reproducer: {error}") from None
+    pipeline = re.fullmatch(r"builtin\.module\((.*)\)", wanted) if wanted else None
     if pipeline is None:
         raise MdslError(
             f'{one_line(name)}: error: not a reproducer: no {{-# ... mlir_reproducer: {{ pipeline: "builtin.module(...)" }} ... #-}}'
         )
-    target = re.search(rf"\bmdsl:\s*\{{\s*target:\s*{_STRING}", section)
-    return parse_pipeline(pipeline[1], name), unquote(target[1]) if target else None
+    return parse_pipeline(pipeline[1], name), target
+
+
+def _string(before: str, section: str) -> str | None:
+    """The string that follows the pattern `before`. Raises ValueError for one with a wrong escape."""
+    found = re.search(rf"{before}\s*{_STRING}", section)
+    return unquote(found[1]) if found else None

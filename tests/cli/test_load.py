@@ -117,6 +117,8 @@ WRONG = {
     "syntax": (OWN.replace("in module.walk():", "in module.walk()"), "own.py:15:32: error: expected ':'"),
     "import": (OWN.replace("import nn", "import nnn"), "own.py:3:1: error: ImportError: "),
     "run": (OWN.replace("op.operands[0]", "op.operand[0]"), "own.py:17:25: error: pass 'twice': AttributeError: "),
+    "an exit of a pass": (OWN.replace("in module.walk():", "in [exit(0)]:"), "error: pass 'twice': SystemExit: 0"),
+    "an exit": (OWN + "exit(0)\n", "error: SystemExit: 0"),
     "no pass": ("x = 1\n", "own.py: error: the file defines no pass"),
     "no name": (OWN.replace("name: ClassVar[str] =", "called ="), "own.py:8:1: error: class Twice: a pass has a name"),
     "a name that is taken": (OWN.replace('"twice"', '"tile"'), "there is a pass 'tile' already"),

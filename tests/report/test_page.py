@@ -76,6 +76,12 @@ def test_what_a_name_says_is_not_read_as_html(tmp_path: Path) -> None:
     assert "<title>&lt;script&gt;alert(1)&lt;{data}.mir</title>" in out.read_text()
 
 
+def test_a_dimension_without_a_size_is_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    net = CNN.parents[1] / "passes" / "bind.mir"
+    assert command(["report", str(net), "-o", str(tmp_path / "o.html")]) == 1
+    assert "dimension 'batch' has no size" in capsys.readouterr().err
+
+
 @pytest.fixture(scope="module")
 def browser(page: Path) -> Iterator[Any]:
     webdriver = pytest.importorskip("selenium.webdriver")

@@ -84,3 +84,22 @@ def test_remarks_of_passes_that_fail_are_written(net: Path, capsys: pytest.Captu
     arguments = ["opt", "--pack", "--tile=0x0x0x0x0x0x0", "--remarks=pack", str(net)]
     command(arguments)
     assert "[pack]" in capsys.readouterr().err
+
+
+def test_remarks_do_not_take_the_place_of_the_program(net: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = net.read_text()
+    assert command(["opt", "--tile", "--remarks", f"--remarks-output={net}", str(net)]) == 1
+    assert "error: the output is the input file" in capsys.readouterr().err
+    assert net.read_text() == before
+
+
+def test_a_remark_is_one_line(tmp_path: Path) -> None:
+    """Whatever the place is called that it speaks of."""
+    net, out = tmp_path / "net.mir", tmp_path / "remarks.txt"
+    net.write_text(
+        'func.func @main(%a: tensor<4x8xf32>, %b: tensor<8x4xf32>) -> tensor<4x4xf32> {\n'
+        '  %0 = nn.matmul %a, %b : (tensor<4x8xf32>, tensor<8x4xf32>) -> tensor<4x4xf32> loc("x\\1B[31m\\0Aerror: y")\n'
+        "  return %0 : tensor<4x4xf32>\n}\n"
+    )
+    assert command(["opt", "--tile", "--remarks", f"--remarks-output={out}", str(net)]) == 0
+    assert "\\x1b[31m\\nerror: y" in out.read_text() and "\x1b" not in out.read_text()

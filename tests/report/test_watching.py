@@ -174,13 +174,24 @@ def test_a_reproducer_keeps_options_and_weights(
     assert "scf.forall" in printed
 
 
+def test_a_reproducer_that_cannot_be_written_hides_no_failure(
+    mdsl: Callable[..., Any], plant: Callable[..., None], net: Path
+) -> None:
+    plant(Refuses)
+    ran = mdsl("opt", "--refuses", "--crash-reproducer=/dev/full", net)
+    assert ran.code == 1 and "error: pass 'refuses'" in ran.stderr
+    assert "note: no reproducer: /dev/full: " in ran.stderr
+
+
 def test_without_a_failure_there_is_no_reproducer(mdsl: Callable[..., Any], net: Path) -> None:
     assert mdsl("compile", "--crash-reproducer=failed.mir", net).code == 0
     assert not (net.parent / "failed.mir").exists()
 
 
 @pytest.mark.parametrize(
-    "text", [NET, NET + '{-# external_resources: { mlir_reproducer: { pipeline: "cse" } } #-}\n']
+    "text", [NET, NET + '{-# external_resources: { mlir_reproducer: { pipeline: "cse" } } #-}\n',
+     NET + r'{-# external_resources: { mlir_reproducer: { pipeline: "\FF" } } #-}',
+     NET + r'{-# external_resources: { mlir_reproducer: { pipeline: "builtin.module(\q)" } } #-}']
 )
 def test_what_is_no_reproducer_is_refused(mdsl: Callable[..., Any], net: Path, text: str) -> None:
     net.write_text(text)

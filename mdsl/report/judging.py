@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -59,20 +62,27 @@ class Script:
 
     def run(self, path: Path) -> bool | None:
         """True if what is looked for is in the file. One that takes longer than the timeout lacks it."""
+        quiet = subprocess.DEVNULL
         try:
-            done = subprocess.run(
-                [*self.words, str(path)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                timeout=self.timeout,
-                check=False,
+            process = subprocess.Popen(
+                [*self.words, str(path)], stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True
             )
-        except subprocess.TimeoutExpired:
-            return False
         except OSError as error:
             raise MdslError(f"error: --test: cannot run '{self.words[0]}': {error.strerror}") from None
-        return None if done.returncode == CANNOT_TELL else done.returncode == 0
+        try:
+            code = process.wait(self.timeout)
+        except subprocess.TimeoutExpired:
+            return False
+        finally:
+            _end(process)
+        return None if code == CANNOT_TELL else code == 0
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Ends the process with all that it has started: after a timeout or Ctrl-C what a script runs is at work still."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 class ScriptJudge:

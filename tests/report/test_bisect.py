@@ -199,3 +199,12 @@ def test_bisection_narrows_as_far_as_can_be_told(wrong_from: int, unknown: set[i
     assert right < wrong_from <= wrong
     assert all(n in unknown for n in range(right + 1, wrong))
     assert len(asked) <= 4 + len(unknown)
+
+
+def test_passes_for_a_target_that_is_not_here_are_judged(
+    mdsl: Callable[..., Any], net: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MDSL_HOST", "avx2")
+    ran = mdsl("bisect", "--target=neon", net)
+    assert ran.code == 0 and "none of" in ran.stdout
+    assert "note: code for neon does not run here: the bytecode is not compared" in ran.stderr

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import select
 import shlex
 import sys
 from collections.abc import Callable
@@ -136,6 +138,16 @@ def test_what_is_not_interesting_is_not_reduced(
     assert not list(tmp_path.glob("*reduced*"))
     ran = mdsl("reduce", CNN, "--test=true", "-o", CNN)
     assert ran.code == 1 and "the output is the input file" in ran.stderr
+
+
+def test_what_a_test_has_started_ends_with_it(mdsl: Callable[..., Any], script: Shell, tmp_path: Path) -> None:
+    """A script is a shell, and what takes long a child of it."""
+    os.mkfifo(tmp_path / "held")
+    reader = os.open(tmp_path / "held", os.O_RDONLY | os.O_NONBLOCK)
+    started = script(f"sleep 50 > {tmp_path}/held &\nwait")
+    assert mdsl("reduce", CNN, f"--test={started}", "--timeout=0.5").code == 1
+    assert select.select([reader], [], [], 5)[0], "its child holds the pipe still"
+    os.close(reader)
 
 
 def test_a_file_that_is_no_model_is_an_error(mdsl: Callable[..., Any], tmp_path: Path) -> None:

@@ -24,6 +24,9 @@ class MdslError(Exception):
 _WIDTH = 400
 """What is shown of a longer line: a file may be one line."""
 
+_END = 2 * _WIDTH
+"""What is shown of a longer message's two ends: between them it quotes a word of the file, which may be all of it."""
+
 _LONGEST, _MOST = 100, 10_000
 """Comparing words takes the square of their lengths."""
 
@@ -45,6 +48,7 @@ class SyntaxError_(MdslError):
     """An error at a place in a source text; `offset` and `length` count characters."""
 
     def __init__(self, message: str, source: Source, offset: int, length: int = 1) -> None:
+        message = message if len(message) <= 2 * _END else f"{message[:_END]}...{message[-_END:]}"
         self.message = message
         self.line, self.column = source.place(min(offset, len(source.text)))
         lines = source.text.split("\n")

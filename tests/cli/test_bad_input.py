@@ -263,6 +263,14 @@ def test_weights() -> None:
     refused("run", "net.mir", message=r"net\.safetensors: error: not a readable \.safetensors file")
 
 
+def test_a_word_as_long_as_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is wrong with it is said before and behind it."""
+    (tmp_path / "net.mir").write_text(program(RELU.replace("%x", f"%{'x' * 100_000}")))
+    assert command(["opt", str(tmp_path / "net.mir")]) == 1
+    message = capsys.readouterr().err.splitlines()[0]
+    assert ":2:16: error: %xxx" in message and message.endswith("xxx is not defined") and len(message) < 2000
+
+
 def test_text_that_is_not_text() -> None:
     Path("net.mir").write_bytes(b"func.func \xff\xfe")
     refused("run", "net.mir", message=r"net\.mir: error: not a text file \(byte 10 is not UTF-8\)")

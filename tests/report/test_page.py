@@ -76,6 +76,14 @@ def test_what_a_name_says_is_not_read_as_html(tmp_path: Path) -> None:
     assert "<title>&lt;script&gt;alert(1)&lt;{data}.mir</title>" in out.read_text()
 
 
+def test_a_program_that_is_lowered_already_has_a_page(tmp_path: Path) -> None:
+    net, out = tmp_path / "net.mir", tmp_path / "o.html"
+    kernel = CNN.parents[1] / "kernel.mir"
+    assert command(["opt", "--compile-to=vm", "--target=avx2", str(kernel), "-o", str(net)]) == 0
+    assert command(["report", str(net), "--no-measure", "--target=avx2", "-o", str(out)]) == 0
+    assert "</html>" in out.read_text()
+
+
 def test_a_dimension_without_a_size_is_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     net = CNN.parents[1] / "passes" / "bind.mir"
     assert command(["report", str(net), "-o", str(tmp_path / "o.html")]) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,11 +14,15 @@ if TYPE_CHECKING:
     from mdsl.report.dumps import Folder
 
 
-def dump_folder(folder: Path) -> Folder:
-    """The hook that writes into `folder`, which is made. Raises OSError."""
+def dump_folder(folder: Path, program: str) -> Folder:
+    """The hook that writes into `folder`, which is made. Raises OSError, MdslError where the file `program` may be lost."""
     from mdsl.cli.files import write_text
+    from mdsl.errors import MdslError
     from mdsl.report.dumps import Folder
 
+    path = Path(program).resolve()
+    if path.parent == folder.resolve() and re.match(r"\d\d", path.name):
+        raise MdslError(f"{folder}: error: the program is itself a dump in this folder, and would be lost")
     return Folder(folder, _Programs().write, write_text)
 
 

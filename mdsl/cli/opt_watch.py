@@ -40,7 +40,7 @@ class Watch:
         if self.dump_ir_dir is not None:
             from mdsl.cli.dumps import dump_folder
 
-            found.append(dump_folder(self.dump_ir_dir))
+            found.append(dump_folder(self.dump_ir_dir, program))
         if self.crash_reproducer is not None:
             from mdsl.cli.reproducer import reproducer
 

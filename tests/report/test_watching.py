@@ -103,6 +103,17 @@ def test_each_pass_leaves_a_file_that_runs(mdsl: Callable[..., Any], tmp_path: P
         assert mdsl("run", f"steps/{name}", *INPUT).stdout == wanted
 
 
+def test_a_dump_is_not_dumped_over(mdsl: Callable[..., Any], net: Path) -> None:
+    """Its weights would go as well, and those of all that link to them."""
+    assert mdsl("opt", "--canonicalize", "--dump-ir-dir=.", net).code == 0
+    before = (net.parent / "00.input.mir").read_bytes()
+    for program in ("00.input.mir", "./01.canonicalize.mir"):
+        ran = mdsl("opt", "--lower-nn", "--dump-ir-dir=.", program)
+        assert ran.code == 1 and "error: the program is itself a dump in this folder" in ran.stderr
+    assert (net.parent / "00.input.mir").read_bytes() == before
+    assert mdsl("opt", "--lower-nn", "--dump-ir-dir=more", "01.canonicalize.mir").code == 0
+
+
 def test_only_passes_that_change_something_are_printed(mdsl: Callable[..., Any], net: Path) -> None:
     printed = mdsl(
         "opt", "--inline", "--lower-nn", "--fuse-rows", "--canonicalize", "--print-changed", net

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mdsl.cli.files import write_text
+from mdsl.cli.files import note, write_text
 from mdsl.cli.terminal import styled
 from mdsl.errors import MdslError, nearest
 
@@ -86,6 +86,8 @@ class Shown:
     output: Path | None
     texts: list[str] = field(default_factory=list[str])
     data: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    found: bool = False
+    """Whether there was something to show."""
 
     def hook(self) -> Hook:
         from mdsl.report.diff.forms import Form
@@ -98,6 +100,8 @@ class Shown:
 
         if self.form is Form.JSON:
             self.texts.append(f"{json.dumps(self.data, indent=1)}\n")
+        if self.only is not None and not self.found:
+            note(f"no change is about '{self.only}'")
         write_text("".join(self.texts), self.output)
 
     def put(self, text: str) -> None:
@@ -110,6 +114,7 @@ class Shown:
         from mdsl.report.diff.text import WIDTH, Style
 
         diff = diff if self.only is None else only(diff, self.only)
+        self.found = self.found or bool(diff)
         if self.form is Form.JSON:
             self.data.append(data(diff))
         elif diff:

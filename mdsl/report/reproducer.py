@@ -23,7 +23,7 @@ from contextlib import contextmanager
 
 from mdsl.compiler.pipeline import Hook, parse_pipeline
 from mdsl.dialects.builtin import ModuleOp
-from mdsl.errors import MdslError
+from mdsl.errors import MdslError, Source, SyntaxError_
 from mdsl.ir.attributes import quote
 from mdsl.passes.base import Pass
 from mdsl.support.escapes import one_line
@@ -71,7 +71,13 @@ def read_metadata(text: str, name: str) -> tuple[list[Pass], str | None]:
         raise MdslError(
             f'{one_line(name)}: error: not a reproducer: no {{-# ... mlir_reproducer: {{ pipeline: "builtin.module(...)" }} ... #-}}'
         )
-    return parse_pipeline(pipeline[1], name), target
+    try:
+        return parse_pipeline(pipeline[1], name), target
+    except SyntaxError_ as error:  # its place is in the string
+        before = re.split(rf"\bpipeline:\s*(?={_STRING})", section, maxsplit=1)[0]
+        quoted = text.index('"', len(text) - len(section) + len(before))
+        begin = quoted + len('"builtin.module(')
+        raise SyntaxError_(error.message, Source(name, text), begin + error.column - 1) from None
 
 
 def _string(before: str, section: str) -> str | None:

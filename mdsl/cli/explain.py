@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -18,7 +19,7 @@ from mdsl.support.escapes import escaped, one_line
 if TYPE_CHECKING:
     from mdsl.benchmarking.profile import LayerProfile
     from mdsl.dialects.builtin import ModuleOp
-    from mdsl.report.explain import Explanation
+    from mdsl.report.explain import Explanation, Tracer
 
 
 @takes_settings
@@ -32,7 +33,8 @@ def explain(
         ),
     ] = None,
     measure: Annotated[
-        bool, typer.Option("--measure", help="Measure it too: its time, and how far that is from the roofline.")
+        bool,
+        typer.Option("--measure", help="Measure it too: its time, and how far that is from the roofline."),
     ] = False,
     threads: Threads = 1,
     settings: Settings = DEFAULT,
@@ -52,6 +54,7 @@ def explain(
         typer.echo(_json(found, profile))
     elif op is None:
         _table(found, profile)
+        typer.echo(escaped(_memory(tracer)), nl=False)
     else:
         typer.echo(escaped("\n".join(_page(e, profile) for e in found)), nl=False)
 
@@ -80,12 +83,33 @@ def _table(found: list[Explanation], profile: LayerProfile | None) -> None:
     rows: list[list[str]] = []
     for e in found:
         kernels = f"@{e.uses[0].kernel}" + (f" +{len(e.uses) - 1}" if len(e.uses) > 1 else "")
-        row = [e.name, e.opcode, kernels, count_text(e.work.calls), flops_text(e.work.flops), bytes_text(e.bytes)]
+        row = [
+            e.name,
+            e.opcode,
+            kernels,
+            count_text(e.work.calls),
+            flops_text(e.work.flops),
+            bytes_text(e.bytes),
+        ]
         rows.append([*row, seconds_text(e.seconds)])
         if profile is not None:
             times = _measured(e, profile)
             rows[-1] += [seconds_text(times[0]), f"{100 * times[1] / times[0]:.0f} %"] if times else ["", ""]
-    table([*header, *(["measured", "of its roofline"] if profile else [])], rows, words=(0, 1, 2))
+    table([*header, *(["measured", "of the peak"] if profile else [])], rows, words=(0, 1, 2))
+
+
+def _memory(tracer: Tracer) -> str:
+    """How large the arena is, and who needs it when most of it is in use."""
+    from mdsl.report.units import bytes_text
+
+    peak = tracer.peak
+    if peak is None:
+        return ""
+    lines = [
+        f"arena: {bytes_text(peak.arena)}; most in use: {bytes_text(peak.nbytes)}, while {tracer.name_at(peak.op)} is computed"
+    ]
+    lines += [f"  {p.name}: {bytes_text(p.nbytes)} from byte {p.offset} on, {p.type}" for p in peak.places]
+    return "".join(f"{one_line(line)}\n" for line in lines)
 
 
 def _page(e: Explanation, profile: LayerProfile | None) -> str:
@@ -97,12 +121,15 @@ def _page(e: Explanation, profile: LayerProfile | None) -> str:
     if e.told:
         lines.append("  decisions")
     width = max((len(t.step) for t in e.told), default=0)
+    decisions: Counter[tuple[str, ...]] = Counter()
     for told in e.told:
         mark = " " if told.remark.kind == "applied" else "-"
         decision = [f"  {mark} {told.step.ljust(width)}  {told.remark.op} {told.remark.message}"]
         choices = [fact for fact in told.remark.facts.values() if isinstance(fact, Choice)]
         decision += [f"    {' ' * width}    {described(choice)}" for choice in choices]
-        lines += decision if lines[-len(decision) :] != decision else []
+        decisions[tuple(decision)] += 1
+    for decision, times in decisions.items():
+        lines += [decision[0] + (f" ({times} times)" if times > 1 else ""), *decision[1:]]
     if e.uses:
         lines.append("  kernels")
     for use in e.uses:
@@ -115,7 +142,10 @@ def _page(e: Explanation, profile: LayerProfile | None) -> str:
         lines += ["  cost", f"    {cost}"]
         times = _measured(e, profile)
         if times is not None:
-            lines.append(f"    measured {seconds_text(times[0])}, {100 * times[1] / times[0]:.0f} % of the measured roofline")
+            limit = f"{seconds_text(times[1])} ({100 * times[1] / times[0]:.0f} %)"
+            lines.append(
+                f"    measured {seconds_text(times[0])}; at the measured peak, its tensors in caches, it would be {limit}"
+            )
     else:
         lines.append("  nothing of its own is left: it is a part of what it was fused into, or of no use")
     return "".join(f"{one_line(line)}\n" for line in lines)

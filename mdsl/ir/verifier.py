@@ -195,7 +195,8 @@ def _verify_names(op: Op) -> None:
         return
     for name in op.attributes:
         if name not in declared and "." not in name and name not in _GENERAL:
-            raise op.error(f"has no attribute '{name}'{nearest(name, declared)}")
+            hint = nearest(name, declared) or (f"; it may have {', '.join(declared)}" if declared else "")
+            raise op.error(f"has no attribute '{name}'{hint}")
 
 
 @cache

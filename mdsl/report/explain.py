@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from math import prod
 
-from mdsl.analysis.regions import captured
 from mdsl.analysis.work import Work, kernels_of, traffic, trips, work_of
 from mdsl.compiler.driver import context_of, lowering
 from mdsl.compiler.entry import entry
 from mdsl.compiler.pipeline import run_passes
 from mdsl.compiler.settings import Settings
-from mdsl.dialects import arith, memref, scf, ukernel
+from mdsl.dialects import arith, scf, ukernel
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.errors import MdslError, nearest
-from mdsl.ir.core import Op, Value
-from mdsl.ir.types import MemRefType
+from mdsl.ir.core import Op
+from mdsl.report.arena import Peak, Place, memory_of, peak_of
 from mdsl.report.remarks import Remarks, Told
 from mdsl.rewriting.remarks import name_of
 from mdsl.target.cost import roofline_cycles
@@ -30,16 +30,6 @@ class Use:
     kernel: str
     work: Work
     """Of all of them together."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where in the arena a tensor lies that the op reads or makes."""
-
-    name: str
-    type: str
-    offset: int
-    nbytes: int
 
 
 @dataclass
@@ -73,6 +63,7 @@ class Tracer:
         self.told = told
         self._found: dict[str, list[_Piece]] = {}
         self._take(lowered)
+        self.peak: Peak | None = peak_of(list(entry(lowered).body.ops))
 
     @staticmethod
     def lowering(module: ModuleOp, settings: Settings) -> Tracer:
@@ -98,14 +89,20 @@ class Tracer:
         """Of the ops that `query` means: `%conv1` or `conv1`, `12` or `net.mir:12` (a line), the name of an ONNX node, `@kernel`.
         Raises MdslError with the nearest name if it means none."""
         name = query.removeprefix("%")
-        places = {place for place, pieces in self._found.items() if any(f"@{p.kernel}" == query for p in pieces)}
+        places = {
+            place for place, pieces in self._found.items() if any(f"@{p.kernel}" == query for p in pieces)
+        }
         found = [
             e
             for e in self.source
-            if name in (e.name.removeprefix("%"), e.location) or _is_line(query, e.location) or e.location in places
+            if name in (e.name.removeprefix("%"), e.location)
+            or _is_line(query, e.location)
+            or e.location in places
         ]
         if not found:
-            names = [e.name for e in self.source] + [f"@{p.kernel}" for ps in self._found.values() for p in ps]
+            names = [e.name for e in self.source] + [
+                f"@{p.kernel}" for ps in self._found.values() for p in ps
+            ]
             hint = nearest(query if query[:1] in "%@" else f"%{query}", names)
             raise MdslError(f"error: no op, line or kernel '{query}'{hint}")
         return [self.explained(e) for e in found]
@@ -114,9 +111,14 @@ class Tracer:
         """Of every op of the source that became dispatches."""
         return [found for e in self.source if (found := self.explained(e)).uses]
 
+    def name_at(self, op: Op) -> str:
+        """The name, in the source, of what the lowered `op` comes from; else that of its place."""
+        place = _place(op)
+        return next((f"{e.name} ({place})" for e in self.source if e.location == place), place or op.name)
+
     def explained(self, source: Explanation) -> Explanation:
         """What became of it. Of several ops at one place the first has the dispatches."""
-        told = [t for t in self.told if t.remark.location and t.remark.location.place == source.location]
+        told = [t for t in self.told if _is_about(t, source)]
         found = Explanation(source.name, source.opcode, source.type, source.location, told)
         first = next(e for e in self.source if e.location == source.location)
         pieces = self._found.get(source.location, []) if first is source else []
@@ -124,7 +126,9 @@ class Tracer:
             found.uses.append(Use(kernel, sum((p.work for p in pieces if p.kernel == kernel), Work())))
         found.bytes = sum({p.outer: p.moved for p in pieces}.values())
         found.memory = list(dict.fromkeys(m for p in pieces for m in p.memory))
-        found.seconds = roofline_cycles(found.work.flops, found.bytes, self.target) / self.target.core.ghz / 1e9
+        found.seconds = (
+            roofline_cycles(found.work.flops, found.bytes, self.target) / self.target.core.ghz / 1e9
+        )
         return found
 
 
@@ -152,25 +156,16 @@ def _place(op: Op) -> str:
     return op.location.place if op.location is not None else ""
 
 
+def _is_about(told: Told, source: Explanation) -> bool:
+    """True for a remark on the op, and for one that another op took it in."""
+    remark = told.remark
+    if remark.location is not None and remark.location.place == source.location:
+        return True
+    return remark.kind == "applied" and source.name in re.findall(r"%[\w.$/-]+", remark.message)
+
+
 def _is_line(query: str, place: str) -> bool:
     """True if the query is the number of the place's line, with or without the file, or the place itself."""
     file, _, rest = place.partition(":")
     line = rest.partition(":")[0]
     return bool(line) and query in (line, f"{file}:{line}", place)
-
-
-def memory_of(op: Op) -> Iterable[Place]:
-    """What lies in the arena of that which `op` works on."""
-    for value in dict.fromkeys((*op.operands, *(captured(op) if op.regions else ()))):
-        view = _view(value)
-        shift = arith.constant_of(view.operands[1]) if view is not None else None
-        if view is not None and isinstance(shift, int) and isinstance(view.result.type, MemRefType):
-            yield Place(f"%{view.result.name}", str(view.result.type), shift, view.result.type.nbytes)
-
-
-def _view(value: Value) -> memref.View | None:
-    """The view of the arena that `value` is, or is a part of."""
-    owner = value.owner
-    while isinstance(owner, memref.SubView | memref.CollapseShape | memref.ExpandShape | memref.Cast):
-        owner = owner.operands[0].owner
-    return owner if isinstance(owner, memref.View) else None

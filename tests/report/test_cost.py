@@ -9,7 +9,11 @@ import pytest
 
 import mdsl
 from mdsl.cli import command
+from mdsl.compiler.settings import Settings
 from mdsl.report.cost import cost_of
+from mdsl.report.explain import Tracer
+from mdsl.report.units import bytes_text
+from mdsl.syntax.parser import parse
 from mdsl.target.target import TARGETS
 
 M, K, N = 64, 48, 32
@@ -19,7 +23,17 @@ func.func @main(%a: tensor<{M}x{K}xf32>, %b: tensor<{K}x{N}xf32>) -> tensor<{M}x
   return %c : tensor<{M}x{N}xf32>
 }}
 """
-STEPS = ["canonicalize", "lower-nn", "pack", "fuse", "tile", "outline-ukernels", "bufferize", "vectorize", "lower-vm"]
+STEPS = [
+    "canonicalize",
+    "lower-nn",
+    "pack",
+    "fuse",
+    "tile",
+    "outline-ukernels",
+    "bufferize",
+    "vectorize",
+    "lower-vm",
+]
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -52,7 +66,9 @@ def test_fusing_moves_fewer_bytes() -> None:
 def test_a_line_of_cost_stands_above_each_diff(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     net = tmp_path / "net.mir"
     net.write_text(PRODUCT)
-    assert command(["opt", "--tile", "--outline-ukernels", "--cost", "--diff", "--target=avx2", str(net)]) == 0
+    assert (
+        command(["opt", "--tile", "--outline-ukernels", "--cost", "--diff", "--target=avx2", str(net)]) == 0
+    )
     out = capsys.readouterr().out
     assert out.startswith("// cost of tile: ")
     assert "dispatches" in out[out.index("// cost of outline-ukernels: ") :].splitlines()[0]
@@ -95,3 +111,48 @@ def test_a_wrong_name_is_told_with_the_nearest(tmp_path: Path, capsys: pytest.Ca
     net.write_text(PRODUCT.replace("%c", "%product"))
     assert command(["explain", str(net), "--op", "prodct"]) == 1
     assert "did you mean '%product'?" in capsys.readouterr().err
+
+
+CHAIN = """\
+func.func @main(%x: tensor<64x64xf32>) -> tensor<64x64xf32> {
+  %a = nn.matmul %x, %x : (tensor<64x64xf32>, tensor<64x64xf32>) -> tensor<64x64xf32>
+  %b = nn.tanh %a : (tensor<64x64xf32>) -> tensor<64x64xf32>
+  %s = nn.softmax %b {axis = 1 : i64} : (tensor<64x64xf32>) -> tensor<64x64xf32>
+  %y = nn.add %s, %x : (tensor<64x64xf32>, tensor<64x64xf32>) -> tensor<64x64xf32>
+  func.return %y : tensor<64x64xf32>
+}
+"""
+
+
+def test_what_was_fused_is_told_by_what_took_it_in(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    net = tmp_path / "net.mir"
+    net.write_text(CHAIN)
+    assert command(["explain", str(net), "--op", "s", "--target=avx2"]) == 0
+    assert "%y takes in %s\n" in capsys.readouterr().out
+
+
+def test_the_arena_is_told_with_what_lies_in_it_at_its_fullest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    net = tmp_path / "net.mir"
+    net.write_text(CHAIN)
+    assert command(["explain", str(net), "--target=avx2"]) == 0
+    head, *rows = capsys.readouterr().out.partition("arena: ")[2].splitlines()
+    tracer = Tracer.lowering(parse(CHAIN), Settings(target="avx2"))
+    assert tracer.peak is not None and tracer.peak.nbytes <= tracer.peak.arena
+    assert sum(p.nbytes for p in tracer.peak.places) == tracer.peak.nbytes
+    assert bytes_text(tracer.peak.nbytes) in head and len(rows) == len(tracer.peak.places) > 0
+    sizes = [p.nbytes for p in tracer.peak.places]
+    assert sizes == sorted(sizes, reverse=True)
+
+
+def test_remarks_that_are_alike_are_told_once_with_their_number(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    net = tmp_path / "net.mir"
+    net.write_text(CHAIN)
+    assert command(["explain", str(net), "--op", "y", "--target=avx2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(set(lines)) == len(lines) and any(line.endswith(" times)") for line in lines)

@@ -30,6 +30,11 @@ TABLE = [
         "  func.return\n}",
         "has no attribute 'axes'; did you mean 'axis'?",
     ),
+    (
+        "func.func @f(%x: tensor<4xf32>) {\n  %y = «nn.softmax» %x {mode = 0} : (tensor<4xf32>) -> tensor<4xf32>\n"
+        "  func.return\n}",
+        "has no attribute 'mode'; it may have axis",
+    ),
     ("func.func @f(%x: f32) {\n  %y = «negf» %x : f32\n  func.return\n}", "did you mean 'arith.negf'?"),
     # Syntax
     ("%a = arith.constant«» ", "expected an attribute after 'arith.constant'"),

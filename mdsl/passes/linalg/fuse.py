@@ -131,8 +131,10 @@ def _obstacle(producer: Op, consumer: linalg.LinalgOp, index: int) -> str | None
 def _unlike(producer: linalg.LinalgOp, consumer: linalg.LinalgOp, index: int) -> str | None:
     if not producer.is_elementwise:
         return "it is no elementwise op"
-    if len(producer.results) != 1 or producer.block is not consumer.block:
-        return "it stands in another block, or has several results"
+    if len(producer.results) != 1:
+        return "it has several results"
+    if producer.block is not consumer.block:
+        return "one of them stands in a group of ops, the other does not"
     if len(producer.result.users) != 1 or consumer.operands.count(producer.result) != 1:
         return "it is also read elsewhere"
     inputs = {*producer.inputs, *consumer.inputs} - {producer.result}

@@ -15,12 +15,12 @@ from mdsl.compiler.driver import lowering
 from mdsl.compiler.entry import entry
 from mdsl.compiler.levels import level_of
 from mdsl.compiler.settings import Settings
-from mdsl.dialects import memref
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.ir.core import Op
+from mdsl.report.arena import Buffer, buffers
 from mdsl.report.cost import StepCost, cost_of
 from mdsl.report.diff.text import Style, structural
-from mdsl.report.explain import Explanation, Tracer, memory_of
+from mdsl.report.explain import Explanation, Tracer
 from mdsl.report.remarks import Told, described
 from mdsl.report.trace import Step, Trace
 from mdsl.rewriting.remarks import Remark
@@ -47,7 +47,9 @@ def collected(
     tracer = Tracer(module, ready, told, machine)
     bytecode = assemble(lowered.clone(), {})
     data = _Collector().data(trace, tracer, bytecode, times, saved)
-    return data, {k.symbol: to_assembly(to_llvm_ir(k, k.symbol), machine) for k in kernels_of(lowered).values()}
+    return data, {
+        k.symbol: to_assembly(to_llvm_ir(k, k.symbol), machine) for k in kernels_of(lowered).values()
+    }
 
 
 class _Collector:
@@ -57,7 +59,9 @@ class _Collector:
         self.texts: dict[str, int] = {}
         self.places: dict[str, int] = {}
 
-    def data(self, trace: Trace, tracer: Tracer, bytecode: Module, times: Times, saved: Mapping[str, float]) -> dict[str, Any]:
+    def data(
+        self, trace: Trace, tracer: Tracer, bytecode: Module, times: Times, saved: Mapping[str, float]
+    ) -> dict[str, Any]:
         """All of it."""
         # What the reader wrote comes first, so that it names the places.
         for op in trace.source.walk():
@@ -65,7 +69,9 @@ class _Collector:
         steps = [self._source(trace)]
         before = cost_of(trace.source, trace.target)
         for number, step in enumerate(trace):
-            steps.append(self._step(step, number + 1, str(StepCost("", before, step.cost)).removeprefix(": "), saved))
+            steps.append(
+                self._step(step, number + 1, str(StepCost("", before, step.cost)).removeprefix(": "), saved)
+            )
             before = step.cost
         steps.append(self._bytecode(bytecode, len(steps)))
         remarks = [self._remark(r, n + 1) for n, step in enumerate(trace) for r in step.remarks]
@@ -93,9 +99,20 @@ class _Collector:
         return _step("source", 0, level_of(trace.source), 0.0, self._lines(trace.source), changed=False)
 
     def _step(self, step: Step, number: int, cost: str, saved: Mapping[str, float]) -> dict[str, Any]:
-        diff = [[line.sign, str(line)[0 if line.sign in "@=" else 1 :].lstrip("\n")] for line in structural(step.diff, Style(width=WIDTH))]
-        found = _step(step.name, number, step.level, step.seconds, self._lines(step.module), changed=bool(step.diff))
-        return {**found, "diff": diff, "cost": cost, "why": step.obstacle, "saved": saved.get(step.name.split("{")[0])}
+        diff = [
+            [line.sign, str(line)[0 if line.sign in "@=" else 1 :].lstrip("\n")]
+            for line in structural(step.diff, Style(width=WIDTH))
+        ]
+        found = _step(
+            step.name, number, step.level, step.seconds, self._lines(step.module), changed=bool(step.diff)
+        )
+        return {
+            **found,
+            "diff": diff,
+            "cost": cost,
+            "why": step.obstacle,
+            "saved": saved.get(step.name.split("{")[0]),
+        }
 
     def _bytecode(self, module: Module, number: int) -> dict[str, Any]:
         lines: list[list[int | None]] = []
@@ -147,23 +164,27 @@ class _Collector:
         """The buffers of the last program that has memrefs, and when each is in use."""
         modules = [step.module for step in trace if step.level in ("buffers", "kernels")]
         ops = list(entry(modules[-1]).body.ops) if modules else []
-        found: dict[tuple[str, int], dict[str, Any]] = {}
-        for at, op in enumerate(ops):
-            for place in () if isinstance(op, memref.View) else memory_of(op):
-                buffer = found.setdefault(
-                    (place.name, place.offset),
-                    {"name": place.name, "type": place.type, "offset": place.offset, "bytes": place.nbytes, "first": at, "places": []},
-                )
-                buffer["last"] = at
-                where = self._place(op)
-                if where is not None and where not in buffer["places"]:
-                    buffer["places"].append(where)
-        size = max((b["offset"] + b["bytes"] for b in found.values()), default=0)
-        return {"size": size, "length": len(ops), "buffers": list(found.values())}
+        found = buffers(ops)
+        size = max((b.place.offset + b.place.nbytes for b in found), default=0)
+        return {"size": size, "length": len(ops), "buffers": [self._buffer(buffer) for buffer in found]}
+
+    def _buffer(self, buffer: Buffer) -> dict[str, Any]:
+        users = dict.fromkeys(where for op in buffer.users if (where := self._place(op)) is not None)
+        place = buffer.place
+        return {
+            "name": place.name, "type": place.type, "offset": place.offset, "bytes": place.nbytes,
+            "first": buffer.first, "last": buffer.last, "places": list(users),
+        }  # fmt: skip
 
 
 def _step(
-    name: str, number: int, level: str, seconds: float, lines: Sequence[Sequence[int | None]], *, changed: bool
+    name: str,
+    number: int,
+    level: str,
+    seconds: float,
+    lines: Sequence[Sequence[int | None]],
+    *,
+    changed: bool,
 ) -> dict[str, Any]:
     return {
         "name": name, "number": number, "level": level, "seconds": seconds, "lines": lines, "changed": changed,

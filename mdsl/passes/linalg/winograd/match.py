@@ -94,8 +94,10 @@ def conv_of(root: Op) -> Conv | None:
         return None
     if all(m.is_projected_permutation for m in op.maps):
         return None  # a product without a window
-    if any(shaped_of(v).element != f32 for v in op.operands) or constant_data(op.operands[1]) is None:
-        return _missed(root, "its weights are not constant, or its elements not f32")
+    if any(shaped_of(v).element != f32 for v in op.operands):
+        return _missed(root, "its elements are not f32")
+    if constant_data(op.operands[1]) is None:
+        return _missed(root, "its weights are not constant")
     tail = _tail(op, rest[0] if rest else None)
     return _conv(root, op, *tail) if tail else None
 

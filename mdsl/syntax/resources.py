@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
@@ -127,17 +127,29 @@ def section_parts(resources: dict[str, Resource]) -> Iterator[str]:
     """The same piece by piece, for whoever writes it: as one text the weights of a network take hundreds of megabytes."""
     separator = "\n{-#\n  dialect_resources: {\n    builtin: {\n"
     for name, resource in resources.items():
-        yield f'{separator}      {name_of_key(name)}: "0x{_hex(_ALIGNMENT)}'
-        data = memoryview(resource.array.tobytes())
-        yield from (_hex(data[at : at + _PIECE]) for at in range(0, len(data), _PIECE))
+        yield f'{separator}      {name_of_key(name)}: "0x{_ALIGNMENT.hex().upper()}'
+        yield from _hex(resource.array)
         separator = '",\n'
     if resources:
         yield '"\n    }\n  }\n#-}\n'
 
 
 _PIECE = 1 << 15
-"""Bytes that are written at once: their digits stay in a processor's cache."""
+"""Pairs of bytes that are written at once: their digits stay in a processor's cache."""
 
 
-def _hex(data: bytes | memoryview) -> str:
-    return data.hex().upper()
+def _hex(array: np.ndarray) -> Iterator[str]:
+    """The array's bytes in hexadecimal. A pair's digits are looked up, in half the time of `bytes.hex` and `upper`."""
+    data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    pairs = data[: data.size // 2 * 2].view(np.uint16)
+    digits = _digits()
+    for at in range(0, pairs.size, _PIECE):
+        yield str(digits.take(pairs[at : at + _PIECE]).data, "ascii")
+    yield data[pairs.size * 2 :].tobytes().hex().upper()
+
+
+@cache
+def _digits() -> np.ndarray:
+    """The four digits of each pair of bytes."""
+    pairs = np.arange(1 << 16, dtype=np.uint16)
+    return np.frombuffer(pairs.tobytes().hex().upper().encode(), np.uint32)

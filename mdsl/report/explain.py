@@ -147,9 +147,13 @@ class _Piece:
 def _described(module: ModuleOp) -> Iterable[Explanation]:
     """The ops of the entry that compute something."""
     for op in entry(module).walk():
-        if op.results and op.location is not None and not isinstance(op, arith.Constant):
+        if op.location is None or isinstance(op, arith.Constant):
+            continue
+        if op.results:
             types = ", ".join(str(r.type) for r in op.results)
             yield Explanation(name_of(op), op.name, types, op.location.place)
+        elif isinstance(op, ukernel.Dispatch):
+            yield Explanation(f"@{op.symbol}", op.name, "()", op.location.place)
 
 
 def _place(op: Op) -> str:

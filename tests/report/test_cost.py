@@ -156,3 +156,13 @@ def test_remarks_that_are_alike_are_told_once_with_their_number(
     assert command(["explain", str(net), "--op", "y", "--target=avx2"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(set(lines)) == len(lines) and any(line.endswith(" times)") for line in lines)
+
+
+def test_a_program_on_memory_is_explained_by_its_dispatches(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lowered = tmp_path / "lowered.mir"
+    lowered.write_text(str(mdsl.opt(PRODUCT, "vectorize", target="avx2")))
+    assert command(["explain", str(lowered), "--json", "--target=avx2"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found and sum(e["flops"] for e in found) == 2 * M * K * N

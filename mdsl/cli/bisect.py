@@ -89,6 +89,8 @@ def _bytecode_is_wrong(lowered: ModuleOp, judge: Judge, settings: Settings) -> s
 
 
 def _print(found: Culprit, program: str, settings: Settings) -> None:
+    from mdsl.compiler.own_passes import files_of
+
     names = ", ".join(str(step) for step in found.steps[found.first - 1 : found.last])
     if found.first < found.last:
         print(
@@ -102,11 +104,13 @@ def _print(found: Culprit, program: str, settings: Settings) -> None:
             print("  not by one of its rewrites that are counted")
         return
     _print_rewriting(found.rewriting)
-    pipeline = ",".join(map(str, found.steps[: found.last]))
+    steps = found.steps[: found.last]
+    pipeline = ",".join(map(str, steps))
+    load = "".join(f"--load {shlex.quote(str(file))} " for file in files_of(steps))
     target = f" --target={settings.target}" if settings.target else ""
     note(
         "the program after it: "
-        f"mdsl opt --pass-pipeline={shlex.quote(pipeline)} --rewrite-limit={found.rewriting.last}{target} {shlex.quote(program)}"
+        f"mdsl opt {load}--pass-pipeline={shlex.quote(pipeline)} --rewrite-limit={found.rewriting.last}{target} {shlex.quote(program)}"
     )
 
 

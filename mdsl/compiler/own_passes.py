@@ -6,7 +6,7 @@ import dataclasses
 import re
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import wraps
 from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
@@ -24,6 +24,12 @@ from mdsl.target.target import TargetError
 
 _loaded: dict[Path, list[type[Pass]]] = {}
 """What each file has defined."""
+
+
+def files_of(passes: Iterable[Pass]) -> list[Path]:
+    """The loaded files that define any of `passes`, each once."""
+    kinds = {type(p) for p in passes}
+    return [place for place, found in _loaded.items() if not kinds.isdisjoint(found)]
 
 
 def load_passes(path: str | Path) -> list[type[Pass]]:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import pytest
 
+from mdsl import passes
 from mdsl.dialects import nn
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.ir.attributes import StringAttr
@@ -121,6 +122,38 @@ def test_a_wrong_rewrite_is_found(mdsl: Callable[..., Any], plant: Callable[...,
     assert command and "--pass-pipeline=canonicalize,commute --rewrite-limit=3 " in command[1]
     shown = mdsl(*command[1].split()).stdout
     assert "%d = nn.sub %x, %c" in shown and "%e = nn.add %d, %x" in shown
+
+
+OWN = """
+from dataclasses import dataclass
+from typing import ClassVar
+
+from mdsl.dialects import nn
+from mdsl.ir.core import Builder
+from mdsl.passes.base import Pass
+
+
+@dataclass(frozen=True)
+class SubForAdd(Pass):
+    name: ClassVar[str] = "sub-for-add"
+    level: ClassVar[str | None] = "nn"
+
+    def run(self, module, context):
+        for op in [op for op in module.walk() if isinstance(op, nn.Add)]:
+            op.replace_by(Builder.before(op).value(nn.Sub(*op.operands), "sub"), rename=True)
+"""
+
+
+def test_the_command_that_it_names_loads_the_file_of_the_pass(
+    mdsl: Callable[..., Any], net: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "own.py").write_text(OWN)
+    ran = mdsl("bisect", "--load", tmp_path / "own.py", "--pass-pipeline=sub-for-add", net)
+    command = re.search(r"the program after it: mdsl (.*)", ran.stderr)
+    assert command and f"--load {tmp_path / 'own.py'} " in command[1]
+    assert "nn.sub" in mdsl(*command[1].split()).stdout
+    passes.OWN.pop("sub-for-add")
+    passes.OWN_FILES.clear()
 
 
 def test_a_script_says_what_is_wrong(

@@ -17,6 +17,7 @@ from mdsl.errors import MdslError, nearest
 
 if TYPE_CHECKING:
     from mdsl.compiler.pipeline import Hook
+    from mdsl.dialects.builtin import ModuleOp
     from mdsl.report.diff.forms import Form
     from mdsl.report.diff.model import Diff
 
@@ -88,11 +89,15 @@ class Shown:
     data: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     found: bool = False
     """Whether there was something to show."""
+    places: frozenset[str] = frozenset()
+    """Where that was written which `only` means."""
 
-    def hook(self) -> Hook:
-        from mdsl.report.diff.forms import Form
+    def hook(self, module: ModuleOp) -> Hook:
+        """Of passes that begin with `module`."""
+        from mdsl.report.diff.forms import Form, places_called
         from mdsl.report.diff.watching import Diffs, TextDiffs
 
+        self.places = places_called(module, self.only) if self.only is not None else frozenset()
         return TextDiffs(self._unified) if self.form is Form.UNIFIED else Diffs(self._show)
 
     def finish(self) -> None:
@@ -113,7 +118,7 @@ class Shown:
         from mdsl.report.diff.forms import Form, data, only, written
         from mdsl.report.diff.text import WIDTH, Style
 
-        diff = diff if self.only is None else only(diff, self.only)
+        diff = diff if self.only is None else only(diff, self.only, self.places)
         self.found = self.found or bool(diff)
         if self.form is Form.JSON:
             self.data.append(data(diff))

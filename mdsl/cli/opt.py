@@ -197,7 +197,7 @@ def opt(
             steps,
             machine,
             [told, *every],
-            [*priced, idle, *([shown.hook()] if shown else [])],
+            [*priced, idle, *([shown.hook(module)] if shown else [])],
             verify_each=verify_each,
             start=watch.compile_from,
             stop=watch.compile_to,

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cache
 
-from mdsl.ir.attributes import Attribute, Location
+from mdsl.dialects.arith import Constant
+from mdsl.ir.attributes import Attribute
 from mdsl.ir.core import Op, Value
+from mdsl.ir.location import Location
 from mdsl.ir.types import Type
 
 State = tuple[dict[str, Attribute], list[Type]]
@@ -18,8 +20,9 @@ State = tuple[dict[str, Attribute], list[Type]]
 
 
 def states(root: Op) -> dict[Op, State]:
-    """Every op with what tells whether it is rewritten in place."""
-    return {op: _state(op) for op in root.walk()}
+    """Every op with what tells whether it is rewritten in place. A constant never is: it is replaced by another, and its data,
+    the most that a program has, must not be kept for it."""
+    return {op: _kept_state(op) for op in root.walk()}
 
 
 def links(root: Op) -> list[tuple[Op, State, list[Value], Op | None]]:
@@ -34,11 +37,15 @@ def record(root: Op, before: dict[Op, State], step: str) -> None:
     def through(location: Location) -> Location:
         return location.through(step)
 
-    changed = [op for op in root.walk() if op not in before or before[op] != _state(op)]
+    changed = [op for op in root.walk() if op not in before or before[op] != _kept_state(op)]
     places = [op.location or (None if op in before else _borrowed(op)) for op in changed]
     for op, place in zip(changed, places, strict=True):
         if place is not None:
             op.location = through(place)
+
+
+def _kept_state(op: Op) -> State:
+    return ({}, []) if isinstance(op, Constant) else _state(op)
 
 
 def _state(op: Op) -> State:

@@ -13,15 +13,9 @@ from functools import cache
 from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from mdsl.ir.attributes import (
-    Attribute,
-    AttributeLike,
-    DenseArrayAttr,
-    Location,
-    attribute,
-    python_value,
-)
+from mdsl.ir.attributes import Attribute, AttributeLike, DenseArrayAttr, attribute, python_value
 from mdsl.ir.errors import VerifyError
+from mdsl.ir.location import Location
 from mdsl.ir.rewrites import replacing
 from mdsl.ir.types import Type, i32
 from mdsl.ir.values import BlockArgument, OpResult, Value

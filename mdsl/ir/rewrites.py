@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING
 from mdsl.ir.values import next_serial
 
 if TYPE_CHECKING:
-    from mdsl.ir.attributes import Location
     from mdsl.ir.core import Op
+    from mdsl.ir.location import Location
 
 
 class LimitReached(Exception):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from mdsl.compiler.pipeline import PassFailure, run_pass, run_passes
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.errors import MdslError
-from mdsl.ir.attributes import Location
+from mdsl.ir.location import Location
 from mdsl.ir.rewrites import Rewrites, counting
 from mdsl.ir.verifier import verify
 from mdsl.passes.base import Context, Pass

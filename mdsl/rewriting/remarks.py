@@ -8,8 +8,9 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from mdsl.ir.attributes import Location, StringAttr
+from mdsl.ir.attributes import StringAttr
 from mdsl.ir.core import Op
+from mdsl.ir.location import Location
 
 Kind = Literal["applied", "missed"]
 

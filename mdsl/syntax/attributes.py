@@ -21,7 +21,6 @@ from mdsl.ir.attributes import (
     DictAttr,
     FloatAttr,
     IntegerAttr,
-    Location,
     OpaqueAttr,
     StringAttr,
     SymbolRefAttr,
@@ -29,6 +28,7 @@ from mdsl.ir.attributes import (
     UnitAttr,
 )
 from mdsl.ir.floats import of_bits, to_numpy, to_python
+from mdsl.ir.location import Location
 from mdsl.ir.types import (
     FloatType,
     IndexType,

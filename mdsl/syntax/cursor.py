@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, TypeVar
 from lark import Token, Tree
 
 from mdsl.errors import SyntaxError_, nearest
-from mdsl.ir.attributes import ArrayAttr, Attribute, DictAttr, Location, UnitAttr
+from mdsl.ir.attributes import ArrayAttr, Attribute, DictAttr, UnitAttr
 from mdsl.ir.core import Region, Value
+from mdsl.ir.location import Location
 from mdsl.ir.types import DYNAMIC, FunctionType, ShapedType, Type
 from mdsl.syntax.grammar import TYPE_WORDS, Node, first_token
 

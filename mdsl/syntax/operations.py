@@ -12,8 +12,9 @@ from lark import Token, Tree
 
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.errors import Source, SyntaxError_, nearest
-from mdsl.ir.attributes import AffineMapAttr, Attribute, Location
+from mdsl.ir.attributes import AffineMapAttr, Attribute
 from mdsl.ir.core import Block, Op, Region, Value, VerifyError
+from mdsl.ir.location import Location
 from mdsl.ir.registry import DIALECTS, operation, operations
 from mdsl.ir.types import FunctionType, Type
 from mdsl.syntax import resources

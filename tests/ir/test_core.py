@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from mdsl.dialects import arith, memref, scf
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.func import FuncOp, Return
-from mdsl.ir.attributes import Location
 from mdsl.ir.core import Block, Builder, Op, Region, Value, VerifyError
+from mdsl.ir.location import Location
 from mdsl.ir.types import MemRefType, f32, index
 from mdsl.ir.verifier import verify
 from mdsl.syntax.parser import parse

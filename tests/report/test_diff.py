@@ -193,6 +193,8 @@ def test_only(net: str) -> None:
         shown = opt(net, "--lower-nn", "--diff", f"--only={name}").stdout
         assert shown.count("@@") == 1 and " nn.relu -> " in shown
     assert " nn.conv2d " in opt(net, "--lower-nn", "--diff", "--only=main").stdout
+    # What passes have renamed is found by the name that it was written under.
+    assert "scf.forall" in opt(net, "--tile", "--diff", "--only=%c1").stdout
     nothing = opt(net, "--lower-nn", "--diff", "--only=@other")
     assert nothing.stdout == "" and "note: no change is about '@other'" in nothing.stderr
 

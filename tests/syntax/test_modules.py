@@ -17,7 +17,6 @@ from mdsl.ir.attributes import (
     DenseAttr,
     DenseResourceAttr,
     FloatAttr,
-    Location,
     Resource,
     StringAttr,
     SymbolRefAttr,
@@ -26,6 +25,7 @@ from mdsl.ir.attributes import (
 )
 from mdsl.ir.core import Block, Builder, Op, Region
 from mdsl.ir.floats import of_bits, to_python
+from mdsl.ir.location import Location
 from mdsl.ir.types import FLOATS, FunctionType, TensorType, Type, dtype_of, f32, i8
 from mdsl.syntax.parser import parse
 from mdsl.syntax.printer import print_module

@@ -13,8 +13,9 @@ from safetensors.numpy import save_file
 from mdsl.dialects.affine import Apply
 from mdsl.errors import MdslError
 from mdsl.ir.affine import AffineMap, Dim
-from mdsl.ir.attributes import DenseAttr, DenseResourceAttr, FloatAttr, IntegerAttr, Location
+from mdsl.ir.attributes import DenseAttr, DenseResourceAttr, FloatAttr, IntegerAttr
 from mdsl.ir.core import Op
+from mdsl.ir.location import Location
 from mdsl.syntax.parser import parse, parse_file
 from mdsl.syntax.printer import print_module, print_op
 

@@ -23,12 +23,12 @@ from mdsl.ir.attributes import (
     DenseAttr,
     DenseResourceAttr,
     FloatAttr,
-    Location,
     python_value,
     tensor_attribute,
 )
 from mdsl.ir.core import Block, Op, OpResult, Value
 from mdsl.ir.declare import fields_of
+from mdsl.ir.location import Location
 from mdsl.ir.typed import tensor_of
 from mdsl.ir.types import DYNAMIC, TensorType, dtype_of, f32, f64, type_of_dtype
 from mdsl.ir.verifier import verify_operands

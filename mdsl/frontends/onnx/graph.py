@@ -21,8 +21,8 @@ from mdsl.frontends.onnx.registry import Incomplete, Malformed, Node, Unsupporte
 from mdsl.frontends.onnx.schema import attributes_of, check_node
 from mdsl.frontends.onnx.scope import ABSENT, MAX_DEPTH, Missing, Scope
 from mdsl.frontends.onnx.tensors import plain_attribute
-from mdsl.ir.attributes import Location
 from mdsl.ir.core import Block, BlockArgument, Value, VerifyError
+from mdsl.ir.location import Location
 from mdsl.ir.types import TensorType
 
 if TYPE_CHECKING:

@@ -36,8 +36,8 @@ import numpy as np
 
 from mdsl.dialects import nn
 from mdsl.frontends.onnx.expressions import Expr
-from mdsl.ir.attributes import Location
 from mdsl.ir.core import Op, OpResult, Value
+from mdsl.ir.location import Location
 from mdsl.ir.typed import tensor_of
 from mdsl.ir.types import DYNAMIC, TensorType, Type, dtype_of, element_of
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from typing import Any
@@ -112,14 +112,24 @@ def _op(op: Op, names: Names) -> dict[str, Any]:
     }
 
 
-def only(diff: Diff, pattern: str) -> Diff:
+def only(diff: Diff, pattern: str, places: Collection[str] = ()) -> Diff:
     """The diff with those rewrites alone that touch a function, a layer (a place in the source) or an op that is called
-    so; `*` stands for anything."""
-    return diff.restricted(lambda rewrite: _is_about(rewrite, pattern))
+    so, or what was written at one of `places`; `*` stands for anything."""
+    return diff.restricted(lambda rewrite: _is_about(rewrite, pattern, places))
 
 
-def _is_about(rewrite: Rewrite, pattern: str) -> bool:
-    return any(fnmatchcase(name, pattern) for name in _called(rewrite))
+def places_called(module: ModuleOp, pattern: str) -> frozenset[str]:
+    """Where the ops were written whose results are called so: passes rename what they make of them, the places stay."""
+    return frozenset(
+        op.location.place
+        for op in module.walk()
+        if op.location is not None and any(fnmatchcase(n, pattern) for r in op.results for n in (r.name or "", f"%{r.name}"))
+    )
+
+
+def _is_about(rewrite: Rewrite, pattern: str, places: Collection[str]) -> bool:
+    names = _called(rewrite)
+    return not names.isdisjoint(places) or any(fnmatchcase(name, pattern) for name in names)
 
 
 def _called(rewrite: Rewrite) -> set[str]:

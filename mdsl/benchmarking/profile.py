@@ -13,10 +13,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from mdsl import api
 from mdsl.benchmarking.measure import BUDGET, Timing, empty_outputs, measure
 from mdsl.benchmarking.peak import Roofline, last_cache_bytes, measure_roofline
 from mdsl.benchmarking.work import kernel_flops, reaches
 from mdsl.bytecode.module import Instruction, Kernel, Module
+from mdsl.compiler.entry import random_arrays
+from mdsl.compiler.settings import Settings
 from mdsl.dialects.arith import Constant
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.ir.core import Op
@@ -102,6 +105,13 @@ def profile_layers(
     layers = _layers(executable, sites, found, roofline, _labels(source), from_memory)
     between = statistics.median(p.seconds - sum(k.slowest for k in p.kernels) for p in found)
     return LayerProfile(layers, timing, between, roofline, from_memory)
+
+
+def profile_module(module: ModuleOp, settings: Settings, threads: int) -> LayerProfile:
+    """Compiles `module`, in which no dimension is open, and profiles calls with random numbers. Raises MdslError."""
+    executable = api.build(module, settings, "vm", threads)
+    assert isinstance(executable, VmExecutable)
+    return profile_layers(executable, random_arrays(executable.inputs, 0), module)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,6 @@ from mdsl.support.escapes import escaped, one_line
 
 if TYPE_CHECKING:
     from mdsl.benchmarking.profile import LayerProfile
-    from mdsl.dialects.builtin import ModuleOp
     from mdsl.report.explain import Explanation, Tracer
 
 
@@ -49,7 +48,11 @@ def explain(
     with progress("compiling"):
         tracer = Tracer.lowering(module, settings)
     found = tracer.all() if op is None else tracer.find(op)
-    profile = _profile(module, settings, threads) if measure else None
+    profile = None
+    if measure:
+        from mdsl.benchmarking.profile import profile_module
+
+        profile = profile_module(module, settings, threads)
     if json:
         typer.echo(_json(found, profile))
     elif op is None:
@@ -57,17 +60,6 @@ def explain(
         typer.echo(escaped(_memory(tracer)), nl=False)
     else:
         typer.echo(escaped("\n".join(_page(e, profile) for e in found)), nl=False)
-
-
-def _profile(module: ModuleOp, settings: Settings, threads: int) -> LayerProfile:
-    from mdsl import api
-    from mdsl.benchmarking.profile import profile_layers
-    from mdsl.compiler.entry import random_arrays, signature
-    from mdsl.runtime.executable import VmExecutable
-
-    executable = api.build(module, settings, "vm", threads)
-    assert isinstance(executable, VmExecutable)
-    return profile_layers(executable, random_arrays(signature(module)[0], 0), module)
 
 
 def _measured(e: Explanation, profile: LayerProfile | None) -> tuple[float, float] | None:

@@ -61,16 +61,10 @@ def report(
 
 def _times(module: ModuleOp, settings: Settings, threads: int) -> Times:
     """What the layers take, by the places of their ops."""
-    from mdsl import api
-    from mdsl.benchmarking.profile import profile_layers
-    from mdsl.compiler.entry import random_arrays, signature
-    from mdsl.runtime.executable import VmExecutable
+    from mdsl.benchmarking.profile import profile_module
 
-    executable = api.build(module, settings, "vm", threads)
-    assert isinstance(executable, VmExecutable)
-    profile = profile_layers(executable, random_arrays(signature(module)[0], 0), module)
     found: Times = {}
-    for layer in profile.layers:
+    for layer in profile_module(module, settings, threads).layers:
         seconds, limit = found.get(layer.place, (0.0, 0.0))
         found[layer.place] = (seconds + layer.seconds, limit + layer.limit)
     return found

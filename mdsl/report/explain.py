@@ -126,9 +126,8 @@ class Tracer:
             found.uses.append(Use(kernel, sum((p.work for p in pieces if p.kernel == kernel), Work())))
         found.bytes = sum({p.outer: p.moved for p in pieces}.values())
         found.memory = list(dict.fromkeys(m for p in pieces for m in p.memory))
-        found.seconds = (
-            roofline_cycles(found.work.flops, found.bytes, self.target) / self.target.core.ghz / 1e9
-        )
+        cycles = roofline_cycles(found.work.flops, found.bytes, self.target)
+        found.seconds = self.target.core.seconds(cycles)
         return found
 
 

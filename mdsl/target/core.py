@@ -51,6 +51,10 @@ class Core:
     dispatch_cycles: float = 8.0
     """What the interpreter takes to issue one micro-kernel (measured on Zen 5: 2.1 ns)."""
 
+    def seconds(self, cycles: float) -> float:
+        """So many cycles as time, at `ghz`."""
+        return cycles / self.ghz / 1e9
+
     def fma_rate(self, vector_bytes: int) -> float:
         """Multiply-adds of vectors of so many bytes, a cycle."""
         return self.fma_units * min(1.0, self.fma_bytes / vector_bytes)

@@ -73,14 +73,14 @@ def _reduce_program(
 
     def accepted(smaller: ModuleOp, tests: int) -> None:
         written.update(write(smaller, place))
-        show(f"{_ops(smaller)} of {whole} ops after {tests} tests")
+        show(f"{smaller.count_nested()} of {whole} ops after {tests} tests")
 
-    whole = _ops(module)
+    whole = module.count_nested()
     with tempfile.TemporaryDirectory(prefix="mdsl-") as folder:
         best = reduce_program(module, _tester(script, Path(folder) / "candidate.mir", write), accepted)
     for left in written.difference(write(best, place)):  # weights that the program has no more
         left.unlink(missing_ok=True)
-    return f"{_ops(best)} of {whole} ops"
+    return f"{best.count_nested()} of {whole} ops"
 
 
 def _reduce_model(source: Path, place: Path, script: Script, show: Callable[[str], None]) -> str:
@@ -111,7 +111,3 @@ def _tester(script: Script, path: Path, write: Callable[[Any, Path], object]) ->
         return script.run(path) is True
 
     return is_interesting
-
-
-def _ops(module: ModuleOp) -> int:
-    return sum(1 for _ in module.walk()) - 1

@@ -264,6 +264,10 @@ class Op:
             else:
                 nested.pop()
 
+    def count_nested(self) -> int:
+        """How many ops it holds, at any depth."""
+        return sum(1 for _ in self.walk()) - 1
+
     def detach(self: OpT) -> OpT:
         """Unlinks the op from its block, to be inserted elsewhere."""
         block = self.block

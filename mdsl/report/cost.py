@@ -86,7 +86,7 @@ def _constant_bytes(op: Op) -> int:
 
 def cost_of(module: ModuleOp, target: Target) -> Cost:
     """What `module`, on any level, costs on `target`. Ops of nn count what they are lowered to. The module is not altered."""
-    ops = sum(1 for _ in module.walk()) - 1
+    ops = module.count_nested()
     counted = module
     if level_of(module) == "nn":
         counted = module.clone()

@@ -37,12 +37,12 @@ class Statistics(Hook):
 
     @contextmanager
     def around(self, module: ModuleOp, step: Pass) -> Generator[None, None, None]:
-        self._ops, self._rewrites = _count(module), Rewrites()
+        self._ops, self._rewrites = module.count_nested(), Rewrites()
         with counting(self._rewrites):
             yield
 
     def after(self, module: ModuleOp, step: Pass, seconds: float) -> None:
-        self.rows.append(Row(str(step), self._ops, _count(module), self._rewrites.kinds, seconds))
+        self.rows.append(Row(str(step), self._ops, module.count_nested(), self._rewrites.kinds, seconds))
 
     def __str__(self) -> str:
         """A table, times in milliseconds; the commonest kinds of rewrites by name."""
@@ -55,10 +55,6 @@ class Statistics(Hook):
             ) + f"  {line[-1]}\n"
             for line in (header, *lines)
         )  # fmt: skip
-
-
-def _count(module: ModuleOp) -> int:
-    return sum(1 for _ in module.walk()) - 1
 
 
 def _numbers(row: Row) -> tuple[int, int, int]:

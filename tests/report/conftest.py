@@ -28,6 +28,19 @@ def plant(monkeypatch: pytest.MonkeyPatch) -> Plant:
     return register
 
 
+@pytest.fixture
+def script(tmp_path: Path) -> Callable[[str], Path]:
+    """Writes a shell script with the given body, which can be executed."""
+
+    def write(body: str) -> Path:
+        path = tmp_path / "script.sh"
+        path.write_text(f"#!/bin/sh\n{body}\n")
+        path.chmod(0o755)
+        return path
+
+    return write
+
+
 class Ran:
     """What a command wrote, and its exit code."""
 

@@ -96,17 +96,6 @@ def net(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture
-def script(tmp_path: Path) -> Callable[[str], Path]:
-    def write(body: str) -> Path:
-        path = tmp_path / "script.sh"
-        path.write_text(f"#!/bin/sh\n{body}\n")
-        path.chmod(0o755)
-        return path
-
-    return write
-
-
 def test_a_wrong_rewrite_is_found(mdsl: Callable[..., Any], plant: Callable[..., None], net: Path) -> None:
     plant(Commute)
     ran = mdsl("bisect", "--pass-pipeline=canonicalize,commute,canonicalize", net)

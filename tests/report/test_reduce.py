@@ -22,17 +22,6 @@ CNN = ROOT / "examples" / "mnist" / "cnn.mir"
 Shell = Callable[[str], Path]
 
 
-@pytest.fixture
-def script(tmp_path: Path) -> Shell:
-    def write(body: str) -> Path:
-        path = tmp_path / "script.sh"
-        path.write_text(f"#!/bin/sh\n{body}\n")
-        path.chmod(0o755)
-        return path
-
-    return write
-
-
 def test_what_is_interesting_is_left(mdsl: Callable[..., Any], script: Shell, tmp_path: Path) -> None:
     test = script('grep -q nn.max_pool2d "$1" && grep -q nn.relu "$1"')
     ran = mdsl("reduce", CNN, f"--test={test}")

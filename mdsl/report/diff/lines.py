@@ -75,7 +75,7 @@ class Names:
         for number, (_, run) in enumerate(groupby(ops, lambda op: op.name)):
             for k, op in enumerate(run):
                 seen = number < limit and k <= limit
-                hidden = 0 if seen else sum(1 for _ in op.walk()) - 1
+                hidden = 0 if seen else op.count_nested()
                 found.append(self.tree(op, sign) if seen else Tree(op, sign(op), [op.name], hidden))
         return found
 

@@ -68,7 +68,7 @@ def _definitions(lines: Sequence[Line], maps: dict[str, str], style: Style) -> l
 
 def heading(diff: Diff) -> str:
     """What happened, in a line."""
-    before, after = (sum(1 for _ in side.module.walk()) - 1 for side in (diff.before, diff.after))
+    before, after = (side.module.count_nested() for side in (diff.before, diff.after))
     ops = f"{before:,} -> {count(after, 'op')}" if before != after else count(after, "op")
     ways = "" if len(diff.groups) == len(diff.rewrites) else f" in {count(len(diff.groups), 'way')}"
     return f"=== {diff.title}: {count(len(diff.rewrites), 'change')}{ways}, {ops}"

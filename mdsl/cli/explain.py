@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,6 +20,7 @@ from mdsl.support.escapes import escaped, one_line
 if TYPE_CHECKING:
     from mdsl.benchmarking.profile import LayerProfile
     from mdsl.report.explain import Explanation, Tracer
+    from mdsl.report.remarks import Told
 
 
 @takes_settings
@@ -105,23 +107,11 @@ def _memory(tracer: Tracer) -> str:
 
 
 def _page(e: Explanation, profile: LayerProfile | None) -> str:
-    from mdsl.report.remarks import described
     from mdsl.report.units import bytes_text, count_text, flops_text, seconds_text
-    from mdsl.target.cost import Choice
 
     lines = [f"{e.name} = {e.opcode} -> {e.type}    {e.location}"]
     if e.told:
-        lines.append("  decisions")
-    width = max((len(t.step) for t in e.told), default=0)
-    decisions: Counter[tuple[str, ...]] = Counter()
-    for told in e.told:
-        mark = " " if told.remark.kind == "applied" else "-"
-        decision = [f"  {mark} {told.step.ljust(width)}  {told.remark.op} {told.remark.message}"]
-        choices = [fact for fact in told.remark.facts.values() if isinstance(fact, Choice)]
-        decision += [f"    {' ' * width}    {described(choice)}" for choice in choices]
-        decisions[tuple(decision)] += 1
-    for decision, times in decisions.items():
-        lines += [decision[0] + (f" ({times} times)" if times > 1 else ""), *decision[1:]]
+        lines += ["  decisions", *_decisions(e.told)]
     if e.uses:
         lines.append("  kernels")
     for use in e.uses:
@@ -141,6 +131,24 @@ def _page(e: Explanation, profile: LayerProfile | None) -> str:
     else:
         lines.append("  nothing of its own is left: it is a part of what it was fused into, or of no use")
     return "".join(f"{one_line(line)}\n" for line in lines)
+
+
+def _decisions(told: Sequence[Told]) -> list[str]:
+    """A line a remark, and one for what it chose among; those that are alike once."""
+    from mdsl.report.remarks import described
+    from mdsl.target.cost import Choice
+
+    width = max(len(t.step) for t in told)
+    found: Counter[tuple[str, ...]] = Counter()
+    for step, remark in ((t.step, t.remark) for t in told):
+        mark = " " if remark.kind == "applied" else "-"
+        choices = [fact for fact in remark.facts.values() if isinstance(fact, Choice)]
+        rows = [f"    {' ' * width}    {described(choice)}" for choice in choices]
+        found[(f"  {mark} {step.ljust(width)}  {remark.op} {remark.message}", *rows)] += 1
+    lines: list[str] = []
+    for (first, *rows), times in found.items():
+        lines += [first + (f" ({times} times)" if times > 1 else ""), *rows]
+    return lines
 
 
 def _json(found: list[Explanation], profile: LayerProfile | None) -> str:

@@ -33,9 +33,10 @@ check: .venv/dev  ## lint, types, and which room imports which
 	@$(BIN)/lint-imports --no-cache
 
 MINUTES ?= 10
+SEED ?= 
 
-fuzz: .venv/dev  ## all fuzzers, for MINUTES=10; what they find goes to tests/fuzz/findings
-	@$(BIN)/python -m tests.fuzz --minutes $(MINUTES)
+fuzz: .venv/dev  ## all fuzzers, for MINUTES=10, from SEED (the time); what they find goes to tests/fuzz/findings
+	@$(BIN)/python -m tests.fuzz --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 bench: .venv/bench  ## the figures of the README
 	@$(BIN)/python -m bench

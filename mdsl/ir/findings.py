@@ -17,6 +17,8 @@ class Findings:
         """`wrong`: ops of which an error is known."""
         self.errors: list[VerifyError] = []
         self.wrong = set(wrong)
+        self.unsound = set(self.wrong)
+        """The wrong ops and those that only follow from them: nothing is known of their operands and attributes."""
 
     def op(self, op: Op) -> bool:
         """False if something in or about the op is wrong."""
@@ -28,8 +30,10 @@ class Findings:
         whole = all(blocks)
         if right and whole:
             right = self._passes(type(op).verify_op, op)
-        if not right and not follows:
-            self.wrong.add(op)
+        if not right:
+            self.unsound.add(op)
+            if not follows:
+                self.wrong.add(op)
         return right and whole
 
     def block(self, block: Block, op: Op) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from functools import cache
 
 from mdsl.errors import nearest
@@ -230,8 +230,11 @@ def _verify_symbols(op: Op) -> None:
         raise error
 
 
-def symbol_errors(op: Op) -> Iterator[VerifyError]:
-    """In a module: names are unique, and every reference finds in the nearest module a definition that fits its use."""
+def symbol_errors(op: Op, unsound: Container[Op] = ()) -> Iterator[VerifyError]:
+    """In a module: names are unique, and every reference finds in the nearest module a definition that fits its use.
+
+    Whether a use fits is not asked of `unsound` ops, whose attributes may be of any kind, nor of what refers to them.
+    """
     if op.name != "builtin.module":
         return
     defined: dict[str, Op] = {}
@@ -248,6 +251,8 @@ def symbol_errors(op: Op) -> Iterator[VerifyError]:
                 continue
             if attr.name not in defined:
                 yield inner.error(f"{attr} is not defined{nearest(attr.name, list(defined))}")
+                continue
+            if inner in unsound or defined[attr.name] in unsound:
                 continue
             try:
                 inner.verify_symbol(defined[attr.name])

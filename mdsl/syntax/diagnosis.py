@@ -227,7 +227,7 @@ class Diagnosis(Parser):
         self.errors = [e for e in self.errors if e not in follows]
         symbols = [
             e
-            for e in symbol_errors(module)
+            for e in symbol_errors(module, findings.unsound)
             if e.op not in findings.wrong and not any(str(a) in self.lost for a in e.op.attributes.values())
         ]
         for error in (*findings.errors, *symbols):

@@ -51,6 +51,21 @@ func.func @main() {
 «func.func @main() {
   func.return
 }""",
+    "what refers to or from an op whose attributes are wrong": """
+ukernel.func @k(%a: memref<4xf32>, %b: memref<4xf32>) {
+  ukernel.return
+}
+«"func.func"() ({
+^bb0:
+  "func.return"() : () -> ()
+}) {sym_name = "typed", function_type = 4} : () -> ()
+func.func @main(%a: memref<4xf32>) {
+  «"ukernel.dispatch"(%a, %a) {batch = "two", callee = @k} : (memref<4xf32>, memref<4xf32>) -> ()
+  «"ukernel.dispatch"(%a, %a) {batch = 0, callee = @k} : (memref<4xf32>, memref<4xf32>) -> ()
+  «"memref.get_global"() {name = @typed, type = 4} : () -> f32
+  func.call @typed() : () -> ()
+  func.return
+}""",
     "an operation without its dialect": f"""
 func.func @main(%x: {T}) -> {T} {{
   %a = nn.relu %x : ({T}) -> {T}

@@ -20,7 +20,18 @@ if TYPE_CHECKING:
     from mdsl.runtime.loading import load
 
 __version__ = "0.1.0"
-__all__ = ["Executable", "MdslError", "__version__", "compile", "diff", "load", "load_passes", "opt", "parse", "trace"]
+__all__ = [
+    "Executable",
+    "MdslError",
+    "__version__",
+    "compile",
+    "diff",
+    "load",
+    "load_passes",
+    "opt",
+    "parse",
+    "trace",
+]
 
 _HOMES = {
     "compile": "mdsl.api",

@@ -32,9 +32,7 @@ class Work:
     """Calls of micro-kernels: one instruction may make several."""
 
     def __add__(self, other: Work) -> Work:
-        return Work(
-            self.flops + other.flops, self.dispatches + other.dispatches, self.calls + other.calls
-        )
+        return Work(self.flops + other.flops, self.dispatches + other.dispatches, self.calls + other.calls)
 
     def times(self, count: int) -> Work:
         """That often."""

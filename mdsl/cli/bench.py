@@ -98,7 +98,12 @@ def bench(
     ] = None,
 ) -> None:
     """Time a program: median and spread over many calls, and where the time goes. Inputs are random without --input."""
-    modes = {"--ablation": ablation is not None, "--profile": profile, "--regret": regret, "--vs": vs is not None}
+    modes = {
+        "--ablation": ablation is not None,
+        "--profile": profile,
+        "--regret": regret,
+        "--vs": vs is not None,
+    }
     differ = {
         "--engine": engine != "vm",
         "--no-ukernels": not settings.ukernels,

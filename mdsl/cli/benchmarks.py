@@ -143,7 +143,9 @@ def pass_ablation_of(request: Request) -> None:
 
     program, arrays = request.read(uncompiled=True)
     if program.module is None:
-        raise MdslError(f"{request.program}: error: --ablation=passes needs the program as it was before it was compiled")
+        raise MdslError(
+            f"{request.program}: error: --ablation=passes needs the program as it was before it was compiled"
+        )
     rows: list[Without] = []
     with progress("measuring") as show, stoppable():
         for row in pass_ablation(program.module, arrays, request.runs, request.threads, program.settings):

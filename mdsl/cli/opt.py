@@ -187,9 +187,7 @@ def opt(
         every.append(Check())
     shown = diffs.shown(output)
     telling = progress("checking") if check_each else nullcontext()
-    with telling, remarks_written(
-        remarks, remarks_missed, remarks_format, remarks_output, program
-    ) as told:
+    with telling, remarks_written(remarks, remarks_missed, remarks_format, remarks_output, program) as told:
         idle = Idle(lambda step: note(_unchanged(step, module, told)))
         priced = [costs(machine, measure, shown.put if shown else _on_stderr)] if cost or measure else []
         run_asked(

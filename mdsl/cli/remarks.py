@@ -43,9 +43,7 @@ Missed = Annotated[
     str | None,
     typer.Option("--remarks-missed", help="Tell what kept passes from doing more.", metavar="[=RE]"),
 ]
-RemarksForm = Annotated[
-    Form, typer.Option("--remarks-format", help="A line a remark, LLVM's YAML, or JSON.")
-]
+RemarksForm = Annotated[Form, typer.Option("--remarks-format", help="A line a remark, LLVM's YAML, or JSON.")]
 RemarksOutput = Annotated[
     Path | None, typer.Option("--remarks-output", help="Write remarks to this file, not on stderr.")
 ]

@@ -23,14 +23,19 @@ def report(
     program: ProgramFile,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="Write to this file (FILE's name with .html, in the current folder)."),
+        typer.Option(
+            "-o", "--output", help="Write to this file (FILE's name with .html, in the current folder)."
+        ),
     ] = None,
     measure: Annotated[
         bool, typer.Option("--measure/--no-measure", help="Run the program and show what each layer takes.")
     ] = True,
     savings: Annotated[
         bool,
-        typer.Option("--savings", help="Show what each pass saves: the program is compiled and timed without each of them."),
+        typer.Option(
+            "--savings",
+            help="Show what each pass saves: the program is compiled and timed without each of them.",
+        ),
     ] = False,
     threads: Threads = 1,
     settings: Settings = DEFAULT,

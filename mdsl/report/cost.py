@@ -109,7 +109,9 @@ def _arena(module: ModuleOp) -> int | None:
     arenas = [
         op.result.type.nbytes
         for op in entry(module).body.ops
-        if isinstance(op, memref.Alloc) and isinstance(op.result.type, ShapedType) and str(op.result.type.element) == "i8"
+        if isinstance(op, memref.Alloc)
+        and isinstance(op.result.type, ShapedType)
+        and str(op.result.type.element) == "i8"
     ]
     return sum(arenas) if arenas else None
 
@@ -166,7 +168,9 @@ def _times(before: float, after: float) -> str:
 class Costs(Hook):
     """Finds the cost of a program before and after each pass, and hands it to `show`; with `measure`, measured too."""
 
-    def __init__(self, target: Target, show: Callable[[StepCost], None], measure: Measure | None = None) -> None:
+    def __init__(
+        self, target: Target, show: Callable[[StepCost], None], measure: Measure | None = None
+    ) -> None:
         self.target = target
         self.show = show
         self.measure = measure

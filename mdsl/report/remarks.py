@@ -61,7 +61,11 @@ def chosen(found: Iterable[Told], applied: str | None, missed: str | None) -> li
     """Those of passes whose name the regular expression for their kind matches, anywhere in it; None matches nothing.
 
     Raises re.error for what is no regular expression."""
-    patterns = {kind: re.compile(text) for kind, text in (("applied", applied), ("missed", missed)) if text is not None}
+    patterns = {
+        kind: re.compile(text)
+        for kind, text in (("applied", applied), ("missed", missed))
+        if text is not None
+    }
     return [t for t in found if (p := patterns.get(t.remark.kind)) is not None and p.search(t.step)]
 
 

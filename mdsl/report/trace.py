@@ -101,10 +101,19 @@ class Trace:
 
     def _repr_html_(self) -> str:
         rows = [
-            (s.name, s.level, count_text(s.cost.ops), flops_text(s.cost.work.flops), seconds_text(s.cost.seconds), s.changes)
+            (
+                s.name,
+                s.level,
+                count_text(s.cost.ops),
+                flops_text(s.cost.work.flops),
+                seconds_text(s.cost.seconds),
+                s.changes,
+            )
             for s in self.steps
         ]
-        return table(f"for {self.target.name}", ("pass", "level", "ops", "work", "at the roofline", "changes"), rows)
+        return table(
+            f"for {self.target.name}", ("pass", "level", "ops", "work", "at the roofline", "changes"), rows
+        )
 
     @staticmethod
     def of(module: ModuleOp, steps: Sequence[Pass], target: Target) -> Trace:

@@ -149,7 +149,10 @@ def test_ablation_counts_instructions_and_dispatches() -> None:
 
 
 def test_ablation_by_pass_leaves_each_out_or_says_why_not() -> None:
-    rows = {r["name"]: r for r in json.loads(bench(CNN, "--ablation=passes", "--runs=3", "--json=-").stdout)["without"]}
+    rows = {
+        r["name"]: r
+        for r in json.loads(bench(CNN, "--ablation=passes", "--runs=3", "--json=-").stdout)["without"]
+    }
     assert {"fold-batchnorm", "pack", "fuse", "winograd", "tile", "lower-vm"} <= rows.keys()
     assert all((row["seconds"] is None) == bool(row["why"]) for row in rows.values())
     assert rows["fuse"]["seconds"] > 0 and rows["tile"]["seconds"] is None

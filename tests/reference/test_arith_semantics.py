@@ -216,7 +216,8 @@ def test_a_signalling_nan_is_left_out_for_a_number(op: str, count: int) -> None:
 
 TERMINATORS = {
     "func.return",
-    "linalg.yield", "linalg_ext.yield",
+    "linalg.yield",
+    "linalg_ext.yield",
     "scf.yield",
     "tensor.yield",
     "ukernel.yield",

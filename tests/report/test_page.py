@@ -98,7 +98,9 @@ def browser(page: Path) -> Iterator[Any]:
         pytest.skip("needs Debian's packages chromium and chromium-driver")
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
-    switches = "--headless=new --no-sandbox --disable-gpu --disable-background-networking --disable-dev-shm-usage"
+    switches = (
+        "--headless=new --no-sandbox --disable-gpu --disable-background-networking --disable-dev-shm-usage"
+    )
     for switch in [*switches.split(), "--window-size=1400,900"]:
         options.add_argument(switch)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
@@ -145,7 +147,9 @@ def test_an_op_is_followed_from_the_source_to_its_assembly(browser: Any) -> None
     summaries = texts(browser, "#op summary")
     assert all(step in summaries for step in ("source", "lower-nn", "tile", "lower-vm", "bytecode"))
     browser.execute_script("document.querySelector('#op details.kernel').open = true")
-    browser.find_element("xpath", "//aside//details[@class='kernel']/pre[contains(., 'vfmadd') or contains(., 'vmul')]")
+    browser.find_element(
+        "xpath", "//aside//details[@class='kernel']/pre[contains(., 'vfmadd') or contains(., 'vmul')]"
+    )
 
 
 def test_a_value_in_a_diff_leads_to_its_op(browser: Any) -> None:

@@ -129,7 +129,9 @@ def test_what_is_not_interesting_is_not_reduced(
     assert ran.code == 1 and "the output is the input file" in ran.stderr
 
 
-def test_what_a_test_has_started_ends_with_it(mdsl: Callable[..., Any], script: Shell, tmp_path: Path) -> None:
+def test_what_a_test_has_started_ends_with_it(
+    mdsl: Callable[..., Any], script: Shell, tmp_path: Path
+) -> None:
     """A script is a shell, and what takes long a child of it."""
     os.mkfifo(tmp_path / "held")
     reader = os.open(tmp_path / "held", os.O_RDONLY | os.O_NONBLOCK)

@@ -27,7 +27,9 @@ def net(tmp_path: Path) -> Path:
     return path
 
 
-def test_applied_remarks_name_the_place_the_pass_and_the_candidates(net: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_applied_remarks_name_the_place_the_pass_and_the_candidates(
+    net: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert command(["opt", "--tile", "--remarks=^tile$", "--target=avx2", str(net)]) == 0
     lines = [line for line in capsys.readouterr().err.splitlines() if "remark:" in line]
     assert all("[tile]" in line and line.startswith(f"{net}:") for line in lines)
@@ -56,7 +58,14 @@ def test_a_pass_that_changed_nothing_says_why(net: Path, capsys: pytest.CaptureF
 
 def test_json_has_the_facts(net: Path, tmp_path: Path) -> None:
     out = tmp_path / "remarks.json"
-    arguments = ["opt", "--tile", "--remarks=tile", "--remarks-format=json", f"--remarks-output={out}", str(net)]
+    arguments = [
+        "opt",
+        "--tile",
+        "--remarks=tile",
+        "--remarks-format=json",
+        f"--remarks-output={out}",
+        str(net),
+    ]
     assert command([*arguments, "-o", str(tmp_path / "o.mir")]) == 0
     found = json.loads(out.read_text())
     assert {r["kind"] for r in found} == {"applied"} and {r["pass"] for r in found} == {"tile"}
@@ -97,7 +106,7 @@ def test_a_remark_is_one_line(tmp_path: Path) -> None:
     """Whatever the place is called that it speaks of."""
     net, out = tmp_path / "net.mir", tmp_path / "remarks.txt"
     net.write_text(
-        'func.func @main(%a: tensor<4x8xf32>, %b: tensor<8x4xf32>) -> tensor<4x4xf32> {\n'
+        "func.func @main(%a: tensor<4x8xf32>, %b: tensor<8x4xf32>) -> tensor<4x4xf32> {\n"
         '  %0 = nn.matmul %a, %b : (tensor<4x8xf32>, tensor<8x4xf32>) -> tensor<4x4xf32> loc("x\\1B[31m\\0Aerror: y")\n'
         "  return %0 : tensor<4x4xf32>\n}\n"
     )

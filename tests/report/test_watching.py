@@ -200,9 +200,13 @@ def test_without_a_failure_there_is_no_reproducer(mdsl: Callable[..., Any], net:
 
 
 @pytest.mark.parametrize(
-    "text", [NET, NET + '{-# external_resources: { mlir_reproducer: { pipeline: "cse" } } #-}\n',
-     NET + r'{-# external_resources: { mlir_reproducer: { pipeline: "\FF" } } #-}',
-     NET + r'{-# external_resources: { mlir_reproducer: { pipeline: "builtin.module(\q)" } } #-}']
+    "text",
+    [
+        NET,
+        NET + '{-# external_resources: { mlir_reproducer: { pipeline: "cse" } } #-}\n',
+        NET + r'{-# external_resources: { mlir_reproducer: { pipeline: "\FF" } } #-}',
+        NET + r'{-# external_resources: { mlir_reproducer: { pipeline: "builtin.module(\q)" } } #-}',
+    ],
 )
 def test_what_is_no_reproducer_is_refused(mdsl: Callable[..., Any], net: Path, text: str) -> None:
     net.write_text(text)
@@ -211,5 +215,7 @@ def test_what_is_no_reproducer_is_refused(mdsl: Callable[..., Any], net: Path, t
     unknown = text.replace('"cse"', '"builtin.module(cse)"')
     net.write_text(unknown)
     if unknown != text:
-        found = re.search(r"net.mir:8:(\d+): error: unknown pass 'cse'", mdsl("opt", "--run-reproducer", net).stderr)
+        found = re.search(
+            r"net.mir:8:(\d+): error: unknown pass 'cse'", mdsl("opt", "--run-reproducer", net).stderr
+        )
         assert found and unknown.splitlines()[7][int(found[1]) - 1 :].startswith("cse)")

@@ -79,7 +79,9 @@ def test_upstream_accepts(path: Path, generic: bool) -> None:
 def test_attributes_that_no_form_knows_are_kept() -> None:
     """On every op but the yields of linalg: a named op hides its body."""
     module = parse(OPS.read_text(), OPS.name)
-    marked = [op for op in module.walk() if op.name not in ("linalg.yield", "linalg_ext.yield", "builtin.module")]
+    marked = [
+        op for op in module.walk() if op.name not in ("linalg.yield", "linalg_ext.yield", "builtin.module")
+    ]
     for op in marked:
         op.attributes["test.mark"] = StringAttr("here")
     kept = [op.name for op in parse(print_module(module)).walk() if "test.mark" in op.attributes]

@@ -70,7 +70,9 @@ class FuseAttention(Pass):
         if not _is_attention(widest_region(_root(second), _belongs)):
             return
         if not _is_attention(_members(second, target)):
-            remarks.missed(second, "is not one kernel with the scores before it: a block of rows does not fit the cache")
+            remarks.missed(
+                second, "is not one kernel with the scores before it: a block of rows does not fit the cache"
+            )
             return
         remarks.applied(second, "is one kernel with the scores and the softmax before it")
         if self.late_division:

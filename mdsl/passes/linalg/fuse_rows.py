@@ -88,10 +88,15 @@ def _group(
         return set(widest)
     members = grow(root, belongs, fits)
     if _normalises(members):
-        remarks.applied(root, f"and {len(members) - 1} ops before it stay in cache row by row", ops=len(members))
+        remarks.applied(
+            root, f"and {len(members) - 1} ops before it stay in cache row by row", ops=len(members)
+        )
         group(members)
     else:
-        remarks.missed(root, "does not end a kernel of rows: they do not fit the cache, or are too few to share among workers")
+        remarks.missed(
+            root,
+            "does not end a kernel of rows: they do not fit the cache, or are too few to share among workers",
+        )
     return set()
 
 

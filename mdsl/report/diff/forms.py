@@ -123,7 +123,8 @@ def places_called(module: ModuleOp, pattern: str) -> frozenset[str]:
     return frozenset(
         op.location.place
         for op in module.walk()
-        if op.location is not None and any(fnmatchcase(n, pattern) for r in op.results for n in (r.name or "", f"%{r.name}"))
+        if op.location is not None
+        and any(fnmatchcase(n, pattern) for r in op.results for n in (r.name or "", f"%{r.name}"))
     )
 
 

@@ -42,7 +42,9 @@ def collected(
     machine = settings.machine()
     lowered = module.clone()
     trace = Trace.of(lowered, lowering(lowered, settings), machine)
-    ready = next((step.before.module for step in trace if step.level == "vm"), lowered)  # or it was there from the start
+    ready = next(
+        (step.before.module for step in trace if step.level == "vm"), lowered
+    )  # or it was there from the start
     told = [Told(step.name, remark) for step in trace for remark in step.remarks]
     tracer = Tracer(module, ready, told, machine)
     bytecode = assemble(lowered.clone(), {})

@@ -18,6 +18,7 @@ PASSES = {
     "bind": "nn",
     "box-scalars": "any",
     "canonicalize": "any",
+    "decompose": "nn",
     "fold-batchnorm": "nn",
     "fuse-gelu": "nn",
     "widen": "nn",

@@ -3,7 +3,7 @@
 All ops have the uniform form, `%y = nn.softmax %x {axis = 1} : (tensor<3x17xf32>) -> tensor<3x17xf32>`, and
 none has effects. Each infers its result type; a written one that differs is an error. Floats are f32, f64,
 f16 and bf16; results are those of exact arithmetic rounded once, up to the rounding inside sums.
-The declarations lie by theme in elementwise.py, functions.py, layers.py, data.py, order.py and dynamic.py.
+The declarations lie by theme in elementwise.py, functions.py, layers.py, data.py, order.py, training.py and dynamic.py.
 """
 
 from mdsl.dialects.nn.data import (
@@ -89,14 +89,15 @@ from mdsl.dialects.nn.layers import (
     Softmax,
 )
 from mdsl.dialects.nn.order import ArgSort, Scatter
+from mdsl.dialects.nn.training import BatchNormTrain, Bce, CrossEntropy, Dropout, Mse, RandomUniform
 
 __all__ = [
-    "Abs", "Acos", "Acosh", "Add", "And", "ArgMax", "ArgSort", "Asin", "Asinh", "Atan", "Atanh", "AvgPool2d",
-    "BatchNorm", "Broadcast", "Cast", "Ceil", "Clip", "Compare", "Concat", "Conv2d", "Cos", "Cosh", "Div",
-    "DynamicBroadcast", "DynamicPad", "DynamicReshape", "DynamicSlice", "DynamicTile", "Erf", "Exp", "Expm1",
-    "Flatten", "Floor", "Gather", "Gelu", "GlobalAvgPool", "LayerNorm", "LeakyRelu", "Linear", "Log",
-    "Log1p", "LogSoftmax", "Matmul", "MaxPool2d", "Maximum", "Minimum", "Mod", "Mul", "Neg", "Or", "Pad",
-    "Pow", "Range", "Reduce", "Relu", "Reshape", "Round", "Scatter", "Select", "Shape", "ShiftLeft",
-    "ShiftRight", "Sigmoid", "Sign", "Sin", "Sinh", "Slice", "Softmax", "Sqrt", "Sub", "Tan", "Tanh",
-    "Transpose", "Xor",
+    "Abs", "Acos", "Acosh", "Add", "And", "ArgMax", "ArgSort", "Asin", "Asinh", "Atan", "Atanh",
+    "AvgPool2d", "BatchNorm", "BatchNormTrain", "Bce", "Broadcast", "Cast", "Ceil", "Clip", "Compare",
+    "Concat", "Conv2d", "Cos", "Cosh", "CrossEntropy", "Div", "Dropout", "DynamicBroadcast", "DynamicPad",
+    "DynamicReshape", "DynamicSlice", "DynamicTile", "Erf", "Exp", "Expm1", "Flatten", "Floor", "Gather",
+    "Gelu", "GlobalAvgPool", "LayerNorm", "LeakyRelu", "Linear", "Log", "Log1p", "LogSoftmax", "Matmul",
+    "MaxPool2d", "Maximum", "Minimum", "Mod", "Mse", "Mul", "Neg", "Or", "Pad", "Pow", "RandomUniform",
+    "Range", "Reduce", "Relu", "Reshape", "Round", "Scatter", "Select", "Shape", "ShiftLeft", "ShiftRight",
+    "Sigmoid", "Sign", "Sin", "Sinh", "Slice", "Softmax", "Sqrt", "Sub", "Tan", "Tanh", "Transpose", "Xor",
 ]  # fmt: skip

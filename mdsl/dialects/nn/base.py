@@ -41,15 +41,17 @@ LAYOUT = one_of("nchw", "nhwc")
 
 
 class NnOp(Op):
-    """Base of nn ops: `infer` gives the result's type and raises VerifyError for operands that do not fit."""
+    """Base of nn ops: `infer` gives the results' types and raises VerifyError for operands that do not fit."""
 
     traits = PURE
 
     def verify_op(self) -> None:
-        inferred, written = self.infer()[0], tensor_of(self.result)
-        assert isinstance(inferred, TensorType)
-        if inferred.element != written.element or not shapes_agree(inferred.shape, written.shape):
-            raise self.error(f"the result is a {inferred}, not a {written}")
+        for result, inferred in zip(self.results, self.infer(), strict=True):
+            written = tensor_of(result)
+            assert isinstance(inferred, TensorType)
+            if inferred.element != written.element or not shapes_agree(inferred.shape, written.shape):
+                what = "the result" if len(self.results) == 1 else f"%{result.name}"
+                raise self.error(f"{what} is a {inferred}, not a {written}")
 
 
 def dims(shape: Sequence[int]) -> str:

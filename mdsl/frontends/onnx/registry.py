@@ -229,6 +229,13 @@ class Node:
         op.location = self.location
         return self.graph.folder.build(op, [self.name_of(suffix or op.name.partition(".")[2])])[0]
 
+    def build_all(self, op: Op) -> list[Value]:
+        """Inserts an op of several results, the node's outputs, or folds it."""
+        op.location = self.location
+        word = op.name.partition(".")[2]
+        names = [self.name_of(word if i == 0 else f"{word}_{i}") for i in range(len(op.results))]
+        return self.graph.folder.build(op, names)
+
     def body(self, name: str, arguments: Sequence[Value] = ()) -> list[Value]:
         """Converts the subgraph in attribute `name` in place, and returns its outputs. Raises Incomplete."""
         graph = self.attr(name)

@@ -1,6 +1,6 @@
 """Meaning of the nn dialect: elementwise ops, reductions, shapes and data movement.
 
-Floats are computed in float64 and rounded once to the result's type. Layers: layers.py, computed shapes: dynamic.py.
+Floats are computed in float64 and rounded once to the result's type. Layers: layers.py, training: training.py, computed shapes: dynamic.py.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mdsl.reference.nn.numbers import mean, narrow, wide
 from mdsl.reference.numbers import erf, erfc, ignoring_op, is_float_dtype
 from mdsl.reference.registry import SEMANTICS, semantics
 
-for theme in ("layers", "order", "dynamic"):
+for theme in ("layers", "order", "training", "dynamic"):
     import_module(f"mdsl.reference.nn.{theme}")  # registers its ops
 
 Array = np.ndarray

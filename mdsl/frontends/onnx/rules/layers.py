@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import prod
+from zlib import crc32
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from mdsl.frontends.onnx.expressions import Expr
 from mdsl.frontends.onnx.registry import Node, converts
 from mdsl.ir.core import Value
 from mdsl.ir.typed import tensor_of
-from mdsl.ir.types import DYNAMIC
+from mdsl.ir.types import DYNAMIC, TensorType, f32, is_float
 
 # Matrix products ------------------------------------------------------------------------------------------
 
@@ -79,16 +80,10 @@ def _per_activation(node: Node) -> Value:
 def _training(node: Node) -> list[Value | None]:
     """Statistics of the batch itself, and the running ones moved towards them (population variance)."""
     x, epsilon, momentum = node.expr(0), node.attr("epsilon", 1e-5), node.attr("momentum", 0.9)
-    axes = [d for d in range(x.type.rank) if d != 1]
-    mean = x.reduce("mean", axes, keepdims=False)
-    centred = x - mean.reshape([1, *mean.shape, *[1] * (x.type.rank - 2)])
-    variance = (centred * centred).reduce("mean", axes, keepdims=False)
-    scale, shift = (node.expr(i).cast(x.type.element) for i in (1, 2))
-    results: list[Value | None] = [x.of(nn.BatchNorm, scale, shift, mean, variance, epsilon=epsilon).value]
-    for output, (old, new) in enumerate([(node.expr(3), mean), (node.expr(4), variance)], 1):
-        moved = old * momentum + new.cast(old.type.element) * (1 - momentum)
-        results.append(moved.value if node.wanted(output) else None)
-    return results
+    parameters = [node.expr(i).cast(x.type.element).value for i in (1, 2)]
+    running = [node.operand(i) for i in (3, 4)]
+    op = nn.BatchNormTrain(x.value, *parameters, *running, epsilon=epsilon, momentum=momentum)
+    return list(node.build_all(op))
 
 
 # Softmax --------------------------------------------------------------------------------------------------
@@ -119,16 +114,44 @@ def softmax(node: Node) -> Value:
 
 @converts("Dropout")
 def dropout(node: Node) -> list[Value | None]:
-    """Inference: the operand itself. The mask, if somebody wants it, is all true."""
-    x = node.operand(0)
-    training = node.constant(2) if node.input(2) is not None else None
-    if node.input(2) is not None and (training is None or bool(training.any())):
-        ratio = node.constant(1) if node.input(1) is not None else np.float32(0.5)
-        if training is None or ratio is None or float(np.asarray(ratio)) != 0:
-            raise node.unsupported("dropout at random, as in training")
-    if not node.wanted(1):
-        return [x, None]
-    if not tensor_of(x).is_static:
+    """The layer without a key, the operand itself, which `train-mode` gives a key; in training mode one with the
+    node's seed (0 if it has none) and step 0."""
+    x, ratio, keyed = node.operand(0), node.attr("ratio", 0.5), _is_training(node)
+    if node.input(1) is not None:
+        known = node.constant(1)
+        if known is None:
+            raise node.unsupported("dropout at a rate that is not known at import")
+        ratio = float(known)
+    if keyed and not tensor_of(x).is_static:
+        raise node.unsupported("dropout at random of a tensor of unknown size")
+    stream = crc32(node.name_of("stream").encode()) >> 1
+    key = node.const(np.array([node.attr("seed", 0), 0]).astype(np.int32), "key") if keyed and ratio else None
+    if not is_float(tensor_of(x)) or not 0 < ratio < 1:
+        key = None
+        y = x
+    else:
+        y = node.build(nn.Dropout(x, key, rate=ratio, stream=stream if keyed else None))
+    return [y, _mask(node, key, ratio, stream) if node.wanted(1) else None]
+
+
+def _is_training(node: Node) -> bool:
+    if node.version < 12 or node.input(2) is None:
+        return False
+    mode = node.constant(2)
+    if mode is None:
+        raise node.unsupported("dropout of which only a call tells whether it trains")
+    return bool(mode.any())
+
+
+def _mask(node: Node, key: Value | None, ratio: float, stream: int) -> Value:
+    """Where elements stay: all of them without a key."""
+    x = tensor_of(node.operand(0))
+    if not x.is_static:
         raise node.unsupported("the mask of a tensor of unknown size")
-    mask = node.const(np.broadcast_to(np.True_, tensor_of(x).shape), "mask")
-    return [x, node.cast(mask, tensor_of(x).element) if node.version < 10 else mask]
+    if key is None:
+        mask = node.const(np.broadcast_to(np.True_, x.shape), "mask")
+    else:
+        uniform = nn.RandomUniform(key, results=[TensorType(x.shape, f32)], stream=stream)
+        limit = node.const(np.float32(ratio), "rate")
+        mask = node.build(nn.Compare(node.build(uniform, "random"), limit, kind="ge"), "mask")
+    return node.cast(mask, x.element) if node.version < 10 else mask

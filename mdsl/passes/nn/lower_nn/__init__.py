@@ -9,14 +9,17 @@ from mdsl.dialects.arith import Constant
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.nn.base import NnOp
 from mdsl.dialects.nn.dynamic import Dynamic
+from mdsl.dialects.nn.training import Composite
 from mdsl.ir.core import Block, Value
 from mdsl.ir.typed import tensor_of
 from mdsl.passes.base import Context, Pass
+from mdsl.passes.nn.decompose import decompose
 from mdsl.passes.nn.lower_nn import data as lower_nn_data
 from mdsl.passes.nn.lower_nn import elementwise as lower_nn_elementwise
 from mdsl.passes.nn.lower_nn import functions as lower_nn_functions
 from mdsl.passes.nn.lower_nn import layers as lower_nn_layers
 from mdsl.passes.nn.lower_nn import order as lower_nn_order
+from mdsl.passes.nn.lower_nn import random as lower_nn_random
 from mdsl.passes.nn.lower_nn import windows as lower_nn_windows
 from mdsl.passes.nn.lower_nn.build import RULES, Emitter
 from mdsl.passes.nn.lower_nn.empty import has_no_elements, lower_empty
@@ -27,6 +30,7 @@ THEMES = (
     lower_nn_functions,
     lower_nn_layers,
     lower_nn_order,
+    lower_nn_random,
     lower_nn_windows,
 )
 """The modules with the rules, which enter `RULES` when they are imported."""
@@ -63,6 +67,9 @@ class LowerNn(Pass):
 
     def run(self, module: ModuleOp, context: Context) -> None:
         constants: dict[tuple[Block, str], Value] = {}
+        for op in list(module.walk()):
+            if isinstance(op, Composite):
+                decompose(op)
         for op in list(module.walk()):
             if isinstance(op, NnOp):
                 _lower(op, constants)

@@ -1,0 +1,144 @@
+"""decompose: what each composite op is, in simpler nn ops."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from mdsl.dialects import nn
+from mdsl.dialects.nn.base import axis_in
+from mdsl.dialects.nn.training import Loss
+from mdsl.ir.core import Value
+from mdsl.ir.typed import tensor_of
+from mdsl.ir.types import DYNAMIC, TensorType, Type, bf16, f16, f32
+from mdsl.rewriting.terms import Term, Terms
+
+Rule = Callable[[Terms, Any], "Term | Sequence[Term]"]
+
+RULES: dict[str, Rule] = {}
+"""How each composite op is computed: `f(terms, op)` builds the ops and returns a term for each result."""
+
+
+def composed(name: str) -> Callable[[Rule], Rule]:
+    """Registers the rule for the op `name`."""
+
+    def register(rule: Rule) -> Rule:
+        RULES[name] = rule
+        return rule
+
+    return register
+
+
+def wide(element: Type) -> Type:
+    """The type to compute in: f32 for the 16-bit floats, so that only the end result is rounded to them."""
+    return f32 if element in (f16, bf16) else element
+
+
+def known_shape(op: nn.CrossEntropy | nn.BatchNormTrain | nn.Dropout, value: Value) -> tuple[int, ...]:
+    """The shape of an operand whose sizes must be known. Raises VerifyError."""
+    type = tensor_of(value)
+    if DYNAMIC in type.shape:
+        raise op.error(f"{type} has a dimension of unknown size; --bind gives it one")
+    return type.shape
+
+
+# Losses ---------------------------------------------------------------------------------------------------
+
+
+def finished(op: Loss, losses: Term, count: Term | None = None) -> Term:
+    """The losses of elements as the result: their mean (over `count`, if not all count), their sum, or they themselves."""
+    reduction, axes = op.attr("reduction"), range(losses.type.rank)
+    if reduction == "none" or not losses.type.rank:
+        total = losses
+    elif reduction == "sum" or count is not None:
+        total = losses.reduce("sum", axes, keepdims=False)
+    else:
+        total = losses.reduce("mean", axes, keepdims=False)
+    if reduction == "mean" and count is not None:
+        total = total / count
+    return total.cast(tensor_of(op.result).element)
+
+
+@composed("nn.cross_entropy")
+def cross_entropy(t: Terms, op: nn.CrossEntropy) -> Term:
+    """The logarithm of a label's probability is picked by a mask: a sum along the classes, which vectorizes."""
+    shape = known_shape(op, op.logits)
+    axis = axis_in(op, op.attr("axis"), len(shape))
+    logits, labels = t(op.logits), t(op.labels)
+    logits = logits.cast(wide(logits.type.element))
+    logarithms = logits.of(nn.LogSoftmax, axis=axis)
+    column = labels.reshape((*shape[:axis], 1, *shape[axis + 1 :]))
+    classes = np.arange(shape[axis]).reshape([-1, *[1] * (len(shape) - axis - 1)])
+    is_label = column.is_("eq", t.constant(classes, labels.type.element, "classes"))
+    losses = -logarithms.where(is_label, 0).reduce("sum", [axis], keepdims=False)
+    smoothing = op.attr("smoothing")
+    if smoothing:
+        spread = -logarithms.reduce("mean", [axis], keepdims=False)
+        losses = losses * (1 - smoothing) + spread * smoothing
+    ignored = op.attr("ignore_index")
+    if ignored is None:
+        return finished(op, losses)
+    counts = labels.is_("ne", ignored)
+    count = counts.cast(logits.type.element).reduce("sum", range(labels.type.rank), keepdims=False)
+    return finished(op, losses.where(counts, 0), count)
+
+
+@composed("nn.mse")
+def mse(t: Terms, op: nn.Mse) -> Term:
+    kind = wide(tensor_of(op.x).element)
+    error = t(op.x).cast(kind) - t(op.target).cast(kind)
+    return finished(op, error * error)
+
+
+@composed("nn.bce")
+def bce(t: Terms, op: nn.Bce) -> Term:
+    kind = wide(tensor_of(op.x).element)
+    x, target = t(op.x).cast(kind), t(op.target).cast(kind)
+    rest = (-x.of(nn.Abs)).of(nn.Exp).of(nn.Log1p)
+    return finished(op, x.of(nn.Relu) - x * target + rest)
+
+
+# Normalisation --------------------------------------------------------------------------------------------
+
+
+@composed("nn.batch_norm_train")
+def batch_norm_train(t: Terms, op: nn.BatchNormTrain) -> list[Term]:
+    """The variance is the mean of squares of what is centred: the difference of two means would lose digits."""
+    shape, axis = known_shape(op, op.x), op.channel_axis
+    element = tensor_of(op.x).element
+    kind, momentum = wide(element), op.attr("momentum")
+    others = [d for d in range(len(shape)) if d != axis]
+    column = [s if d == axis else 1 for d, s in enumerate(shape)]
+    x, scale, shift = (t(v).cast(kind) for v in (op.x, op.scale, op.shift))
+    running = [t(v) for v in (op.running_mean, op.running_variance)]
+    mean = x.reduce("mean", others)
+    centred = x - mean
+    variance = (centred * centred).reduce("mean", others)
+    factor = scale.reshape(column) / (variance + op.attr("epsilon")).of(nn.Sqrt)
+    y = centred * factor + shift.reshape(column)
+    count = prod(shape[d] for d in others)
+    spread = variance * (count / max(1, count - 1)) if op.attr("unbiased") else variance
+    return [y.cast(element), *(_moved(*pair, momentum) for pair in zip(running, (mean, spread), strict=True))]
+
+
+def _moved(running: Term, new: Term, momentum: float) -> Term:
+    """A running statistic after it has seen that of a batch."""
+    type = running.type
+    old, seen = running.cast(wide(type.element)), new.cast(wide(type.element))
+    return (old * momentum + seen.reshape(type.shape) * (1 - momentum)).cast(type.element)
+
+
+# Dropout --------------------------------------------------------------------------------------------------
+
+
+@composed("nn.dropout")
+def dropout(t: Terms, op: nn.Dropout) -> Term:
+    rate, x = op.attr("rate"), t(op.x)
+    if op.key is None or rate == 0:
+        return x
+    type = TensorType(known_shape(op, op.x), f32)
+    random = t.build(nn.RandomUniform(op.key, results=[type], stream=op.attr("stream")), "random")
+    return (x * (1 / (1 - rate))).where(random.is_("ge", rate), 0)

@@ -8,6 +8,7 @@ iteration hands on is computed after the last use of the one it replaces, it is 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -25,8 +26,8 @@ from mdsl.bytecode.module import (
 )
 from mdsl.dialects import arith, memref, mvm, ukernel
 from mdsl.dialects.builtin import ModuleOp
-from mdsl.dialects.func import OUTPUT
-from mdsl.ir.attributes import DenseAttr, DenseResourceAttr
+from mdsl.dialects.func import OUTPUT, RESULT
+from mdsl.ir.attributes import DenseAttr, DenseResourceAttr, StringAttr
 from mdsl.ir.core import Block, Op, Value
 from mdsl.ir.typed import memref_of
 from mdsl.ir.types import IndexType, MemRefType, Type, dtype_of
@@ -89,13 +90,16 @@ class _Assembler:
         self.buffers: dict[Value, int] = {}
         self.scopes: list[list[int]] = []
         self.arena = 0
-        attrs = func.arg_attributes()
-        self.inputs = [_spec(v) for v, a in zip(func.args, attrs, strict=True) if OUTPUT not in a]
-        self.outputs = [_spec(v) for v, a in zip(func.args, attrs, strict=True) if OUTPUT in a]
-        at = {False: 0, True: len(self.inputs)}
-        for value, attr in zip(func.args, attrs, strict=True):
-            self.buffers[value] = at[OUTPUT in attr]
-            at[OUTPUT in attr] += 1
+        inputs, outputs = func.inputs(), func.outputs()
+        called = [a.get(RESULT) for a in func.arg_attributes() if OUTPUT in a]
+        self.inputs = list(map(_spec, inputs))
+        self.outputs = [
+            replace(_spec(v), name=name.value) if isinstance(name, StringAttr) else _spec(v)
+            for v, name in zip(outputs, called, strict=True)
+        ]
+        self.donations = tuple((inputs.index(v), k) for k, v in enumerate(outputs) if v in inputs)
+        # The memory of a donated input is reached as the output.
+        self.buffers.update({v: number for number, v in enumerate((*inputs, *outputs))})
 
     def function(self) -> Function:
         self._block(self.func.body)
@@ -107,6 +111,7 @@ class _Assembler:
             self.arena,
             self.code,
             tuple(self.locations),
+            donations=self.donations,
         )
 
     # Registers ----------------------------------------------------------------------------------------------

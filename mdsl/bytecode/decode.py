@@ -255,6 +255,7 @@ class _Signature:
     name: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    donations: tuple[tuple[int, int], ...]
 
 
 def _signature(reader: Reader) -> list[_Signature]:
@@ -264,7 +265,11 @@ def _signature(reader: Reader) -> list[_Signature]:
         inputs, outputs = (
             tuple(reader.spec() for _ in range(reader.count(what))) for what in ("inputs", "outputs")
         )
-        signatures.append(_Signature(name, inputs, outputs))
+        donations = tuple(
+            (reader.uint(len(inputs), "input"), reader.uint(len(outputs), "output"))
+            for _ in range(reader.count("donations"))
+        )
+        signatures.append(_Signature(name, inputs, outputs, donations))
     reader.finish("signature")
     return signatures
 
@@ -284,7 +289,15 @@ def _functions(reader: Reader, signatures: list[_Signature]) -> list[Function]:
             registers += [element] * length
             left -= length
         functions.append(
-            Function(signature.name, signature.inputs, signature.outputs, tuple(registers), arena, [])
+            Function(
+                signature.name,
+                signature.inputs,
+                signature.outputs,
+                tuple(registers),
+                arena,
+                [],
+                donations=signature.donations,
+            )
         )
     reader.finish("functions")
     return functions

@@ -36,6 +36,8 @@ def _lines(module: Module, kernels: bool) -> Iterator[str]:
 def _function(module: Module, function: Function) -> Iterator[str]:
     inputs, outputs = (", ".join(map(str, specs)) for specs in (function.inputs, function.outputs))
     yield f"function @{function.name}({inputs}) -> ({outputs}) {{"
+    for given, made in function.donations:
+        yield f"  '{function.outputs[made].name}' lies in the memory of '{function.inputs[given].name}'"
     buffers = module.buffers(function)
     for index, buffer in enumerate(buffers):
         yield f"  buffer {index} {buffer.kind} '{buffer.name}' {buffer.nbytes} bytes"

@@ -186,6 +186,10 @@ def _signature(module: Module) -> bytes:
             writer.uint(len(specs))
             for spec in specs:
                 writer.spec(spec)
+        writer.uint(len(function.donations))
+        for pair in function.donations:
+            for number in pair:
+                writer.uint(number)
     return bytes(writer.data)
 
 

@@ -20,7 +20,7 @@ from mdsl.analysis.footprints import MAX_BYTES
 if TYPE_CHECKING:
     from mdsl.dialects.ukernel import UkernelFunc
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 
 MAX_DIMENSIONS = 32
 
@@ -141,7 +141,8 @@ class Function:
     """Structured code over numbered registers and buffers.
 
     `registers` has a type a register, `arena` is the size of the arena in bytes. `locations` is empty or
-    names the source of each instruction; `offsets` is empty or has the byte at which each one was decoded.
+    names the source of each instruction; `offsets` is empty or has the byte at which each one was decoded. `donations`
+    are pairs of an input and an output that lie in one memory: the output's holds the input first.
     """
 
     name: str
@@ -152,6 +153,7 @@ class Function:
     code: list[Instruction]
     locations: tuple[str, ...] = ()
     offsets: tuple[int, ...] = field(default=(), compare=False)
+    donations: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass

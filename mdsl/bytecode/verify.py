@@ -69,8 +69,22 @@ def _check_signature(module: Module, function: Function) -> None:
             raise BytecodeError(f"{where}: register {register} has unknown type '{element}'")
     for spec in (*function.inputs, *function.outputs):
         _check_spec(where, spec)
+    _check_donations(where, function)
     if not 0 <= function.arena <= MAX_BYTES:
         raise BytecodeError(f"{where}: an arena of {function.arena} bytes")
+
+
+def _check_donations(where: str, function: Function) -> None:
+    for side, specs in enumerate((function.inputs, function.outputs)):
+        numbers = [pair[side] for pair in function.donations]
+        if len(set(numbers)) < len(numbers) or any(not 0 <= n < len(specs) for n in numbers):
+            raise BytecodeError(
+                f"{where}: its donations name an input or output twice, or one that is not there"
+            )
+    for number, output in function.donations:
+        given, made = function.inputs[number], function.outputs[output]
+        if (given.dtype, given.shape) != (made.dtype, made.shape):
+            raise BytecodeError(f"{where}: '{given.name}' cannot be donated to '{made.name}'")
 
 
 def _check_spec(where: str, spec: TensorSpec) -> None:

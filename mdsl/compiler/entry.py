@@ -15,7 +15,6 @@ from mdsl.errors import MdslError
 if TYPE_CHECKING:  # a compiled program is loaded without the IR, which takes longer to import than to run
     from mdsl.dialects.builtin import ModuleOp
     from mdsl.dialects.func import FunctionLike
-    from mdsl.ir.core import Value
     from mdsl.ir.types import Type
 
 
@@ -59,15 +58,18 @@ def open_signature(module: ModuleOp) -> tuple[tuple[Spec, ...], tuple[Spec, ...]
     Before bufferization outputs bear the names of the returned values; after it they are the arguments
     that have the attribute `mdsl.output`.
     """
-    from mdsl.dialects.func import OUTPUT, FuncOp
+    from mdsl.dialects.func import RESULT, FuncOp
+    from mdsl.ir.attributes import python_value
 
     function = entry(module)
     attributes = function.arg_attributes()
-    is_output = [OUTPUT in a for a in attributes]
-    arguments = list(zip(function.args, function.dim_names(), is_output, strict=True))
-    inputs = [(v, dims) for v, dims, out in arguments if not out]
-    outputs: list[Value] = [v for v, _, out in arguments if out]
-    names = [v.name or f"output{i}" for i, v in enumerate(outputs)]
+    dims_of = dict(zip(function.args, function.dim_names(), strict=True))
+    inputs = [(v, dims_of[v]) for v in function.inputs()]
+    outputs = function.outputs()
+    called = {v: a[RESULT] for v, a in zip(function.args, attributes, strict=True) if RESULT in a}
+    names = [
+        str(python_value(called[v])) if v in called else v.name or f"output{i}" for i, v in enumerate(outputs)
+    ]
     if not outputs and isinstance(function, FuncOp):
         outputs, names = function.body.terminator.operands, function.result_names()
     return (

@@ -34,7 +34,7 @@ def ukernel_stages(settings: Settings = DEFAULT) -> Stages:
     unrolled = [] if factor is None else [f"unroll-dispatch{{factor={factor}}}"]
     filtered = ["winograd"] if settings.winograd else []
     measured = ["tune"] if settings.tune else []
-    grouped = ["fuse-attention", "fuse-rows", "pack", "fuse"]
+    grouped = ["fuse-attention", "fuse-rows", "pack", "fuse", "donate"]
     return {
         "nn": _GRAPH,
         "linalg": ["canonicalize", "fold-shapes", "canonicalize", *grouped, *filtered, *measured, "tile"],
@@ -49,7 +49,7 @@ def loop_stages() -> Stages:
     """Without micro-kernels: scalar loops for the interpreter, as a stock virtual machine would run them."""
     return {
         "nn": _GRAPH,
-        "linalg": ["canonicalize", "fold-shapes", "canonicalize", "fuse{group=false}"],
+        "linalg": ["canonicalize", "fold-shapes", "canonicalize", "fuse{group=false}", "donate"],
         "dispatch": ["bufferize"],
         "buffers": ["plan-memory", "lower-linalg-to-loops"],
         "kernels": ["canonicalize", "lower-vm"],

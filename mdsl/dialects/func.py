@@ -11,6 +11,7 @@ from mdsl.ir.attributes import (
     ArrayAttr,
     Attribute,
     DictAttr,
+    IntegerAttr,
     StringAttr,
     SymbolRefAttr,
     TypeAttr,
@@ -29,7 +30,7 @@ from mdsl.ir.declare import (
     region,
     result,
 )
-from mdsl.ir.types import DYNAMIC, FunctionType, ShapedType, Type
+from mdsl.ir.types import DYNAMIC, FunctionType, ShapedType, TensorType, Type, i32
 
 if TYPE_CHECKING:
     from mdsl.syntax.cursor import Cursor
@@ -39,6 +40,16 @@ F = TypeVar("F", bound="FunctionLike")
 
 OUTPUT = "mdsl.output"
 """The attribute of an argument that is an out-parameter: memory that the function writes a result into."""
+
+DONATED = "tf.aliasing_output"
+"""The attribute of a tensor argument whose memory one of the results may take, by that result's number (JAX's name)."""
+
+INPUT = "mdsl.input"
+"""The attribute of an out-parameter that an input was donated to: its memory holds that input first. Says which of the
+inputs it is."""
+
+RESULT = "mdsl.result"
+"""The attribute of an out-parameter with `mdsl.input`: what the result is called, if not as the input."""
 
 NAME = "mdsl.name"
 """The attribute of an argument or a result that is not called as the value in the text is."""
@@ -91,6 +102,33 @@ class FunctionLike(Op):
     @property
     def args(self) -> list[Value]:
         return list(self.body.args)
+
+    def inputs(self) -> list[Value]:
+        """The arguments that a caller gives data, in their order: all but out-parameters, and those that inputs were
+        donated to."""
+        pairs = list(zip(self.body.args, self.arg_attributes(), strict=True))
+        found: list[Value] = [arg for arg, attributes in pairs if OUTPUT not in attributes]
+        marks = [(attributes.get(INPUT), arg) for arg, attributes in pairs]
+        places = {mark.value: arg for mark, arg in marks if isinstance(mark, IntegerAttr)}
+        for place in sorted(places):
+            found.insert(place, places[place])
+        return found
+
+    def outputs(self) -> list[Value]:
+        """The out-parameters."""
+        pairs = zip(self.body.args, self.arg_attributes(), strict=True)
+        return [arg for arg, attributes in pairs if OUTPUT in attributes]
+
+    def donations(self) -> dict[int, int]:
+        """The number of the result that may take an argument's memory, by the argument's; before bufferization."""
+        found = [attributes.get(DONATED) for attributes in self.arg_attributes()]
+        return {i: a.value for i, a in enumerate(found) if isinstance(a, IntegerAttr)}
+
+    def donate(self, argument: int, result: int) -> None:
+        """Lets a result take an argument's memory."""
+        attributes = self.arg_attributes()
+        attributes[argument][DONATED] = IntegerAttr(result, i32)
+        self.set_arg_attributes(attributes)
 
     def update_type(self) -> None:
         """Makes `function_type` that of the block's arguments and the terminator's operands."""
@@ -170,6 +208,24 @@ class FunctionLike(Op):
         results = tuple(v.type for v in end.operands)
         if results != self.type.results:
             raise end.error(f"returns ({', '.join(map(str, results))}), the function declares {self.type}")
+        self._verify_donations()
+
+    def _verify_donations(self) -> None:
+        taken: set[int] = set()
+        for number, attributes in enumerate(self.arg_attributes()):
+            given = attributes.get(DONATED)
+            if given is None:
+                continue
+            name = self.body.args[number].name
+            count = len(self.type.results)
+            if not isinstance(given, IntegerAttr) or not 0 <= given.value < count:
+                raise self.error(f"{DONATED} of %{name} must be the number of one of the {count} results")
+            argument, result = self.type.inputs[number], self.type.results[given.value]
+            if argument != result or not isinstance(argument, TensorType):
+                raise self.error(f"%{name} of type {argument} cannot be donated to a result of type {result}")
+            if given.value in taken:
+                raise self.error(f"two arguments are donated to result {given.value}")
+            taken.add(given.value)
 
     def _verify_dims(self) -> None:
         for arg, attributes in zip(self.body.args, self.arg_attributes(), strict=True):

@@ -29,6 +29,7 @@ PASSES = {
     "pack": "linalg",
     "flatten-conv": "linalg",
     "fuse": "linalg",
+    "donate": "linalg",
     "winograd": "linalg",
     "tune": "linalg",
     "tile": "linalg",

@@ -31,16 +31,14 @@ def run(
     may watch, or do some of it in another way.
 
     `inputs` are one array an input, in order or by argument name; their shapes and dtypes must be those
-    of the arguments. Out-parameters (`{mdsl.output}`) are not inputs: they are allocated here and
-    returned. A function that has neither results nor out-parameters returns the final contents of its
+    of the arguments. Out-parameters (`{mdsl.output}`) are not inputs, but for those that one was
+    donated to: they are allocated here and returned. A function that has neither results nor out-parameters returns the final contents of its
     memrefs. The inputs are never altered. Raises EvaluationError, which is an MdslError.
     """
     entry = entry_point(module, function)
     marked = [OUTPUT in attrs for attrs in entry.arg_attributes()]
-    given = _assign(entry, [a for a, out in zip(entry.args, marked, strict=True) if not out], inputs)
-    arguments = [
-        _output(a) if out else _input(a, given[a]) for a, out in zip(entry.args, marked, strict=True)
-    ]
+    given = _assign(entry, entry.inputs(), inputs)
+    arguments = [_input(a, given[a]) if a in given else _output(a) for a in entry.args]
     with np.errstate(all="ignore"):
         results = (evaluator or Evaluator(module)).call(entry, arguments)
     if not results:

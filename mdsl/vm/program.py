@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -88,6 +89,8 @@ class Program:
             OutputPool(spec.shape, DTYPES[spec.dtype], cleared=reach < spec.nbytes)
             for spec, reach in zip(self.outputs, written[self.function.name], strict=True)
         ]
+        by_output = {made: given for given, made in self.function.donations}
+        self._given = [by_output.get(k) for k in range(len(self.outputs))] if by_output else []
         self._profiled: list[FramePool] = []
         self._entry, self._code = self._prepare()
         # A team runs one job at a time: its second caller waits, for the frame as well.
@@ -97,16 +100,28 @@ class Program:
     def run(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None:
         """Run the function on arrays in the order of the signature, writing into `outputs`.
 
-        Arrays must have the signature's shapes and dtypes and be C-contiguous; outputs must be writeable.
+        Arrays must have the signature's shapes and dtypes and be C-contiguous; outputs must be writeable. An output that
+        an input is donated to gets its numbers first, if it is another array.
         Raises CallError otherwise, before anything ran; MdslError when the fuel is used up.
         """
         self._run(self._frames, self._addresses(inputs, outputs))
 
     def __call__(self, *inputs: np.ndarray) -> list[np.ndarray]:
-        """Run the function on arrays; returns new outputs."""
-        outputs = [pool.take() for pool in self._pools]
+        """Run the function on arrays; returns outputs: new ones, or the arrays of the inputs that are donated to them
+        (a copy of one that is not writeable, or given twice)."""
+        outputs = [pool.take() for pool in self._pools] if not self._given else self._placed(inputs)
         self.run(inputs, outputs)
         return outputs
+
+    def _placed(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """The outputs of a call: new arrays, or those of inputs."""
+        if len(inputs) != len(self.inputs):
+            self._addresses(inputs, [])
+        uses = Counter(map(id, inputs))
+        return [
+            pool.take() if given is None else _owned(inputs[given], uses[id(inputs[given])])
+            for pool, given in zip(self._pools, self._given, strict=True)
+        ]
 
     def profile(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> Profile:
         """Run once with every instruction and kernel call counted; always in the interpreter."""
@@ -176,7 +191,7 @@ class Program:
         )
 
     def _addresses(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> bytes:
-        """The addresses of the arrays, once they are checked."""
+        """The addresses of the arrays, once they are checked, and donated inputs lie in the outputs that they are for."""
         if len(inputs) != len(self.inputs) or len(outputs) != len(self.outputs):
             wanted = f"{len(self.inputs)} inputs and {len(self.outputs)} outputs"
             raise CallError(f"'{self.function.name}' takes {wanted}, not {len(inputs)} and {len(outputs)}")
@@ -190,6 +205,9 @@ class Program:
             ):
                 raise CallError(_complaint(array, (*self.inputs, *self.outputs)[len(addresses)]))
             addresses.append(address(array))
+        for given, made in self.function.donations:
+            if outputs[made] is not inputs[given]:
+                outputs[made][...] = inputs[given]
         return self._packed(*addresses)
 
 
@@ -215,6 +233,13 @@ def _check(engine: str, threads: int) -> None:
         raise ValueError(f"unknown engine '{engine}'; engines of the VM: {', '.join(ENGINES)}")
     if not 1 <= threads <= MAX_THREADS:
         raise ValueError(f"threads must be from 1 to {MAX_THREADS}, not {threads}")
+
+
+def _owned(array: np.ndarray, uses: int) -> np.ndarray:
+    """A donated input's array, to be written to: a copy if it is not writeable, or another input as well."""
+    if not isinstance(array, np.ndarray) or (uses == 1 and array.flags.writeable):
+        return array
+    return array.copy()
 
 
 def _wanted(specs: Sequence[TensorSpec], flags: int) -> list[tuple[tuple[int, ...], np.dtype, int]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,10 +11,10 @@ from mdsl.analysis.alias import AliasAnalysis
 from mdsl.dialects import func, ukernel
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.func import FunctionLike
-from mdsl.ir.attributes import StringAttr, UnitAttr
+from mdsl.ir.attributes import Attribute, IntegerAttr, StringAttr, UnitAttr
 from mdsl.ir.core import BlockArgument, Builder, Value
 from mdsl.ir.rewrites import rewriting
-from mdsl.ir.types import DYNAMIC, MemRefType, Type
+from mdsl.ir.types import DYNAMIC, MemRefType, Type, i32
 from mdsl.passes.base import Context, Pass, functions
 from mdsl.passes.dispatch.bufferize.forward import forward_copies
 from mdsl.passes.dispatch.bufferize.ops import Globals, OpBufferizer
@@ -85,23 +85,42 @@ def _mentions_tensors(function: FunctionLike) -> bool:
 
 
 def _bufferize_function(function: func.FuncOp, module: ModuleOp, globals: Globals) -> None:
-    """Inputs are only read; each returned tensor is copied to an output (`forward_copies` removes most copies)."""
+    """Inputs are only read but for those that are donated; each returned tensor is copied to an output, which is what a
+    donated input lies in (`forward_copies` removes most copies)."""
     map = StorageMap(function, AliasAnalysis(module))
     ops = OpBufferizer(map, module, globals)
+    donated = function.donations()
+    names = function.result_names()
     old = _replace_arguments(
-        function, [MemRefType.dense(a.type) if is_tensor(a) else a.type for a in function.args], map, 0
+        function, [MemRefType.dense(a.type) if is_tensor(a) else a.type for a in function.args], map, donated
     )
+    inputs = list(function.body.args)
     ops.block(function.body)
     end = function.body.terminator
-    attributes = function.arg_attributes()
+    given = function.arg_attributes()
+    lying = {result: number for number, result in donated.items()}
+    attributes = [a for number, a in enumerate(given) if number not in donated]
+    function.body.args = [a for number, a in enumerate(inputs) if number not in donated]
     pairs: list[tuple[Value, Value]] = []
-    for value, name in zip(end.operands, function.result_names(), strict=True):
-        if is_tensor(value):
+    for number, (value, name) in enumerate(zip(end.operands, names, strict=True)):
+        if not is_tensor(value):
+            continue
+        marks: dict[str, Attribute] = {func.OUTPUT: UnitAttr()}
+        if number in lying:
+            out = inputs[lying[number]]
+            function.body.args.append(out)
+            marks |= {k: v for k, v in given[lying[number]].items() if k != func.DONATED}
+            marks |= {func.INPUT: IntegerAttr(lying[number], i32)}
+            if name != out.name:
+                marks[func.RESULT] = StringAttr(name)
+        else:
             out = function.body.add_arg(MemRefType.dense(value.type), name)
             out.serial = value.serial
-            attributes.append({func.OUTPUT: UnitAttr()})
-            if value in map.memory:
-                pairs.append((map.memory[value], out))
+        attributes.append(marks)
+        if value in map.memory:
+            pairs.append((map.memory[value], out))
+    for number, argument in enumerate(function.body.args):
+        argument.index = number
     copy_all(pairs, map, Builder.before(end))
     kept = [
         (v, a) for v, a in zip(end.operands, function.result_attributes(), strict=True) if not is_tensor(v)
@@ -113,16 +132,16 @@ def _bufferize_function(function: func.FuncOp, module: ModuleOp, globals: Global
 
 
 def _replace_arguments(
-    function: FunctionLike, types: Sequence[Type], map: StorageMap, outs: int
+    function: FunctionLike, types: Sequence[Type], map: StorageMap, writable: Container[int]
 ) -> list[BlockArgument]:
-    """Gives the function arguments of `types`, the last `outs` writable; returns the old ones, still in use."""
+    """Gives the function arguments of `types`, those at `writable` so; returns the old ones, still in use."""
     body = function.body
     old, body.args = body.args, []
     for i, (argument, type) in enumerate(zip(old, types, strict=True)):
         new = body.add_arg(type, argument.name)
         new.serial = argument.serial
         if is_tensor(argument):
-            map.bind(argument, new, Storage(i >= len(old) - outs))
+            map.bind(argument, new, Storage(i in writable))
         else:
             argument.replace_by(new)
     return old
@@ -200,7 +219,8 @@ def _bufferize_variant(
     ops = OpBufferizer(map, globals.module, globals)
     end = kernel.body.terminator
     returned = [v for v in end.operands if is_tensor(v)]
-    old = _replace_arguments(kernel, types, map, len(returned))
+    count = len(kernel.args)
+    old = _replace_arguments(kernel, types, map, range(count - len(returned), count))
     ops.block(kernel.body)
     destinations = kernel.args[len(kernel.args) - len(returned) :]
     pairs = [(map.memory[v], d) for v, d in zip(returned, destinations, strict=True) if v in map.memory]

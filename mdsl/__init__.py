@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mdsl.api import compile, opt, parse
+    from mdsl.api import compile, grad, opt, parse
     from mdsl.compiler.own_passes import load_passes
     from mdsl.errors import MdslError
     from mdsl.report.diff.programs import diff
@@ -26,6 +26,7 @@ __all__ = [
     "__version__",
     "compile",
     "diff",
+    "grad",
     "load",
     "load_passes",
     "opt",
@@ -36,6 +37,7 @@ __all__ = [
 _HOMES = {
     "compile": "mdsl.api",
     "diff": "mdsl.report.diff.programs",
+    "grad": "mdsl.api",
     "load": "mdsl.runtime.loading",
     "load_passes": "mdsl.compiler.own_passes",
     "opt": "mdsl.api",

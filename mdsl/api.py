@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
 
@@ -118,6 +118,35 @@ def opt(program: Program, pipeline: str, *, target: str | Target | None = None) 
     module = parse(program)
     steps, _ = plan(parse_pipeline(pipeline, "pipeline"), level_of(module))
     run_passes(module, [p for lowering, step in steps for p in (*lowering, step)], context_of(machine))
+    return module
+
+
+def grad(
+    program: Program,
+    wrt: str | int | Sequence[str | int] = (),
+    *,
+    loss: int = 0,
+    seed: str = "",
+    function: str = "",
+) -> ModuleOp:
+    """A new module whose function also returns gradients of its result number `loss`, after its results: one for each of
+    `wrt`, called `grad_NAME`, with the shape and element type of what it is of.
+
+    `wrt` has the names of arguments (or their numbers, from 0), constants or other values; by default it is every argument of
+    floats. The loss is one number; of a larger result `seed="ones"` takes the sum of its elements, and with `seed="argument"` the function
+    gets one more argument, the gradient of that result. `function` is `@main` or the only one unless named. See pass `autodiff`.
+    Raises MdslError.
+    """
+    from mdsl.compiler.pipeline import run_passes
+    from mdsl.passes.nn.autodiff import SEEDS, Autodiff
+
+    names = [wrt] if isinstance(wrt, str | int) else wrt
+    if seed not in SEEDS:
+        raise MdslError(f"error: seed must be 'ones' or 'argument', got {seed!r}")
+    if loss < 0:
+        raise MdslError(f"error: loss must be a result's number, from 0, got {loss}")
+    module = parse(program)
+    run_passes(module, [Autodiff(tuple(map(str, names)), loss, seed, function)])
     return module
 
 

@@ -187,6 +187,15 @@ def _read_ints(text: str) -> tuple[int, ...]:
     return tuple(int(n) for n in re.split(r"\s*[x,]\s*|\s+", numbers)) if numbers else ()
 
 
+def _read_names(text: str) -> tuple[str, ...]:
+    """`[x,weight]`; a single name needs no brackets. Raises ValueError."""
+    names = text[1:-1] if text.startswith("[") else text
+    found = tuple(name.strip() for name in names.split(",")) if names.strip() else ()
+    if not all(found):
+        raise ValueError
+    return found
+
+
 def read_sizes(text: str) -> tuple[tuple[str, int], ...]:
     """`batch=8,seq=128`. Raises ValueError."""
     pairs = [item.rpartition("=") for item in re.split(r"\s*,\s*", text.strip("[]").strip())]
@@ -201,6 +210,7 @@ _READERS: dict[Any, tuple[Callable[[str], Any], str]] = {
     bool: (_read_bool, "true or false"),
     str: (str, "a word"),
     tuple[tuple[str, int], ...]: (read_sizes, "each name once with a number (batch=8,seq=128)"),
+    tuple[str, ...]: (_read_names, "names ([x,weight])"),
     tuple[int, ...]: (_read_ints, "integers ([8,32] or 8x32)"),
 }
 """How a value of each option type is read, and what it is called in a message."""

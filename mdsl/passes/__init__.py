@@ -18,6 +18,7 @@ PASSES = {
     "bind": "nn",
     "box-scalars": "any",
     "canonicalize": "any",
+    "autodiff": "nn",
     "decompose": "nn",
     "fold-batchnorm": "nn",
     "fuse-gelu": "nn",

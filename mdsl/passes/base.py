@@ -17,7 +17,8 @@ LEVELS = ("nn", "linalg", "tiled", "dispatch", "buffers", "kernels", "vm")
 
 def option(default: Any, help: str, least: int | None = None) -> Any:
     """A pass's option: a dataclass field with its documentation and, for numbers, the smallest one allowed.
-    Types: int, bool, str, tuple[int, ...], tuple[tuple[str, int], ...] (numbers by name)."""
+    Types: int, bool, str, tuple[int, ...], tuple[str, ...], tuple[tuple[str, int], ...]
+    (numbers by name)."""
     return field(default=default, metadata={"help": help, "least": least})
 
 
@@ -51,6 +52,8 @@ class Pass:
     name: ClassVar[str]
     level: ClassVar[str | None] = None
     leads_to: ClassVar[str | None] = None
+    appends: ClassVar[bool] = False
+    """Whether the pass adds arguments and results, behind those that the program has, which stay what they are."""
     subject: ClassVar[str] = ""
     """What the pass looks for, in the singular, for `there is no ...`: of every one that it finds it makes a remark, or
     changes it."""

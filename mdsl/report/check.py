@@ -47,7 +47,8 @@ class Check(Hook):
             return
         results, wanted = self._run(module, f"after pass {self.number}, {step.name}"), self.results
         if results is not None and wanted is not None:
-            difference = first_difference(wanted, results, open_signature(module)[1])
+            kept = len(wanted) if step.appends else len(results)
+            difference = first_difference(wanted, results[:kept], open_signature(module)[1][:kept])
             if difference:
                 raise MdslError(
                     f"error: pass '{step}' changed the result: {difference} (inputs: seed {self.seed})",

@@ -1,0 +1,232 @@
+"""autodiff: what rules build with, and where they are registered.
+
+The rule of an op gives its vector-Jacobian product: from the gradient of its result those of its operands, as nn ops.
+
+    @vjp("nn.mul")
+    def mul(a: Adjoint, op: Binary, grad: Value) -> Partials:
+        return a.mul(grad, op.b), a.mul(grad, op.a)
+
+A partial may have any shape that broadcasts to the operand's, or that the operand's broadcasts to: it is stretched or
+summed up (`fitted`). None stands for a gradient that is zero, or that there is not, as of an operand of integers. What
+nobody reads of it is dropped, so that a rule does not ask which operands are wanted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+
+from mdsl.dialects import nn
+from mdsl.dialects.arith import Constant
+from mdsl.dialects.nn.base import NnOp, broadcast_shapes
+from mdsl.ir.attributes import Attribute, DenseAttr, DenseResourceAttr, is_splat, tensor_attribute
+from mdsl.ir.core import Builder, Op, Value
+from mdsl.ir.naming import name_wished
+from mdsl.ir.typed import tensor_of
+from mdsl.ir.types import TensorType, Type, dtype_of, i64
+from mdsl.rewriting.constants import fresh_resource
+
+Partials = Sequence[Value | None]
+"""The gradients of an op's operands, in order."""
+
+Rule = Callable[["Adjoint", Any, Value], Partials]
+RuleT = TypeVar("RuleT", bound=Rule)
+
+VJPS: dict[str, Rule] = {}
+"""The rule of each op, by name."""
+
+
+def vjp(*names: str) -> Callable[[RuleT], RuleT]:
+    """Registers `f(adjoint, op, grad)` as the vector-Jacobian product of the ops `names`."""
+
+    def register(rule: RuleT) -> RuleT:
+        VJPS.update(dict.fromkeys(names, rule))
+        return rule
+
+    return register
+
+
+Constants = dict[tuple[Type, Attribute], Value]
+"""The constants that the adjoint program has so far."""
+
+
+def _holds(attr: Attribute, array: np.ndarray) -> bool:
+    if isinstance(attr, DenseResourceAttr):
+        return attr.data is not None and np.array_equal(attr.array, array)
+    return isinstance(attr, DenseAttr) and np.array_equal(attr.array, array)
+
+
+class Adjoint:
+    """Builds the vector-Jacobian product of `op`; what it makes bears the location of `op`."""
+
+    def __init__(self, builder: Builder, op: Op, constants: Constants) -> None:
+        self.builder = Builder(builder.block, builder.point, op.location or builder.location)
+        self.op = op
+        self.stem = f"grad_{name_wished(op.results[0])}" if op.results else "grad"
+        self.constants = constants
+
+    def __call__(self, op: NnOp, suffix: str | None = None) -> Value:
+        """Inserts `op`, whose result is called after the one that is differentiated."""
+        return self.builder.value(op, f"{self.stem}_{suffix or op.name.split('.')[-1]}")
+
+    # Constants ----------------------------------------------------------------------------------------
+
+    def constant(self, data: np.ndarray, element: Type, name: str) -> Value:
+        """A tensor of `data`, once for all that read the same."""
+        type = TensorType(data.shape, element)
+        array = np.ascontiguousarray(data, dtype_of(element)).reshape(data.shape)
+        if is_splat(array):
+            return self.splat(array.flat[0], type, name)
+        found = next((v for (t, a), v in self.constants.items() if t == type and _holds(a, array)), None)
+        if found is None:
+            function = self.builder.block.parent_op
+            assert function is not None
+            attr = tensor_attribute(array, type, fresh_resource(function, f"{self.stem}_{name}"))
+            found = self.builder.value(Constant(value=attr, results=[type]), name)
+            self.constants[type, attr] = found
+        return found
+
+    def number(self, value: float, like: Value) -> Value:
+        """A tensor of one number, without dimensions, with the element type of `like`."""
+        element = tensor_of(like).element
+        spelt = f"{value:g}".replace("-", "minus_").replace(".", "_").replace("+", "")
+        return self.splat(value, TensorType((), element), f"c{spelt}")
+
+    def counter(self, size: int, axis: int = 0, rank: int = 1) -> Value:
+        """0, 1, ..., size - 1 as i64 along `axis` of `rank` dimensions; the others are 1."""
+        numbers = np.arange(size).reshape([-1 if d == axis else 1 for d in range(rank)])
+        return self.constant(numbers, i64, "places")
+
+    def splat(self, value: float, type: TensorType, name: str) -> Value:
+        """A tensor of equal numbers."""
+        attr = DenseAttr.splat(value, type)
+        if (type, attr) not in self.constants:
+            self.constants[type, attr] = self.builder.value(Constant(value=attr, results=[type]), name)
+        return self.constants[type, attr]
+
+    def zeros(self, type: TensorType) -> Value:
+        return self.splat(0, type, "zeros")
+
+    # Arithmetic; a number stands for a tensor without dimensions --------------------------------------
+
+    def add(self, x: Value, y: Value | float, suffix: str | None = None) -> Value:
+        return self(nn.Add(x, self._operand(y, x)), suffix)
+
+    def sub(self, x: Value, y: Value, suffix: str | None = None) -> Value:
+        return self(nn.Sub(x, y), suffix)
+
+    def mul(self, x: Value, y: Value | float, suffix: str | None = None) -> Value:
+        return self(nn.Mul(x, self._operand(y, x)), suffix)
+
+    def div(self, x: Value, y: Value | float, suffix: str | None = None) -> Value:
+        return self(nn.Div(x, self._operand(y, x)), suffix)
+
+    def neg(self, x: Value, suffix: str | None = None) -> Value:
+        return self(nn.Neg(x), suffix)
+
+    def one_minus(self, x: Value, suffix: str | None = None) -> Value:
+        return self(nn.Sub(self.number(1, x), x), suffix)
+
+    def compare(self, x: Value, kind: str, y: Value | float, suffix: str | None = None) -> Value:
+        return self(nn.Compare(x, self._operand(y, x), kind=kind), suffix or kind)
+
+    def where(self, cond: Value, x: Value | float, y: Value | float, suffix: str | None = None) -> Value:
+        """x where `cond` holds, else y; one of the two at least is a tensor."""
+        like = x if isinstance(x, Value) else y
+        assert isinstance(like, Value)
+        return self(nn.Select(cond, self._operand(x, like), self._operand(y, like)), suffix)
+
+    def _operand(self, x: Value | float, like: Value) -> Value:
+        return x if isinstance(x, Value) else self.number(x, like)
+
+    # Shapes -------------------------------------------------------------------------------------------
+
+    def sum(self, x: Value, axes: Sequence[int], keepdims: bool = True, suffix: str | None = None) -> Value:
+        return self.reduce(x, "sum", axes, keepdims, suffix or "sum")
+
+    def mean(self, x: Value, axes: Sequence[int], suffix: str | None = None) -> Value:
+        return self.reduce(x, "mean", axes, True, suffix or "mean")
+
+    def reduce(self, x: Value, kind: str, axes: Sequence[int], keepdims: bool, suffix: str) -> Value:
+        return self(nn.Reduce(x, kind=kind, axes=list(axes), keepdims=keepdims), suffix) if axes else x
+
+    def reshape(self, x: Value, shape: Sequence[int], suffix: str | None = None) -> Value:
+        type = TensorType(tuple(shape), tensor_of(x).element)
+        return x if x.type == type else self(nn.Reshape(x, results=[type]), suffix)
+
+    def transpose(self, x: Value, perm: Sequence[int], suffix: str | None = None) -> Value:
+        return x if list(perm) == sorted(perm) else self(nn.Transpose(x, perm=list(perm)), suffix)
+
+    def swap(self, x: Value, suffix: str | None = None) -> Value:
+        """The last two dimensions exchanged: a matrix transposed, for each of a batch."""
+        rank = tensor_of(x).rank
+        return self.transpose(x, [*range(rank - 2), rank - 1, rank - 2], suffix)
+
+    def broadcast(self, x: Value, shape: Sequence[int], suffix: str | None = None) -> Value:
+        type = TensorType(tuple(shape), tensor_of(x).element)
+        return x if x.type == type else self(nn.Broadcast(x, results=[type]), suffix)
+
+    def slice(
+        self, x: Value, starts: Sequence[int], sizes: Sequence[int], suffix: str | None = None
+    ) -> Value:
+        """`sizes` elements of each dimension from `starts` on."""
+        shape = tensor_of(x).shape
+        cut = [d for d, (size, old) in enumerate(zip(sizes, shape, strict=True)) if size != old]
+        if not cut:
+            return x
+        first = [starts[d] for d in cut]
+        return self(nn.Slice(x, starts=first, ends=[starts[d] + sizes[d] for d in cut], axes=cut), suffix)
+
+    def pad(
+        self, x: Value, low: Sequence[int], high: Sequence[int], suffix: str | None = None, value: float = 0.0
+    ) -> Value:
+        """A border of `value`; negative sizes cut off instead."""
+        shape = tensor_of(x).shape
+        starts = [max(0, -n) for n in low]
+        kept = [max(0, s - b - max(0, -n)) for s, b, n in zip(shape, starts, high, strict=True)]
+        inner = self.slice(x, starts, kept, f"{suffix or 'pad'}_cut")
+        pads = [max(0, n) for n in (*low, *high)]
+        return self(nn.Pad(inner, pads=pads, value=value), suffix) if any(pads) else inner
+
+    def reverse(self, x: Value, axes: Sequence[int], suffix: str | None = None) -> Value:
+        """The elements along `axes` in opposite order."""
+        axes = [d for d in axes if tensor_of(x).shape[d] > 1]
+        if not axes:
+            return x
+        ends = [-tensor_of(x).shape[d] - 1 for d in axes]
+        return self(
+            nn.Slice(x, starts=[-1] * len(axes), ends=ends, axes=axes, steps=[-1] * len(axes)), suffix
+        )
+
+    def spread(self, x: Value, steps: Sequence[int], suffix: str | None = None, value: float = 0.0) -> Value:
+        """x[i, ..] at [i * steps[0], ..], and `value` between: a size n becomes (n - 1) * step + 1.
+
+        Each dimension gets one of 1 behind it that is padded to the step's size, and both become one.
+        """
+        shape = tensor_of(x).shape
+        axes = [d for d, (size, step) in enumerate(zip(shape, steps, strict=True)) if size > 1 and step > 1]
+        if not axes:
+            return x
+        split = [s for d, size in enumerate(shape) for s in ((size, 1) if d in axes else (size,))]
+        pads = [s for d in range(len(shape)) for s in ((0, steps[d] - 1) if d in axes else (0,))]
+        merged = [size * steps[d] if d in axes else size for d, size in enumerate(shape)]
+        kept = [(size - 1) * steps[d] + 1 if d in axes else size for d, size in enumerate(shape)]
+        apart = self.reshape(x, split, f"{suffix or 'spread'}_apart")
+        padded = self.pad(apart, [0] * len(split), pads, f"{suffix or 'spread'}_zeros", value)
+        whole = self.reshape(padded, merged, f"{suffix or 'spread'}_whole")
+        return self.slice(whole, [0] * len(shape), kept, suffix or "spread")
+
+    def fitted(self, x: Value, type: TensorType) -> Value:
+        """`x` in the shape of `type`: stretched where it is 1 and `type` is not, summed up where `type` is 1 and it is not."""
+        shape, wanted = tensor_of(x).shape, type.shape
+        if shape == wanted:
+            return x
+        if [s for s in shape if s != 1] == [s for s in wanted if s != 1]:
+            return self.reshape(x, wanted)
+        if broadcast_shapes(self.op, shape, wanted) == wanted:
+            return self.broadcast(x, wanted)
+        added = len(shape) - len(wanted)
+        summed = [d for d, s in enumerate(shape) if s != 1 and (d < added or wanted[d - added] == 1)]
+        return self.reshape(self.sum(x, summed), wanted)

@@ -1,0 +1,96 @@
+"""autodiff: convolutions and poolings.
+
+An image's gradient is computed window by window as well: with the result's gradient spread out by the stride, and a border
+of zeros as wide as the window, each place of the image sees in one window all the results that it is part of, in
+opposite order (Dumoulin, Visin: A guide to convolution arithmetic for deep learning, 2016).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+from mdsl.dialects import nn
+from mdsl.dialects.nn.base import Windowed
+from mdsl.ir.core import Value
+from mdsl.ir.typed import tensor_of
+from mdsl.passes.nn.autodiff.build import Adjoint, Partials, vjp
+
+# Convolution ----------------------------------------------------------------------------------------------
+
+
+@vjp("nn.conv2d")
+def conv2d(a: Adjoint, op: nn.Conv2d, g: Value) -> Partials:
+    partials: list[Value | None] = [_image_gradient(a, op, g), _weight_gradient(a, op, g)]
+    if op.bias is not None:
+        channel = 3 if op.channels_last else 1
+        partials.append(a.sum(g, [d for d in range(4) if d != channel], keepdims=False))
+    return partials
+
+
+def _image_gradient(a: Adjoint, op: nn.Conv2d, g: Value) -> Value:
+    """A convolution of the gradient with the filters flipped, inputs and outputs exchanged in each group."""
+    groups = op.attr("groups")
+    out, per_group, *kernel = tensor_of(op.weight).shape
+    filters = a.reshape(op.weight, (groups, out // groups, per_group, *kernel), "groups")
+    filters = a.transpose(filters, [0, 2, 1, 3, 4], "exchanged")
+    filters = a.reshape(filters, (groups * per_group, out // groups, *kernel), "filters")
+    filters = a.reverse(filters, [2, 3], "flipped")
+    around = _seen_around(a, op, g, kernel)
+    dilations, layout = list(op.attr("dilations")), op.attr("layout")
+    return a(nn.Conv2d(around, filters, None, groups=groups, dilations=dilations, layout=layout))
+
+
+def _seen_around(a: Adjoint, op: Windowed, g: Value, kernel: Sequence[int], value: float = 0.0) -> Value:
+    """The gradient spread out by the strides, with a border of `value` (which also lies between): windows of `kernel`, moved by
+    1, fit into it once for each place of the image, and cover the results that the place is part of."""
+    size = op.image()[2:]
+    pads, dilations, strides = op.attr("pads"), op.attr("dilations"), op.attr("strides")
+    apart = a.spread(g, op.arrange(1, 1, *strides), "spread", value)
+    found = tensor_of(apart).shape[1:3] if op.channels_last else tensor_of(apart).shape[2:]
+    low = [(kernel[d] - 1) * dilations[d] - pads[d] for d in range(2)]
+    high = [size[d] + pads[d] - found[d] for d in range(2)]
+    return a.pad(apart, op.arrange(0, 0, *low), op.arrange(0, 0, *high), "around", value)
+
+
+def _weight_gradient(a: Adjoint, op: nn.Conv2d, g: Value) -> Value:
+    """A convolution of the image with the gradient as filters: what was the batch is summed up, strides become dilations
+    and dilations strides. The image is padded, or cut off, to what the windows saw of it."""
+    groups, (n, _, *size) = op.attr("groups"), op.image()
+    _, per_group, *kernel = tensor_of(op.weight).shape
+    strides, dilations, pads = op.attr("strides"), op.attr("dilations"), op.attr("pads")
+    to_front = [3, 0, 1, 2] if op.channels_last else [1, 0, 2, 3]
+    filters = a.transpose(g, to_front, "filters")
+    windows = tensor_of(filters).shape[2:]
+    seen = [(windows[d] - 1) * strides[d] + (kernel[d] - 1) * dilations[d] + 1 for d in range(2)]
+    high = [seen[d] - size[d] - pads[d] for d in range(2)]
+    image = a.pad(op.x, op.arrange(0, 0, *pads[:2]), op.arrange(0, 0, *high), "seen")
+    image = a.transpose(image, to_front, "exchanged")
+    if groups > 1:  # (groups, in, n) as (in, groups, n): channel i of each group is the image number i
+        image = a.reshape(image, (groups, per_group, n, *seen), "groups")
+        image = a.transpose(image, [1, 0, 2, 3, 4], "grouped")
+        image = a.reshape(image, (per_group, groups * n, *seen), "channels")
+    product = nn.Conv2d(image, filters, None, groups=groups, strides=list(dilations), dilations=list(strides))
+    return a.transpose(a(product, "products"), [1, 0, 2, 3])
+
+
+# Pooling --------------------------------------------------------------------------------------------------
+
+
+@vjp("nn.avg_pool2d")
+def avg_pool2d(a: Adjoint, op: nn.AvgPool2d, g: Value) -> Partials:
+    """The sum of the shares that a place gets, which is an average of them times the size of the window."""
+    kernel, dilations = op.attr("kernel"), op.attr("dilations")
+    counts = op.window_counts()
+    shape = (*counts.shape, 1) if op.channels_last else counts.shape
+    factors = (prod(kernel) / counts).reshape(shape)
+    shares = a.mul(g, a.constant(factors, tensor_of(g).element, "shares"))
+    around = _seen_around(a, op, shares, kernel)
+    return [a(nn.AvgPool2d(around, kernel=list(kernel), dilations=list(dilations), layout=op.attr("layout")))]
+
+
+@vjp("nn.global_avg_pool")
+def global_avg_pool(a: Adjoint, op: nn.GlobalAvgPool, g: Value) -> Partials:
+    shape = tensor_of(op.x).shape
+    share = a.mul(g, 1 / max(1, prod(shape[d] for d in op.spatial_axes)))
+    return [a.broadcast(share, shape)]

@@ -266,7 +266,7 @@ def run_passes(
             _guarded(step, lambda step=step: run_pass(step, module, context), invalid=False)
             for function in functions(module):
                 before = names.get(function.symbol, [])
-                if len(before) == len(function.type.results):
+                if not step.renews and len(before) == len(function.type.results):
                     function.keep_result_names(before)
             module.name_maps()  # here, so that aliases do not depend on what has been printed
             seconds = time.perf_counter() - start

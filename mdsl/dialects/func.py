@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from mdsl.dialects.terminator import Terminator
@@ -50,6 +50,12 @@ inputs it is."""
 
 RESULT = "mdsl.result"
 """The attribute of an out-parameter with `mdsl.input`: what the result is called, if not as the input."""
+
+PARAMETER = "mdsl.parameter"
+"""The attribute of an argument that is trained."""
+
+STATE = "mdsl.state"
+"""The attribute of an argument that a training step keeps, and that is 0 at first: of an optimiser."""
 
 NAME = "mdsl.name"
 """The attribute of an argument or a result that is not called as the value in the text is."""
@@ -123,6 +129,24 @@ class FunctionLike(Op):
         """The number of the result that may take an argument's memory, by the argument's; before bufferization."""
         found = [attributes.get(DONATED) for attributes in self.arg_attributes()]
         return {i: a.value for i, a in enumerate(found) if isinstance(a, IntegerAttr)}
+
+    def add_argument(self, type: Type, name: str, attributes: Mapping[str, Attribute] | None = None) -> Value:
+        """A new argument, behind the others."""
+        given = self.arg_attributes()
+        argument = self.body.add_arg(type, name)
+        self.set_arg_attributes([*given, dict(attributes or {})])
+        self.update_type()
+        return argument
+
+    def insert_result(self, place: int, value: Value) -> None:
+        """Returns `value` too, as result number `place`; donations to those behind follow them."""
+        given, end = self.result_attributes(), self.body.terminator
+        end.operands = [*end.operands[:place], value, *end.operands[place:]]
+        self.update_type()
+        self.set_result_attributes([*given[:place], {}, *given[place:]])
+        for argument, number in self.donations().items():
+            if number >= place:
+                self.donate(argument, number + 1)
 
     def donate(self, argument: int, result: int) -> None:
         """Lets a result take an argument's memory."""

@@ -17,7 +17,7 @@ LEVELS = ("nn", "linalg", "tiled", "dispatch", "buffers", "kernels", "vm")
 
 def option(default: Any, help: str, least: int | None = None) -> Any:
     """A pass's option: a dataclass field with its documentation and, for numbers, the smallest one allowed.
-    Types: int, bool, str, tuple[int, ...], tuple[str, ...], tuple[tuple[str, int], ...]
+    Types: int, float, bool, str, tuple[int, ...], tuple[str, ...], tuple[tuple[str, int], ...]
     (numbers by name)."""
     return field(default=default, metadata={"help": help, "least": least})
 
@@ -57,6 +57,9 @@ class Pass:
     subject: ClassVar[str] = ""
     """What the pass looks for, in the singular, for `there is no ...`: of every one that it finds it makes a remark, or
     changes it."""
+
+    renews: ClassVar[bool] = False
+    """Whether the pass makes another program: with results of its own, or of other arguments."""
 
     def __post_init__(self) -> None:
         for f in fields(self):

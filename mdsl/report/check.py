@@ -43,6 +43,9 @@ class Check(Hook):
         self.old = None if self.results is None else module.clone()
 
     def after(self, module: ModuleOp, step: Pass, seconds: float) -> None:
+        if step.renews:
+            self.results = None
+            return
         if self.old is not None and _same(self.old, module):
             return
         results, wanted = self._run(module, f"after pass {self.number}, {step.name}"), self.results

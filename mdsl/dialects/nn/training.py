@@ -22,7 +22,8 @@ from mdsl.ir.declare import BOOLEAN, FLOAT, FLOAT_TENSOR, INT, Constraint, attr,
 from mdsl.ir.typed import tensor_of
 from mdsl.ir.types import TensorType, Type, f32, i32, shapes_agree
 
-KEY = Constraint("a tensor<2xi32>, the seed and the number of the step", lambda t: t == TensorType((2,), i32))
+KEY_TYPE = TensorType((2,), i32)
+KEY = Constraint("a tensor<2xi32>, the seed and the number of the step", lambda t: t == KEY_TYPE)
 FLOAT32_TENSOR = Constraint("a tensor of f32", lambda t: isinstance(t, TensorType) and t.element == f32)
 
 

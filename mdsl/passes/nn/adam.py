@@ -1,0 +1,66 @@
+"""adam: steps by the mean of gradients over the root of the mean of their squares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from mdsl.dialects import nn
+from mdsl.ir.types import i32
+from mdsl.passes.base import option
+from mdsl.passes.nn.optimizer import Optimizer, Update
+from mdsl.rewriting.terms import Term
+
+
+@dataclass(frozen=True)
+class Adam(Optimizer):
+    """Update parameters by Adam.
+
+    Before:
+
+        func.func @main(%w: tensor<8xf32>, ...) -> (tensor<f32>, tensor<8xf32>) {
+          ...
+          return %loss, %grad_w : tensor<f32>, tensor<8xf32>
+
+    After:
+
+        func.func @main(%w: tensor<8xf32> {tf.aliasing_output = 1 : i32}, ..., %w_mean: tensor<8xf32> {...},
+            %step: tensor<i32>, %w_square: tensor<8xf32> {...}, %lr: tensor<f32>) -> (tensor<f32>, tensor<8xf32>, ...) {
+          ...
+          return %loss, %w_new, %w_mean_new, %w_square_new : ...
+
+    mean = beta1 * mean + (1 - beta1) * g, square = beta2 * square + (1 - beta2) * g^2, and
+    w - lr * (mean / (1 - beta1^step)) / (sqrt(square / (1 - beta2^step)) + epsilon), with g = gradient + weight_decay * w. The
+    argument `step` counts from 1; means and squares are arguments and results, which may lie in one memory.
+    Kingma, Ba: Adam: A Method for Stochastic Optimization (2015).
+    """
+
+    name: ClassVar[str] = "adam"
+
+    beta1: float = option(0.9, "share of the mean that stays")
+    beta2: float = option(0.999, "share of the mean of squares that stays")
+    epsilon: float = option(1e-8, "added to the root")
+    weight_decay: float = option(0.0, "share of the parameter that is added to its gradient")
+
+    def update(self, step: Update, weight: Term, gradient: Term) -> Term:
+        if self.weight_decay:
+            gradient = gradient + weight * self.weight_decay
+        return self.moved(step, weight, gradient)
+
+    def moved(self, step: Update, weight: Term, gradient: Term) -> Term:
+        """The parameter after a step, by the means of its gradients."""
+        mean = step.keep(step.state("mean") * self.beta1 + gradient * (1 - self.beta1))
+        square = step.keep(step.state("square") * self.beta2 + gradient * gradient * (1 - self.beta2))
+        near = _unbiased(step, mean, self.beta1, "mean_bias")
+        root = _unbiased(step, square, self.beta2, "square_bias").of(nn.Sqrt)
+        return weight - near / (root + self.epsilon) * step.rate
+
+
+def _unbiased(step: Update, mean: Term, beta: float, name: str) -> Term:
+    """A mean of what there has been, of one that began at 0: divided by 1 - beta^step."""
+    key = f"{name} {step.element}"
+    if key not in step.shared:
+        count = step.argument("step", i32).cast(step.element)
+        power = step.terms.constant(beta, step.element, "beta").of(nn.Pow, count)
+        step.common(name, 1.0 - power)
+    return mean / step.terms(step.shared[key])

@@ -1,0 +1,40 @@
+"""adamw: Adam whose weight decay is apart from the gradients."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from mdsl.passes.base import option
+from mdsl.passes.nn.adam import Adam
+from mdsl.passes.nn.optimizer import Update
+from mdsl.rewriting.terms import Term
+
+
+@dataclass(frozen=True)
+class Adamw(Adam):
+    """Update parameters by Adam, with decoupled weight decay.
+
+    Before:
+
+        func.func @main(%w: tensor<8xf32>, ...) -> (tensor<f32>, tensor<8xf32>) {
+          ...
+          return %loss, %grad_w : tensor<f32>, tensor<8xf32>
+
+    After:
+
+        func.func @main(%w: tensor<8xf32> {tf.aliasing_output = 1 : i32}, ...) -> (tensor<f32>, tensor<8xf32>, ...) {
+          ...
+          return %loss, %w_new, %w_mean_new, %w_square_new : ...
+
+    As adam, but a step begins with w - lr * weight_decay * w, which the means do not see.
+    Loshchilov, Hutter: Decoupled Weight Decay Regularization (2019).
+    """
+
+    name: ClassVar[str] = "adamw"
+
+    weight_decay: float = option(0.01, "share of the parameter that a step of rate 1 takes away")
+
+    def update(self, step: Update, weight: Term, gradient: Term) -> Term:
+        decayed = weight * (1.0 - step.rate * self.weight_decay) if self.weight_decay else weight
+        return self.moved(step, decayed, gradient)

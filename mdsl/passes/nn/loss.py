@@ -1,0 +1,102 @@
+"""loss: how far a network is from what it should answer becomes its first result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from mdsl.dialects import nn
+from mdsl.dialects.builtin import ModuleOp
+from mdsl.dialects.func import FuncOp
+from mdsl.errors import nearest
+from mdsl.ir.core import Builder, Op, Value
+from mdsl.ir.typed import tensor_of
+from mdsl.ir.types import TensorType, i64
+from mdsl.passes.base import Context, Pass, functions, option
+from mdsl.rewriting import remarks
+
+LOSSES = ("cross_entropy", "mse", "bce")
+
+_LOGITS_OF: dict[str, tuple[type[Op], ...]] = {
+    "cross_entropy": (nn.Softmax, nn.LogSoftmax),
+    "bce": (nn.Sigmoid,),
+}
+"""The ops at a network's end that the loss contains: it is of what they are given."""
+
+
+@dataclass(frozen=True)
+class Loss(Pass):
+    """Make the loss of a network's result the first result.
+
+    Before:
+
+        func.func @main(%x: tensor<4x8xf32>, %w: tensor<3x8xf32>) -> tensor<4x3xf32> {
+          %logits = nn.linear %x, %w : (tensor<4x8xf32>, tensor<3x8xf32>) -> tensor<4x3xf32>
+          %y = nn.softmax %logits : (tensor<4x3xf32>) -> tensor<4x3xf32>
+          return %y : tensor<4x3xf32>
+
+    After:
+
+        func.func @main(%x: tensor<4x8xf32>, %w: tensor<3x8xf32>, %labels: tensor<4xi64>) -> (tensor<f32>, tensor<4x3xf32>) {
+          %logits = nn.linear %x, %w : (tensor<4x8xf32>, tensor<3x8xf32>) -> tensor<4x3xf32>
+          %y = nn.softmax %logits : (tensor<4x3xf32>) -> tensor<4x3xf32>
+          %loss = nn.cross_entropy %logits, %labels : (tensor<4x3xf32>, tensor<4xi64>) -> tensor<f32>
+          return %loss, %y : tensor<f32>, tensor<4x3xf32>
+
+    What should be answered is a new argument: the numbers of classes, `labels`, of "cross_entropy"; a `target` like the result of
+    "mse" and "bce". A network that ends in softmax (or, for "bce", sigmoid) is compared before it, where no digits
+    are lost.
+    """
+
+    name: ClassVar[str] = "loss"
+    level: ClassVar[str | None] = "nn"
+    renews = True
+    subject = "function"
+
+    kind: str = option("cross_entropy", "cross_entropy, mse or bce")
+    result: int = option(0, "which result is compared", least=0)
+    smoothing: float = option(0.0, "share of a label's weight that all classes get, of cross_entropy")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.kind not in LOSSES:
+            raise ValueError(
+                f"unknown loss '{self.kind}'{nearest(self.kind, list(LOSSES))} (losses: {', '.join(LOSSES)})"
+            )
+
+    def run(self, module: ModuleOp, context: Context) -> None:
+        for function in functions(module):
+            self._add(function)
+
+    def _add(self, function: FuncOp) -> None:
+        results = function.body.terminator.operands
+        if self.result >= len(results):
+            raise function.error(f"@{function.symbol} has no result {self.result} to compare")
+        answer = results[self.result]
+        if not isinstance(answer.type, TensorType):
+            raise function.error(f"@{function.symbol}: result {self.result} is no tensor")
+        compared, axis = _logits(answer, self.kind)
+        op = self._compare(function, compared, axis)
+        loss = Builder.before(function.body.terminator).value(op, "loss")
+        remarks.applied(op, f"is the loss of %{compared.name}")
+        function.insert_result(0, loss)
+
+    def _compare(self, function: FuncOp, compared: Value, axis: int) -> Op:
+        type = tensor_of(compared)
+        if self.kind != "cross_entropy":
+            target = function.add_argument(type, "target")
+            return nn.Mse(compared, target) if self.kind == "mse" else nn.Bce(compared, target)
+        if not type.rank:
+            raise function.error(f"@{function.symbol}: a result without dimensions has no classes")
+        rest = type.shape[:axis] + type.shape[axis % type.rank + 1 :]
+        labels = function.add_argument(TensorType(rest, i64), "labels")
+        smoothing = self.smoothing or None
+        return nn.CrossEntropy(compared, labels, axis=axis % type.rank, smoothing=smoothing)
+
+
+def _logits(answer: Value, kind: str) -> tuple[Value, int]:
+    """What is compared, and along which axis its classes lie."""
+    owner = answer.owner
+    if isinstance(owner, Op) and isinstance(owner, _LOGITS_OF.get(kind, ())):
+        return owner.operands[0], owner.attr("axis") if kind == "cross_entropy" else -1
+    return answer, -1

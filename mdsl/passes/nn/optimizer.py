@@ -1,0 +1,115 @@
+"""What optimisers share: a function with gradients gets the update of its parameters."""
+
+from __future__ import annotations
+
+from mdsl.dialects.builtin import ModuleOp
+from mdsl.dialects.func import NAME, STATE, FuncOp
+from mdsl.ir.attributes import UnitAttr
+from mdsl.ir.core import BlockArgument, Builder, Value
+from mdsl.ir.typed import tensor_of
+from mdsl.ir.types import TensorType, Type, bf16, f16, f32
+from mdsl.passes.base import Context, Pass, functions
+from mdsl.rewriting import remarks
+from mdsl.rewriting.terms import Term, Terms
+
+GRADIENT = "grad_"
+"""What the name of a gradient begins with, before that of the parameter."""
+
+
+class Optimizer(Pass):
+    """Base of optimisers: `update` is the formula for one parameter."""
+
+    level = "nn"
+    renews = True
+    subject = "gradient"
+
+    def run(self, module: ModuleOp, context: Context) -> None:
+        for function in functions(module):
+            _update(function, self)
+
+    def update(self, step: Update, weight: Term, gradient: Term) -> Term:
+        """The new value of a parameter; its states are had from `step.state` and given to `step.keep`."""
+        raise AssertionError(f"{self.name} has no formula")
+
+
+class Update:
+    """The update of one parameter; what is the same for all is in `shared`."""
+
+    def __init__(self, function: FuncOp, parameter: Value, shared: dict[str, Value]) -> None:
+        self.function, self.parameter, self.shared = function, parameter, shared
+        self.element = wide(tensor_of(parameter).element)
+        self.terms = Terms(Builder.before(function.body.terminator), str(parameter.name))
+
+    def argument(self, name: str, element: Type) -> Term:
+        """A number that the caller gives each step, the same for all parameters."""
+        if name not in self.shared:
+            self.shared[name] = self.function.add_argument(TensorType((), element), name)
+        return self.terms(self.shared[name])
+
+    @property
+    def rate(self) -> Term:
+        """The learning rate."""
+        return self.argument("lr", f32).cast(self.element)
+
+    def common(self, name: str, make: Term) -> Term:
+        """A term without dimensions that is computed once for all parameters of a type."""
+        key = f"{name} {self.element}"
+        if key not in self.shared:
+            make.value.name = name
+            self.shared[key] = make.value
+        return self.terms(self.shared[key])
+
+    def state(self, name: str) -> Term:
+        """What the last step kept of that name, of the parameter's shape; 0 at first."""
+        type = TensorType(tensor_of(self.parameter).shape, self.element)
+        self.kept = self.function.add_argument(type, f"{self.parameter.name}_{name}", {STATE: UnitAttr()})
+        return self.terms(self.kept)
+
+    def keep(self, value: Term) -> Term:
+        """Keeps the new value of the state that was asked for last."""
+        assert isinstance(self.kept, BlockArgument)
+        value.value.name = f"{self.kept.name}_new"
+        place = len(self.function.body.terminator.operands)
+        self.function.insert_result(place, value.value)
+        self.function.donate(self.kept.index, place)
+        return value
+
+
+def wide(element: Type) -> Type:
+    """The type to compute in, and of states: f32 for the 16-bit floats."""
+    return f32 if element in (f16, bf16) else element
+
+
+def _update(function: FuncOp, optimizer: Optimizer) -> None:
+    names = function.result_names()
+    found = {n.removeprefix(GRADIENT): k for k, n in enumerate(names) if n.startswith(GRADIENT)}
+    if not found:
+        raise function.error(
+            f"@{function.symbol} has no gradients, results called {GRADIENT}NAME: run autodiff first"
+        )
+    arguments = {a.name: a for a in function.args}
+    shared: dict[str, Value] = {}
+    for name, place in found.items():
+        parameter = arguments.get(name)
+        if not isinstance(parameter, BlockArgument):
+            raise function.error(
+                f"{GRADIENT}{name}: there is no argument %{name}; --parameters makes some of weights"
+            )
+        step = Update(function, parameter, shared)
+        weight = step.terms(parameter)
+        gradient = step.terms(function.body.terminator.operands[place])
+        new = optimizer.update(step, weight.cast(step.element), gradient.cast(step.element))
+        result = new.cast(weight.type.element).value
+        result.name = f"{name}_new"
+        _return(function, place, result)
+        function.donate(parameter.index, place)
+        remarks.applied(function, f"%{name} is updated")
+
+
+def _return(function: FuncOp, place: int, value: Value) -> None:
+    """Returns `value` in the place of a gradient."""
+    end = function.body.terminator
+    end.operands = [value if k == place else v for k, v in enumerate(end.operands)]
+    attributes = function.result_attributes()
+    attributes[place].pop(NAME, None)
+    function.set_result_attributes(attributes)

@@ -1,0 +1,112 @@
+"""parameters: a network's weights become arguments, so that they can be trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from mdsl.dialects.arith import Constant
+from mdsl.dialects.builtin import ModuleOp
+from mdsl.dialects.func import PARAMETER, FuncOp
+from mdsl.dialects.nn.base import NnOp
+from mdsl.ir.attributes import DenseResourceAttr, UnitAttr
+from mdsl.ir.core import Op, Value
+from mdsl.ir.declare import fields_of
+from mdsl.ir.types import TensorType, is_float
+from mdsl.passes.base import Context, Pass, functions
+from mdsl.rewriting import remarks
+from mdsl.rewriting.constants import constant_data, resource_name
+
+ROLES = ("weight", "bias", "scale", "shift")
+"""Operands that are parameters of a layer, by name."""
+
+STATISTICS = ("mean", "variance", "running_mean", "running_variance")
+"""Operands that a layer observes in training."""
+
+
+@dataclass(frozen=True)
+class Parameters(Pass):
+    """Make arguments of a network's weights.
+
+    Before:
+
+        func.func @main(%x: tensor<4x8xf32>) -> tensor<4x2xf32> {
+          %w = arith.constant dense_resource<w> : tensor<2x8xf32>
+          %y = nn.linear %x, %w : (tensor<4x8xf32>, tensor<2x8xf32>) -> tensor<4x2xf32>
+
+    After:
+
+        func.func @main(%x: tensor<4x8xf32>, %w: tensor<2x8xf32> {mdsl.parameter}) -> tensor<4x2xf32> {
+          %y = nn.linear %x, %w : (tensor<4x8xf32>, tensor<2x8xf32>) -> tensor<4x2xf32>
+
+    Those are constant tensors of floats in resources, and whatever a layer reads as its weight, bias, scale or shift. The
+    mean and the variance of a normalisation become arguments too, but are not marked: they are observed, not trained.
+    An argument is called as its resource. What the numbers are, the program no longer says: who calls it does.
+    """
+
+    name: ClassVar[str] = "parameters"
+    level: ClassVar[str | None] = "nn"
+    renews = True
+    subject = "weight"
+
+    def run(self, module: ModuleOp, context: Context) -> None:
+        for function in functions(module):
+            lift(function)
+
+
+def lift(function: FuncOp) -> dict[str, np.ndarray]:
+    """Makes arguments of the function's weights; returns what they were, by the arguments' names."""
+    data: dict[str, np.ndarray] = {}
+    taken = {argument.name for argument in function.args}
+    for constant in [op for op in function.body.ops if isinstance(op, Constant)]:
+        array = constant_data(constant.result)
+        if array is None or not _can_be_weight(constant.result):
+            continue
+        for name, uses, trained in _weights(constant.result):
+            name = _free(name, taken)
+            argument = function.add_argument(
+                constant.result.type, name, {PARAMETER: UnitAttr()} if trained else {}
+            )
+            for user, place in uses:
+                user.operands = [argument if k == place else v for k, v in enumerate(user.operands)]
+            remarks.applied(constant, f"is the argument %{name}")
+            data[name] = array
+        if not constant.result.users:
+            constant.erase()
+    return data
+
+
+def _can_be_weight(value: Value) -> bool:
+    return isinstance(value.type, TensorType) and value.type.rank > 0 and is_float(value.type)
+
+
+def _weights(value: Value) -> Iterator[tuple[str, list[tuple[Op, int]], bool]]:
+    """The arguments to make of a constant: name, where they are read, whether they are trained. A resource is one weight,
+    whoever shares it; a number written in the program is one for each layer that reads it, and nothing elsewhere."""
+    uses = [(user, k) for user in value.users for k, v in enumerate(user.operands) if v is value]
+    roles = [_role(*use) for use in uses]
+    owner = value.owner
+    if isinstance(owner, Constant) and isinstance(owner.attributes["value"], DenseResourceAttr):
+        yield resource_name(value), uses, not set(roles) & set(STATISTICS)
+        return
+    for (user, place), role in zip(uses, roles, strict=True):
+        if role in ROLES or role in STATISTICS:
+            own = f"{user.results[0].name or user.name.split('.')[1]}_{role}"
+            yield value.name if len(uses) == 1 and value.name else own, [(user, place)], role in ROLES
+
+
+def _role(user: Op, place: int) -> str:
+    """As what a layer reads an operand: the name that its declaration has for it."""
+    if not isinstance(user, NnOp):
+        return ""
+    names = [f.name for f in fields_of(type(user), "operand")]
+    return names[place] if place < len(names) else ""
+
+
+def _free(name: str, taken: set[str | None]) -> str:
+    found = next(n for n in (name, *(f"{name}_{i}" for i in range(1, len(taken) + 2))) if n not in taken)
+    taken.add(found)
+    return found

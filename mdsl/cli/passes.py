@@ -20,8 +20,7 @@ def _class(name: str) -> ast.ClassDef:
     """The class of a pass up to its first method: parsing the whole file would take as long as importing it."""
     package = _FOLDER / PASSES[name] / name.replace("-", "_")
     text = (package / "__init__.py" if package.is_dir() else package.with_suffix(".py")).read_text()
-    start = text.index("(Pass):")
-    start = text.rindex("\nclass ", 0, start)
+    start = text.index(f"\nclass {''.join(word.capitalize() for word in name.split('-'))}(")
     node = ast.parse(text[start : text.index("\n    def ", start)]).body[0]
     assert isinstance(node, ast.ClassDef)
     return node

@@ -45,15 +45,16 @@ class Adam(Optimizer):
     def update(self, step: Update, weight: Term, gradient: Term) -> Term:
         if self.weight_decay:
             gradient = gradient + weight * self.weight_decay
-        return self.moved(step, weight, gradient)
+        return weight - adam_move(step, gradient, (self.beta1, self.beta2), self.epsilon)
 
-    def moved(self, step: Update, weight: Term, gradient: Term) -> Term:
-        """The parameter after a step, by the means of its gradients."""
-        mean = step.keep(step.state("mean") * self.beta1 + gradient * (1 - self.beta1))
-        square = step.keep(step.state("square") * self.beta2 + gradient * gradient * (1 - self.beta2))
-        near = _unbiased(step, mean, self.beta1, "mean_bias")
-        root = _unbiased(step, square, self.beta2, "square_bias").of(nn.Sqrt)
-        return weight - near / (root + self.epsilon) * step.rate
+
+def adam_move(step: Update, gradient: Term, betas: tuple[float, float], epsilon: float) -> Term:
+    """What a step takes away from a parameter, by the means of its gradients and of their squares."""
+    mean = step.keep(step.state("mean") * betas[0] + gradient * (1 - betas[0]))
+    square = step.keep(step.state("square") * betas[1] + gradient * gradient * (1 - betas[1]))
+    near = _unbiased(step, mean, betas[0], "mean_bias")
+    root = _unbiased(step, square, betas[1], "square_bias").of(nn.Sqrt)
+    return near / (root + epsilon) * step.rate
 
 
 def _unbiased(step: Update, mean: Term, beta: float, name: str) -> Term:

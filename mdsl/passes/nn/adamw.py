@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from mdsl.passes.base import option
-from mdsl.passes.nn.adam import Adam
-from mdsl.passes.nn.optimizer import Update
+from mdsl.passes.nn.adam import adam_move
+from mdsl.passes.nn.optimizer import Optimizer, Update
 from mdsl.rewriting.terms import Term
 
 
 @dataclass(frozen=True)
-class Adamw(Adam):
+class Adamw(Optimizer):
     """Update parameters by Adam, with decoupled weight decay.
 
     Before:
@@ -33,8 +33,11 @@ class Adamw(Adam):
 
     name: ClassVar[str] = "adamw"
 
+    beta1: float = option(0.9, "share of the mean that stays")
+    beta2: float = option(0.999, "share of the mean of squares that stays")
+    epsilon: float = option(1e-8, "added to the root")
     weight_decay: float = option(0.01, "share of the parameter that a step of rate 1 takes away")
 
     def update(self, step: Update, weight: Term, gradient: Term) -> Term:
         decayed = weight * (1.0 - step.rate * self.weight_decay) if self.weight_decay else weight
-        return self.moved(step, decayed, gradient)
+        return decayed - adam_move(step, gradient, (self.beta1, self.beta2), self.epsilon)

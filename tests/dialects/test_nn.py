@@ -112,6 +112,26 @@ def test_poolings(kernel: int, stride: int, pad: int) -> None:
     np.testing.assert_array_equal(last.transpose(0, 3, 1, 2), compute(nn.MaxPool2d, x, **common))
 
 
+def test_the_place_of_the_largest_of_a_window_is_that_of_the_first() -> None:
+    x = np.array([[1, 5, 5], [np.nan, 5, 2], [-1, -1, -np.inf]], np.float32)[None, None]
+    places = compute(nn.ArgMaxPool2d, x, kernel=[2, 2], pads=[0, 0, 0, 1])
+    assert places[0, 0].tolist() == [[2, 0, 0], [0, 0, 0]]
+    last = compute(nn.ArgMaxPool2d, np.moveaxis(x, 1, 3), kernel=[2, 2], pads=[0, 0, 0, 1], layout="nhwc")
+    np.testing.assert_array_equal(np.moveaxis(last, 3, 1), places)
+
+
+def test_the_gradient_of_a_max_pool_goes_where_its_places_say() -> None:
+    places = np.array([[0, 1], [3, 9]], np.int32)[None, None]  # 9 is none
+    grad = np.array([[1, 2], [4, 8]], np.float32)[None, None]
+    image = TensorType((1, 1, 3, 3), f32)
+    found = compute(nn.MaxPool2dGrad, places, grad, result=image, kernel=[2, 2])
+    assert found[0, 0].tolist() == [[1, 0, 2], [0, 0, 0], [0, 4, 0]]
+    padded = compute(
+        nn.MaxPool2dGrad, places, grad, result=image, kernel=[2, 2], pads=[1, 1, 0, 0], strides=[2, 2]
+    )
+    assert padded[0, 0].tolist() == [[0, 0, 0], [0, 0, 0], [4, 0, 0]]  # the first row's are in the padding
+
+
 def test_ceil_mode_keeps_a_partial_window_but_none_in_the_padding() -> None:
     x = np.arange(5, dtype=np.float32).reshape(1, 1, 1, 5)
     common = {"kernel": [1, 2], "strides": [1, 2], "ceil_mode": True}

@@ -35,6 +35,8 @@ NN = [
     ("conv2d", 'layout = "nhwc"', "Ax5x5xB CxBx3x3", "Ax3x3xC"), ("conv2d", "pads = [1, 1, 1, 1]", "1x3xAx4 2x3x1x3", "1x2x{A+2}x4"),
     ("max_pool2d", "kernel = [2, 2], strides = [2, 2]", "AxBx4x4", "AxBx2x2"),
     ("max_pool2d", "kernel = [2, 2], pads = [1, 1, 1, 1]", "1x2xAx4", "1x2x{A+1}x5"),
+    ("argmax_pool2d", "kernel = [2, 2], strides = [2, 2]", "AxBx4x4", "AxBx2x2xi32"),
+    ("max_pool2d_grad", "kernel = [2, 2], strides = [2, 2]", "AxBx2x2xi32 AxBx2x2", "AxBx4x4"),
     ("avg_pool2d", "kernel = [2, 2]", "AxBx4x4", "AxBx3x3"), ("global_avg_pool", "", "AxBxCx4", "AxBx1x1"),
 ]  # fmt: skip
 

@@ -77,6 +77,7 @@ from mdsl.dialects.nn.functions import (
     Xor,
 )
 from mdsl.dialects.nn.layers import (
+    ArgMaxPool2d,
     AvgPool2d,
     BatchNorm,
     Conv2d,
@@ -86,18 +87,19 @@ from mdsl.dialects.nn.layers import (
     LogSoftmax,
     Matmul,
     MaxPool2d,
+    MaxPool2dGrad,
     Softmax,
 )
 from mdsl.dialects.nn.order import ArgSort, Scatter
 from mdsl.dialects.nn.training import BatchNormTrain, Bce, CrossEntropy, Dropout, Mse, RandomUniform
 
 __all__ = [
-    "Abs", "Acos", "Acosh", "Add", "And", "ArgMax", "ArgSort", "Asin", "Asinh", "Atan", "Atanh",
+    "Abs", "Acos", "Acosh", "Add", "And", "ArgMax", "ArgMaxPool2d", "ArgSort", "Asin", "Asinh", "Atan", "Atanh",
     "AvgPool2d", "BatchNorm", "BatchNormTrain", "Bce", "Broadcast", "Cast", "Ceil", "Clip", "Compare",
     "Concat", "Conv2d", "Cos", "Cosh", "CrossEntropy", "Div", "Dropout", "DynamicBroadcast", "DynamicPad",
     "DynamicReshape", "DynamicSlice", "DynamicTile", "Erf", "Exp", "Expm1", "Flatten", "Floor", "Gather",
     "Gelu", "GlobalAvgPool", "LayerNorm", "LeakyRelu", "Linear", "Log", "Log1p", "LogSoftmax", "Matmul",
-    "MaxPool2d", "Maximum", "Minimum", "Mod", "Mse", "Mul", "Neg", "Or", "Pad", "Pow", "RandomUniform",
+    "MaxPool2d", "MaxPool2dGrad", "Maximum", "Minimum", "Mod", "Mse", "Mul", "Neg", "Or", "Pad", "Pow", "RandomUniform",
     "Range", "Reduce", "Relu", "Reshape", "Round", "Scatter", "Select", "Shape", "ShiftLeft", "ShiftRight",
     "Sigmoid", "Sign", "Sin", "Sinh", "Slice", "Softmax", "Sqrt", "Sub", "Tan", "Tanh", "Transpose", "Xor",
 ]  # fmt: skip

@@ -19,9 +19,9 @@ from mdsl.dialects.nn.base import (
     require_vector,
     same_element,
 )
-from mdsl.ir.declare import BOOLEAN, FLOAT, FLOAT_TENSOR, INT, INTS, attr, operand, result
+from mdsl.ir.declare import BOOLEAN, FLOAT, FLOAT_TENSOR, INT, INT_TENSOR, INTS, TENSOR, attr, operand, result
 from mdsl.ir.typed import tensor_of
-from mdsl.ir.types import DYNAMIC, TensorType, Type, shapes_agree, sizes_agree
+from mdsl.ir.types import DYNAMIC, TensorType, Type, i32, shapes_agree, sizes_agree
 
 
 class Conv2d(Windowed):
@@ -205,6 +205,52 @@ class MaxPool2d(Pool):
     """
 
     name = "nn.max_pool2d"
+
+
+class ArgMaxPool2d(Pool):
+    """Where in its window the largest element stands that `nn.max_pool2d` finds: its number in row-major order, as i32.
+
+    Of equal elements it is the first, and a NaN counts as the largest; padding is as small as a number can be.
+    """
+
+    name = "nn.argmax_pool2d"
+    y = result(TENSOR)
+
+    def infer(self) -> Sequence[Type]:
+        (type,) = super().infer()
+        assert isinstance(type, TensorType)
+        return [type.with_element(i32)]
+
+
+class MaxPool2dGrad(Windowed):
+    """The gradient of `nn.max_pool2d` for its image: each window's `grad` is added where its largest element stands.
+
+    `places` (`nn.argmax_pool2d`) and `grad` have the shape of the pooled image; the result type is the image's. What
+    would go to padding is dropped, and what has a number that no element of the window has.
+    """
+
+    name = "nn.max_pool2d_grad"
+    places = operand(INT_TENSOR)
+    grad = operand(FLOAT_TENSOR)
+    kernel = attr(INTS, doc="[height, width]")
+    ceil_mode = attr(BOOLEAN, default=False, doc="count a last window that overlaps the end")
+    y = result(FLOAT_TENSOR)
+
+    def image(self) -> tuple[int, int, int, int]:
+        """(batch, channels, height, width) of the image, which is the result."""
+        n, a, b, c = require_rank(self, "the result", self.result, 4)
+        return (n, c, a, b) if self.channels_last else (n, a, b, c)
+
+    def infer(self) -> Sequence[Type]:
+        assert self.results, "nn.max_pool2d_grad needs its result type"
+        n, c, h, w = self.image()
+        windows = self.slide((h, w), numbers(self, "kernel", 2, 1), self.attr("ceil_mode"))
+        wanted = self.arrange(n, c, *windows)
+        for name in ("places", "grad"):
+            type = tensor_of(getattr(self, name))
+            if not shapes_agree(type.shape, wanted):
+                raise self.error(f"{name} must have the shape {dims(wanted)}, got {type}")
+        return [tensor_of(self.result).with_element(tensor_of(self.grad).element)]
 
 
 class AvgPool2d(Pool):

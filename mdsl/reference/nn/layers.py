@@ -60,6 +60,33 @@ def max_pool2d(op: nn.MaxPool2d, x: Array) -> Array:
     return narrow(op, _in_layout(op, maximum.reduce(windows, axis=(4, 5))))
 
 
+@semantics("nn.argmax_pool2d")
+def argmax_pool2d(op: nn.ArgMaxPool2d, x: Array) -> Array:
+    image, kernel = _channels_first(op, wide(x)), tuple(op.attr("kernel"))
+    windows = _windows(op, image, kernel, maximum.neutral(image.dtype), op.attr("ceil_mode"))
+    return narrow(op, _in_layout(op, windows.reshape(*windows.shape[:4], -1).argmax(axis=4)))
+
+
+@semantics("nn.max_pool2d_grad")
+def max_pool2d_grad(op: nn.MaxPool2dGrad, places: Array, grad: Array) -> Array:
+    places, grad = _channels_first(op, places), _channels_first(op, wide(grad))
+    n, c, *size = op.image()
+    (sh, sw), (dh, dw), (kh, kw) = op.attr("strides"), op.attr("dilations"), op.attr("kernel")
+    top, left, *_ = op.attr("pads")
+    oh, ow = grad.shape[2:]
+    reach = (
+        max(top + size[0], (oh - 1) * sh + (kh - 1) * dh + 1),
+        max(left + size[1], (ow - 1) * sw + (kw - 1) * dw + 1),
+    )
+    image = np.zeros((n, c, *reach))
+    for i in range(kh):
+        for j in range(kw):
+            rows = slice(i * dh, i * dh + (oh - 1) * sh + 1, sh)
+            columns = slice(j * dw, j * dw + (ow - 1) * sw + 1, sw)
+            image[:, :, rows, columns] += np.where(places == i * kw + j, grad, 0)
+    return narrow(op, _in_layout(op, image[:, :, top : top + size[0], left : left + size[1]]))
+
+
 @semantics("nn.avg_pool2d")
 def avg_pool2d(op: nn.AvgPool2d, x: Array) -> Array:
     image, kernel, ceil = _channels_first(op, wide(x)), tuple(op.attr("kernel")), op.attr("ceil_mode")

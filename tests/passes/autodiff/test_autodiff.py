@@ -9,6 +9,11 @@ from differences import check
 
 import mdsl
 from mdsl.compiler.pipeline import parse_pipeline, run_passes
+from mdsl.dialects.nn.dynamic import Dynamic
+from mdsl.dialects.nn.training import Composite
+from mdsl.ir.declare import fields_of
+from mdsl.ir.registry import operations
+from mdsl.ir.types import TensorType, f64
 from mdsl.passes.nn.autodiff.build import VJPS
 from mdsl.report.check import Check
 from mdsl.syntax.parser import parse
@@ -39,6 +44,31 @@ def test_vector_jacobian_product(case: tuple[str, str, str, str]) -> None:
     op, inputs, result, attributes = case
     text = program(op, inputs, result, attributes)
     check(text, arrays(parse(text, "test.mir"), 0, *RANGES.get(op, (-3, 3))))
+
+
+WITHOUT = {
+    "nn.argmax": "positions",
+    "nn.argmax_pool2d": "positions",
+    "nn.argsort": "positions",
+    "nn.shape": "sizes",
+    "nn.compare": "truth values",
+    "nn.random_uniform": "numbers that depend on no float",
+    **dict.fromkeys(("nn.and", "nn.or", "nn.xor", "nn.shift_left", "nn.shift_right"), "integers"),
+}
+"""Ops of which there is no gradient, and what their results are."""
+
+
+def test_every_op_has_a_vjp_or_a_reason() -> None:
+    declared = {n: kind for n, kind in operations().items() if n.startswith("nn.")}
+    static = {
+        n for n, kind in declared.items() if not issubclass(kind, Dynamic | Composite)
+    }  # others become these
+    assert set(VJPS) | set(WITHOUT) == static
+    assert not set(VJPS) & set(WITHOUT)
+    for name in VJPS:
+        (result,) = fields_of(declared[name], "result")
+        assert result.constraint.accepts(TensorType((), f64)), f"the result of {name} holds no floats"
+    assert {case[0] for case in CASES} == set(VJPS)
 
 
 LOSS = """

@@ -10,10 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
+import numpy as np
+
 from mdsl.dialects import nn
 from mdsl.dialects.nn.base import Windowed
 from mdsl.ir.core import Value
 from mdsl.ir.typed import tensor_of
+from mdsl.ir.types import i64
 from mdsl.passes.nn.autodiff.build import Adjoint, Partials, vjp
 
 # Convolution ----------------------------------------------------------------------------------------------
@@ -87,6 +90,44 @@ def avg_pool2d(a: Adjoint, op: nn.AvgPool2d, g: Value) -> Partials:
     shares = a.mul(g, a.constant(factors, tensor_of(g).element, "shares"))
     around = _seen_around(a, op, shares, kernel)
     return [a(nn.AvgPool2d(around, kernel=list(kernel), dilations=list(dilations), layout=op.attr("layout")))]
+
+
+@vjp("nn.max_pool2d")
+def max_pool2d(a: Adjoint, op: nn.MaxPool2d, g: Value) -> Partials:
+    places = a(nn.ArgMaxPool2d(op.x, attributes=op.attributes), "places")
+    return [a(nn.MaxPool2dGrad(places, g, results=[op.x.type], attributes=op.attributes))]
+
+
+@vjp("nn.max_pool2d_grad")
+def max_pool2d_grad(a: Adjoint, op: nn.MaxPool2dGrad, g: Value) -> Partials:
+    """What stands at the places, as max_pool2d itself reads it; nothing in the padding."""
+    n, c, *size = op.image()
+    first = 1 if op.channels_last else 2
+    shape, width = tensor_of(op.places).shape, op.attr("kernel")[1]
+    number = a(nn.Cast(op.places, results=[tensor_of(op.places).with_element(i64)]), "number")
+    row = a.div(number, width, "row")
+    inside = _within(a, number, prod(op.attr("kernel")))
+    places: list[Value] = []
+    for d, at in enumerate((row, a.sub(number, a.mul(row, width), "column"))):
+        starts = np.arange(shape[first + d]) * op.attr("strides")[d] - op.attr("pads")[d]
+        starts = starts.reshape([-1 if axis == first + d else 1 for axis in range(4)])
+        place = a.add(a.mul(at, op.attr("dilations")[d]), a.constant(starts, i64, "starts"), "place")
+        inside = a(nn.And(inside, _within(a, place, size[d])), "inside")
+        places.append(a(nn.Clip(place, min=0.0, max=float(size[d] - 1)), "bounded"))
+    flat = a.add(a.mul(places[0], size[1]), places[1])
+    whole = size[0] * size[1]
+    channel = a.counter(c, 3 if op.channels_last else 1, 4)
+    if op.channels_last:
+        flat = a.add(a.mul(flat, c), channel)
+    else:
+        flat = a.add(flat, a.mul(channel, whole))
+    flat = a.add(flat, a.mul(a.counter(n, 0, 4), whole * c))
+    found = a(nn.Gather(a.reshape(g, (n * c * whole,), "flat"), flat, axis=0), "found")
+    return None, a.where(inside, found, 0.0)
+
+
+def _within(a: Adjoint, place: Value, size: int) -> Value:
+    return a(nn.And(a.compare(place, "ge", 0), a.compare(place, "lt", size)))
 
 
 @vjp("nn.global_avg_pool")

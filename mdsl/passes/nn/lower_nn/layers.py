@@ -259,7 +259,7 @@ def argmax(e: Emitter, op: nn.ArgMax) -> Value:
 
     def body(s: Scalars, value: Value, best: Value, position: Value) -> list[Value]:
         here = s(arith.IndexCast(s(linalg.IndexOp(dim=axis), "position"), results=[i64]), "here")
-        better = _beats(s, value, best)
+        better = beats(s, value, best)
         return [
             s(arith.Select(better, value, best), "new_best"),
             s(arith.Select(better, here, position), "new_position"),
@@ -271,7 +271,7 @@ def argmax(e: Emitter, op: nn.ArgMax) -> Value:
     return e.reshape(nest.results[1], result.shape)
 
 
-def _beats(s: Scalars, value: Value, best: Value) -> Value:
+def beats(s: Scalars, value: Value, best: Value) -> Value:
     """Larger than the best so far, or the first NaN."""
     if not is_float(value.type):
         return s(arith.CmpI.of("sgt", value, best), "better")

@@ -111,10 +111,15 @@ def _loss(function: FuncOp, index: int) -> Value:
 
 
 def _check(function: FuncOp, wrt: list[Value]) -> None:
+    """Raises VerifyError for values of which there is no gradient."""
     for value in wrt:
         if not isinstance(value.type, TensorType) or not is_float(value.type):
             raise function.error(
                 f"%{name_wished(value)} is {value.type}: only tensors of floats have gradients"
+            )
+        if not value.type.is_static:
+            raise function.error(
+                f"%{name_wished(value)} is {value.type}, with a dimension of unknown size; --bind gives it one"
             )
     if len(set(wrt)) < len(wrt):
         raise function.error("wrt names a value twice")

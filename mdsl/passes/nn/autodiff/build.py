@@ -91,8 +91,8 @@ class Adjoint:
     def number(self, value: float, like: Value) -> Value:
         """A tensor of one number, without dimensions, with the element type of `like`."""
         element = tensor_of(like).element
-        spelt = f"{value:g}".replace("-", "minus_").replace(".", "_").replace("+", "")
-        return self.splat(value, TensorType((), element), f"c{spelt}")
+        spelt = f"{abs(value):g}".replace("-", "m").replace(".", "_").replace("+", "")
+        return self.splat(value, TensorType((), element), f"{'minus_' if value < 0 else 'c'}{spelt}")
 
     def counter(self, size: int, axis: int = 0, rank: int = 1) -> Value:
         """0, 1, ..., size - 1 as i64 along `axis` of `rank` dimensions; the others are 1."""

@@ -132,8 +132,8 @@ def grad(
     """A new module whose function also returns gradients of its result number `loss`, after its results: one for each of
     `wrt`, called `grad_NAME`, with the shape and element type of what it is of.
 
-    `wrt` has the names of arguments (or their numbers, from 0), constants or other values; by default it is every argument of
-    floats. The loss is one number; of a larger result `seed="ones"` takes the sum of its elements, and with `seed="argument"` the function
+    `wrt` has the names of arguments (or their numbers, from 0), constants or other values; by default it is every argument
+    that is marked as a parameter, or else every one of floats. The loss is one number; of a larger result `seed="ones"` takes the sum of its elements, and with `seed="argument"` the function
     gets one more argument, the gradient of that result. `function` is `@main` or the only one unless named. See pass `autodiff`.
     Raises MdslError.
     """

@@ -69,6 +69,17 @@ def test_a_constant_by_the_name_of_its_resource(tmp_path: Path) -> None:
     np.testing.assert_allclose(results(module, X, LABELS)["grad_w"], X.T @ (1 - np.tanh(X @ W) ** 2))
 
 
+def test_parameters_are_what_is_differentiated_for_unless_told() -> None:
+    text = NET.replace(
+        "%labels: tensor<2xi64>)", "%labels: tensor<2xi64>, %b: tensor<2xf64> {mdsl.parameter})"
+    )
+    text = text.replace("nn.tanh %h :", "nn.add %h, %b :").replace(
+        "(tensor<2x2xf64>) -> tensor<2x2xf64>", "(tensor<2x2xf64>, tensor<2xf64>) -> tensor<2x2xf64>"
+    )
+    found = results(mdsl.grad(text), X, LABELS, np.zeros(2))
+    assert found.keys() == {"loss", "at", "grad_b"} and found["grad_b"].tolist() == [2, 2]
+
+
 def test_what_the_adjoint_makes_bears_place_and_name() -> None:
     module = mdsl.grad(NET, "w")
     (function,) = functions(module)

@@ -54,8 +54,9 @@ class Autodiff(Pass):
         }
 
     The gradients follow the results, one for each of `wrt`, as `grad_NAME`. `wrt` names arguments (or counts them from
-    0), constants, by value or resource, or any other value; without it, it is every argument of floats. A constant stays
-    one: its gradient is that for the numbers it holds. Of each op on the way the vector-Jacobian product is appended, in
+    0), constants, by value or resource, or any other value; without it, it is every argument that is marked as a parameter,
+    or else every one of floats. A constant stays one: its gradient is that for the numbers it holds (`parameters` makes
+    arguments of weights, to train them). Of each op on the way the vector-Jacobian product is appended, in
     nn ops, with its location, last op first (Griewank, Walther: Evaluating Derivatives, 2008). What comes to a value from
     several ops is added up. Losses and training forms are decomposed first.
     The loss is one number; of a larger result `seed=ones` takes the sum of the elements, and with `seed=argument` the

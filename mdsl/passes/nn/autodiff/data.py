@@ -26,7 +26,7 @@ def reduce(a: Adjoint, op: nn.Reduce, g: Value) -> Partials:
     if axes != list(range(len(axes))):  # else what is left is aligned already
         g = a.reshape(g, kept)
     if kind == "mean":
-        g = a.mul(g, 1 / max(1, prod(shape[d] for d in axes)))
+        g = a.mul(g, 1 / max(1, prod(shape[d] for d in axes)), "share")
     if kind in ("sum", "mean"):
         return [a.broadcast(g, shape)]
     y = a.reshape(op.result, kept, "kept")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mdsl.dialects.arith import Constant
-from mdsl.dialects.func import NAME, FuncOp
+from mdsl.dialects.func import NAME, PARAMETER, FuncOp
 from mdsl.errors import nearest
 from mdsl.ir.attributes import DenseResourceAttr, StringAttr
 from mdsl.ir.core import Value
@@ -46,8 +46,10 @@ def _is_direct(value: Value, function: FuncOp) -> bool:
 
 
 def default_subjects(function: FuncOp) -> list[Value]:
-    """The arguments that are tensors of floats. Raises VerifyError if there are none."""
-    found = [a for a in function.args if isinstance(a.type, TensorType) and is_float(a.type)]
+    """The arguments that are marked as parameters; without any, those of floats. Raises VerifyError if there are none."""
+    floats = [a for a in function.args if isinstance(a.type, TensorType) and is_float(a.type)]
+    marks = dict(zip(function.args, function.arg_attributes(), strict=True))
+    found = [a for a in floats if PARAMETER in marks[a]] or floats
     if not found:
         raise function.error(
             f"@{function.symbol} has no argument of floats: 'wrt' names what to differentiate for"

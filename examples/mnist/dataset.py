@@ -60,7 +60,7 @@ def shift(images: NDArray[np.float32], rng: np.random.Generator, reach: int) -> 
     """Move each image by up to `reach` pixels each way: a digit is the same digit one pixel further."""
     count, height, width = images.shape
     border = ((0, 0), (reach, reach), (reach, reach))
-    padded = np.pad(images, border, constant_values=-PIXEL_MEAN / PIXEL_STD)
+    padded = np.pad(images, border)
     windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(1, 2))
     down, right = rng.integers(0, 2 * reach + 1, size=(2, count))
     return windows[np.arange(count), down, right]

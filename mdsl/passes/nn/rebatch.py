@@ -7,8 +7,9 @@ from typing import ClassVar
 
 from mdsl.dialects import nn
 from mdsl.dialects.builtin import ModuleOp
-from mdsl.dialects.func import PARAMETER, STATE, FuncOp
+from mdsl.dialects.func import DIMS, PARAMETER, STATE, FuncOp
 from mdsl.dialects.nn.base import NnOp
+from mdsl.ir.attributes import ArrayAttr, Attribute, StringAttr
 from mdsl.ir.core import Op, Value
 from mdsl.ir.rewrites import rewriting
 from mdsl.ir.typed import tensor_of
@@ -50,12 +51,15 @@ class Rebatch(Pass):
 def _rebatch(function: FuncOp, size: int) -> None:
     changed: set[Value] = set()
     olds: set[int] = set()
-    for argument, attributes in zip(function.args, function.arg_attributes(), strict=True):
+    attributes = function.arg_attributes()
+    for argument, given in zip(function.args, attributes, strict=True):
         type = argument.type
-        if isinstance(type, TensorType) and type.rank and not {PARAMETER, STATE} & attributes.keys():
+        if isinstance(type, TensorType) and type.rank and not {PARAMETER, STATE} & given.keys():
             olds.add(type.shape[0])
             argument.type = TensorType((size, *type.shape[1:]), type.element)
             changed.add(argument)
+            _name_dims(given)
+    function.set_arg_attributes(attributes)
     if not olds:
         return
     if len(olds) > 1:
@@ -66,6 +70,15 @@ def _rebatch(function: FuncOp, size: int) -> None:
         if any(v in changed for v in op.operands) and op.results:
             _infer(op, old, size, changed)
     function.update_type()
+
+
+def _name_dims(attributes: dict[str, Attribute]) -> None:
+    """The first dimension has a size now, and needs no name."""
+    names = attributes.pop(DIMS, None)
+    if isinstance(names, ArrayAttr):
+        rest = [a for a in names.values[1:] if isinstance(a, StringAttr)]
+        if any(a.value for a in rest):
+            attributes[DIMS] = ArrayAttr((StringAttr(""), *rest))
 
 
 def _infer(op: Op, old: int, size: int, changed: set[Value]) -> None:

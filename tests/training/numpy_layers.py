@@ -1,4 +1,4 @@
-"""The layers that train.py needs, forward and backward, in NumPy.
+"""Layers forward and backward in NumPy and f64, and optimisers: what training is held to. It shares nothing with mdsl.
 
 Images are kept as (channels, batch, height, width): a convolution is then one matrix product whose result
 is already in place, and a channel's statistics are those of one contiguous row.
@@ -12,7 +12,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-Array: TypeAlias = NDArray[np.float32]
+Array: TypeAlias = NDArray[np.float64]
 
 
 class Layer:
@@ -39,7 +39,7 @@ class Conv2d(Layer):
         super().__init__()
         self.name, self.kernel = name, kernel
         self.parameters["weight"] = he_normal(rng, (outputs, inputs, kernel, kernel))
-        self.parameters["bias"] = np.zeros(outputs, np.float32)
+        self.parameters["bias"] = np.zeros(outputs, np.float64)
 
     def forward(self, x: Array, training: bool) -> Array:
         self.input_shape = x.shape
@@ -66,7 +66,7 @@ class Conv2d(Layer):
         """im2col: (channels * k * k, batch * height * width)."""
         pad = self.kernel // 2
         padded = np.pad(x, ((0, 0), (0, 0), (pad, pad), (pad, pad)))
-        columns = np.empty((x.shape[0], self.kernel**2, *x.shape[1:]), np.float32)
+        columns = np.empty((x.shape[0], self.kernel**2, *x.shape[1:]), np.float64)
         for index, rows, cols in self._windows():
             columns[:, index] = padded[:, :, rows, cols]
         return columns.reshape(x.shape[0] * self.kernel**2, -1)
@@ -76,7 +76,7 @@ class Conv2d(Layer):
         channels, batch, height, width = self.input_shape
         pad = self.kernel // 2
         columns = columns.reshape(channels, self.kernel**2, batch, height, width)
-        padded = np.zeros((channels, batch, height + 2 * pad, width + 2 * pad), np.float32)
+        padded = np.zeros((channels, batch, height + 2 * pad, width + 2 * pad), np.float64)
         for index, rows, cols in self._windows():
             padded[:, :, rows, cols] += columns[:, index]
         return padded[:, :, pad : pad + height, pad : pad + width]
@@ -85,16 +85,16 @@ class Conv2d(Layer):
 class BatchNorm(Layer):
     """By channel; the running mean and variance that inference uses follow with momentum 0.1."""
 
-    epsilon = np.float32(1e-5)
-    momentum = np.float32(0.1)
+    epsilon = np.float64(1e-5)
+    momentum = np.float64(0.1)
 
     def __init__(self, name: str, channels: int) -> None:
         super().__init__()
         self.name = name
-        self.parameters["scale"] = np.ones(channels, np.float32)
-        self.parameters["shift"] = np.zeros(channels, np.float32)
-        self.statistics["mean"] = np.zeros(channels, np.float32)
-        self.statistics["variance"] = np.ones(channels, np.float32)
+        self.parameters["scale"] = np.ones(channels, np.float64)
+        self.parameters["shift"] = np.zeros(channels, np.float64)
+        self.statistics["mean"] = np.zeros(channels, np.float64)
+        self.statistics["variance"] = np.ones(channels, np.float64)
 
     def forward(self, x: Array, training: bool) -> Array:
         rows = x.reshape(len(x), -1)
@@ -104,7 +104,7 @@ class BatchNorm(Layer):
                 self.statistics[key] += self.momentum * (observed - self.statistics[key])
         else:
             mean, variance = self.statistics["mean"], self.statistics["variance"]
-        self.inverse_std: Array = np.reciprocal(np.sqrt(variance + self.epsilon), dtype=np.float32)
+        self.inverse_std: Array = np.reciprocal(np.sqrt(variance + self.epsilon), dtype=np.float64)
         self.normalised = (rows - mean[:, None]) * self.inverse_std[:, None]
         y = self.normalised * self.parameters["scale"][:, None] + self.parameters["shift"][:, None]
         return y.reshape(x.shape)
@@ -113,7 +113,7 @@ class BatchNorm(Layer):
         rows = dy.reshape(len(dy), -1)
         dscale, dshift = (rows * self.normalised).sum(axis=1), rows.sum(axis=1)
         self.gradients.update(scale=dscale, shift=dshift)
-        mean_part = (dshift[:, None] + self.normalised * dscale[:, None]) / np.float32(rows.shape[1])
+        mean_part = (dshift[:, None] + self.normalised * dscale[:, None]) / np.float64(rows.shape[1])
         factor = (self.parameters["scale"] * self.inverse_std)[:, None]
         return (factor * (rows - mean_part)).reshape(dy.shape)
 
@@ -163,7 +163,7 @@ class Linear(Layer):
         super().__init__()
         self.name = name
         self.parameters["weight"] = he_normal(rng, (outputs, inputs))
-        self.parameters["bias"] = np.zeros(outputs, np.float32)
+        self.parameters["bias"] = np.zeros(outputs, np.float64)
 
     def forward(self, x: Array, training: bool) -> Array:
         self.input = x
@@ -207,10 +207,10 @@ def softmax_cross_entropy(logits: Array, labels: NDArray[np.uint8]) -> tuple[flo
     rows = np.arange(len(labels))
     loss = -float(np.log(probabilities[rows, labels] + 1e-12).mean())
     probabilities[rows, labels] -= 1
-    return loss, probabilities / np.float32(len(labels))
+    return loss, probabilities / np.float64(len(labels))
 
 
 def he_normal(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
     """Keeps the variance through relu: He et al. (2015), "Delving Deep into Rectifiers"; (out, in, ...)."""
     fan_in = int(np.prod(shape[1:]))
-    return (rng.standard_normal(shape) * np.sqrt(2 / fan_in)).astype(np.float32)
+    return (rng.standard_normal(shape) * np.sqrt(2 / fan_in)).astype(np.float64)

@@ -1,0 +1,1 @@
+"""Training: batches, rates, steps, checkpoints, and what went wrong in one."""

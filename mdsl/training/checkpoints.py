@@ -1,0 +1,71 @@
+"""Checkpoints: a `.safetensors` file with weights, states of the optimiser, losses, and how far a run is."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mdsl.errors import MdslError
+from mdsl.support.files import replacing
+
+LOSSES = "mdsl.losses"
+"""The name of the tensor with the losses of all steps."""
+
+_KEY = "mdsl.training"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run is, so that it goes on as it would have: random numbers and the place in the data follow from `seed` and
+    `step`. `program` is a digest of the step's program, `data` one of the data."""
+
+    step: int
+    seed: int
+    batch: int
+    program: str
+    data: str
+
+
+def save(path: Path, arrays: dict[str, np.ndarray], losses: np.ndarray, run: Run) -> None:
+    """Writes the file, which appears whole or not at all. Raises OSError."""
+    from safetensors.numpy import save as encoded
+
+    tensors = {name: np.ascontiguousarray(a) for name, a in arrays.items()} | {LOSSES: losses}
+    content = encoded(tensors, {_KEY: json.dumps(asdict(run), sort_keys=True)})
+    with replacing(path) as file:
+        file.write(content)
+
+
+def load(path: Path) -> tuple[dict[str, np.ndarray], np.ndarray, Run]:
+    """What `save` wrote: arrays by name, losses, the run. Raises MdslError, OSError."""
+    from safetensors import SafetensorError, safe_open
+
+    if not path.exists():
+        raise FileNotFoundError(2, "there is no such file", str(path))
+    try:
+        with safe_open(path, "numpy") as file:  # pyright: ignore[reportUnknownVariableType]
+            given: Any = file.metadata() or {}
+            arrays: dict[str, np.ndarray] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        run = Run(**json.loads(given[_KEY]))
+        return arrays, arrays.pop(LOSSES), run
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise MdslError(f"{path}: error: not a checkpoint of a training: {error}") from None
+
+
+def check_same(path: Path, found: Run, wanted: Run) -> None:
+    """Raises MdslError for a checkpoint of a run with other settings."""
+    for name, what in (
+        ("seed", "seed"),
+        ("batch", "batch"),
+        ("program", "network, loss or optimiser"),
+        ("data", "data"),
+    ):
+        if getattr(found, name) != getattr(wanted, name):
+            shown = (
+                f" ({getattr(found, name)}, not {getattr(wanted, name)})" if name in ("seed", "batch") else ""
+            )
+            raise MdslError(f"{path}: error: the checkpoint is of a run with another {what}{shown}")

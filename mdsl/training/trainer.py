@@ -1,0 +1,298 @@
+"""The trainer: takes a network and data through steps that an optimiser's pass has made."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mdsl.api import Program, compile, parse
+from mdsl.bytecode.module import DTYPES, TensorSpec
+from mdsl.compiler.entry import closed
+from mdsl.errors import MdslError
+from mdsl.syntax.printer import print_module
+from mdsl.training.checkpoints import Run, check_same, load, save
+from mdsl.training.data import Arrays, Batches, Transform, fitted
+from mdsl.training.faults import all_finite, fault
+from mdsl.training.programs import Programs, programs_of, with_weights
+from mdsl.training.schedules import Schedule
+
+if TYPE_CHECKING:
+    from mdsl.dialects.builtin import ModuleOp
+
+Rate = float | Callable[[int], float]
+
+
+@dataclass(frozen=True)
+class Score:
+    """The mean loss, and of a classifier the share of right answers (else None)."""
+
+    loss: float
+    accuracy: float | None
+
+
+class Trainer:
+    """Trains a network: `Trainer("net.mir", data, optimizer="adam", lr=1e-3).train(2000)`.
+
+    `program` is a network without a loss, on the graph level: what layers read as constant weights is trained, but for `frozen`
+    names. `data` has an array for each input and for what should be answered (`labels`, integers, for "cross_entropy"; `target` for "mse" and
+    "bce"), samples along the first dimension. `loss` and `optimizer` are passes: "cross_entropy{smoothing=0.1}", "sgd{momentum=0.9}". `lr` is a
+    number or gives the rate for the number of a step, counted from 0. `transform` alters a batch. Weights that the network has are kept, or
+    with `init="random"` made anew, as is a matrix that is written as one number, `dense<0.0>`: normal numbers of variance 2 / fan-in (He et al.: Delving Deep into
+    Rectifiers, 2015), 1 for scales and variances, else 0.
+    All that is random follows from `seed`, so that two runs give the same bits, on one engine and number of
+    threads, and so does one that was stopped and resumed. Raises MdslError.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        data: Mapping[str, np.ndarray],
+        *,
+        loss: str = "cross_entropy",
+        optimizer: str = "adam",
+        lr: Rate = 1e-3,
+        batch: int = 64,
+        seed: int = 0,
+        frozen: Sequence[str] = (),
+        transform: Transform | None = None,
+        init: str = "keep",
+        train_mode: str = "train-mode",
+        engine: str = "vm",
+        threads: int = 1,
+    ) -> None:
+        if init not in ("keep", "random"):
+            raise MdslError(f"error: init must be 'keep' or 'random', got '{init}'")
+        if batch < 1:
+            raise MdslError(f"error: a batch must have at least 1 sample, got {batch}")
+        self.network = parse(program)
+        self.programs: Programs = programs_of(
+            self.network.clone(), loss, optimizer, batch, frozen, train_mode
+        )
+        self.lr, self.batch, self.seed, self.transform = lr, batch, seed, transform
+        self.classifies = self.programs.target == "labels"
+        self._step = compile(self.programs.step, engine=engine, threads=threads)
+        self._judge = compile(self.programs.judge, engine=engine, threads=threads)
+        self.specs = {spec.name: spec for spec in closed(self._step.inputs)}
+        self._outputs = [spec.name for spec in self._step.outputs]
+        self.data = fitted(data, self._data_specs(), "the data")
+        self.batches = Batches(len(self.data[self.programs.target]), batch, seed)
+        self.arrays: Arrays = {name: np.zeros(s.shape, DTYPES[s.dtype]) for name, s in self.specs.items()}
+        known = (
+            {} if init == "random" else {n: a for n, a in self.programs.weights.items() if not _is_blank(a)}
+        )
+        for name in self.programs.roles:
+            self.arrays[name][...] = known[name] if name in known else self._initial(name)
+        self.step = 0
+        """How many steps there have been."""
+        self.losses: list[float] = []
+        self.answers = np.empty(0)
+        """What the network has answered in the last step."""
+        self._kept: tuple[int, Arrays] = (0, self._copy())
+
+    def _data_specs(self) -> list[TensorSpec]:
+        return [self.specs[name] for name in (*self.programs.inputs, self.programs.target)]
+
+    def _initial(self, name: str) -> np.ndarray | float:
+        roles, shape = self.programs.roles[name], self.specs[name].shape
+        if roles & {"scale", "variance", "running_variance"}:
+            return 1.0
+        if roles & {"bias", "shift", "mean", "running_mean"} or len(shape) < 2:
+            return 0.0
+        number = list(self.programs.roles).index(name)
+        normal = np.random.default_rng([self.seed, number, 2]).standard_normal(shape)
+        return normal * np.sqrt(2 / np.prod(shape[1:]))
+
+    @property
+    def parameters(self) -> Arrays:
+        """The weights, statistics of normalisations among them, by name."""
+        return {name: self.arrays[name] for name in self.programs.roles}
+
+    @property
+    def _remembered(self) -> list[str]:
+        """The arrays that a step hands on to the next."""
+        mine = {*self.programs.inputs, self.programs.target, "lr", "step", "key"}
+        return [name for name in self.arrays if name not in mine]
+
+    def _copy(self) -> Arrays:
+        return {name: self.arrays[name].copy() for name in self._remembered}
+
+    # Steps ----------------------------------------------------------------------------------------------------
+
+    def advance(self) -> float:
+        """One step; returns the loss before it. Raises MdslError where it is not finite, naming the op that made it so."""
+        self._fill(self.step)
+        loss = self._run()
+        self.step += 1
+        if not np.isfinite(loss):
+            raise self._blame()
+        self.losses.append(loss)
+        return loss
+
+    def _fill(self, step: int) -> None:
+        """Puts into the arrays what step number `step` is given."""
+        chosen = self.batches(step)
+        batch = {name: array[chosen] for name, array in self.data.items()}
+        if self.transform is not None:
+            batch = self.transform(batch, np.random.default_rng([self.seed, step, 1]))
+        for name, array in batch.items():
+            np.copyto(self.arrays[name], array, casting="unsafe")
+        given: dict[str, Any] = {
+            "lr": self.lr(step) if callable(self.lr) else self.lr,
+            "step": step + 1,
+            "key": (_word(self.seed), step + 1),
+        }
+        for name, value in given.items():
+            if name in self.arrays:
+                self.arrays[name][...] = value
+
+    def _run(self) -> float:
+        found = self._step(*self.arrays.values())
+        loss, answers, *updated = found
+        for name, array in zip(self._outputs[2:], updated, strict=True):
+            self.arrays[name.removesuffix("_new")] = array
+        self.answers = answers
+        return float(loss)
+
+    def _blame(self) -> MdslError:
+        """Goes through the steps again from what was last kept, which gives the same bits, to the first that went wrong."""
+        start, kept = self._kept
+        for name, array in kept.items():
+            self.arrays[name] = array.copy()
+        for step in range(start, self.step):
+            before = self._copy()
+            self._fill(step)
+            loss = self._run()
+            if not np.isfinite(loss) or not all_finite([self.arrays[n] for n in self._remembered]):
+                self.arrays |= before
+                self._fill(step)
+                return fault(self.programs.step, self.arrays, step + 1)
+        return MdslError(f"error: step {self.step}: the loss is not finite")
+
+    @property
+    def accuracy(self) -> float | None:
+        """The share of right answers in the last step's batch; None of what is no classifier."""
+        if not self.classifies or not self.answers.size:
+            return None
+        return float(np.mean(self._chosen(self.answers) == self.arrays[self.programs.target]))
+
+    def train(
+        self, steps: int, *, checkpoint: str | os.PathLike[str] | None = None, every: int = 500
+    ) -> list[float]:
+        """Goes on to step number `steps` in all; returns the losses of the steps that it did. A `checkpoint` is written after `every`
+        so many steps, and at the end. Raises MdslError, OSError."""
+        first = len(self.losses)
+        for _ in self.run(steps, every=every):
+            if checkpoint is not None and (self.step % every == 0 or self.step == steps):
+                self.save(checkpoint)
+        return self.losses[first:]
+
+    def run(self, steps: int, every: int = 500) -> Iterator[float]:
+        """The same, giving the loss after each step; what is needed to find a fault is kept after `every` so many."""
+        while self.step < steps:
+            loss = self.advance()
+            if self.step % every == 0:
+                self._kept = self.step, self._copy()
+            yield loss
+
+    def _chosen(self, answers: np.ndarray) -> np.ndarray:
+        """The class of each answer."""
+        return answers.argmax(axis=self.programs.axis)
+
+    # Judging --------------------------------------------------------------------------------------------------
+
+    def answer(self, **inputs: np.ndarray) -> np.ndarray:
+        """What the network answers, as it is now, to any number of samples."""
+        specs = [self.specs[name] for name in self.programs.inputs]
+        data = fitted(inputs, specs, "the input")
+        count = len(next(iter(data.values())))
+        parts = [self._judged(data, start)[1] for start in range(0, count, self.batch)]
+        return np.concatenate(parts)[:count]
+
+    def evaluate(self, data: Mapping[str, np.ndarray]) -> Score:
+        """Loss and accuracy on data like those of training. Of "mse" and "bce" samples that fill no batch are left out."""
+        found = fitted(data, self._data_specs(), "the data")
+        count = len(found[self.programs.target])
+        if not self.classifies:
+            count -= count % self.batch
+        if not count:
+            raise MdslError(f"error: the data to judge by do not fill a batch of {self.batch}")
+        total, right = 0.0, 0
+        for start in range(0, count, self.batch):
+            loss, answers = self._judged(found, start)
+            total += loss * self.batch
+            if self.classifies:
+                wanted = found[self.programs.target][start : start + self.batch]
+                right += int((self._chosen(answers)[: len(wanted)] == wanted).sum())
+        labels = found[self.programs.target][:count].size / count if self.classifies else 1
+        return Score(total / count, right / count / labels if self.classifies else None)
+
+    def _judged(self, data: Arrays, start: int) -> tuple[float, np.ndarray]:
+        """Loss and answers of a batch from `start` on; what it lacks has no class, so that its loss is 0."""
+        given: list[np.ndarray] = []
+        for spec in self._judge.inputs:
+            array = self.arrays[spec.name]
+            if spec.name in (*self.programs.inputs, self.programs.target):
+                fill = -1 if spec.name == "labels" else 0
+                whole = np.full(array.shape, fill, array.dtype)
+                part = data[spec.name][start : start + self.batch] if spec.name in data else whole[:0]
+                whole[: len(part)] = part
+                array = whole
+            given.append(array)
+        loss, answers, *_ = self._judge(*given)
+        return float(loss), answers
+
+    # Files ----------------------------------------------------------------------------------------------------
+
+    def _state(self) -> Run:
+        text = print_module(self.programs.step, data=False)
+        digest = hashlib.sha256()
+        for name, array in self.data.items():
+            digest.update(f"{name} {array.dtype} {array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+        program = hashlib.sha256(text.encode()).hexdigest()[:16]
+        return Run(self.step, self.seed, self.batch, program, digest.hexdigest()[:16])
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes a checkpoint: weights by name, states of the optimiser, losses, the place in the run. Raises OSError."""
+        arrays = {name: self.arrays[name] for name in self._remembered}
+        save(Path(path), arrays, np.array(self.losses, np.float32), self._identity())
+
+    def _identity(self) -> Run:
+        """What the run is; of data and program, which do not change, it is found out once."""
+        known: Run | None = self.__dict__.get("_known")
+        if known is None:
+            known = self.__dict__["_known"] = self._state()
+        return Run(self.step, known.seed, known.batch, known.program, known.data)
+
+    def resume(self, path: str | os.PathLike[str]) -> None:
+        """Takes up a run where a checkpoint left it: what follows gives the bits that it would have given. Raises
+        MdslError for one of another run, OSError."""
+        arrays, losses, run = load(Path(path))
+        check_same(Path(path), run, self._identity())
+        for name in self._remembered:
+            self.arrays[name] = np.array(arrays[name]).reshape(self.arrays[name].shape)
+        self.step, self.losses = run.step, [float(loss) for loss in losses]
+        self._kept = self.step, self._copy()
+
+    def trained(self) -> ModuleOp:
+        """The network with the weights that it has now."""
+        return with_weights(self.network, self.parameters)
+
+
+def _is_blank(array: np.ndarray) -> bool:
+    """True for a matrix that is one number everywhere: a place for a weight."""
+    return array.ndim > 1 and array.size > 1 and bool((array == array.flat[0]).all())
+
+
+def _word(seed: int) -> int:
+    """32 bits of the seed as a signed number."""
+    return (seed + (1 << 31)) % (1 << 32) - (1 << 31)
+
+
+__all__ = ["Schedule", "Score", "Trainer"]

@@ -1,0 +1,295 @@
+"""mdsl.Trainer: follows a NumPy training in f64, does the same again, and says what went wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy_layers import (
+    Adam,
+    BatchNorm,
+    Conv2d,
+    Flatten,
+    Layer,
+    Linear,
+    MaxPool2,
+    Relu,
+    softmax_cross_entropy,
+)
+
+import mdsl
+from mdsl.errors import MdslError
+from mdsl.training.schedules import Schedule
+
+MLP = """func.func @main(%x: tensor<1x20xf32>) -> tensor<1x5xf32> {
+  %fc1_weight = arith.constant dense<0.0> : tensor<32x20xf32>
+  %fc1_bias = arith.constant dense<0.0> : tensor<32xf32>
+  %fc2_weight = arith.constant dense<0.0> : tensor<5x32xf32>
+  %fc2_bias = arith.constant dense<0.0> : tensor<5xf32>
+  %a = nn.linear %x, %fc1_weight, %fc1_bias : (tensor<1x20xf32>, tensor<32x20xf32>, tensor<32xf32>) -> tensor<1x32xf32>
+  %h = nn.relu %a : (tensor<1x32xf32>) -> tensor<1x32xf32>
+  %z = nn.linear %h, %fc2_weight, %fc2_bias : (tensor<1x32xf32>, tensor<5x32xf32>, tensor<5xf32>) -> tensor<1x5xf32>
+  %y = nn.softmax %z : (tensor<1x5xf32>) -> tensor<1x5xf32>
+  return %y : tensor<1x5xf32>
+}"""
+CNN = """func.func @main(%x: tensor<1x3x8x8xf32>) -> tensor<1x5xf32> {
+  %conv1_weight = arith.constant dense<0.0> : tensor<8x3x3x3xf32>
+  %conv1_bias = arith.constant dense<0.0> : tensor<8xf32>
+  %one = arith.constant dense<1.0> : tensor<8xf32>
+  %zero = arith.constant dense<0.0> : tensor<8xf32>
+  %fc1_weight = arith.constant dense<0.0> : tensor<5x128xf32>
+  %fc1_bias = arith.constant dense<0.0> : tensor<5xf32>
+  %c = nn.conv2d %x, %conv1_weight, %conv1_bias {pads = [1, 1, 1, 1]} : (tensor<1x3x8x8xf32>, tensor<8x3x3x3xf32>, tensor<8xf32>) -> tensor<1x8x8x8xf32>
+  %norm1 = nn.batch_norm %c, %one, %zero, %zero, %one : (tensor<1x8x8x8xf32>, tensor<8xf32>, tensor<8xf32>, tensor<8xf32>, tensor<8xf32>) -> tensor<1x8x8x8xf32>
+  %r = nn.relu %norm1 : (tensor<1x8x8x8xf32>) -> tensor<1x8x8x8xf32>
+  %p = nn.max_pool2d %r {kernel = [2, 2], strides = [2, 2]} : (tensor<1x8x8x8xf32>) -> tensor<1x8x4x4xf32>
+  %f = nn.flatten %p : (tensor<1x8x4x4xf32>) -> tensor<1x128xf32>
+  %z = nn.linear %f, %fc1_weight, %fc1_bias : (tensor<1x128xf32>, tensor<5x128xf32>, tensor<5xf32>) -> tensor<1x5xf32>
+  %y = nn.softmax %z : (tensor<1x5xf32>) -> tensor<1x5xf32>
+  return %y : tensor<1x5xf32>
+}"""
+SIZES = {MLP: (20,), CNN: (3, 8, 8)}
+
+
+def samples(network: str, count: int = 400) -> dict[str, np.ndarray]:
+    """Clouds of points, one a class, that overlap."""
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 5, count)
+    centres = random.standard_normal((5, *SIZES[network]))
+    return {
+        "x": (centres[labels] + 2 * random.standard_normal((count, *SIZES[network]))).astype(np.float32),
+        "labels": labels,
+    }
+
+
+def mlp_layers() -> list[Layer]:
+    random = np.random.default_rng(0)
+    return [Linear("fc1", 20, 32, random), Relu(), Linear("fc2", 32, 5, random)]
+
+
+def cnn_layers() -> list[Layer]:
+    random = np.random.default_rng(0)
+    return [
+        Conv2d("conv1", 3, 8, 3, random),
+        BatchNorm("norm1", 8),
+        Relu(),
+        MaxPool2(),
+        Flatten(),
+        Linear("fc1", 128, 5, random),
+    ]
+
+
+class Momentum:
+    """PyTorch's SGD: buffer = 0.9 buffer + gradient."""
+
+    def __init__(self, layers: list[Layer]) -> None:
+        self.layers = layers
+        self.buffers = {(x.name, k): np.zeros_like(v) for x in layers for k, v in x.parameters.items()}
+
+    def step(self, rate: float) -> None:
+        for layer in self.layers:
+            for key, value in layer.parameters.items():
+                buffer = self.buffers[layer.name, key]
+                buffer *= 0.9
+                buffer += layer.gradients[key]
+                value -= rate * buffer
+
+
+@pytest.mark.parametrize(("network", "make"), [(MLP, mlp_layers), (CNN, cnn_layers)], ids=["mlp", "cnn"])
+@pytest.mark.parametrize(
+    ("optimizer", "numpy_optimizer", "rate"),
+    [("adam", Adam, 1e-3), ("sgd{momentum=0.9}", Momentum, 5e-3)],
+    ids=["adam", "sgd"],
+)
+@pytest.mark.parametrize("engine", ["vm", "jit"])
+def test_200_steps_follow_numpy(
+    network: str,
+    make: Callable[[], list[Layer]],
+    optimizer: str,
+    numpy_optimizer: Callable[[list[Layer]], Any],
+    rate: float,
+    engine: str,
+) -> None:
+    data, layers = samples(network), make()
+    trainer = mdsl.Trainer(network, data, optimizer=optimizer, lr=rate, batch=32, engine=engine, threads=2)
+    for layer in layers:
+        for key, value in (layer.parameters | layer.statistics).items():
+            trainer.arrays[f"{layer.name}_{key}"][...] = value
+    other, losses = numpy_optimizer(layers), []
+    for step in range(200):
+        chosen = trainer.batches(step)
+        x = data["x"][chosen].astype(np.float64)
+        x = x if network is MLP else np.ascontiguousarray(x.swapaxes(0, 1))
+        for layer in layers:
+            x = layer.forward(x, True)
+        loss, gradient = softmax_cross_entropy(x, data["labels"][chosen])
+        for layer in reversed(layers):
+            gradient = layer.backward(gradient)
+        other.step(rate)
+        losses.append(loss)
+    found = trainer.train(200)
+    np.testing.assert_allclose(found, losses, rtol=1e-3, atol=1e-5)
+    assert np.mean(found[-20:]) < 0.7 * np.mean(found[:20])
+    for layer in layers:
+        # A bias before a normalisation moves no loss: Adam takes it where rounding leads.
+        for key, value in layer.statistics.items() if optimizer != "adam" else ():
+            np.testing.assert_allclose(trainer.parameters[f"{layer.name}_{key}"], value, rtol=2e-3, atol=1e-4)
+
+
+DROPOUT = MLP.replace(
+    "%z = nn.linear %h",
+    "%d = nn.dropout %h {rate = 0.3} : (tensor<1x32xf32>) -> tensor<1x32xf32>\n  %z = nn.linear %d",
+)
+SIZES[DROPOUT] = SIZES[MLP]
+
+
+def noisy(batch: dict[str, np.ndarray], random: np.random.Generator) -> dict[str, np.ndarray]:
+    return batch | {"x": batch["x"] + 0.1 * random.standard_normal(batch["x"].shape)}
+
+
+def trainer_of(**options: Any) -> mdsl.Trainer:
+    given: dict[str, Any] = {"batch": 16, "transform": noisy, "lr": Schedule(1e-2, 90, "cosine", warmup=5)}
+    return mdsl.Trainer(DROPOUT, samples(DROPOUT), **(given | options))
+
+
+def test_a_resumed_run_gives_the_same_bits(tmp_path: Path) -> None:
+    whole, first, second = trainer_of(), trainer_of(), trainer_of()
+    whole.train(90)
+    first.train(37, checkpoint=tmp_path / "c.safetensors")
+    second.resume(tmp_path / "c.safetensors")
+    assert second.step == 37 and second.losses == pytest.approx(first.losses)
+    second.train(90)
+    assert second.losses[37:] == whole.losses[37:]
+    for name, array in whole.parameters.items():
+        np.testing.assert_array_equal(second.parameters[name], array)
+
+
+def test_engines_and_threads_drop_the_same_elements() -> None:
+    losses = [
+        trainer_of(engine=e, threads=t).train(20)
+        for e, t in (("vm", 1), ("vm", 2), ("jit", 1), ("reference", 1))
+    ]
+    for other in losses[1:]:
+        np.testing.assert_allclose(other, losses[0], rtol=1e-4)
+    assert trainer_of(seed=1).train(20) != losses[0]
+
+
+def test_the_trained_network_answers_as_the_trainer() -> None:
+    trainer, data = trainer_of(), samples(DROPOUT, 23)
+    trainer.train(60)
+    network = mdsl.compile(trainer.trained())
+    answers = trainer.answer(x=data["x"])
+    assert answers.shape == (23, 5)
+    for sample, answer in zip(data["x"], answers, strict=True):
+        np.testing.assert_allclose(network(sample[None])[0], answer, rtol=1e-4, atol=1e-5)
+    score = trainer.evaluate(data)
+    assert score.accuracy == np.mean(answers.argmax(1) == data["labels"])
+    np.testing.assert_allclose(score.loss, -np.log(answers[np.arange(23), data["labels"]]).mean(), rtol=1e-4)
+
+
+def test_frozen_weights_stay_and_others_do_not() -> None:
+    trainer = trainer_of(frozen=["fc1_weight", "fc1_bias"])
+    before = {name: array.copy() for name, array in trainer.parameters.items()}
+    trainer.train(3)
+    same = {name for name, array in trainer.parameters.items() if np.array_equal(array, before[name])}
+    assert same == {"fc1_weight", "fc1_bias"}
+
+
+def test_regression_by_mse() -> None:
+    network = MLP.replace("  %y = nn.softmax %z : (tensor<1x5xf32>) -> tensor<1x5xf32>\n", "").replace(
+        "%y", "%z"
+    )
+    random = np.random.default_rng(0)
+    x = random.standard_normal((256, 20)).astype(np.float32)
+    data = {"x": x, "target": x[:, :5] * 2}
+    trainer = mdsl.Trainer(network, data, loss="mse", lr=1e-2, batch=32, optimizer="adamw")
+    losses = trainer.train(300)
+    assert losses[-1] < 0.05 * losses[0] and trainer.accuracy is None
+    score = trainer.evaluate(data)
+    assert score.accuracy is None and score.loss < 0.05 * losses[0]
+
+
+EXPLODING = """func.func @main(%x: tensor<1x20xf32>) -> tensor<1x5xf32> {
+  %w = arith.constant dense<0.0> : tensor<5x20xf32>
+  %z = nn.linear %x, %w : (tensor<1x20xf32>, tensor<5x20xf32>) -> tensor<1x5xf32>
+  %big = nn.exp %z : (tensor<1x5xf32>) -> tensor<1x5xf32>
+  %y = nn.log %big : (tensor<1x5xf32>) -> tensor<1x5xf32>
+  return %y : tensor<1x5xf32>
+}"""
+
+
+def test_the_op_that_made_infinity_is_named() -> None:
+    trainer = mdsl.Trainer(EXPLODING, samples(MLP), optimizer="sgd", lr=100.0, batch=16)
+    with pytest.raises(MdslError, match=r"step \d+: %big is infinity, of finite numbers") as error:
+        trainer.train(200, every=4)
+    assert "%big = nn.exp %z" in str(error.value)
+
+
+def test_data_that_is_no_number_is_named() -> None:
+    data = samples(MLP)
+    data["x"][100, 3] = np.nan
+    with pytest.raises(MdslError, match=r"step \d+: input 'x' holds NaN"):
+        mdsl.Trainer(MLP, data, batch=16).train(50)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch": 500}, "400 samples do not fill a batch of 500"),
+        ({"batch": 0}, "a batch must have at least 1 sample, got 0"),
+        ({"frozen": ["fc3"]}, "the network has no parameter 'fc3'"),
+        ({"loss": "hinge"}, "unknown loss 'hinge'"),
+        ({"loss": "mse"}, "the data has no array for 'target'"),
+        ({"optimizer": "adem"}, "unknown pass 'adem'"),
+        ({"init": "zeros"}, "init must be 'keep' or 'random', got 'zeros'"),
+    ],
+)
+def test_wrong_options(options: dict[str, Any], message: str) -> None:
+    data = samples(MLP)
+    if options.get("loss") == "mse":
+        data["other"] = data["labels"]
+    with pytest.raises(MdslError, match=message):
+        mdsl.Trainer(MLP, data, **options)
+
+
+def test_wrong_data() -> None:
+    data = samples(MLP)
+    for wrong, message in (
+        ({"x": data["x"]}, "the data has no array for 'labels'"),
+        ({"x": data["x"], "labels": data["labels"][:7]}, "different numbers of samples"),
+        (
+            {"x": data["x"][:, :19], "labels": data["labels"]},
+            "samples of 'x' have the shape 20, the array is 400x19",
+        ),
+        ({"x": data["x"], "labels": data["labels"] / 2}, "'labels' must be i64, got float64"),
+    ):
+        with pytest.raises(MdslError, match=message):
+            mdsl.Trainer(MLP, wrong)
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "c.safetensors"
+    trainer_of().train(2, checkpoint=path)
+    for options, what in (
+        ({"seed": 1}, r"another seed \(0, not 1\)"),
+        ({"batch": 8}, r"another batch \(16, not 8\)"),
+        ({"optimizer": "sgd"}, "another network, loss or optimiser"),
+    ):
+        with pytest.raises(MdslError, match=what):
+            trainer_of(**options).resume(path)
+    path.write_bytes(b"0" * 100)
+    with pytest.raises(MdslError, match="not a checkpoint of a training"):
+        trainer_of().resume(path)
+
+
+def test_schedules() -> None:
+    assert [Schedule(2.0, 10)(s) for s in (0, 9)] == [2.0, 2.0]
+    assert [Schedule(2.0, 10, "linear")(s) for s in (0, 5)] == [2.0, 1.0]
+    assert [round(Schedule(2.0, 10, "cosine")(s), 6) for s in (0, 5, 10)] == [2.0, 1.0, 0.0]
+    assert [Schedule(1.0, 10, "step", every=2, factor=0.5)(s) for s in (0, 1, 2, 4)] == [1.0, 1.0, 0.5, 0.25]
+    assert [Schedule(1.0, 10, warmup=4)(s) for s in (0, 1, 3, 4)] == [0.25, 0.5, 1.0, 1.0]
+    with pytest.raises(MdslError, match=r"unknown schedule 'cosin'; did you mean 'cosine'\?"):
+        Schedule(1.0, 10, "cosin")

@@ -40,7 +40,7 @@ class Recipe:
     rate: float
 
 
-RECIPES = {"cnn": Recipe(epochs=6, rate=3e-3), "mlp": Recipe(epochs=16, rate=1e-3)}
+RECIPES = {"cnn": Recipe(epochs=8, rate=2e-3), "mlp": Recipe(epochs=16, rate=1e-3)}
 
 
 def pixels(images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -54,19 +54,22 @@ def moved(batch: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, n
     return batch | {"image": shift(images.reshape(-1, 28, 28), rng, 1).reshape(images.shape)}
 
 
-def train(name: str, digits: Digits, steps: int | None = None, threads: int = 1) -> mdsl.Trainer:
+def train(args: argparse.Namespace, digits: Digits, checkpoint: Path) -> mdsl.Trainer:
     """A network trained from new weights; the same seed gives the same weights on the same machine."""
-    recipe = RECIPES[name]
-    steps = steps or recipe.epochs * (len(digits[0]) // BATCH)
+    name, recipe = args.network, RECIPES[args.network]
+    steps = args.steps or recipe.epochs * (len(digits[0]) // BATCH)
     trainer = mdsl.Trainer(
         HERE / f"{name}.mir", {"image": pixels(digits[0]), "labels": digits[1]}, init="random", seed=SEED,
-        optimizer="adam", lr=Schedule(recipe.rate, steps, "linear"), batch=BATCH, transform=moved, threads=threads,
+        optimizer="adam", lr=Schedule(recipe.rate, steps, "linear"), batch=BATCH, transform=moved, threads=args.threads,
     )  # fmt: skip
-    start = time.monotonic()
+    if args.resume and checkpoint.exists():
+        trainer.resume(checkpoint)
+    first, start = trainer.step, time.monotonic()
     for _ in trainer.run(steps):
         if trainer.step % 200 == 0 or trainer.step == steps:
-            loss, speed = np.mean(trainer.losses[-200:]), trainer.step / (time.monotonic() - start)
+            loss, speed = np.mean(trainer.losses[-200:]), (trainer.step - first) / (time.monotonic() - start)
             print(f"  step {trainer.step} of {steps}: mean loss {loss:.4f}, {speed:.1f} steps/s", flush=True)
+            trainer.save(checkpoint)
     return trainer
 
 
@@ -171,13 +174,15 @@ def train_and_save(args: argparse.Namespace, folder: Path) -> None:
     if output == HERE:
         save_sample(test)
     print(f"{args.network}:")
-    trainer = train(args.network, training, args.steps, args.threads)
+    checkpoint = output / f"{args.network}.checkpoint.safetensors"
+    trainer = train(args, training, checkpoint)
     score = trainer.evaluate({"image": pixels(test[0]), "labels": test[1]})
     assert score.accuracy is not None
     print(f"  accuracy on the {len(test[0])} test digits: {score.accuracy:.2%}")
     weights = {name: np.ascontiguousarray(array) for name, array in trainer.parameters.items()}
     write(output / f"{args.network}.safetensors", save(weights))
     draw(output / f"{args.network}-training.png", trainer, test, score.accuracy)
+    checkpoint.unlink()
 
 
 def main() -> None:
@@ -188,7 +193,7 @@ def main() -> None:
     source.add_argument("--check", action="store_true", help="only evaluate the saved weights on digits.npz")
     parser.add_argument("--network", choices=tuple(RECIPES), default="cnn")
     parser.add_argument(
-        "--steps", type=int, metavar="N", help="so many steps of 128 digits (six epochs, the MLP 16)"
+        "--steps", type=int, metavar="N", help="so many steps of 128 digits (eight epochs, the MLP 16)"
     )
     parser.add_argument(
         "--threads", type=int, default=1, metavar="N", help="threads that share the loops (1)"
@@ -196,6 +201,7 @@ def main() -> None:
     parser.add_argument(
         "-o", "--output", type=Path, metavar="DIR", help="where weights and picture go (this folder)"
     )
+    parser.add_argument("--resume", action="store_true", help="go on where a run was stopped")
     args = parser.parse_args()
     try:
         run(args)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mdsl import api
-from mdsl.benchmarking.measure import BUDGET, Timing, empty_outputs, measure
+from mdsl.benchmarking.measure import BUDGET, Timing, buffers, measure
 from mdsl.benchmarking.profile import count
 from mdsl.compiler.driver import lowering
 from mdsl.compiler.levels import has_micro_kernels, level_of, standard_passes
@@ -115,8 +115,8 @@ def pass_ablation(
 
 def _run_of(executable: Executable, arrays: Sequence[np.ndarray]) -> Callable[[], object]:
     assert isinstance(executable, VmExecutable)
-    outputs = empty_outputs(executable)
-    return lambda: executable.program.run(arrays, outputs)
+    inputs, outputs = buffers(executable, arrays)
+    return lambda: executable.program.run(inputs, outputs)
 
 
 def _in_turn(first: Callable[[], object], second: Callable[[], object], runs: int) -> tuple[float, float]:

@@ -45,21 +45,29 @@ def time_calls(call: Callable[[], object], runs: int, budget: float = BUDGET) ->
     return Timing(len(seconds), median, min(seconds), lower, upper)
 
 
-def empty_outputs(executable: Executable) -> list[np.ndarray]:
-    return [np.empty(spec.shape, DTYPES[spec.dtype]) for spec in closed(executable.outputs)]
+def buffers(
+    executable: Executable, arrays: Sequence[np.ndarray]
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Inputs and outputs for many calls: a donated input lies, as a copy of the array, where its output does."""
+    inputs = list(arrays)
+    outputs = [np.empty(spec.shape, DTYPES[spec.dtype]) for spec in closed(executable.outputs)]
+    if isinstance(executable, VmExecutable):
+        for given, made in executable.program.function.donations:
+            outputs[made] = inputs[given] = np.array(inputs[given])
+    return inputs, outputs
 
 
 def measure(executable: Executable, arrays: Sequence[np.ndarray], runs: int) -> Timing:
     """The time of a call. The outputs of a program on the VM are written in place, as in a service that
     keeps its buffers."""
     if isinstance(executable, VmExecutable):
-        outputs = empty_outputs(executable)
-        return time_calls(lambda: executable.program.run(arrays, outputs), runs)
+        inputs, outputs = buffers(executable, arrays)
+        return time_calls(lambda: executable.program.run(inputs, outputs), runs)
     return time_calls(lambda: executable(*arrays), runs)
 
 
 def profile(executable: VmExecutable, arrays: Sequence[np.ndarray]) -> Profile:
     """One profiled call, after one that warms up."""
-    outputs = empty_outputs(executable)
-    executable.program.profile(arrays, outputs)
-    return executable.program.profile(arrays, outputs)
+    inputs, outputs = buffers(executable, arrays)
+    executable.program.profile(inputs, outputs)
+    return executable.program.profile(inputs, outputs)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mdsl import api
-from mdsl.benchmarking.measure import BUDGET, Timing, empty_outputs, measure
+from mdsl.benchmarking.measure import BUDGET, Timing, buffers, measure
 from mdsl.benchmarking.peak import Roofline, last_cache_bytes, measure_roofline
 from mdsl.benchmarking.work import kernel_flops, reaches
 from mdsl.bytecode.module import Instruction, Kernel, Module
@@ -96,7 +96,7 @@ def profile_layers(
     """Profiles calls for about as long as `measure` does; `source` gives the layers their names."""
     program, sites = _program(executable)
     before = measure_roofline(executable.threads, target=executable.target)
-    found = _profiles(program, arrays, empty_outputs(executable), runs)
+    found = _profiles(program, *buffers(executable, arrays), runs)
     timing = measure(executable, arrays, runs)
     # What else runs on the machine can only lower it.
     roofline = before.best(measure_roofline(executable.threads, target=executable.target))
@@ -126,7 +126,7 @@ class Counts:
 def count(executable: VmExecutable, arrays: Sequence[np.ndarray]) -> Counts:
     """Counted in a profiled call."""
     program, sites = _program(executable)
-    found = program.profile(arrays, empty_outputs(executable))
+    found = program.profile(*buffers(executable, arrays))
     calls = [kernel.calls for kernel in found.kernels]
     dispatches = sum(made // site.batch for made, site in zip(calls, sites, strict=True))
     return Counts(found.instructions, dispatches, sum(calls))

@@ -117,9 +117,10 @@ class Program:
         """The outputs of a call: new arrays, or those of inputs."""
         if len(inputs) != len(self.inputs):
             self._addresses(inputs, [])
-        uses = Counter(map(id, inputs))
+        places = [address(a) if isinstance(a, np.ndarray) else id(a) for a in inputs]
+        uses = Counter(places)
         return [
-            pool.take() if given is None else _owned(inputs[given], uses[id(inputs[given])])
+            pool.take() if given is None else _owned(inputs[given], uses[places[given]])
             for pool, given in zip(self._pools, self._given, strict=True)
         ]
 

@@ -13,7 +13,7 @@ from mdsl.benchmarking.peers import Prepared
 
 def prepare(model: str, inputs: dict[str, np.ndarray], threads: int, settings: Mapping[str, Any]) -> Prepared:
     import mdsl
-    from mdsl.benchmarking.measure import empty_outputs
+    from mdsl.benchmarking.measure import buffers
     from mdsl.runtime.executable import VmExecutable
 
     executable = mdsl.compile(model, threads=threads, **settings)
@@ -21,10 +21,10 @@ def prepare(model: str, inputs: dict[str, np.ndarray], threads: int, settings: M
     executable, arrays = executable.fitting(arrays)
     if not isinstance(executable, VmExecutable):
         return Prepared(lambda: executable(*arrays), _arrays, mdsl.__version__, executable.engine)
-    outputs = empty_outputs(executable)
+    given, outputs = buffers(executable, arrays)
 
     def call() -> list[np.ndarray]:
-        executable.program.run(arrays, outputs)
+        executable.program.run(given, outputs)
         return outputs
 
     return Prepared(call, _arrays, mdsl.__version__, executable.engine)

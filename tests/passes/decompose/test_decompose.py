@@ -134,3 +134,11 @@ def test_engines_compute_the_same(engine: str) -> None:
     wanted = mdsl.compile(text, engine="reference")(*inputs)
     for found, expected in zip(mdsl.compile(text, engine=engine, threads=2)(*inputs), wanted, strict=True):
         np.testing.assert_allclose(found, expected, rtol=2e-5)
+
+
+def test_the_slope_of_binary_cross_entropy_is_right_at_0() -> None:
+    text = program("nn.bce", "5xf32 5xf32", "f32", 'reduction = "sum"')
+    x, target = np.array([-2, -0.0, 0, 0, 40], np.float32), np.array([0.5, 0, 0.25, 1, 0], np.float32)
+    for engine in ("reference", "vm"):
+        _, slope = mdsl.compile(mdsl.grad(text, "a0"), engine=engine)(x, target)
+        np.testing.assert_allclose(slope, 1 / (1 + np.exp(-x)) - target, rtol=1e-6, atol=1e-7)

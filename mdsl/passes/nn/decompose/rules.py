@@ -95,10 +95,11 @@ def mse(t: Terms, op: nn.Mse) -> Term:
 
 @composed("nn.bce")
 def bce(t: Terms, op: nn.Bce) -> Term:
+    """A maximum, not a relu: at 0, where networks begin, its slope is a half, which makes that of the whole right."""
     kind = wide(tensor_of(op.x).element)
     x, target = t(op.x).cast(kind), t(op.target).cast(kind)
     rest = (-x.of(nn.Abs)).of(nn.Exp).of(nn.Log1p)
-    return finished(op, x.of(nn.Relu) - x * target + rest)
+    return finished(op, x.of(nn.Maximum, 0) - x * target + rest)
 
 
 # Normalisation --------------------------------------------------------------------------------------------

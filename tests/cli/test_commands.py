@@ -262,7 +262,7 @@ def test_help_of_passes_is_that_of_the_classes() -> None:
 def test_help_is_fast(command: list[str]) -> None:
     done, seconds = _processor_seconds([*command, "--help"])
     assert "Usage: mdsl" in done
-    assert seconds < 2 * 0.2, "twice the limit: other processors are slower"
+    assert seconds < 0.2 * _slowness()
     assert _loaded([*command, "--help"], ("numpy", "llvmlite", "lark", "rich", "pydantic")) == []
 
 
@@ -270,20 +270,30 @@ def test_a_pass_on_a_small_file_is_fast() -> None:
     arguments = ["opt", "--fuse", "examples/passes/fuse.mir"]
     done, seconds = _processor_seconds(arguments)
     assert "ukernel.region" in done
-    assert seconds < 2 * 0.4, "twice the limit: other processors are slower"
+    assert seconds < 0.4 * _slowness()
     heavy = ("llvmlite", "onnx", "pydantic", "mdsl.codegen", "mdsl.vm", "mdsl.passes.linalg.tile")
     assert _loaded(arguments, heavy) == []
 
 
 def _processor_seconds(arguments: list[str]) -> tuple[str, float]:
-    """The output of a command and the processor time that it takes, the least of three runs."""
+    """The output of a command of mdsl and the processor time that it takes, the least of three runs."""
+    return _timed([*COMMAND, *arguments])
+
+
+def _slowness() -> float:
+    """How many times longer than on the machine that the limits are from this one may take: at least twice, and more where
+    an import that is none of ours takes longer."""
+    return 2 * max(1.0, _timed([sys.executable, "-c", "import numpy"])[1] / 0.1)
+
+
+def _timed(command: list[str]) -> tuple[str, float]:
     seconds: list[float] = []
     text = ""
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     for _ in range(3):
         before = sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
         text = subprocess.run(
-            [*COMMAND, *arguments], capture_output=True, text=True, check=True, cwd=ROOT, env=environment
+            command, capture_output=True, text=True, check=True, cwd=ROOT, env=environment
         ).stdout
         seconds.append(sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2]) - before)
     return text, min(seconds)

@@ -93,13 +93,13 @@ def test_each_pass_leaves_a_file_that_runs(mdsl: Callable[..., Any], tmp_path: P
     assert mdsl("opt", "--compile-to=tiled", "--dump-ir-dir=steps", CNN, "-o", "tiled.mir").code == 0
     names = sorted(p.name for p in (tmp_path / "steps").iterdir())
     assert names[:3] == ["00.input.mir", "00.input.safetensors", "01.inline.diff"]
-    assert (tmp_path / "steps" / "05.widen.safetensors").is_symlink()
-    assert not (tmp_path / "steps" / "03.fold-batchnorm.safetensors").is_symlink()
-    assert (tmp_path / "steps" / "05.widen.diff").read_text() == ""
-    assert "-  %norm1_scale" in (tmp_path / "steps" / "03.fold-batchnorm.diff").read_text()
+    assert (tmp_path / "steps" / "06.widen.safetensors").is_symlink()
+    assert not (tmp_path / "steps" / "04.fold-batchnorm.safetensors").is_symlink()
+    assert (tmp_path / "steps" / "06.widen.diff").read_text() == ""
+    assert "-  %norm1_scale" in (tmp_path / "steps" / "04.fold-batchnorm.diff").read_text()
     (tile,) = [n for n in names if n.endswith("tile.mir")]
     assert (tmp_path / "steps" / tile).read_text() == (tmp_path / "tiled.mir").read_text()
-    for name in ("05.widen.mir", tile):
+    for name in ("06.widen.mir", tile):
         assert mdsl("run", f"steps/{name}", *INPUT).stdout == wanted
 
 

@@ -13,6 +13,8 @@ from mdsl.support.escapes import one_line
 from mdsl.support.files import check_writable, is_stream, replacing
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from mdsl.dialects.builtin import ModuleOp
     from mdsl.frontends.onnx import Source
     from mdsl.ir.attributes import Resource
@@ -45,6 +47,25 @@ def read_source(path: str) -> ModuleOp | Source:
     except UnicodeDecodeError as error:
         raise MdslError(f"<stdin>: error: not a text file (byte {error.start} is not UTF-8)") from None
     return parse(text, "<stdin>")
+
+
+def read_numpy(path: str | Path, refusal: str) -> np.ndarray | dict[str, np.ndarray]:
+    """The array of an .npy file, the arrays of an .npz file by name. Raises OSError, and MdslError that begins with
+    `refusal` for a file that is neither."""
+    import numpy as np
+
+    from mdsl.errors import MdslError
+
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if not isinstance(loaded, np.lib.npyio.NpzFile):
+            return loaded
+        with loaded:
+            return dict(loaded)
+    except OSError:
+        raise
+    except Exception as error:  # NumPy lets through what its unpackers and its parser of headers raise
+        raise MdslError(f"{refusal}: {error}") from None
 
 
 def check_output(output: Path | None, source: str, *, text: bool = False) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mdsl.bytecode.module import DTYPES, TensorSpec
+from mdsl.cli.files import read_numpy
 from mdsl.compiler.entry import Spec, describe, example, random_array
 from mdsl.errors import MdslError, nearest
 from mdsl.runtime.signature import fits
@@ -105,16 +106,11 @@ def _again(text: str) -> str:
 
 def _load(text: str, path: str) -> np.ndarray | dict[str, np.ndarray]:
     try:
-        loaded = np.load(path, allow_pickle=False)
-        return dict(loaded) if isinstance(loaded, np.lib.npyio.NpzFile) else loaded
+        return read_numpy(path, f"error: --input {text}: not a readable NumPy file")
     except FileNotFoundError:
         if _SEVERAL.search(text):
             raise MdslError(f"error: --input {text}: there is no file '{path}'{_again(text)}") from None
         raise
-    except OSError:
-        raise
-    except Exception as error:  # NumPy lets through what its unpackers and its parser of headers raise
-        raise MdslError(f"error: --input {text}: not a readable NumPy file: {error}") from None
 
 
 def _as_bfloat16(array: np.ndarray, spec: Spec) -> np.ndarray:

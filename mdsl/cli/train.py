@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mdsl.cli.files import check_output, note, read_program, write_program
+from mdsl.cli.files import check_output, note, read_numpy, read_program, write_program
 from mdsl.cli.load import Engine, Threads, default_output
 from mdsl.cli.progress import progress
 
@@ -133,17 +133,13 @@ def _places(program: str, output: Path | None) -> tuple[Path | None, Path]:
 
 
 def _load(path: Path) -> dict[str, np.ndarray]:
-    import numpy as np
-
     from mdsl.errors import MdslError
 
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return dict(file)
-    except (OSError, ValueError, TypeError, AttributeError, EOFError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
-        raise MdslError(f"{path}: error: not a readable .npz file: {error}") from None
+    refusal = f"{path}: error: not a readable .npz file"
+    found = read_numpy(path, refusal)
+    if not isinstance(found, dict):
+        raise MdslError(f"{refusal}: it holds one array, without a name")
+    return found
 
 
 def _go(

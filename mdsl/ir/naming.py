@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left, insort
+from collections.abc import Collection
 
 from mdsl.ir.core import Op, Value
 
 _TRIES = 64
+
+
+def free_name(name: str, taken: Collection[str | None]) -> str:
+    """`name`, or with the first number behind it that makes it one that is not taken."""
+    numbered = (f"{name}_{number}" for number in range(1, len(taken) + 2))
+    return next(found for found in (name, *numbered) if found not in taken)
 
 
 def names_under(root: Op) -> dict[Value, str]:

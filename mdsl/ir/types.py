@@ -242,6 +242,11 @@ def element_of(type: Type) -> Type:
     return type.element if isinstance(type, ShapedType) else type
 
 
+def wide(element: Type) -> Type:
+    """The type to compute in: f32 for the 16-bit floats, so that only the end result is rounded to them."""
+    return f32 if element in (f16, bf16) else element
+
+
 def is_float(type: Type) -> bool:
     return isinstance(element_of(type), FloatType)
 

@@ -82,6 +82,10 @@ def test_random_programs(generate: Generator, data: st.DataObject) -> None:
     check_levels(parse(generate(random)), ukernels, unroll, every=4)
 
 
+def test_a_result_keeps_its_name_beside_an_older_value_that_bears_it() -> None:
+    check_levels(parse(structured(Random(12))), True, None)
+
+
 def test_hand_written_kernel() -> None:
     check_levels(mdsl.parse(EXAMPLES / "kernel.mir"), True, 4)
 

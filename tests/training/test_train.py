@@ -162,3 +162,14 @@ def test_the_python_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     (prepare,) = re.findall(r'^python -c "(.*)"$', page, re.MULTILINE)
     for text in (prepare, *re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)):
         exec(compile(text, "training.md", "exec"), {})
+
+
+def test_data_that_are_cut_off_or_have_no_names(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = (place / "train.npz").read_bytes()
+    for end in (-40, len(whole) // 2, 10, 0):
+        (place / "cut.npz").write_bytes(whole[:end])
+        assert command(["train", "net.mir", "--data=cut.npz"]) == 1, end
+        assert capsys.readouterr().err.startswith("cut.npz: error: not a readable .npz file: "), end
+    np.save(place / "one.npy", np.zeros(3, np.float32))
+    assert command(["train", "net.mir", "--data=one.npy"]) == 1
+    assert capsys.readouterr().err.startswith("one.npy: error: not a readable .npz file: it holds one array")

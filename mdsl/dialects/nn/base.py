@@ -139,6 +139,23 @@ def broadcast_shapes(op: Op, *shapes: Sequence[int]) -> tuple[int, ...]:
     return tuple(result)
 
 
+class PerChannel(NnOp):
+    """Base of ops with a number for each channel of `x`: (N, C, ...), or (N, ..., C) with layout "nhwc"."""
+
+    layout = attr(LAYOUT, default="nchw")
+
+    @property
+    def channel_axis(self) -> int:
+        return tensor_of(self.operands[0]).rank - 1 if self.attr("layout") == "nhwc" else 1
+
+    def with_channels(self) -> TensorType:
+        """The type of `x`. Raises VerifyError if it has no channels."""
+        x = tensor_of(self.operands[0])
+        if x.rank < 2:
+            raise self.error(f"x must have at least 2 dimensions, got {x}")
+        return x
+
+
 # Windows --------------------------------------------------------------------------------------------------
 
 

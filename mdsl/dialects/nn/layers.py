@@ -10,6 +10,7 @@ from mdsl.dialects.nn.base import (
     LAYOUT,
     NUMBER_TENSOR,
     NnOp,
+    PerChannel,
     Windowed,
     axis_in,
     broadcast_shapes,
@@ -101,7 +102,7 @@ class Linear(NnOp):
         return [TensorType((*x.shape[:-1], out), same_element(self, *self.operands))]
 
 
-class BatchNorm(NnOp):
+class BatchNorm(PerChannel):
     """Batch normalisation with fixed statistics, (x - mean) / sqrt(variance + epsilon) * scale + shift.
 
     x: (N, C, ...), or (N, ..., C) with layout = "nhwc"; the other four: (C).
@@ -114,17 +115,10 @@ class BatchNorm(NnOp):
     mean = operand(FLOAT_TENSOR)
     variance = operand(FLOAT_TENSOR)
     epsilon = attr(FLOAT, default=1e-5)
-    layout = attr(LAYOUT, default="nchw")
     y = result(FLOAT_TENSOR)
 
-    @property
-    def channel_axis(self) -> int:
-        return tensor_of(self.x).rank - 1 if self.attr("layout") == "nhwc" else 1
-
     def infer(self) -> Sequence[Type]:
-        x = tensor_of(self.x)
-        if x.rank < 2:
-            raise self.error(f"x must have at least 2 dimensions, got {x}")
+        x = self.with_channels()
         for name in ("scale", "shift", "mean", "variance"):
             require_vector(self, name, getattr(self, name), x.shape[self.channel_axis])
         same_element(self, *self.operands)

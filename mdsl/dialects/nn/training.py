@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 from mdsl.dialects.nn.base import (
     INDEX_TENSOR,
-    LAYOUT,
     NnOp,
+    PerChannel,
     axis_in,
     dims,
     require_vector,
@@ -105,7 +105,7 @@ class Bce(PairLoss):
 # Normalisation --------------------------------------------------------------------------------------------
 
 
-class BatchNormTrain(Composite):
+class BatchNormTrain(Composite, PerChannel):
     """Batch normalisation with the statistics of the batch, and the running ones moved towards them.
 
     y = (x - mean) / sqrt(variance + epsilon) * scale + shift with mean and (biased) variance of each channel over the
@@ -124,19 +124,12 @@ class BatchNormTrain(Composite):
     epsilon = attr(FLOAT, default=1e-5)
     momentum = attr(FLOAT, default=0.9)
     unbiased = attr(BOOLEAN, default=False)
-    layout = attr(LAYOUT, default="nchw")
     y = result(FLOAT_TENSOR)
     new_mean = result(FLOAT_TENSOR)
     new_variance = result(FLOAT_TENSOR)
 
-    @property
-    def channel_axis(self) -> int:
-        return tensor_of(self.x).rank - 1 if self.attr("layout") == "nhwc" else 1
-
     def infer(self) -> Sequence[Type]:
-        x = tensor_of(self.x)
-        if x.rank < 2:
-            raise self.error(f"x must have at least 2 dimensions, got {x}")
+        x = self.with_channels()
         for name in ("scale", "shift", "running_mean", "running_variance"):
             require_vector(self, name, getattr(self, name), x.shape[self.channel_axis])
         same_element(self, self.x, self.scale, self.shift)

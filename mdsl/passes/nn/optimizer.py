@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from mdsl.dialects.builtin import ModuleOp
-from mdsl.dialects.func import NAME, STATE, FuncOp
+from mdsl.dialects.func import GRADIENT, NAME, STATE, FuncOp
 from mdsl.ir.attributes import UnitAttr
 from mdsl.ir.core import BlockArgument, Builder, Value
 from mdsl.ir.typed import tensor_of
-from mdsl.ir.types import TensorType, Type, bf16, f16, f32
+from mdsl.ir.types import TensorType, Type, f32, wide
 from mdsl.passes.base import Context, Pass, functions
 from mdsl.rewriting import remarks
 from mdsl.rewriting.terms import Term, Terms
-
-GRADIENT = "grad_"
-"""What the name of a gradient begins with, before that of the parameter."""
 
 
 class Optimizer(Pass):
@@ -73,11 +70,6 @@ class Update:
         self.function.insert_result(place, value.value)
         self.function.donate(self.kept.index, place)
         return value
-
-
-def wide(element: Type) -> Type:
-    """The type to compute in, and of states: f32 for the 16-bit floats."""
-    return f32 if element in (f16, bf16) else element
 
 
 def _update(function: FuncOp, optimizer: Optimizer) -> None:

@@ -15,6 +15,7 @@ from mdsl.dialects.nn.base import NnOp
 from mdsl.ir.attributes import DenseResourceAttr, UnitAttr
 from mdsl.ir.core import Op, Value
 from mdsl.ir.declare import fields_of
+from mdsl.ir.naming import free_name
 from mdsl.ir.types import TensorType, is_float
 from mdsl.passes.base import Context, Pass, functions
 from mdsl.rewriting import remarks
@@ -67,7 +68,8 @@ def lift(function: FuncOp) -> dict[str, np.ndarray]:
             continue
         array = constant_data(constant.result)
         for name, uses, trained in _weights(constant.result):
-            name = _free(name, taken)
+            name = free_name(name, taken)
+            taken.add(name)
             argument = function.add_argument(
                 constant.result.type, name, {PARAMETER: UnitAttr()} if trained else {}
             )
@@ -111,9 +113,3 @@ def _role(user: Op, place: int) -> str:
 def roles_of(value: Value) -> set[str]:
     """As what layers read a value."""
     return {_role(user, k) for user in value.users for k, v in enumerate(user.operands) if v is value}
-
-
-def _free(name: str, taken: set[str | None]) -> str:
-    found = next(n for n in (name, *(f"{name}_{i}" for i in range(1, len(taken) + 2))) if n not in taken)
-    taken.add(found)
-    return found

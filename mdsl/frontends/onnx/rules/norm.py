@@ -9,12 +9,7 @@ from mdsl.dialects import nn
 from mdsl.frontends.onnx.expressions import Expr
 from mdsl.frontends.onnx.registry import Node, converts
 from mdsl.ir.core import Value
-from mdsl.ir.types import DYNAMIC, Type, bf16, f16, f32, f64
-
-
-def computed_in(element: Type) -> Type:
-    """The type that intermediate results need: f32 for the 16-bit floats."""
-    return f32 if element in (f16, bf16) else element
+from mdsl.ir.types import DYNAMIC, f32, f64, wide
 
 
 def standardised(x: Expr, axis: int, epsilon: float) -> Expr:
@@ -48,8 +43,8 @@ def layer_normalization(node: Node) -> list[Value | None]:
         y = x.of(nn.LayerNorm, scale, *([] if shift is None else [shift]), axis=axis, epsilon=epsilon)
     if not node.wanted(1) and not node.wanted(2):
         return [y.value]
-    wide = x.cast(f64 if node.attr("stash_type", 1) == 11 else f32)
-    mean, _, deviation = _statistics(wide, axis, epsilon)
+    exact = x.cast(f64 if node.attr("stash_type", 1) == 11 else f32)
+    mean, _, deviation = _statistics(exact, axis, epsilon)
     return [y.value, mean.value, (1 / deviation).value]
 
 
@@ -57,10 +52,10 @@ def layer_normalization(node: Node) -> list[Value | None]:
 def rms_normalization(node: Node) -> Value:
     """x / sqrt(mean(x^2) + epsilon) * scale. Zhang, Sennrich: Root Mean Square Layer Normalization (2019)."""
     x = node.expr(0)
-    wide, rank = x.cast(computed_in(x.type.element)), x.type.rank
+    exact, rank = x.cast(wide(x.type.element)), x.type.rank
     axes = range(node.axis(node.attr("axis", -1), rank), rank)
-    norm = (wide * wide).reduce("mean", axes) + node.attr("epsilon", 1e-5)
-    return ((wide / norm**0.5).cast(x.type.element) * node.operand(1)).value
+    norm = (exact * exact).reduce("mean", axes) + node.attr("epsilon", 1e-5)
+    return ((exact / norm**0.5).cast(x.type.element) * node.operand(1)).value
 
 
 @converts("InstanceNormalization")
@@ -86,7 +81,7 @@ def group_normalization(node: Node) -> Value:
     n, c, *size = type.shape
     if groups < 1 or c % groups:
         raise node.malformed(f"num_groups = {groups} does not divide {c} channels")
-    kind, rows = computed_in(type.element), groups if node.version < 21 else c
+    kind, rows = wide(type.element), groups if node.version < 21 else c
     column = (groups, rows // groups, *[1] * len(size))
     scale, shift = (node.expr(i).reshape(column).cast(kind) for i in (1, 2))
     grouped = x.reshape((n, groups, c // groups, *size)).cast(kind)

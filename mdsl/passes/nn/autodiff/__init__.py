@@ -12,14 +12,14 @@ from mdsl.dialects.nn.training import Composite
 from mdsl.errors import nearest
 from mdsl.ir.attributes import DenseAttr
 from mdsl.ir.core import Builder, Op, Value
-from mdsl.ir.naming import name_wished
+from mdsl.ir.naming import free_name, name_wished
 from mdsl.ir.rewrites import rewriting
 from mdsl.ir.typed import tensor_of
 from mdsl.ir.types import TensorType, is_float
 from mdsl.passes.any.inline import Inline
 from mdsl.passes.base import Context, Pass, functions, option
 from mdsl.passes.nn.autodiff import data, elementwise, layers, order, windows
-from mdsl.passes.nn.autodiff.reverse import Reverse
+from mdsl.passes.nn.autodiff.reverse import Reverse, gradient_of
 from mdsl.passes.nn.autodiff.subjects import default_subjects, subject
 from mdsl.passes.nn.decompose import decompose
 from mdsl.rewriting import remarks
@@ -130,26 +130,16 @@ def _append(function: FuncOp, loss: Value, wrt: list[Value], seed: str) -> None:
     end = function.body.terminator
     names = function.result_names()
     gradients = Reverse(function, loss, wrt).run(_seed(function, loss, seed))
-    end.operands = [*end.operands, *gradients]
-    attributes = function.result_attributes()
-    function.update_type()
-    function.set_result_attributes([*attributes, *[{} for _ in gradients]])
-    function.keep_result_names([*names, *_fresh([f"grad_{name_wished(v)}" for v in wrt], names)])
+    for gradient in gradients:
+        function.insert_result(len(end.operands), gradient)
+    for value in wrt:
+        names.append(free_name(gradient_of(value), names))
+    function.keep_result_names(names)
     for value, gradient in zip(wrt, gradients, strict=True):
         remarks.applied(
             function,
             f"also returns %{name_wished(gradient)}, the gradient of %{name_wished(loss)} for %{name_wished(value)}",
         )
-
-
-def _fresh(wanted: list[str], taken: list[str]) -> list[str]:
-    """`wanted`, with numbers where a result has that name: second derivatives are of the same values."""
-    found = list(taken)
-    for name in wanted:
-        found.append(
-            next(n for n in (name, *(f"{name}_{i}" for i in range(1, len(found) + 2))) if n not in found)
-        )
-    return found[len(taken) :]
 
 
 def _seed(function: FuncOp, loss: Value, seed: str) -> Value:
@@ -158,12 +148,9 @@ def _seed(function: FuncOp, loss: Value, seed: str) -> Value:
     if not isinstance(loss.type, TensorType) or not is_float(loss.type):
         raise end.error(f"%{name_wished(loss)} is {loss.type}: only tensors of floats have gradients")
     type = tensor_of(loss)
-    name = f"grad_{name_wished(loss)}"
+    name = gradient_of(loss)
     if seed == "argument":
-        attributes = function.arg_attributes()
-        value = function.body.add_arg(type, name)
-        function.set_arg_attributes([*attributes, {}])
-        return value
+        return function.add_argument(type, name)
     if not type.is_static or (type.size != 1 and not seed):
         raise end.error(
             f"the loss must be one number, %{name_wished(loss)} is {type}; "

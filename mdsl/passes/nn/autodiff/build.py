@@ -20,6 +20,7 @@ import numpy as np
 
 from mdsl.dialects import nn
 from mdsl.dialects.arith import Constant
+from mdsl.dialects.func import GRADIENT
 from mdsl.dialects.nn.base import NnOp, broadcast_shapes
 from mdsl.ir.attributes import Attribute, DenseAttr, DenseResourceAttr, is_splat, tensor_attribute
 from mdsl.ir.core import Builder, Op, Value
@@ -64,7 +65,7 @@ class Adjoint:
     def __init__(self, builder: Builder, op: Op, constants: Constants) -> None:
         self.builder = Builder(builder.block, builder.point, op.location or builder.location)
         self.op = op
-        self.stem = f"grad_{name_wished(op.results[0])}" if op.results else "grad"
+        self.stem = f"{GRADIENT}{name_wished(op.results[0])}" if op.results else "grad"
         self.constants = constants
 
     def __call__(self, op: NnOp, suffix: str | None = None) -> Value:

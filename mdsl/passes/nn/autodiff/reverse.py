@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from functools import cached_property
 
 from mdsl.dialects.arith import Constant
-from mdsl.dialects.func import FuncOp
+from mdsl.dialects.func import GRADIENT, FuncOp
 from mdsl.dialects.nn.dynamic import Shape
 from mdsl.ir.core import Builder, Op, Value
 from mdsl.ir.naming import name_wished
@@ -64,7 +64,7 @@ class Reverse:
         found = self.partials[value]
         total = found[0][0]
         if len(found) > 1:
-            wanted = _gradient_of(value)
+            wanted = gradient_of(value)
             for partial, op in found:
                 if partial.name == wanted:
                     partial.name = f"{wanted}_of_{_name(op)}"
@@ -89,7 +89,7 @@ class Reverse:
         remarks.missed(
             self.function, f"the gradient for %{name_wished(value)} is zero: the loss does not depend on it"
         )
-        return self._adjoint(self.end).splat(0, tensor_of(value), _gradient_of(value))
+        return self._adjoint(self.end).splat(0, tensor_of(value), gradient_of(value))
 
     def _adjoint(self, op: Op) -> Adjoint:
         return Adjoint(Builder.before(self.end), op, self.constants)
@@ -103,7 +103,7 @@ class Reverse:
             and not isinstance(gradient.owner, Constant)
         )
         if made and gradient not in self.named:
-            gradient.name = _gradient_of(value)
+            gradient.name = gradient_of(value)
             self.named.add(gradient)
 
     @cached_property
@@ -131,8 +131,8 @@ def depending(ops: Sequence[Op], roots: Iterable[Value], floats: bool = True) ->
     return found
 
 
-def _gradient_of(value: Value) -> str:
-    return f"grad_{name_wished(value)}"
+def gradient_of(value: Value) -> str:
+    return f"{GRADIENT}{name_wished(value)}"
 
 
 def _name(op: Op) -> str:

@@ -13,7 +13,7 @@ from mdsl.dialects.nn.base import axis_in
 from mdsl.dialects.nn.training import Loss
 from mdsl.ir.core import Value
 from mdsl.ir.typed import tensor_of
-from mdsl.ir.types import DYNAMIC, TensorType, Type, bf16, f16, f32
+from mdsl.ir.types import DYNAMIC, TensorType, f32, wide
 from mdsl.rewriting.terms import Term, Terms
 
 Rule = Callable[[Terms, Any], "Term | Sequence[Term]"]
@@ -30,11 +30,6 @@ def composed(name: str) -> Callable[[Rule], Rule]:
         return rule
 
     return register
-
-
-def wide(element: Type) -> Type:
-    """The type to compute in: f32 for the 16-bit floats, so that only the end result is rounded to them."""
-    return f32 if element in (f16, bf16) else element
 
 
 def known_shape(op: nn.CrossEntropy | nn.BatchNormTrain | nn.Dropout, value: Value) -> tuple[int, ...]:

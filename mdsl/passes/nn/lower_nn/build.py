@@ -14,7 +14,7 @@ from mdsl.ir.affine import AffineMap
 from mdsl.ir.attributes import DenseAttr
 from mdsl.ir.core import Block, Builder, Op, Value
 from mdsl.ir.typed import tensor_of
-from mdsl.ir.types import TensorType, Type, bf16, dtype_of, f16, f32, i1, is_float
+from mdsl.ir.types import TensorType, Type, dtype_of, i1, is_float, wide
 
 Rule = Callable[["Emitter", Any], Value]
 
@@ -30,11 +30,6 @@ def lowers(name: str) -> Callable[[Rule], Rule]:
         return rule
 
     return register
-
-
-def wide(element: Type) -> Type:
-    """The type to compute in: f32 for the 16-bit floats, so that only the end result is rounded to them."""
-    return f32 if element in (f16, bf16) else element
 
 
 Read = tuple[Value, Sequence[int]]

@@ -9,8 +9,8 @@ from mdsl.dialects import arith, nn
 from mdsl.dialects import math as functions
 from mdsl.ir.core import Op, Value
 from mdsl.ir.typed import tensor_of
-from mdsl.ir.types import FloatType, IndexType, IntegerType, Type, i1, i64, index, is_float
-from mdsl.passes.nn.lower_nn.build import RULES, Emitter, Scalars, lowers, wide
+from mdsl.ir.types import FloatType, IndexType, IntegerType, Type, i1, i64, index, is_float, wide
+from mdsl.passes.nn.lower_nn.build import RULES, Emitter, Scalars, lowers
 
 Formula = Callable[..., Value]
 """`f(op, scalars, *elements)`, the result's element."""

@@ -6,7 +6,8 @@ from mdsl.dialects import nn
 from mdsl.dialects.nn.base import NnOp
 from mdsl.ir.core import Value
 from mdsl.ir.typed import tensor_of
-from mdsl.passes.nn.lower_nn.build import Emitter, highest, lowest, wide
+from mdsl.ir.types import wide
+from mdsl.passes.nn.lower_nn.build import Emitter, highest, lowest
 from mdsl.passes.nn.lower_nn.layers import finish
 
 

@@ -9,8 +9,8 @@ from mdsl.dialects import math as functions
 from mdsl.dialects.nn.base import axis_in, broadcast_shapes
 from mdsl.ir.core import Value
 from mdsl.ir.typed import tensor_of
-from mdsl.ir.types import Type, i64, is_float
-from mdsl.passes.nn.lower_nn.build import Emitter, Read, Scalars, highest, lowers, lowest, wide
+from mdsl.ir.types import Type, i64, is_float, wide
+from mdsl.passes.nn.lower_nn.build import Emitter, Read, Scalars, highest, lowers, lowest
 
 PARALLEL, REDUCTION = linalg.PARALLEL, linalg.REDUCTION
 

@@ -14,8 +14,8 @@ from mdsl.ir.affine import AffineExpr, AffineMap, Dim
 from mdsl.ir.attributes import DenseAttr, tensor_attribute
 from mdsl.ir.core import Value
 from mdsl.ir.typed import tensor_of
-from mdsl.ir.types import TensorType, dtype_of, i32, i64
-from mdsl.passes.nn.lower_nn.build import Emitter, Read, Scalars, lowers, lowest, wide
+from mdsl.ir.types import TensorType, dtype_of, i32, i64, wide
+from mdsl.passes.nn.lower_nn.build import Emitter, Read, Scalars, lowers, lowest
 from mdsl.passes.nn.lower_nn.elementwise import converted
 from mdsl.passes.nn.lower_nn.layers import beats, finish, multiply_add, scaled
 from mdsl.rewriting.constants import fresh_resource

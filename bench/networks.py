@@ -18,7 +18,7 @@ from bench.regret import regrets, tuning
 from bench.table import BEST, NETWORKS, Network, of_section, written
 from bench.timing import interleave, ratio
 from mdsl.benchmarking.ablation import ablation
-from mdsl.benchmarking.measure import empty_outputs
+from mdsl.benchmarking.measure import buffers
 from mdsl.benchmarking.peak import read_loop
 from mdsl.benchmarking.profile import profile_layers
 from mdsl.benchmarking.versus import adapters
@@ -61,7 +61,7 @@ def resnet28() -> Iterator[Figure]:
     """ResNet-50 on 28 x 28 pixels of one channel: reading 94 MB of weights is what takes the time."""
     yield from times("resnet28")()
     executable = _compiled(NETWORKS["resnet28"].file())
-    arrays, outputs = random_arrays(executable.inputs), empty_outputs(executable)
+    arrays, outputs = buffers(executable, random_arrays(executable.inputs))
     weights = sum(constant.array.nbytes for constant in executable.module.constants)
     read, nbytes = read_loop(weights)
     found = interleave({"net": lambda: executable.program.run(arrays, outputs), "read": read}, 6)
@@ -80,7 +80,7 @@ def half() -> Iterator[Figure]:
             for kind, file in (("f16", network.file()), ("f32", written(network.single))):
                 executable = mdsl.compile(file, threads=threads)
                 assert isinstance(executable, VmExecutable)
-                arrays, outputs = random_arrays(executable.inputs), empty_outputs(executable)
+                arrays, outputs = buffers(executable, random_arrays(executable.inputs))
                 calls[kind] = lambda e=executable, a=arrays, o=outputs: e.program.run(a, o)
             found = interleave(calls, 3)
             told = "; ".join(f"{kind} {1e3 * samples.median:.4g} ms" for kind, samples in found.items())

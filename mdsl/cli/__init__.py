@@ -12,6 +12,7 @@ import typer
 from mdsl.cli.bench import BenchCommand, bench
 from mdsl.cli.bisect import bisect
 from mdsl.cli.compile import compile_
+from mdsl.cli.diff import diff
 from mdsl.cli.dis import dis
 from mdsl.cli.errors import shown
 from mdsl.cli.explain import explain
@@ -36,6 +37,7 @@ app = typer.Typer(
 )
 app.command("import")(import_)
 app.command("opt", cls=OptCommand)(opt)
+app.command("diff")(diff)
 app.command("fmt")(fmt)
 app.command("run")(run)
 app.command("compile")(compile_)

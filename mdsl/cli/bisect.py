@@ -126,4 +126,4 @@ def _print_rewriting(found: Rewriting) -> None:
     else:
         print(f"rewrite {found.last} of {found.count} does: {found.kind}{place}")
     before, after = print_module(found.before), print_module(found.after)
-    sys.stdout.write(unified(before, after, f"rewrite {found.last}"))
+    sys.stdout.write(unified(before, after, f"before rewrite {found.last}", f"after rewrite {found.last}"))

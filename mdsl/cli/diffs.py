@@ -1,4 +1,4 @@
-"""The options of `mdsl opt` about diffs: what is shown, where, and in which form."""
+"""The options of `mdsl opt` and `mdsl diff` about diffs: what is shown, where, and in which form."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mdsl.cli.files import note, write_text
-from mdsl.cli.terminal import styled
+from mdsl.cli.terminal import styled, takes_colours
 from mdsl.errors import MdslError, nearest
 
 if TYPE_CHECKING:
@@ -40,6 +40,19 @@ class DiffOptions:
         return None if self.form is None else Shown(Form(self.form), self.only, self.expand, output)
 
 
+Only = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Of a diff, what is about a function, a layer (its place in the source) or an op; * stands for anything.",
+    ),
+]
+Expand = Annotated[
+    bool,
+    typer.Option("--expand", help="Of a diff, show each of the rewrites that are alike, and every line."),
+]
+
+
 def diff_options(
     diff: Annotated[
         str | None,
@@ -49,17 +62,8 @@ def diff_options(
             "unified (all of the text), side (two columns), stat or json.",
         ),
     ] = None,
-    only: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Of a diff, what is about a function, a layer (its place in the source) or an op; * stands for anything.",
-        ),
-    ] = None,
-    expand: Annotated[
-        bool,
-        typer.Option("--expand", help="Of a diff, show each of the rewrites that are alike, and every line."),
-    ] = False,
+    only: Only = None,
+    expand: Expand = False,
     exit_code: Annotated[
         bool,
         typer.Option(
@@ -68,13 +72,18 @@ def diff_options(
     ] = False,
 ) -> DiffOptions:
     """What the options ask for. Raises MdslError for a form that there is not, and for what only other forms have."""
-    if diff is not None and diff not in FORMS:
-        hint = nearest(diff, list(FORMS)) or ""
-        raise MdslError(f"error: --diff has no form '{diff}'{hint}; forms: {', '.join(FORMS)}")
-    for option, given in (("--only", only is not None), ("--expand", expand)):
-        if given and diff in (None, "unified"):
-            raise MdslError(f"error: {option} goes with --diff in another form than unified")
+    check_form("--diff", diff, only, expand)
     return DiffOptions(diff, only, expand, exit_code)
+
+
+def check_form(option: str, form: str | None, only: str | None, expand: bool) -> None:
+    """Raises MdslError for a `form` that there is not, and for options that go with other forms."""
+    if form is not None and form not in FORMS:
+        hint = nearest(form, list(FORMS)) or ""
+        raise MdslError(f"error: {option} has no form '{form}'{hint}; forms: {', '.join(FORMS)}")
+    for name, given in (("--only", only is not None), ("--expand", expand)):
+        if given and form in (None, "unified"):
+            raise MdslError(f"error: {name} goes with {option} in another form than unified")
 
 
 @dataclass
@@ -99,6 +108,21 @@ class Shown:
 
         self.places = places_called(module, self.only) if self.only is not None else frozenset()
         return TextDiffs(self._unified) if self.form is Form.UNIFIED else Diffs(self._show)
+
+    def programs(self, before: ModuleOp, after: ModuleOp, old: str, new: str) -> None:
+        """Shows what differs between two programs, which are called `old` and `new`."""
+        from mdsl.report.diff.compare import compare
+        from mdsl.report.diff.forms import Form, places_called
+        from mdsl.report.diff.model import Snapshot
+        from mdsl.report.diff.unified import unified
+        from mdsl.syntax.printer import print_module
+
+        if self.form is Form.UNIFIED:
+            self._unified(unified(print_module(before), print_module(after), old, new))
+            return
+        if self.only is not None:
+            self.places = places_called(before, self.only) | places_called(after, self.only)
+        self._show(compare(Snapshot(before), Snapshot(after), f"{old} -> {new}"))
 
     def finish(self) -> None:
         from mdsl.report.diff.forms import Form
@@ -125,14 +149,22 @@ class Shown:
         elif diff:
             terminal = self._at_once and sys.stdout.isatty()
             width = shutil.get_terminal_size((WIDTH, 0)).columns if terminal else WIDTH
-            self._put(written(diff, self.form, Style(self.expand, max(40, width), terminal)), escaped=True)
+            self._put(
+                written(diff, self.form, Style(self.expand, max(40, width), self._coloured)), escaped=True
+            )
 
     def _unified(self, text: str) -> None:
-        from mdsl.report.diff.unified import coloured
-        from mdsl.support.escapes import escaped
+        self.found = self.found or bool(text)
+        if self._coloured:
+            from mdsl.report.diff.colours import coloured_unified
 
-        terminal = self._at_once and sys.stdout.isatty()
-        self._put(coloured(escaped(text)) if terminal else text, escaped=terminal)
+            self._put(coloured_unified(text), escaped=True)
+        else:
+            self._put(text, escaped=False)
+
+    @property
+    def _coloured(self) -> bool:
+        return self._at_once and takes_colours(sys.stdout)
 
     @property
     def _at_once(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
@@ -41,3 +42,8 @@ def escaping() -> Generator[None, None, None]:
 def styled(stream: TextIO) -> TextIO:
     """The stream without escaping, for text that is escaped already, and may have colours of ours."""
     return stream.plain if isinstance(stream, _Escaping) else stream
+
+
+def takes_colours(stream: TextIO) -> bool:
+    """True for a terminal, unless the user wants none (https://no-color.org) or it has none."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

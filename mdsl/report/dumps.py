@@ -53,5 +53,7 @@ class Folder(Hook):
         text = print_module(module)
         name = f"{self.number:02}.{step.name}"
         self.write(module, self.folder / f"{name}.mir")
-        self.write_text(unified(self.text, text, str(step)), self.folder / f"{name}.diff")
+        self.write_text(
+            unified(self.text, text, f"before {step}", f"after {step}"), self.folder / f"{name}.diff"
+        )
         self.text = text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sys
 import unicodedata
 from pathlib import Path
@@ -122,18 +123,57 @@ def test_json_and_tables(capsys: pytest.CaptureFixture[str]) -> None:
     assert shows_nothing_hostile(out) and len(out.splitlines()) == 2
 
 
+EXAMPLE = Path(__file__).parents[2] / "examples" / "passes" / "fuse.mir"
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
 
 
+def colour_screen(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    """Makes stdout a terminal that has colours."""
+    found = Terminal()
+    monkeypatch.setattr(sys, "stdout", found)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    return found
+
+
+@pytest.mark.parametrize("form", ["structural", "unified", "side", "stat"])
+def test_colours_change_no_text(form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = colour_screen(monkeypatch)
+    monkeypatch.setenv("COLUMNS", "120")
+    arguments = ["opt", str(EXAMPLE), "--fuse", f"--diff={form}"]
+    command(arguments)
+    shown = screen.getvalue()
+    command([*arguments, "-o", str(tmp_path / "plain")])
+    plain = (tmp_path / "plain").read_text()
+    assert "\x1b[" in shown and "\x1b[" not in plain
+    assert re.sub(r"\x1b\[[\d;]*m", "", shown) == plain
+    for variable, value in (("NO_COLOR", "1"), ("TERM", "dumb")):
+        with monkeypatch.context() as patch:
+            patch.setenv(variable, value)
+            screen.truncate(screen.seek(0))
+            command(arguments)
+            assert screen.getvalue() == plain
+
+
+def test_words_stand_out_within_the_colour_of_their_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = colour_screen(monkeypatch)
+    command(["opt", str(EXAMPLE), "--fuse", "--diff"])
+    shown = screen.getvalue()
+    assert re.search(r"\x1b\[31m- %y = \x1b\[0m\x1b\[31;1mlinalg\.generic\x1b\[0m", shown)
+    assert re.search(r"\x1b\[32;2m.*tensor<", shown)
+    assert re.search(r"\x1b\[36m> ", shown)
+
+
 def test_colours_of_ours_stay(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    screen = Terminal()
-    monkeypatch.setattr(sys, "stdout", screen)
+    screen = colour_screen(monkeypatch)
     command(["opt", text, "--lower-nn", "--diff"])
     found = screen.getvalue()
     assert "\x1b[" in found and "]0;title\x07" not in found
-    screen.truncate(0)
+    screen.truncate(screen.seek(0))
     with escaping():
         table(["name", "figure"], [["[red]x\x1b[2J", "1"]])
         assert styled(sys.stdout) is screen

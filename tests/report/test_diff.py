@@ -9,7 +9,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import mdsl
-from mdsl.cli import app
+from mdsl.cli import app, command
+from mdsl.cli.diffs import FORMS
 from mdsl.compiler.pipeline import parse_pipeline, run_passes
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.ir.core import Op
@@ -122,6 +123,72 @@ def test_what_passes_made_is_followed_by_history() -> None:
     found = mdsl.diff(before, mdsl.opt(before, "lower-nn"))
     assert sorted(r.name for r in found.rewrites) == ["%m", "%r", "%s", "%t"]
     assert all(r.after[-1].name == "linalg.generic" for r in found.rewrites)
+
+
+def run(*arguments: str, input: str | None = None) -> Result:
+    result = CliRunner().invoke(app, ["diff", *arguments], input=input)
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+@pytest.fixture
+def pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
+    """Two programs with an op that differs."""
+    monkeypatch.chdir(tmp_path)
+    Path("a.mir").write_text(CHAIN)
+    Path("b.mir").write_text(CHAIN.replace("%r = nn.relu", "%r = nn.sigmoid"))
+    return "a.mir", "b.mir"
+
+
+def test_files_are_compared_as_programs_are(pair: tuple[str, str]) -> None:
+    expected = str(mdsl.diff(*map(Path, pair))).replace("=== diff:", "=== a.mir -> b.mir:")
+    assert run(*pair).stdout == expected and "nn.sigmoid" in expected
+    assert run("a.mir", "-", input=Path("b.mir").read_text()).stdout == expected.replace("b.mir", "<stdin>")
+    assert run(*pair, "-o", "d.diff").stdout == "" and Path("d.diff").read_text() == expected
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_files_are_compared_in_every_form(form: str, pair: tuple[str, str]) -> None:
+    shown = run(*pair, f"--form={form}", "--exit-code")
+    assert shown.exit_code == 1 and "nn.relu" in shown.stdout and "nn.sigmoid" in shown.stdout
+    same = run("a.mir", "a.mir", f"--form={form}", "--exit-code")
+    assert same.exit_code == 0 and "nn." not in same.stdout
+
+
+def test_of_two_files_a_part_is_shown(pair: tuple[str, str]) -> None:
+    assert run(*pair, "--only=%r", "--exit-code").exit_code == 1
+    other = run(*pair, "--only=%t", "--exit-code")
+    assert (other.exit_code, other.stdout, other.stderr) == (0, "", "note: no change is about '%t'\n")
+
+
+def test_what_cannot_be_compared_is_said(pair: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, message in (
+        (["-", "-"], "error: only one of two programs can be on stdin"),
+        ([*pair, "--form=stats"], "error: --form has no form 'stats'; did you mean 'stat'?"),
+        (
+            [*pair, "--form=unified", "--expand"],
+            "error: --expand goes with --form in another form than unified",
+        ),
+        ([*pair, "-o", "none/d.diff"], "none/d.diff: error: cannot write"),
+        (["a.mir", "none.mir"], "none.mir: error: cannot read the file"),
+        ([*pair, "-o", "b.mir"], "b.mir: error: the output is the input file, which would be lost"),
+    ):
+        assert command(["diff", *arguments]) == 1
+        assert message in capsys.readouterr().err
+
+
+def test_weights_that_differ_are_a_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = "func.func @main() -> tensor<2xf32> {\n  %w = arith.constant dense_resource<w> : tensor<2xf32>\n  return %w : tensor<2xf32>\n}\n"
+    for name, data in (("a", "0000803F00000040"), ("b", "0000803F00004040")):
+        Path(f"{name}.mir").write_text(
+            f'{text}{{-# dialect_resources: {{ builtin: {{ w: "0x04000000{data}" }} }} #-}}\n'
+        )
+    shown = run("a.mir", "b.mir", "--exit-code")
+    assert shown.exit_code == 1
+    assert "\n  1 of 2 elements of w differ, by 1 at most\n" in shown.stdout
+    assert run("a.mir", "a.mir", "--exit-code").exit_code == 0
 
 
 # Passes -----------------------------------------------------------------------------------------------------

@@ -6,12 +6,14 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from enum import StrEnum
 from fnmatch import fnmatchcase
+from itertools import zip_longest
 from typing import Any
 
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.ir.core import Op
 from mdsl.ir.naming import name_wished
-from mdsl.report.diff.lines import Line, Names, head, within
+from mdsl.report.diff.colours import coloured
+from mdsl.report.diff.lines import Columns, Line, Names, head, within
 from mdsl.report.diff.model import Diff, Rewrite
 from mdsl.report.diff.text import Style, heading, structural, title
 from mdsl.support.escapes import escaped
@@ -30,26 +32,18 @@ class Form(StrEnum):
 def written(diff: Diff, form: Form, style: Style) -> str:
     """The text of a diff, in colours if `style` says so; what comes from files is escaped."""
     lines = {Form.STRUCTURAL: structural, Form.SIDE: side, Form.STAT: stat}[form](diff, style)
-    return "".join(f"{_coloured(line) if style.colours else escaped(str(line))}\n" for line in lines)
-
-
-_COLOURS = {"-": "31", "+": "32", ">": "36", "@": "1", "=": "1", "~": "2"}
-
-
-def _coloured(line: Line) -> str:
-    code, text = _COLOURS.get(line.sign), escaped(str(line))
-    return f"\x1b[{code}m{text}\x1b[0m" if code else text
+    return "".join(f"{coloured(line) if style.colours else escaped(str(line))}\n" for line in lines)
 
 
 def side(diff: Diff, style: Style) -> list[Line]:
     """The same, what a rewrite takes away on the left of what it brings."""
     half = (style.width - 3) // 2
     found: list[Line] = []
-    left: list[str] = []
-    right: list[str] = []
+    left: list[Line] = []
+    right: list[Line] = []
     for line in structural(diff, style.narrowed(half)):
         if line.sign in "-+> ":
-            (left if line.sign == "-" else right).append(str(line))
+            (left if line.sign == "-" else right).append(line)
             continue
         found += _columns(left, right, half)
         left, right = [], []
@@ -57,10 +51,8 @@ def side(diff: Diff, style: Style) -> list[Line]:
     return [*found, *_columns(left, right, half)]
 
 
-def _columns(left: Sequence[str], right: Sequence[str], width: int) -> Iterator[Line]:
-    for k in range(max(len(left), len(right))):
-        pair = [side[k] if k < len(side) else "" for side in (left, right)]
-        yield Line("&", f"{pair[0]:{width}} | {pair[1]}".rstrip())
+def _columns(left: Sequence[Line], right: Sequence[Line], width: int) -> Iterator[Line]:
+    return (Columns(" ", "", halves=halves, width=width) for halves in zip_longest(left, right))
 
 
 def stat(diff: Diff, style: Style) -> list[Line]:

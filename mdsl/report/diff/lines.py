@@ -17,7 +17,7 @@ Sign = Callable[[Op], str]
 @dataclass(frozen=True)
 class Line:
     """A line: `sign` is "-", "+", ">" (moved here), " " (as it was), "~" (said of what is folded away), "@" or "="
-    (headings) or "&" (two columns)."""
+    (headings)."""
 
     sign: str
     text: str
@@ -27,7 +27,19 @@ class Line:
 
     def __str__(self) -> str:
         text = f"{'  ' * self.indent}{self.text}"
-        return text if self.sign in "@=&" else f"{' ' if self.sign == '~' else self.sign} {text}".rstrip()
+        return text if self.sign in "@=" else f"{' ' if self.sign == '~' else self.sign} {text}".rstrip()
+
+
+@dataclass(frozen=True)
+class Columns(Line):
+    """Two lines beside each other, the left one in `width` columns."""
+
+    halves: tuple[Line | None, Line | None] = (None, None)
+    width: int = 0
+
+    def __str__(self) -> str:
+        left, right = (str(half) if half else "" for half in self.halves)
+        return f"{left:{self.width}} | {right}".rstrip()
 
 
 @dataclass

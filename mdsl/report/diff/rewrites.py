@@ -8,6 +8,7 @@ from collections.abc import Callable, Hashable, Iterable
 from mdsl.ir.core import Block, Op, OpResult, Value
 from mdsl.report.diff.matching import gaps, rising
 from mdsl.report.diff.model import Matching, Rewrite, Snapshot, symbol
+from mdsl.report.diff.weights import same_weights
 
 
 def rewrites(before: Snapshot, after: Snapshot, matching: Matching, by_place: bool) -> tuple[Rewrite, ...]:
@@ -115,6 +116,7 @@ def _says_the_same(old: Op, new: Op) -> bool:
     return (
         old.name == new.name
         and old.attributes == new.attributes
+        and same_weights(old, new)
         and _types(old.results) == _types(new.results)
         and len(old.regions) == len(new.regions)
         and all(

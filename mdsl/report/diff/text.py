@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from mdsl.ir.core import Op
 from mdsl.report.diff.lines import Line, Names, count, folded, head, within
 from mdsl.report.diff.model import Diff, Group, Rewrite
+from mdsl.report.diff.weights import weights_told
 from mdsl.support.escapes import one_line
 
 WIDTH = 120
@@ -134,6 +135,7 @@ class _Writer:
         for was, now in list(zip(rewrite.before, rewrite.after, strict=True))[:most]:
             yield from head(self.old.tree(was, self._sign_before, shallow=True), self.style.width)
             yield from head(self.new.tree(now, self._sign_after, shallow=True), self.style.width)
+            yield from (Line("~", one_line(text)) for text in weights_told(was, now))
         if len(rewrite.before) > most:
             yield Line("~", f"... {count(len(rewrite.before) - most, 'more pair')}")
 

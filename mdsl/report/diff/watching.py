@@ -42,7 +42,7 @@ class TextDiffs(Hook):
     def after(self, module: ModuleOp, step: Pass, seconds: float) -> None:
         text = print_module(module)
         if text != self.text:
-            self.show(unified(self.text, text, str(step)))
+            self.show(unified(self.text, text, f"before {step}", f"after {step}"))
 
 
 class Idle(Hook):

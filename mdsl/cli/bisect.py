@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,13 +13,14 @@ import typer
 from mdsl.cli.files import note, read_bound, write_program
 from mdsl.cli.progress import progress
 from mdsl.cli.settings import takes_settings
+from mdsl.cli.testing import TIMEOUT, Timeout, testing
 from mdsl.compiler.settings import DEFAULT, Settings
 from mdsl.support.escapes import one_line
 
 if TYPE_CHECKING:
     from mdsl.dialects.builtin import ModuleOp
     from mdsl.report.bisect import Culprit, Rewriting
-    from mdsl.report.judging import Judge
+    from mdsl.report.judging import Judge, Script
 
 
 @takes_settings
@@ -37,6 +39,7 @@ def bisect(
             metavar="COMMAND",
         ),
     ] = None,
+    timeout: Timeout = TIMEOUT,
     seed: Annotated[int, typer.Option(help="Seed of the random inputs.", min=0)] = 0,
     settings: Settings = DEFAULT,
 ) -> None:
@@ -50,8 +53,9 @@ def bisect(
     context = context_of(settings.machine())
     run_passes(module, binding(module, sizes), context)
     steps = [*boxing(module), *lowering(module, settings)]
-    with progress(f"running {program}"):
-        judge = _judge(module, test, seed, program)
+    tested = testing(test, timeout) if test is not None else nullcontext()
+    with tested as script, progress(f"running {program}"):
+        judge = _judge(module, script, seed, program)
         found = search(module, steps, context, judge)
         wrong = "" if found else _bytecode_is_wrong(module, judge, settings)
     if found:
@@ -64,12 +68,12 @@ def bisect(
     sys.exit(1)
 
 
-def _judge(module: ModuleOp, test: str | None, seed: int, program: str) -> Judge:
-    from mdsl.report.judging import Reference, Script, ScriptJudge
+def _judge(module: ModuleOp, script: Script | None, seed: int, program: str) -> Judge:
+    from mdsl.report.judging import Reference, ScriptJudge
 
-    if test is None:
+    if script is None:
         return Reference(module, seed)
-    return ScriptJudge(Script(test), lambda candidate, path: write_program(candidate, path, program))
+    return ScriptJudge(script, lambda candidate, path: write_program(candidate, path, program))
 
 
 def _bytecode_is_wrong(lowered: ModuleOp, judge: Judge, settings: Settings) -> str:
@@ -115,8 +119,8 @@ def _print(found: Culprit, program: str, settings: Settings) -> None:
 
 
 def _print_rewriting(found: Rewriting) -> None:
-    from mdsl.report.diff.unified import unified
-    from mdsl.syntax.printer import print_module
+    from mdsl.cli.diffs import Shown
+    from mdsl.report.diff.forms import Form
 
     place = one_line(f" at {found.place.place}") if found.place else ""
     if found.first < found.last:
@@ -125,5 +129,5 @@ def _print_rewriting(found: Rewriting) -> None:
         )
     else:
         print(f"rewrite {found.last} of {found.count} does: {found.kind}{place}")
-    before, after = print_module(found.before), print_module(found.after)
-    sys.stdout.write(unified(before, after, f"before rewrite {found.last}", f"after rewrite {found.last}"))
+    title = f"rewrite {found.last}"
+    Shown(Form.STRUCTURAL).programs(found.before, found.after, f"before {title}", f"after {title}", title)

@@ -18,6 +18,7 @@ from mdsl.errors import MdslError, nearest
 if TYPE_CHECKING:
     from mdsl.compiler.pipeline import Hook
     from mdsl.dialects.builtin import ModuleOp
+    from mdsl.passes.base import Pass
     from mdsl.report.diff.forms import Form
     from mdsl.report.diff.model import Diff
 
@@ -91,9 +92,9 @@ class Shown:
     """Shows each diff as soon as it is known, on stdout; one that goes into a file, and JSON, is written by `finish`."""
 
     form: Form
-    only: str | None
-    expand: bool
-    output: Path | None
+    only: str | None = None
+    expand: bool = False
+    output: Path | None = None
     texts: list[str] = field(default_factory=list[str])
     data: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     found: bool = False
@@ -104,13 +105,20 @@ class Shown:
     def hook(self, module: ModuleOp) -> Hook:
         """Of passes that begin with `module`."""
         from mdsl.report.diff.forms import Form, places_called
-        from mdsl.report.diff.watching import Diffs, TextDiffs
+        from mdsl.report.diff.unified import unified
+        from mdsl.report.diff.watching import Diffs, TextChanges
 
         self.places = places_called(module, self.only) if self.only is not None else frozenset()
-        return TextDiffs(self._unified) if self.form is Form.UNIFIED else Diffs(self._show)
+        if self.form is not Form.UNIFIED:
+            return Diffs(self._show)
 
-    def programs(self, before: ModuleOp, after: ModuleOp, old: str, new: str) -> None:
-        """Shows what differs between two programs, which are called `old` and `new`."""
+        def show(step: Pass, before: str, after: str) -> None:
+            self._unified(unified(before, after, f"before {step}", f"after {step}"))
+
+        return TextChanges(show)
+
+    def programs(self, before: ModuleOp, after: ModuleOp, old: str, new: str, title: str = "") -> None:
+        """Shows what differs between two programs, which are called `old` and `new`, and their difference `title`."""
         from mdsl.report.diff.compare import compare
         from mdsl.report.diff.forms import Form, places_called
         from mdsl.report.diff.model import Snapshot
@@ -122,7 +130,7 @@ class Shown:
             return
         if self.only is not None:
             self.places = places_called(before, self.only) | places_called(after, self.only)
-        self._show(compare(Snapshot(before), Snapshot(after), f"{old} -> {new}"))
+        self._show(compare(Snapshot(before), Snapshot(after), title or f"{old} -> {new}"))
 
     def finish(self) -> None:
         from mdsl.report.diff.forms import Form

@@ -34,9 +34,9 @@ class Watch:
         if self.statistics is not None:
             found.append(self.statistics)
         if self.print_changed:
-            from mdsl.report.dumps import Changed
+            from mdsl.report.diff.watching import TextChanges, headed
 
-            found.append(Changed(lambda text: print(text, file=sys.stderr)))
+            found.append(TextChanges(lambda step, _, text: print(headed(step, text), file=sys.stderr)))
         if self.dump_ir_dir is not None:
             from mdsl.cli.dumps import dump_folder
 

@@ -11,6 +11,7 @@ import typer
 
 from mdsl.cli.files import check_output, note, read_program, write_program
 from mdsl.cli.progress import progress
+from mdsl.cli.testing import TIMEOUT, Timeout, testing
 
 if TYPE_CHECKING:
     from mdsl.dialects.builtin import ModuleOp
@@ -37,23 +38,18 @@ def reduce(
             help="Write to this file (FILE's name with .reduced.mir or .reduced.onnx, in the current folder).",
         ),
     ] = None,
-    timeout: Annotated[
-        float,
-        typer.Option(help="Seconds after which a test is ended, and its candidate not interesting.", min=0.1),
-    ] = 60.0,
+    timeout: Timeout = TIMEOUT,
 ) -> None:
     """Shrink a program or an ONNX model as long as a test finds it interesting.
 
     The smallest one so far is in the output file at any time: Ctrl-C ends the search.
     """
     from mdsl.cli.load import default_output
-    from mdsl.report.judging import Script
 
     is_model = program.lower().endswith(".onnx")
     place = output or default_output(program, ".reduced.onnx" if is_model else ".reduced.mir")
     check_output(place, program)
-    script = Script(test, timeout)
-    with progress(f"testing {program}") as show:
+    with testing(test, timeout) as script, progress(f"testing {program}") as show:
         if is_model and place.suffix.lower() == ".onnx":
             sizes = _reduce_model(Path(program), place, script, show)
         else:

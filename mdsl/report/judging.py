@@ -49,7 +49,8 @@ class Reference:
 
 class Script:
     """A command of the user's that is given a file: exit code 0 means that what is looked for is there, 125 that it
-    cannot tell. Raises MdslError for a command that cannot be run."""
+    cannot tell, nor can one that is at work for longer than `timeout` seconds. Raises MdslError for a command that
+    cannot be run."""
 
     def __init__(self, command: str, timeout: float | None = None) -> None:
         try:
@@ -59,9 +60,11 @@ class Script:
         if not self.words:
             raise MdslError("error: --test: expected a command, such as './script.sh'")
         self.timeout = timeout
+        self.ended = 0
+        """How many runs took longer than the timeout."""
 
     def run(self, path: Path) -> bool | None:
-        """True if what is looked for is in the file. One that takes longer than the timeout lacks it."""
+        """True if what is looked for is in the file, None if it cannot be told."""
         quiet = subprocess.DEVNULL
         try:
             process = subprocess.Popen(
@@ -72,7 +75,8 @@ class Script:
         try:
             code = process.wait(self.timeout)
         except subprocess.TimeoutExpired:
-            return False
+            self.ended += 1
+            return None
         finally:
             _end(process)
         return None if code == CANNOT_TELL else code == 0

@@ -105,7 +105,7 @@ def test_a_wrong_rewrite_is_found(mdsl: Callable[..., Any], plant: Callable[...,
     assert re.fullmatch(r"  output 'e'\[\d, \d\] is \S+ instead of \S+", lines[1])
     assert lines[2] == f"rewrite 3 of 4 does: nn.add at {net}:5:8"
     changed = [line for line in lines[3:] if re.match(r"[-+] ", line)]
-    assert [line[:18] for line in changed] == ["-  %d = nn.add %c,", "+  %d = nn.sub %x,"]
+    assert [line[:17] for line in changed] == ["- %d = nn.add %c,", "+ %d = nn.sub %x,"]
     # What it says to run shows the same program.
     command = re.search(r"the program after it: mdsl (.*)", ran.stderr)
     assert command and "--pass-pipeline=canonicalize,commute --rewrite-limit=3 " in command[1]
@@ -164,6 +164,18 @@ def test_what_cannot_be_told_is_passed_over(
     )
     ran = mdsl("bisect", "--pass-pipeline=commute", f"--test={judged}", net)
     assert "one of its rewrites 3 to 4 of 4 does, the last of nn.add" in ran.stdout
+
+
+def test_a_test_that_takes_too_long_cannot_tell(
+    mdsl: Callable[..., Any], plant: Callable[..., None], script: Callable[[str], Path], net: Path
+) -> None:
+    plant(Commute)
+    judged = script(
+        'grep -q "nn.relu" "$1" || exit 0; grep -q "nn.add %x, %d" "$1" && exit 0; grep -q nn.sub "$1" && sleep 60; exit 1'
+    )
+    ran = mdsl("bisect", "--pass-pipeline=commute", f"--test={judged}", "--timeout=1", net)
+    assert "one of its rewrites 3 to 4 of 4 does, the last of nn.add" in ran.stdout
+    assert re.search(r"^note: \d tests? \w+ ended after 1 s \(--timeout\)$", ran.stderr, re.MULTILINE)
 
 
 def test_a_program_between_two_rewrites_that_is_invalid_is_passed_over(

@@ -124,6 +124,7 @@ def test_what_is_not_interesting_is_not_reduced(
     assert ran.code == 1 and "does not find the model interesting" in ran.stderr
     ran = mdsl("reduce", CNN, f"--test={script('sleep 10')}", "--timeout=0.1")
     assert ran.code == 1 and "does not find the program interesting" in ran.stderr
+    assert "note: 1 test was ended after 0.1 s (--timeout)\n" in ran.stderr
     assert not list(tmp_path.glob("*reduced*"))
     ran = mdsl("reduce", CNN, "--test=true", "-o", CNN)
     assert ran.code == 1 and "the output is the input file" in ran.stderr

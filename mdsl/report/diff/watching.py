@@ -10,29 +10,37 @@ from mdsl.dialects.builtin import ModuleOp
 from mdsl.passes.base import Pass
 from mdsl.report.diff.compare import compare
 from mdsl.report.diff.model import Diff, Snapshot
-from mdsl.report.diff.unified import unified
 from mdsl.syntax.printer import print_module
 
 
-class Diffs(Hook):
-    """Hands the diff of every pass that changed something to `show`. It refers to the program, which the next pass changes."""
-
-    def __init__(self, show: Callable[[Diff], None]) -> None:
-        self.show = show
+class Compared(Hook):
+    """Compares the program after each pass with what it was before it."""
 
     def before(self, module: ModuleOp, step: Pass) -> None:
         self.snapshot = Snapshot.take(module)
 
     def after(self, module: ModuleOp, step: Pass, seconds: float) -> None:
-        found = compare(self.snapshot, Snapshot(module), str(step))
-        if found:
-            self.show(found)
+        self.compared(module, step, compare(self.snapshot, Snapshot(module), str(step)))
+
+    def compared(self, module: ModuleOp, step: Pass, diff: Diff) -> None:
+        """Called after `step` with what it changed, if anything. The diff refers to the program, which the next pass changes."""
 
 
-class TextDiffs(Hook):
-    """Hands the unified diff of the text to `show`, for every pass that changed it."""
+class Diffs(Compared):
+    """Hands the diff of every pass that changed something to `show`."""
 
-    def __init__(self, show: Callable[[str], None]) -> None:
+    def __init__(self, show: Callable[[Diff], None]) -> None:
+        self.show = show
+
+    def compared(self, module: ModuleOp, step: Pass, diff: Diff) -> None:
+        if diff:
+            self.show(diff)
+
+
+class TextChanges(Hook):
+    """Hands every pass that changed the program's text to `show`, with the text before and after it."""
+
+    def __init__(self, show: Callable[[Pass, str, str], None]) -> None:
         self.show = show
         self.text = ""
 
@@ -42,7 +50,7 @@ class TextDiffs(Hook):
     def after(self, module: ModuleOp, step: Pass, seconds: float) -> None:
         text = print_module(module)
         if text != self.text:
-            self.show(unified(self.text, text, f"before {step}", f"after {step}"))
+            self.show(step, self.text, text)
 
 
 class Idle(Hook):
@@ -69,4 +77,9 @@ class Dump(Hook):
         self.show = show
 
     def after(self, module: ModuleOp, step: Pass, seconds: float) -> None:
-        self.show(f"// ---- IR after {step} ----\n{print_module(module)}")
+        self.show(headed(step, print_module(module)))
+
+
+def headed(step: Pass, text: str) -> str:
+    """The text of the program after a pass, with a line that says so."""
+    return f"// ---- IR after {step} ----\n{text}"

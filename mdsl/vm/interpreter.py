@@ -4,6 +4,10 @@ Each opcode is a native function, its handler, that ends in a tail call of the n
 (code, registers, buffers, context) stay in machine registers: the calling convention, `preserve_none`,
 passes them in those that C functions preserve, so a handler can call a micro-kernel without saving any.
 
+A fifth, `last`, is the i64 that the handler wrote to a register. An instruction whose first such operand is the register
+that the one before it wrote has a handler that takes `last` instead of loading it: what was just stored comes back
+from memory five cycles later. (Ertl, "Stack Caching for Interpreters", 1995, keeps more, in more handlers.)
+
 Before it runs, a function's code is laid out in 64-bit words: the address of an instruction's handler, then
 its operands: a register as its byte offset in the register file, a buffer as its byte offset in the table of
 buffers, a kernel as its address and the offset of its profile, a label as a distance in bytes. What begins a parallel
@@ -15,6 +19,7 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from llvmlite import ir
@@ -39,10 +44,13 @@ from mdsl.target.target import Target
 from mdsl.vm.memory import ARGUMENTS_BYTES, ENTRY, NULL_BUFFER, Job, KernelProfile, buffer_slot
 from mdsl.vm.native_machine import PLAIN, NativeMachine, Variant, slot_bits
 
-HANDLER = ENTRY
-"""void(code, registers, buffers, context), as of the entry of a function; only the convention differs."""
+HANDLER = ir.FunctionType(ir.VoidType(), [*ENTRY.args, I64])
+"""void(code, registers, buffers, context, last)."""
 
 CONVENTION = "preserve_nonecc"
+
+_NOTHING = ir.Constant(I64, ir.Undefined)
+"""`last` where no handler reads it."""
 
 _COMMON_ARITY = 8
 """Dispatches of up to so many arguments are compiled with the core group, others on demand."""
@@ -53,15 +61,26 @@ _ROOMS = ("ir", "target", "analysis", "arithmetic", "bytecode", "codegen", "vm")
 """What the machine code of the handlers follows from."""
 
 
+class Form(NamedTuple):
+    """A handler of an opcode: `arity` is the number of a dispatch's arguments, else 0; `takes_last` says that the operand
+    `_followed` is the value that the instruction before it wrote."""
+
+    mnemonic: str
+    arity: int = 0
+    takes_last: bool = False
+
+
 class HandlerMachine(NativeMachine):
     """Operands come from the code stream, registers lie in memory."""
 
-    def __init__(self, handler: ir.Function, opcode: Opcode, arity: int, variant: Variant) -> None:
+    def __init__(self, handler: ir.Function, opcode: Opcode, form: Form, variant: Variant) -> None:
         self.builder = ir.IRBuilder(handler.append_basic_block("entry"))
         self.handler = handler
         self.variant = variant
-        self.code, self.registers, self.buffers, self.context_pointer = handler.args
-        self.arity = arity
+        self.code, self.registers, self.buffers, self.context_pointer, last = handler.args
+        self.known = {_followed(opcode): last} if form.takes_last else {}
+        self.last: ir.Value = _NOTHING
+        self.arity = form.arity
         self._operands: dict[str, tuple[Operand, int]] = {}
         position = 1
         for operand in (*opcode.operands, *opcode.implied):
@@ -70,10 +89,14 @@ class HandlerMachine(NativeMachine):
         self.next: ir.Value = I64(8 * position)
 
     def read(self, name: str) -> ir.Value:
-        return load_element(self.builder, self._register(name), self._operands[name][0].type)
+        known = self.known.get(name)
+        return known or load_element(self.builder, self._register(name), self._operands[name][0].type)
 
     def write(self, name: str, value: ir.Value) -> None:
-        store_element(self.builder, value, self._register(name), self._operands[name][0].type)
+        type = self._operands[name][0].type
+        store_element(self.builder, value, self._register(name), type)
+        if type == "i64":
+            self.last = value
 
     def immediate(self, name: str) -> ir.Value:
         operand, position = self._operands[name]
@@ -145,7 +168,7 @@ class HandlerMachine(NativeMachine):
         self._count()
         code = b.gep(self.code, [distance], source_etype=I8)
         following = b.load(code, typ=HANDLER.as_pointer(), align=8)
-        arguments = [code, self.registers, self.buffers, self.context_pointer]
+        arguments = [code, self.registers, self.buffers, self.context_pointer, self.last]
         b.call(following, arguments, cconv=CONVENTION, tail="musttail")
         b.ret_void()
 
@@ -178,20 +201,20 @@ class HandlerMachine(NativeMachine):
 
 def entry_address(variant: Variant = PLAIN) -> int:
     """The address of the C function that runs laid out code: void(code, registers, buffers, context)."""
-    return handler_address("enter", 0, variant)
+    return handler_address(_ENTER, variant)
 
 
-def handler_address(mnemonic: str, arity: int, variant: Variant) -> int:
-    """The address of an opcode's handler; `arity` is the number of a dispatch's arguments, else 0."""
-    if mnemonic == "dispatch" and arity > _COMMON_ARITY:
-        group = f"dispatch.{arity}"
+def handler_address(form: Form, variant: Variant) -> int:
+    """The address of a handler."""
+    if form.arity > _COMMON_ARITY:
+        group = f"dispatch.{form.arity}"
     else:
-        group = "core" if mnemonic == "enter" else OPCODES[mnemonic].group
+        group = "core" if form == _ENTER else OPCODES[form.mnemonic].group
     with _lock:
         handlers = _groups.get((group, variant))
         if handlers is None:
             handlers = _groups[group, variant] = _load(group, variant)
-        return handlers[mnemonic, arity]
+        return handlers[form]
 
 
 def lay_out(function: Function, kernels: Sequence[int], variant: Variant = PLAIN) -> np.ndarray:
@@ -199,14 +222,16 @@ def lay_out(function: Function, kernels: Sequence[int], variant: Variant = PLAIN
     return _Layout(function, kernels, variant).words()
 
 
+_ENTER = Form("enter")
+
 _lock = threading.RLock()
 """Whoever interrupts the thread that holds it may compile a program, too."""
-_groups: dict[tuple[str, Variant], Mapping[tuple[str, int], int]] = {}
+_groups: dict[tuple[str, Variant], Mapping[Form, int]] = {}
 _codes: list[native.NativeCode] = []
 """Keeps the handlers loaded for the life of the process."""
 
 
-def _load(group: str, variant: Variant) -> Mapping[tuple[str, int], int]:
+def _load(group: str, variant: Variant) -> Mapping[Form, int]:
     members = _members(group)
     key = cache.key("handlers", group, str(variant), source_digest(*_ROOMS))
     target = Target.host()
@@ -217,36 +242,46 @@ def _load(group: str, variant: Variant) -> Mapping[tuple[str, int], int]:
     return dict(zip(members, table, strict=True))
 
 
-def _members(group: str) -> list[tuple[str, int]]:
+def _members(group: str) -> list[Form]:
     if group.startswith("dispatch."):
-        return [("dispatch", int(group.removeprefix("dispatch.")))]
-    members = [(name, 0) for name, opcode in OPCODES.items() if opcode.group == group and name != "dispatch"]
+        return [Form("dispatch", int(group.removeprefix("dispatch.")))]
+    opcodes = [o for o in OPCODES.values() if o.group == group and o.mnemonic != "dispatch"]
+    members = [Form(o.mnemonic) for o in opcodes]
+    members += [Form(o.mnemonic, takes_last=True) for o in opcodes if _followed(o)]
     if group == "core":
-        members += [("enter", 0), *(("dispatch", arity) for arity in range(1, _COMMON_ARITY + 1))]
+        members += [_ENTER, *(Form("dispatch", arity) for arity in range(1, _COMMON_ARITY + 1))]
     return members
 
 
-def _generate(members: list[tuple[str, int]], variant: Variant) -> ir.Module:
+def _followed(opcode: Opcode) -> str | None:
+    """The operand that may come from the instruction before it: the first i64 register that it reads."""
+    operands = (*opcode.operands, *opcode.implied)
+    return next((o.name for o in operands if o.kind in ("read", "update") and o.type == "i64"), None)
+
+
+def _generate(members: list[Form], variant: Variant) -> ir.Module:
     """A module with the handlers and a table of their addresses, in the order of `members`."""
     module = ir.Module(context=ir.Context())
     module.triple = triple_of(Target.host())
-    functions = [_handler(module, mnemonic, arity, variant) for mnemonic, arity in members]
+    functions = [_handler(module, form, variant) for form in members]
     table = ir.GlobalVariable(module, ir.ArrayType(POINTER, len(functions)), "handlers")
     table.initializer = ir.Constant(table.value_type, functions)
     table.global_constant = True
     return module
 
 
-def _handler(module: ir.Module, mnemonic: str, arity: int, variant: Variant) -> ir.Function:
-    handler = ir.Function(module, HANDLER, f"{mnemonic}.{arity}")
+def _handler(module: ir.Module, form: Form, variant: Variant) -> ir.Function:
+    type = ENTRY if form == _ENTER else HANDLER
+    handler = ir.Function(module, type, f"{form.mnemonic}.{form.arity}{'.last' * form.takes_last}")
     handler.linkage = "internal"
     handler.attributes.add("nounwind")
-    if mnemonic == "enter":
+    if form == _ENTER:
         _emit_enter(handler)
         return handler
     handler.calling_convention = CONVENTION
-    machine = HandlerMachine(handler, OPCODES[mnemonic], arity, variant)
-    OPCODES[mnemonic].emit(machine)
+    opcode = OPCODES[form.mnemonic]
+    machine = HandlerMachine(handler, opcode, form, variant)
+    opcode.emit(machine)
     machine.go_on()
     return handler
 
@@ -254,7 +289,7 @@ def _handler(module: ir.Module, mnemonic: str, arity: int, variant: Variant) -> 
 def _emit_enter(function: ir.Function) -> None:
     builder = ir.IRBuilder(function.append_basic_block("entry"))
     first = builder.load(function.args[0], typ=HANDLER.as_pointer(), align=8)
-    builder.call(first, function.args, cconv=CONVENTION)
+    builder.call(first, [*function.args, _NOTHING], cconv=CONVENTION)
     builder.ret_void()
 
 
@@ -273,13 +308,26 @@ class _Layout:
         words: list[int] = []
         for index, step in enumerate(self.steps):
             if self.starts[index + 1] > self.starts[index]:
-                words.append(handler_address(step.opcode.mnemonic, _arity(step), self.variant))
+                form = Form(step.opcode.mnemonic, _arity(step), self._takes_last(index))
+                words.append(handler_address(form, self.variant))
                 for name in step.operands:
                     words += self._operand(step, name, index)
                 if step.opcode.mnemonic == "parallel_begin":
                     live = live_registers(self.steps, index)
                     words += [8 * step.number("counter"), len(live), *(8 * register for register in live)]
         return np.array(words, dtype=np.uint64)
+
+    def _takes_last(self, index: int) -> bool:
+        """True if the instruction's first i64 is what the one before it wrote. Nothing jumps to where that can be, but to a
+        loop's body: its end hands on the counter, as its beginning did."""
+        name = _followed(self.steps[index].opcode)
+        before = self.steps[index - 1] if name and index else None
+        if name is None or before is None:
+            return False
+        written = [o for o, _ in before.operands.values() if o.kind in ("write", "update")]
+        runs_on = not before.opcode.role or before.opcode.mnemonic == "loop_begin"
+        number = self.steps[index].number(name)
+        return runs_on and any(o.type == "i64" and before.number(o.name) == number for o in written)
 
     def _size(self, step: Step, index: int) -> int:
         """Words of an instruction; the end of a block that is only left forwards needs no code."""

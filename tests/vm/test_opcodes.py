@@ -15,7 +15,7 @@ from mdsl.bytecode.encode import encode
 from mdsl.bytecode.isa import OPCODES, Opcode
 from mdsl.bytecode.machine import BYTES, FLOAT_TYPES, TYPES
 from mdsl.bytecode.module import DTYPES, Constant, Function, Instruction, Module, TensorSpec
-from mdsl.vm.interpreter import HANDLER, HandlerMachine
+from mdsl.vm.interpreter import HANDLER, Form, HandlerMachine
 from mdsl.vm.native_machine import PLAIN
 from mdsl.vm.program import Program
 
@@ -335,9 +335,9 @@ def test_float_constants(element: str, engine: str) -> None:
 class OrderedMachine(HandlerMachine):
     """Notes the order in which an instruction reads and writes its registers."""
 
-    def __init__(self, opcode: Opcode) -> None:
-        module = ir.Module(context=ir.Context())
-        super().__init__(ir.Function(module, HANDLER, "handler"), opcode, 1, PLAIN)
+    def __init__(self, opcode: Opcode, takes_last: bool) -> None:
+        module, form = ir.Module(context=ir.Context()), Form(opcode.mnemonic, 1, takes_last)
+        super().__init__(ir.Function(module, HANDLER, "handler"), opcode, form, PLAIN)
         self.order: list[str] = []
 
     def read(self, name: str) -> ir.Value:
@@ -349,9 +349,10 @@ class OrderedMachine(HandlerMachine):
         super().write(name, value)
 
 
+@pytest.mark.parametrize("takes_last", [False, True])
 @pytest.mark.parametrize("opcode", OPCODES.values(), ids=OPCODES)
-def test_registers_are_read_before_any_is_written(opcode: Opcode) -> None:
-    machine = OrderedMachine(opcode)
+def test_registers_are_read_before_any_is_written(opcode: Opcode, takes_last: bool) -> None:
+    machine = OrderedMachine(opcode, takes_last)
     opcode.emit(machine)
     assert machine.order == sorted(machine.order)
     wanted = sum(operand.is_register for operand in opcode.operands)
@@ -412,6 +413,33 @@ def test_moves_and_addresses_with_their_registers_equal(engine: str) -> None:
     module.constants.append(Constant("table", np.array([5, 6], np.int64)))
     (found,) = Program(module, engine=engine)(np.array([10, 11, 12, 13]))
     assert found.tolist() == [30, 6, 13, 10 * (1 + 3 + 5)]
+
+
+@pytest.mark.parametrize("engine", ["vm", "jit"])
+def test_what_was_just_written_is_read_wherever_one_comes_from(engine: str) -> None:
+    """Chains of i64 ops through one register: straight on, from a loop's counter, behind a loop, and behind both arms of an if."""
+    code = [
+        Instruction("const.i64", (0, 0)), Instruction("const.i64", (1, 6)), Instruction("const.i64", (3, 0)),
+        Instruction("const.i64", (5, 1)),
+        Instruction("loop_begin", (2, 0, 1, 1)),
+        Instruction("addi.i64", (4, 2, 2)),  # the counter, of the first trip and the others
+        Instruction("muli.i64", (4, 4, 4)), Instruction("subi.i64", (4, 5, 4)),  # the second operand
+        Instruction("andi.i64", (6, 2, 5)), Instruction("trunci.i64.i1", (7, 6)),
+        Instruction("if_begin", (7,)), Instruction("addi.i64", (3, 3, 4)),
+        Instruction("else"), Instruction("addi.i64", (3, 3, 1)), Instruction("if_end"),
+        Instruction("muli.i64", (3, 3, 1)), Instruction("storex.i64", (3, 0, 2, 0, 0)),
+        Instruction("loop_end"),
+        Instruction("addi.i64", (3, 3, 1)), Instruction("storex.i64", (3, 0, 1, 0, 0)), Instruction("ret"),
+    ]  # fmt: skip
+    types = ("i64",) * 7 + ("i1",)
+    (found,) = Program(
+        Module([Function("main", (), (TensorSpec("y", "i64", (7,)),), types, 0, code)]), engine=engine
+    )()
+    total, wanted = 0, list[int]()
+    for counter in range(6):
+        total = (total + (1 - (2 * counter) ** 2 if counter % 2 else 6)) * 6
+        wanted.append(total)
+    assert found.tolist() == [*wanted, 6 + total]
 
 
 def test_special_floats_agree() -> None:

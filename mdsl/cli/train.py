@@ -14,6 +14,7 @@ import typer
 
 from mdsl.cli.files import check_output, note, read_numpy, read_program, write_program
 from mdsl.cli.load import Engine, Threads, default_output
+from mdsl.cli.mpi import agreeing, together
 from mdsl.cli.progress import progress
 
 if TYPE_CHECKING:
@@ -77,41 +78,50 @@ def train(
     seed: Annotated[int, typer.Option(help="Decides all that is random.", metavar="N")] = 0,
     engine: Engine = "vm",
     threads: Threads = 1,
+    mpi: Annotated[
+        bool,
+        typer.Option("--mpi", help="Share each batch among the processes that mpiexec has started."),
+    ] = False,
 ) -> None:
     """Train a network: gradients, optimiser and all in the VM. The checkpoint resumes to the bit."""
     from mdsl.errors import MdslError
     from mdsl.training.plot import check_plot, plot_losses
+    from mdsl.training.processes import Fault, Processes, world
     from mdsl.training.trainer import Schedule, Trainer
 
-    place, checkpoint = _places(program, output)
-    if steps < 1 or checkpoint_every < 1 or (valid_every is not None and valid_every < 1):
-        raise MdslError("error: --steps, --checkpoint-every and --valid-every must be at least 1")
-    if place is not None:
-        check_output(place, program, text=True)
-    if plot is not None:
-        check_plot(plot)
-    network = read_program(program)
-    arrays, judged = _load(data), None if valid is None else _load(valid)
-    rate = Schedule(lr, steps, schedule, warmup, decay_every, decay)
-    with progress(f"compiling {program}"):
-        trainer = Trainer(
-            network, arrays, loss=loss, optimizer=optimizer, lr=rate, batch=batch, seed=seed, init=init,
-            frozen=freeze or (), engine=engine, threads=threads,
-        )  # fmt: skip
-    if resume and checkpoint.exists():
-        trainer.resume(checkpoint)
-        note(f"goes on after step {trainer.step} of {checkpoint}")
-    scores: list[tuple[int, float]] = []
-    stopped = _go(
-        trainer, steps, checkpoint, checkpoint_every, judged, valid_every or trainer.batches.per_epoch, scores
-    )
-    if plot is not None and trainer.losses:
-        plot_losses(plot, trainer.losses, scores)
-    if stopped:
-        note(f"stopped after step {trainer.step}; go on with --resume")
-        raise typer.Exit(130)
-    if place is not None:
-        write_program(trainer.trained(), place, program)
+    processes = world() if mpi else Processes()
+    with together(processes):
+        with agreeing(processes):
+            place, checkpoint = _places(program, output)
+            if steps < 1 or checkpoint_every < 1 or (valid_every is not None and valid_every < 1):
+                raise MdslError("error: --steps, --checkpoint-every and --valid-every must be at least 1")
+            if place is not None:
+                check_output(place, program, text=True)
+            if plot is not None:
+                check_plot(plot)
+            network = read_program(program)
+            arrays, judged = _load(data), None if valid is None else _load(valid)
+            rate = Schedule(lr, steps, schedule, warmup, decay_every, decay)
+            with progress(f"compiling {program}"):
+                trainer = Trainer(
+                    network, arrays, loss=loss, optimizer=optimizer, lr=rate, batch=batch, seed=seed, init=init,
+                    frozen=freeze or (), engine=engine, threads=threads, comm=processes.comm,
+                )  # fmt: skip
+            if resume and checkpoint.exists():
+                trainer.resume(checkpoint)
+                note(f"goes on after step {trainer.step} of {checkpoint}")
+        if len(set(processes.gather(trainer.step))) > 1:
+            raise Fault(f"{checkpoint}: error: not the same for all processes")
+        scores: list[tuple[int, float]] = []
+        every = valid_every or trainer.batches.per_epoch
+        stopped = _go(trainer, steps, checkpoint, checkpoint_every, judged, every, scores)
+        if plot is not None and trainer.losses and not processes.rank:
+            plot_losses(plot, trainer.losses, scores)
+        if stopped:
+            note(f"stopped after step {trainer.step}; go on with --resume")
+            raise typer.Exit(130)
+        if place is not None and not processes.rank:
+            write_program(trainer.trained(), place, program)
 
 
 def _places(program: str, output: Path | None) -> tuple[Path | None, Path]:
@@ -157,7 +167,12 @@ def _go(
     with _asked_to_stop() as asked:
         for _ in trainer.run(steps, every):
             now, step = time.monotonic(), trainer.step
-            is_last = step == steps or bool(asked)
+            stops = any(trainer.processes.gather(bool(asked)))
+            is_last = step == steps or stops
+            if trainer.processes.rank:  # the first process does the rest
+                if stops:
+                    return step < steps
+                continue
             if now - last >= 1 or step - first == 1 or is_last:
                 speed = (step - first) / max(now - start, 1e-9)
                 typer.echo(_line(trainer, steps, shown, speed))
@@ -170,7 +185,7 @@ def _go(
                 typer.echo(f"held out: step {step}  loss {score.loss:.4f}{accuracy}")
                 if score.accuracy is not None:
                     scores.append((step, score.accuracy))
-            if asked:
+            if stops:
                 return step < steps
     return False
 

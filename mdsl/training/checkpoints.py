@@ -28,6 +28,7 @@ class Run:
     batch: int
     program: str
     data: str
+    processes: int = 1
 
 
 def save(path: Path, arrays: dict[str, np.ndarray], losses: np.ndarray, run: Run) -> None:
@@ -63,9 +64,12 @@ def check_same(path: Path, found: Run, wanted: Run) -> None:
         ("batch", "batch"),
         ("program", "network, loss or optimiser"),
         ("data", "data"),
+        ("processes", "number of processes"),
     ):
         if getattr(found, name) != getattr(wanted, name):
             shown = (
-                f" ({getattr(found, name)}, not {getattr(wanted, name)})" if name in ("seed", "batch") else ""
+                f" ({getattr(found, name)}, not {getattr(wanted, name)})"
+                if name not in ("program", "data")
+                else ""
             )
             raise MdslError(f"{path}: error: the checkpoint is of a run with another {what}{shown}")

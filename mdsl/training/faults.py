@@ -21,22 +21,21 @@ def all_finite(arrays: Sequence[np.ndarray]) -> bool:
     return all(array.dtype.kind in "iub" or bool(np.isfinite(array).all()) for array in arrays)
 
 
-def fault(step: ModuleOp, inputs: Mapping[str, np.ndarray], number: int) -> MdslError:
+def fault(step: ModuleOp, arrays: Mapping[str, np.ndarray], number: int) -> MdslError | None:
     """The error for step `number`, whose program is run op by op on what it was given: names the op that made NaN or infinity of
-    numbers, or the input that held some."""
+    numbers, or the input that held some; None where all is finite."""
+    inputs = {str(a.name): arrays[str(a.name)] for a in entry(step).inputs()}
     for name, array in inputs.items():
         if not all_finite([array]):
             return MdslError(f"error: step {number}: input '{name}' holds {_what(array)}")
     watching = _Watching(step)
     try:
-        run(step, [inputs[str(a.name)] for a in entry(step).inputs()], evaluator=watching)
+        run(step, list(inputs.values()), evaluator=watching)
     except _Found as found:
         value = found.op.results[0].name
         text = f"step {number}: %{value} is {_what(found.array)}, of finite numbers"
         return MdslError(*found.op.error(text).lines())
-    return MdslError(
-        f"error: step {number}: the loss or a parameter is not finite, by the rounding of micro-kernels"
-    )
+    return None
 
 
 def _what(array: np.ndarray) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -12,14 +12,15 @@ from mdsl.compiler.entry import entry
 from mdsl.compiler.pipeline import parse_pipeline, run_passes
 from mdsl.dialects.arith import Constant
 from mdsl.dialects.builtin import ModuleOp
-from mdsl.dialects.func import PARAMETER, STATE, FuncOp
+from mdsl.dialects.func import GRADIENT, NAME, PARAMETER, FuncOp, Return
 from mdsl.dialects.nn.training import CrossEntropy
 from mdsl.errors import MdslError
-from mdsl.ir.attributes import DenseResourceAttr, Resource
-from mdsl.ir.core import Builder
+from mdsl.ir.attributes import Attribute, DenseResourceAttr, Resource, StringAttr, UnitAttr
+from mdsl.ir.core import Builder, Region
 from mdsl.ir.typed import tensor_of
 from mdsl.passes.nn.autodiff import Autodiff
 from mdsl.passes.nn.parameters import lift, roles_of
+from mdsl.passes.nn.train_mode import TrainMode
 
 TARGETS = ("labels", "target")
 """What the argument with the right answers is called, one or the other."""
@@ -30,12 +31,13 @@ GIVEN = ("lr", "step", "key")
 
 @dataclass(frozen=True)
 class Programs:
-    """`step` does one step; `judge` gives the loss and the answers as inference computes them; `weights` are the numbers that
+    """`step` does one step, or, where there is an `update`, ends at the gradients, and that one does the rest; `judge` gives the loss and the answers as inference computes them; `weights` are the numbers that
     the network has, by the arguments' names; `inputs` the names of its own inputs, `target` that of the right answers, `axis` that of a
     classifier's answers along which the classes lie; `roles` as what layers read the weights. Weights whose data the network lacks are not in
     `weights`."""
 
     step: ModuleOp
+    update: ModuleOp | None
     judge: ModuleOp
     weights: dict[str, np.ndarray]
     inputs: tuple[str, ...]
@@ -51,8 +53,9 @@ def programs_of(
     batch: int,
     frozen: Sequence[str],
     train_mode: str = "train-mode",
+    apart: bool = False,
 ) -> Programs:
-    """The programs for a network, which is altered. Raises MdslError."""
+    """The programs for a network, which is altered; with `apart` gradients and update are two. Raises MdslError."""
     run_passes(network, parse_pipeline(f"inline,rebatch{{size={batch}}}", "training"))
     function = _function(network)
     inputs = tuple(str(a.name) for a in function.args)
@@ -63,13 +66,43 @@ def programs_of(
     roles = {str(a.name): roles_of(a) for a in function.body.args[len(inputs) :]}
     run_passes(network, parse_pipeline(_loss(loss), "loss"))
     judge = network.clone()
-    run_passes(network, parse_pipeline(train_mode, "training"))
-    run_passes(network, [Autodiff(tuple(_trained(function, frozen)))])
-    run_passes(network, parse_pipeline(optimizer, "optimizer"))
+    modes = [
+        replace(p, parts=apart) if isinstance(p, TrainMode) else p
+        for p in parse_pipeline(train_mode, "training")
+    ]
+    run_passes(network, modes)
+    trained = _trained(function, frozen)
+    run_passes(network, [Autodiff(tuple(trained))])
+    update = _update_of(function, trained) if apart else None
+    run_passes(network if update is None else update, parse_pipeline(optimizer, "optimizer"))
+    if update is not None:
+        _name_gradients(update, trained)
     target = next(str(a.name) for a in function.args if a.name in TARGETS)
     compared = [op for op in judge.walk() if isinstance(op, CrossEntropy)]
     axis = int(compared[0].attr("axis")) if compared else -1
-    return Programs(network, judge, weights, inputs, target, axis, roles)
+    return Programs(network, update, judge, weights, inputs, target, axis, roles)
+
+
+def _update_of(function: FuncOp, trained: Sequence[str]) -> ModuleOp:
+    """A program that is given parameters and their gradients, and returns these: what an optimiser makes the update of."""
+    parameters = [a for a in function.args if a.name in trained]
+    types = [a.type for a in parameters]
+    names = [str(a.name) for a in parameters]
+    update = FuncOp.make("main", types * 2, types, [*names, *(f"{n}_slope" for n in names)])
+    gradients = update.args[len(names) :]
+    update.body.append(Return(gradients))
+    marks: list[dict[str, Attribute]] = [{PARAMETER: UnitAttr()} for _ in names]
+    update.set_arg_attributes([*marks, *({} for _ in names)])
+    update.set_result_attributes([{NAME: StringAttr(f"{GRADIENT}{n}")} for n in names])
+    module = ModuleOp(results=[], regions=[Region()])
+    module.body.append(update)
+    return module
+
+
+def _name_gradients(update: ModuleOp, trained: Sequence[str]) -> None:
+    """Calls the arguments as the results of the other program, now that the gradients are no results any more."""
+    for argument in _function(update).args[len(trained) : 2 * len(trained)]:
+        argument.name = f"{GRADIENT}{str(argument.name).removesuffix('_slope')}"
 
 
 def _loss(text: str) -> str:
@@ -105,13 +138,6 @@ def _trained(function: FuncOp, frozen: Sequence[str]) -> list[str]:
             "error: the network has no parameters to train: constants that layers read as weights"
         )
     return found
-
-
-def states_of(step: ModuleOp) -> list[str]:
-    """The names of the arguments that an optimiser keeps."""
-    function = _function(step)
-    pairs = zip(function.args, function.arg_attributes(), strict=True)
-    return [str(arg.name) for arg, attributes in pairs if STATE in attributes]
 
 
 def with_weights(network: ModuleOp, weights: Mapping[str, np.ndarray]) -> ModuleOp:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,14 +13,15 @@ import numpy as np
 
 from mdsl.api import Program, compile, parse
 from mdsl.bytecode.module import DTYPES, TensorSpec
-from mdsl.compiler.entry import closed
 from mdsl.errors import MdslError
 from mdsl.syntax.printer import print_module
 from mdsl.training.checkpoints import Run, check_same, load, save
 from mdsl.training.data import Arrays, Batches, Transform, fitted
-from mdsl.training.faults import all_finite, fault
+from mdsl.training.faults import all_finite
+from mdsl.training.processes import Fault, Processes
 from mdsl.training.programs import Programs, programs_of, with_weights
 from mdsl.training.schedules import Schedule
+from mdsl.training.steps import Steps
 
 if TYPE_CHECKING:
     from mdsl.dialects.builtin import ModuleOp
@@ -46,7 +47,8 @@ class Trainer:
     with `init="random"` made anew, as is a matrix that is written as one number, `dense<0.0>`: normal numbers of variance 2 / fan-in (He et al.: Delving Deep into
     Rectifiers, 2015), 1 for scales and variances, else 0.
     All that is random follows from `seed`, so that two runs give the same bits, on one engine and number of
-    threads, and so does one that was stopped and resumed. Raises MdslError.
+    threads, and so does one that was stopped and resumed. With `comm`, a communicator of mpi4py, processes train together: each takes
+    its share of `batch`, and all have the same weights. Raises MdslError.
     """
 
     def __init__(
@@ -65,21 +67,24 @@ class Trainer:
         train_mode: str = "train-mode",
         engine: str = "vm",
         threads: int = 1,
+        comm: Any = None,
     ) -> None:
         if init not in ("keep", "random"):
             raise MdslError(f"error: init must be 'keep' or 'random', got '{init}'")
         if batch < 1:
             raise MdslError(f"error: a batch must have at least 1 sample, got {batch}")
-        self.network = parse(program)
+        self.processes = Processes(comm)
+        if batch % self.processes.count:
+            raise MdslError(f"error: {self.processes.count} processes cannot share a batch of {batch} evenly")
+        self.network, self.share = parse(program), batch // self.processes.count
         self.programs: Programs = programs_of(
-            self.network.clone(), loss, optimizer, batch, frozen, train_mode
+            self.network.clone(), loss, optimizer, self.share, frozen, train_mode, comm is not None
         )
         self.lr, self.batch, self.seed, self.transform = lr, batch, seed, transform
         self.classifies = self.programs.target == "labels"
-        self._step = compile(self.programs.step, engine=engine, threads=threads)
+        self._steps = Steps(self.programs, self.processes, engine, threads)
         self._judge = compile(self.programs.judge, engine=engine, threads=threads)
-        self.specs = {spec.name: spec for spec in closed(self._step.inputs)}
-        self._outputs = [spec.name for spec in self._step.outputs]
+        self.specs = self._steps.specs()
         self.data = fitted(data, self._data_specs(), "the data")
         self.batches = Batches(len(self.data[self.programs.target]), batch, seed)
         self.arrays: Arrays = {name: np.zeros(s.shape, DTYPES[s.dtype]) for name, s in self.specs.items()}
@@ -92,7 +97,7 @@ class Trainer:
         """How many steps there have been."""
         self.losses: list[float] = []
         self.answers = np.empty(0)
-        """What the network has answered in the last step."""
+        """What the network has answered in the last step, to the share of this process."""
         self._kept: tuple[int, Arrays] = (0, self._copy())
 
     def _data_specs(self) -> list[TensorSpec]:
@@ -141,25 +146,21 @@ class Trainer:
         if self.transform is not None:
             batch = self.transform(batch, np.random.default_rng([self.seed, step, 1]))
         for name, array in batch.items():
-            np.copyto(self.arrays[name], array, casting="unsafe")
+            np.copyto(self.arrays[name], self.processes.share(array), casting="unsafe")
         given: dict[str, Any] = {
             "lr": self.lr(step) if callable(self.lr) else self.lr,
             "step": step + 1,
-            "key": (_word(self.seed), step + 1),
+            "key": (_word(self.seed), step + 1, self.processes.rank),
         }
         for name, value in given.items():
             if name in self.arrays:
-                self.arrays[name][...] = value
+                self.arrays[name][...] = np.resize(value, self.arrays[name].shape)
 
     def _run(self) -> float:
-        found = self._step(*self.arrays.values())
-        loss, answers, *updated = found
-        for name, array in zip(self._outputs[2:], updated, strict=True):
-            self.arrays[name.removesuffix("_new")] = array
-        self.answers = answers
-        return float(loss)
+        loss, self.answers = self._steps(self.arrays)
+        return loss
 
-    def _blame(self) -> MdslError:
+    def _blame(self) -> Fault:
         """Goes through the steps again from what was last kept, which gives the same bits, to the first that went wrong."""
         start, kept = self._kept
         for name, array in kept.items():
@@ -171,12 +172,15 @@ class Trainer:
             if not np.isfinite(loss) or not all_finite([self.arrays[n] for n in self._remembered]):
                 self.arrays |= before
                 self._fill(step)
-                return fault(self.programs.step, self.arrays, step + 1)
-        return MdslError(f"error: step {self.step}: the loss is not finite")
+                found = self._steps.fault(self.arrays, step + 1)
+                why = f"error: step {step + 1}: the loss or a parameter is not finite, by the rounding of micro-kernels"
+                messages = self.processes.gather(str(found or ""))
+                return Fault(*next(filter(None, messages), why).split("\n"))
+        return Fault(f"error: step {self.step}: the loss is not finite")
 
     @property
     def accuracy(self) -> float | None:
-        """The share of right answers in the last step's batch; None of what is no classifier."""
+        """The share of right answers in the last step's batch, of this process; None of what is no classifier."""
         if not self.classifies or not self.answers.size:
             return None
         return float(np.mean(self._chosen(self.answers) == self.arrays[self.programs.target]))
@@ -211,7 +215,7 @@ class Trainer:
         specs = [self.specs[name] for name in self.programs.inputs]
         data = fitted(inputs, specs, "the input")
         count = len(next(iter(data.values())))
-        parts = [self._judged(data, start)[1] for start in range(0, count, self.batch)]
+        parts = [self._judged(data, start)[1] for start in range(0, count, self.share)]
         return np.concatenate(parts)[:count]
 
     def evaluate(self, data: Mapping[str, np.ndarray]) -> Score:
@@ -219,15 +223,15 @@ class Trainer:
         found = fitted(data, self._data_specs(), "the data")
         count = len(found[self.programs.target])
         if not self.classifies:
-            count -= count % self.batch
+            count -= count % self.share
         if not count:
-            raise MdslError(f"error: the data to judge by do not fill a batch of {self.batch}")
+            raise MdslError(f"error: the data to judge by do not fill a batch of {self.share}")
         total, right = 0.0, 0
-        for start in range(0, count, self.batch):
+        for start in range(0, count, self.share):
             loss, answers = self._judged(found, start)
-            total += loss * self.batch
+            total += loss * self.share
             if self.classifies:
-                wanted = found[self.programs.target][start : start + self.batch]
+                wanted = found[self.programs.target][start : start + self.share]
                 right += int((self._chosen(answers)[: len(wanted)] == wanted).sum())
         labels = found[self.programs.target][:count].size / count if self.classifies else 1
         return Score(total / count, right / count / labels if self.classifies else None)
@@ -240,7 +244,7 @@ class Trainer:
             if spec.name in (*self.programs.inputs, self.programs.target):
                 fill = -1 if spec.name == "labels" else 0
                 whole = np.full(array.shape, fill, array.dtype)
-                part = data[spec.name][start : start + self.batch] if spec.name in data else whole[:0]
+                part = data[spec.name][start : start + self.share] if spec.name in data else whole[:0]
                 whole[: len(part)] = part
                 array = whole
             given.append(array)
@@ -250,13 +254,14 @@ class Trainer:
     # Files ----------------------------------------------------------------------------------------------------
 
     def _state(self) -> Run:
-        text = print_module(self.programs.step, data=False)
+        programs = (self.programs.step, self.programs.update)
+        text = "".join(print_module(p, data=False) for p in programs if p is not None)
         digest = hashlib.sha256()
         for name, array in self.data.items():
             digest.update(f"{name} {array.dtype} {array.shape}".encode())
             digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
         program = hashlib.sha256(text.encode()).hexdigest()[:16]
-        return Run(self.step, self.seed, self.batch, program, digest.hexdigest()[:16])
+        return Run(self.step, self.seed, self.batch, program, digest.hexdigest()[:16], self.processes.count)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes a checkpoint: weights by name, states of the optimiser, losses, the place in the run. Raises OSError."""
@@ -268,7 +273,7 @@ class Trainer:
         known: Run | None = self.__dict__.get("_known")
         if known is None:
             known = self.__dict__["_known"] = self._state()
-        return Run(self.step, known.seed, known.batch, known.program, known.data)
+        return replace(known, step=self.step)
 
     def resume(self, path: str | os.PathLike[str]) -> None:
         """Takes up a run where a checkpoint left it: what follows gives the bits that it would have given. Raises

@@ -122,7 +122,7 @@ def test_batch_norm_in_training() -> None:
         ("nn.mse", "tensor<4xf32>, tensor<3xf32>", "tensor<f32>", "x and target must have one shape, got tensor<4xf32> and tensor<3xf32>"),
         ("nn.mse", "tensor<4xf32>, tensor<4xf32>", "tensor<4xf32>", "the result is a tensor<f32>, not a tensor<4xf32>"),
         ("nn.dropout {rate = 1.0}", "tensor<4xf32>", "tensor<4xf32>", "rate must be at least 0 and below 1, got 1.0"),
-        ("nn.dropout", "tensor<4xf32>, tensor<2xi64>", "tensor<4xf32>", "operand 'key' must be a tensor<2xi32>, the seed and the number of the step"),
+        ("nn.dropout", "tensor<4xf32>, tensor<2xi64>", "tensor<4xf32>", "operand 'key' must be a tensor<2xi32>, the seed and the number of the step, or a tensor<3xi32>, with that of a part"),
         (
             "nn.batch_norm_train",
             "tensor<4x3xf32>, tensor<3xf32>, tensor<3xf32>, tensor<3xf32>, tensor<4xf32>",

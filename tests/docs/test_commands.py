@@ -6,12 +6,14 @@ not run; of `make` the target must exist.
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -30,7 +32,14 @@ def commands(text: str) -> Iterator[str]:
 
 
 FOUND = list(dict.fromkeys(command for page in PAGES for command in commands(page.read_text())))
-RUN = [c for c in FOUND if shlex.split(c)[0] not in (*SETTING_UP, "make")]
+MPIEXEC = shutil.which(
+    "mpiexec", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+)
+"""Where an MPI library from a package lies, or the system's; None without one, or without mpi4py."""
+if find_spec("mpi4py") is None:
+    MPIEXEC = None
+LACKING = () if MPIEXEC else ("mpiexec",)
+RUN = [c for c in FOUND if shlex.split(c)[0] not in (*SETTING_UP, "make", *LACKING)]
 MADE = [c for c in FOUND if shlex.split(c)[0] == "make"]
 
 
@@ -44,6 +53,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         program = place / "bin" / name
         program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {arguments} "$@"\n')
         program.chmod(0o755)
+    if MPIEXEC is not None:
+        (place / "bin" / "mpiexec").symlink_to(MPIEXEC)
     return place
 
 

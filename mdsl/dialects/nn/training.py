@@ -22,8 +22,11 @@ from mdsl.ir.declare import BOOLEAN, FLOAT, FLOAT_TENSOR, INT, Constraint, attr,
 from mdsl.ir.typed import tensor_of
 from mdsl.ir.types import TensorType, Type, f32, i32, shapes_agree
 
-KEY_TYPE = TensorType((2,), i32)
-KEY = Constraint("a tensor<2xi32>, the seed and the number of the step", lambda t: t == KEY_TYPE)
+KEY_TYPE, PART_KEY_TYPE = TensorType((2,), i32), TensorType((3,), i32)
+KEY = Constraint(
+    "a tensor<2xi32>, the seed and the number of the step, or a tensor<3xi32>, with that of a part",
+    lambda t: t in (KEY_TYPE, PART_KEY_TYPE),
+)
 FLOAT32_TENSOR = Constraint("a tensor of f32", lambda t: isinstance(t, TensorType) and t.element == f32)
 
 
@@ -145,7 +148,9 @@ class RandomUniform(NnOp):
 
     `key` holds the seed and the number of the step. The first word of Threefry-2x32 with 20 rounds, keyed by them, of
     the counter (stream, the element's number in row-major order); its upper 24 bits. No number depends on another, so
-    that they are the same on every engine and number of threads.
+    that they are the same on every engine and number of threads. A third number p in the key says that the result is part
+    number p, from 0, of a larger tensor that is cut along its first dimension: it has the numbers that this part of the
+    whole would have, which is how processes share a batch.
     Salmon, Moraes, Dror, Shaw: Parallel Random Numbers: As Easy as 1, 2, 3 (2011).
     """
 

@@ -8,8 +8,9 @@ from typing import ClassVar
 from mdsl.dialects import nn
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.func import FuncOp
-from mdsl.dialects.nn.training import KEY_TYPE
+from mdsl.dialects.nn.training import KEY_TYPE, PART_KEY_TYPE
 from mdsl.ir.core import BlockArgument, Builder, Value
+from mdsl.ir.types import TensorType
 from mdsl.passes.base import Context, Pass, functions, option
 from mdsl.rewriting import remarks
 
@@ -36,7 +37,7 @@ class TrainMode(Pass):
 
     A batch_norm uses the statistics of its batch; the running ones, which must be arguments (`--parameters`), are results
     too, and may lie where they did. Dropout without a key gets the function's: the seed and the number of the
-    step, in an argument.
+    step, in an argument; with `parts` also which part of a larger batch this one is, whose elements it drops.
     """
 
     name: ClassVar[str] = "train-mode"
@@ -46,13 +47,14 @@ class TrainMode(Pass):
 
     momentum: float = option(0.9, "share of a running statistic that stays")
     unbiased: bool = option(False, "the running variance is that of a sample, as PyTorch has it")
+    parts: bool = option(False, "the key says which part of a larger batch this one is")
 
     def run(self, module: ModuleOp, context: Context) -> None:
         for function in functions(module):
             for op in list(function.walk()):
                 if isinstance(op, nn.BatchNorm):
                     self._normalise(function, op)
-            _drop_at_random(function)
+            _drop_at_random(function, PART_KEY_TYPE if self.parts else KEY_TYPE)
 
     def _normalise(self, function: FuncOp, op: nn.BatchNorm) -> None:
         running = [op.mean, op.variance]
@@ -81,12 +83,12 @@ def _is_statistic(value: Value, op: nn.BatchNorm) -> bool:
     return isinstance(value, BlockArgument) and list(value.users) == [op]
 
 
-def _drop_at_random(function: FuncOp) -> None:
+def _drop_at_random(function: FuncOp, type: TensorType) -> None:
     """Gives the layers without a key one, and each a stream of its own."""
     layers = [op for op in function.walk() if isinstance(op, nn.Dropout) and op.key is None]
     if not layers:
         return
-    key = function.add_argument(KEY_TYPE, "key")
+    key = function.add_argument(type, "key")
     for number, op in enumerate(layers, 1):
         new = nn.Dropout(op.x, key, rate=op.attr("rate"), stream=number)
         op.replace_by(Builder.before(op).value(new))

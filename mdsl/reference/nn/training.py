@@ -97,8 +97,9 @@ def threefry(key: tuple[int, int], first: Array, second: Array) -> tuple[Array, 
 @semantics("nn.random_uniform")
 def random_uniform(op: Op, key: Array) -> Array:
     type = tensor_of(op.result)
-    seed, step = (int(k) & 0xFFFFFFFF for k in key)
-    places = np.arange(type.size, dtype=np.uint32).reshape(type.shape)
+    seed, step, *part = (int(k) & 0xFFFFFFFF for k in key)
+    first = type.size * sum(part)
+    places = np.arange(first, first + type.size, dtype=np.uint64).astype(np.uint32).reshape(type.shape)
     stream = np.full(type.shape, op.attr("stream") & 0xFFFFFFFF, np.uint32)
     with np.errstate(over="ignore"):
         word, _ = threefry((seed, step), stream, places)

@@ -115,6 +115,15 @@ def test_random_numbers_are_the_same_everywhere(engine: str, threads: int) -> No
         np.testing.assert_array_equal(mdsl.compile(text, engine=engine, threads=threads)(array), wanted)
 
 
+@pytest.mark.parametrize("engine", ["vm", "jit", "reference"])
+def test_a_part_has_the_random_numbers_of_its_place(engine: str) -> None:
+    whole = mdsl.compile(program("nn.random_uniform", "2xi32", "12x7xf32", "stream = 5"), engine=engine)
+    part = mdsl.compile(program("nn.random_uniform", "3xi32", "4x7xf32", "stream = 5"), engine=engine)
+    wanted = whole(np.array([3, 4], np.int32))
+    found = [part(np.array([3, 4, number], np.int32)) for number in range(3)]
+    np.testing.assert_array_equal(np.concatenate(found), wanted)
+
+
 @pytest.mark.parametrize("engine", ["vm", "jit"])
 def test_engines_compute_the_same(engine: str) -> None:
     text = """func.func @main(%x: tensor<8x3x6x6xf32>, %c: tensor<3xf32>, %labels: tensor<8x6x6xi32>, %key: tensor<2xi32>)

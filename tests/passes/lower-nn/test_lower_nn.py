@@ -138,6 +138,7 @@ CASES: list[tuple[str, str, str, str]] = [
     # random numbers
     ("nn.random_uniform", "2xi32", "5x3xf32", "{stream = 2}"),
     ("nn.random_uniform", "2xi32", "f32", ""),
+    ("nn.random_uniform", "3xi32", "5x3xf32", "{stream = 2}"),
     # pooling
     ("nn.max_pool2d", "1x2x6x6xf32", "1x2x3x3xf32", "{kernel = [2, 2], strides = [2, 2]}"),
     ("nn.max_pool2d", "1x2x6x7xf32", "1x2x4x4xf32", "{kernel = [3, 3], strides = [2, 2], pads = [1, 1, 1, 1], ceil_mode = true}"),

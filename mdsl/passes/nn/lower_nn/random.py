@@ -13,15 +13,19 @@ from mdsl.reference.nn.training import PARITY, ROTATIONS
 @lowers("nn.random_uniform")
 def random_uniform(e: Emitter, op: nn.RandomUniform) -> Value:
     result = tensor_of(op.result)
-    seed, step = (_word(e, op.key, number, name) for number, name in enumerate(("seed", "step")))
-    reads: list[Read] = [(seed, ()), (step, ())]
+    names = ("seed", "step", "part")[: tensor_of(op.key).size]
+    reads: list[Read] = [(_word(e, op.key, number, name), ()) for number, name in enumerate(names)]
 
-    def body(s: Scalars, seed: Value, step: Value) -> Value:
+    def body(s: Scalars, seed: Value, step: Value, *part: Value) -> Value:
         place = s.constant(0, index, "zero")
         for dim, size in enumerate(result.shape):
             row = s.multiply(place, s.constant(size, index, "size"), "row") if dim else place
             place = s.add(row, s(linalg.IndexOp(dim=dim), f"i{dim}"), "place")
         counter = s(arith.IndexCast(place, results=[i32]), "counter")
+        for number in part:
+            counter = s.add(
+                counter, s.multiply(number, s.constant(_signed(result.size), i32, "all"), "first"), "counter"
+            )
         stream = s.constant(_signed(op.attr("stream")), i32, "stream")
         word = _threefry(s, (seed, step), stream, counter)
         high = s(arith.ShRUI(word, s.constant(8, i32, "eight")), "high")

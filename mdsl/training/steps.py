@@ -1,0 +1,63 @@
+"""Calls of a step's programs: arrays by name go in, and what a step alters is altered."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mdsl.api import compile
+from mdsl.bytecode.module import TensorSpec
+from mdsl.compiler.entry import closed
+from mdsl.dialects.func import GRADIENT
+from mdsl.errors import MdslError
+from mdsl.runtime.executable import Executable
+from mdsl.training.data import Arrays
+from mdsl.training.faults import fault
+from mdsl.training.processes import Processes
+from mdsl.training.programs import Programs
+
+
+class Steps:
+    """One step after the other. With several processes the gradients are averaged between the two programs of a step, and so are
+    the loss and what normalisations observe."""
+
+    def __init__(self, programs: Programs, processes: Processes, engine: str, threads: int) -> None:
+        self.programs, self.processes = programs, processes
+        self._step = compile(programs.step, engine=engine, threads=threads)
+        self._update = (
+            None if programs.update is None else compile(programs.update, engine=engine, threads=threads)
+        )
+        self._gradients: Arrays = {}
+
+    def specs(self) -> dict[str, TensorSpec]:
+        """Of what a step is given."""
+        programs = [self._step] if self._update is None else [self._step, self._update]
+        found = {spec.name: spec for p in programs for spec in closed(p.inputs)}
+        return {n: s for n, s in found.items() if self._update is None or not n.startswith(GRADIENT)}
+
+    def __call__(self, arrays: Arrays) -> tuple[float, np.ndarray]:
+        """Does a step: the loss over all processes, and what the network answered here. What the step hands on is in `arrays`."""
+        found = _called(self._step, arrays)
+        loss, answers = (found.pop(spec.name) for spec in self._step.outputs[:2])
+        if self._update is not None:
+            mean = np.array(loss, np.float64)
+            self.processes.average([mean, *found.values()])
+            loss = mean
+            self._gradients = {n: found.pop(n) for n in list(found) if n.startswith(GRADIENT)}
+            found |= _called(self._update, arrays | self._gradients)
+        for name, array in found.items():
+            arrays[name.removesuffix("_new")] = array
+        return float(loss), answers
+
+    def fault(self, arrays: Arrays, number: int) -> MdslError | None:
+        """What went wrong in step `number`, which was called with `arrays` last, in this process."""
+        found = fault(self.programs.step, arrays, number)
+        if found is None and self.programs.update is not None:
+            found = fault(self.programs.update, arrays | self._gradients, number)
+        return found
+
+
+def _called(program: Executable, arrays: Arrays) -> Arrays:
+    """The results by name."""
+    results = program(*(arrays[str(spec.name)] for spec in program.inputs))
+    names = [str(spec.name) for spec in program.outputs]
+    return dict(zip(names, results if isinstance(results, tuple) else (results,), strict=True))

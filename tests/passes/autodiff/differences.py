@@ -20,11 +20,11 @@ def float_arguments(module: ModuleOp) -> list[int]:
     return [i for i, a in enumerate(args) if str(a.type).endswith("f64>")]
 
 
-def check(text: str, inputs: Sequence[np.ndarray], tolerance: float = 1e-6) -> ModuleOp:
+def check(program: str | ModuleOp, inputs: Sequence[np.ndarray], tolerance: float = 1e-6) -> ModuleOp:
     """J^T c of the appended adjoint, for a random c, against central differences of c . f along random directions."""
-    module = mdsl.parse(text)
+    module = mdsl.parse(program)
     wrt = float_arguments(module)
-    gradient = mdsl.grad(text, wrt, seed="argument")
+    gradient = mdsl.grad(program, wrt, seed="argument")
     (y,) = run(module, inputs)
     random = np.random.default_rng(1)
     c = np.asarray(random.normal(size=y.shape))

@@ -18,14 +18,14 @@ from mdsl.ir.typed import tensor_of
 from mdsl.ir.types import TensorType, is_float
 from mdsl.passes.any.inline import Inline
 from mdsl.passes.base import Context, Pass, functions, option
-from mdsl.passes.nn.autodiff import data, elementwise, layers, order, windows
-from mdsl.passes.nn.autodiff.reverse import Reverse, gradient_of
+from mdsl.passes.nn.autodiff import data, elementwise, layers, loops, order, windows
+from mdsl.passes.nn.autodiff.reverse import differentiate, gradient_of
 from mdsl.passes.nn.autodiff.subjects import default_subjects, subject
 from mdsl.passes.nn.decompose import decompose
 from mdsl.rewriting import remarks
 
-THEMES = (data, elementwise, layers, order, windows)
-"""The modules with the rules, which enter `VJPS` when they are imported."""
+THEMES = (data, elementwise, layers, loops, order, windows)
+"""The modules with the rules, which enter `VJPS` and `SWEEPS` when they are imported."""
 
 SEEDS = ("", "ones", "argument")
 
@@ -129,7 +129,8 @@ def _check(function: FuncOp, wrt: list[Value]) -> None:
 def _append(function: FuncOp, loss: Value, wrt: list[Value], seed: str) -> None:
     end = function.body.terminator
     names = function.result_names()
-    gradients = Reverse(function, loss, wrt).run(_seed(function, loss, seed))
+    own = [op for op in function.body.ops if op is not end]
+    gradients = differentiate(function, loss, wrt, _seed(function, loss, seed), own)
     for gradient in gradients:
         function.insert_result(len(end.operands), gradient)
     for value in wrt:

@@ -21,7 +21,7 @@ import numpy as np
 from mdsl.dialects import nn
 from mdsl.dialects.arith import Constant
 from mdsl.dialects.func import GRADIENT
-from mdsl.dialects.nn.base import NnOp, broadcast_shapes
+from mdsl.dialects.nn.base import broadcast_shapes
 from mdsl.ir.attributes import Attribute, DenseAttr, DenseResourceAttr, is_splat, tensor_attribute
 from mdsl.ir.core import Builder, Op, Value
 from mdsl.ir.naming import name_wished
@@ -68,7 +68,7 @@ class Adjoint:
         self.stem = f"{GRADIENT}{name_wished(op.results[0])}" if op.results else "grad"
         self.constants = constants
 
-    def __call__(self, op: NnOp, suffix: str | None = None) -> Value:
+    def __call__(self, op: Op, suffix: str | None = None) -> Value:
         """Inserts `op`, whose result is called after the one that is differentiated."""
         return self.builder.value(op, f"{self.stem}_{suffix or op.name.split('.')[-1]}")
 

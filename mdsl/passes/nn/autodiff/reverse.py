@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
+from mdsl.dialects import scf
 from mdsl.dialects.arith import Constant
 from mdsl.dialects.func import GRADIENT, FuncOp
 from mdsl.dialects.nn.dynamic import Shape
@@ -15,52 +16,53 @@ from mdsl.ir.types import TensorType, is_float
 from mdsl.passes.nn.autodiff.build import VJPS, Adjoint, Constants
 from mdsl.rewriting import remarks
 
+SWEEPS: dict[str, Callable[[Sweep, Any], None]] = {}
+"""How the gradients of an op's results are handed on where that takes more than a vector-Jacobian product: `f(sweep, op)`."""
 
-class Reverse:
-    """Appends the adjoint of what leads from `wrt` to `loss`, before the end of the function."""
 
-    def __init__(self, function: FuncOp, loss: Value, wrt: Sequence[Value]) -> None:
-        self.function, self.loss, self.wrt = function, loss, wrt
-        self.end = function.body.terminator
-        self.ops = [op for op in function.body.ops if op is not self.end]
-        self.constants: Constants = {}
+class Sweep:
+    """Builds the adjoint of `ops`, which lie in one block, in front of `end`; `active` is what gradients go through."""
+
+    def __init__(self, ops: Sequence[Op], end: Op, active: set[Value], constants: Constants) -> None:
+        self.ops, self.end, self.active = ops, end, active
+        self.constants = dict(constants)
         self.partials: dict[Value, list[tuple[Value, Op]]] = {}
         """What has come to each value so far, and from which of the ops that read it."""
+        self.old = set(ops)
         self.named: set[Value] = set()
         """The gradients that bear the name of what they are of."""
 
-    def run(self, seed: Value) -> list[Value]:
-        """The gradient for each of `wrt`. Raises VerifyError where it would have to pass an op that has none."""
-        active = depending(self.ops, self.wrt)
-        self.partials[self.loss] = [(seed, self.end)]
-        self.named.add(seed)
+    def run(self) -> None:
+        """Hands on what `partials` holds. Raises VerifyError where it would have to pass an op that has no gradient."""
         for op in reversed(self.ops):
-            if any(r in self.partials for r in op.results) and any(v in active for v in op.operands):
-                self._visit(op, active)
-        gradients = [self._total(v) if v in self.partials else self._zero(v) for v in self.wrt]
-        self._drop_unread(gradients)
-        return gradients
+            if any(r in self.partials for r in op.results) and any(v in self.active for v in operands_in(op)):
+                self._visit(op)
 
-    def _visit(self, op: Op, active: set[Value]) -> None:
-        """Hands the gradient of the op's result on to its operands."""
-        rule = VJPS.get(op.name)
-        if rule is None:
-            raise op.error(f"has no gradient, and that of %{name_wished(self.loss)} must pass through it")
+    def _visit(self, op: Op) -> None:
+        if op.name not in VJPS and op.name not in SWEEPS:
+            raise op.error("has no gradient, and that of the loss must pass through it")
         for value in (*op.operands, *op.results):
             if isinstance(value.type, TensorType) and not value.type.is_static:
                 raise op.error(f"{value.type} has a dimension of unknown size; --bind gives it one")
-        grad, adjoint = self._total(op.result), self._adjoint(op)
-        for value, partial in zip(op.operands, rule(adjoint, op, grad), strict=True):
-            if partial is not None and value in active:
-                fitted = adjoint.fitted(partial, tensor_of(value))
-                self._name(fitted, value)
-                self.partials.setdefault(value, []).append((fitted, op))
-        remarks.applied(
-            op, f"hands the gradient of its result on to {_listed(v for v in op.operands if v in active)}"
-        )
+        if op.name in SWEEPS:
+            SWEEPS[op.name](self, op)
+        else:
+            grad, adjoint = self.total(op.result), self.adjoint(op)
+            for value, partial in zip(op.operands, VJPS[op.name](adjoint, op, grad), strict=True):
+                if partial is not None:
+                    self.give(value, partial, op)
+        read = _listed(v for v in op.operands if v in self.active)
+        remarks.applied(op, f"hands the gradient of its result on to {read}")
 
-    def _total(self, value: Value) -> Value:
-        """The sum of what came to `value`, to which nothing more comes."""
+    def give(self, value: Value, partial: Value, op: Op) -> None:
+        """Adds what `op` hands back to `value`; nothing, if no gradient goes there."""
+        if value in self.active:
+            fitted = self.adjoint(op).fitted(partial, tensor_of(value))
+            self.call(fitted, value)
+            self.partials.setdefault(value, []).append((fitted, op))
+
+    def total(self, value: Value) -> Value:
+        """The sum of what came to `value` so far, of which there is some."""
         found = self.partials[value]
         total = found[0][0]
         if len(found) > 1:
@@ -68,67 +70,93 @@ class Reverse:
             for partial, op in found:
                 if partial.name == wanted:
                     partial.name = f"{wanted}_of_{_name(op)}"
-            adjoint = self._adjoint(found[-1][1])
+            adjoint = self.adjoint(found[-1][1])
             for partial, _ in found[1:]:
                 total = adjoint.add(total, partial)
-            self._name(total, value)
+            self.call(total, value)
             self.partials[value] = [(total, found[-1][1])]
         return total
 
-    def _zero(self, value: Value) -> Value:
-        """The gradient for a value that the loss does not depend on, or by ways without slope. Raises VerifyError where such
-        a way leads through an op without one."""
-        ways = depending(self.ops, [value], floats=False)
-        if self.loss in ways:
-            for op in self.ops:
-                cut = any(v in ways and is_float(v.type) for v in op.operands)
-                if cut and op.name not in VJPS and not isinstance(op, Shape) and op.result in ways:
-                    raise op.error(
-                        f"has no gradient, and the way from %{name_wished(value)} to the loss leads through it"
-                    )
-        remarks.missed(
-            self.function, f"the gradient for %{name_wished(value)} is zero: the loss does not depend on it"
-        )
-        return self._adjoint(self.end).splat(0, tensor_of(value), gradient_of(value))
-
-    def _adjoint(self, op: Op) -> Adjoint:
+    def adjoint(self, op: Op) -> Adjoint:
         return Adjoint(Builder.before(self.end), op, self.constants)
 
-    def _name(self, gradient: Value, value: Value) -> None:
+    def call(self, gradient: Value, value: Value) -> None:
         """Calls a value that a rule made after what it is the gradient of; what is that of another value already, or a
         constant, keeps its name."""
-        made = (
-            isinstance(gradient.owner, Op)
-            and gradient.owner not in self._old
-            and not isinstance(gradient.owner, Constant)
-        )
+        owner = gradient.owner
+        made = isinstance(owner, Op) and owner not in self.old and not isinstance(owner, Constant)
         if made and gradient not in self.named:
             gradient.name = gradient_of(value)
             self.named.add(gradient)
 
-    @cached_property
-    def _old(self) -> set[Op]:
-        """The ops of the function that is differentiated."""
-        return set(self.ops)
 
-    def _drop_unread(self, gradients: Sequence[Value]) -> None:
-        """Erases what rules made for operands that nobody wants the gradient of."""
-        kept = set(gradients)
-        op = self.end.prev
-        while op is not None and op not in self._old:
-            before = op.prev
-            if not any(r.users or r in kept for r in op.results):
-                op.erase()
-            op = before
+def differentiate(
+    function: FuncOp, loss: Value, wrt: Sequence[Value], seed: Value, ops: Sequence[Op]
+) -> list[Value]:
+    """Appends the adjoint of what leads from `wrt` to `loss`, among the function's own `ops`; `seed` is the gradient of the
+    loss. Returns the gradient for each of `wrt`. Raises VerifyError."""
+    sweep = Sweep(ops, function.body.terminator, depending(ops, wrt), {})
+    sweep.partials[loss] = [(seed, sweep.end)]
+    sweep.named.add(seed)
+    sweep.run()
+    gradients = [sweep.total(v) if v in sweep.partials else _zero(function, loss, v, sweep) for v in wrt]
+    drop_unread(sweep.end, sweep.old, gradients)
+    return gradients
+
+
+def _zero(function: FuncOp, loss: Value, value: Value, sweep: Sweep) -> Value:
+    """The gradient for a value that the loss does not depend on, or by ways without slope. Raises VerifyError where such
+    a way leads through an op without one."""
+    ways = depending(sweep.ops, [value], floats=False)
+    for op in (inner for outer in sweep.ops for inner in outer.walk()) if loss in ways else ():
+        reached = any(v in ways and is_float(v.type) for v in operands_in(op)) and any(
+            r in ways for r in op.results
+        )
+        if reached and op.name not in (*VJPS, *SWEEPS) and not isinstance(op, Shape):
+            way = f"the way from %{name_wished(value)} to the loss leads through it"
+            raise op.error(f"has no gradient, and {way}")
+    remarks.missed(
+        function, f"the gradient for %{name_wished(value)} is zero: the loss does not depend on it"
+    )
+    return sweep.adjoint(sweep.end).splat(0, tensor_of(value), gradient_of(value))
+
+
+def drop_unread(end: Op, kept: set[Op], results: Iterable[Value] = ()) -> None:
+    """Erases the ops before `end`, up to those in `kept`, that nobody reads: rules give gradients that nobody wants."""
+    wanted = set(results)
+    op = end.prev
+    while op is not None and op not in kept:
+        before = op.prev
+        if not any(r.users or r in wanted for r in op.results):
+            op.erase()
+        op = before
 
 
 def depending(ops: Sequence[Op], roots: Iterable[Value], floats: bool = True) -> set[Value]:
     """What depends on `roots`, these among it; with `floats` only by way of tensors of floats, which a gradient can go."""
     found = set(roots)
     for op in ops:
-        if any(v in found for v in op.operands):
+        if isinstance(op, scf.For):
+            _add_loop(op, found, floats)
+        elif any(v in found for v in operands_in(op)):
             found.update(r for r in op.results if not floats or is_float(r.type))
     return found
+
+
+def _add_loop(op: scf.For, found: set[Value], floats: bool) -> None:
+    """The same for a loop: what one iteration hands on the next one reads, until nothing is added."""
+    ends, known = op.body.terminator.operands, -1
+    while len(found) > known:
+        known = len(found)
+        for carried, init, end, result in zip(op.carried, op.operands[3:], ends, op.results, strict=True):
+            if (init in found or end in found) and (not floats or is_float(carried.type)):
+                found.update((carried, result))
+        found |= depending(op.body.ops, found, floats)
+
+
+def operands_in(op: Op) -> list[Value]:
+    """What an op reads, and what is nested in it."""
+    return [v for inner in op.walk() for v in inner.operands]
 
 
 def gradient_of(value: Value) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mdsl.cli.files import check_output, read_bound, write_program, write_text
+from mdsl.cli.files import check_output, read_bound, write_program, write_text, writing
 from mdsl.cli.load import default_output, lower_program, showing_passes
 from mdsl.cli.opt_watch import Watch, watching
 from mdsl.cli.options import takes
@@ -60,7 +60,7 @@ def compile_(
     watch: Watch,
 ) -> None:
     """Compile a program to bytecode, or show what it is compiled to."""
-    from mdsl.bytecode.encode import save
+    from mdsl.bytecode.encode import pieces
     from mdsl.codegen.native import to_assembly, to_llvm
     from mdsl.compiler.driver import lower_to, to_bytecode
 
@@ -74,7 +74,9 @@ def compile_(
     hooks = watch.hooks(program, machine)
     if emit is Emit.mbc:
         assert place is not None
-        save(_bytecode(module, settings, hooks, watch.compile_from), place)
+        parts = pieces(_bytecode(module, settings, hooks, watch.compile_from))
+        with writing(place) as file:
+            file.writelines(parts)
         watch.finish()
         return
     with showing_passes() as show:

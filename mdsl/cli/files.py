@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from mdsl.cli.terminal import styled
 from mdsl.support.escapes import one_line
@@ -92,8 +93,29 @@ def write_text(text: str, output: Path | None) -> None:
     if output is None or str(output) == "-":
         sys.stdout.write(text)
         return
-    with replacing(output) as file:
+    with writing(output) as file:
         file.write(text.encode())
+
+
+@contextmanager
+def writing(output: Path) -> Generator[BinaryIO, None, None]:
+    """The file to write bytes to, `-` is stdout. Raises OSError, and MdslError where that is a terminal."""
+    sys.stdout.flush()  # what is said before stands before it where both are one
+    if str(output) != "-":
+        with replacing(output) as file:
+            yield file
+        return
+    if sys.stdout.isatty():
+        from mdsl.errors import MdslError
+
+        raise MdslError("error: -o -: this is no text for a terminal")
+    yield sys.stdout.buffer
+    sys.stdout.buffer.flush()
+
+
+def is_passed_on(output: Path) -> bool:
+    """True for what cannot be replaced by something better later: stdout, a pipe, a device."""
+    return str(output) == "-" or is_stream(output)
 
 
 def write_program(
@@ -128,7 +150,7 @@ def write_program(
         sys.stdout.write(metadata)
         return []
     if is_stream(output):
-        with replacing(output) as file:
+        with writing(output) as file:
             file.writelines(part.encode() for part in chain((text,), section_parts(resources), (metadata,)))
         return []
     weights, old = weights_path(output), weights_path(Path(source))

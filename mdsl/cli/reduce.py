@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mdsl.cli.files import check_output, note, read_program, write_program
+from mdsl.cli.files import check_output, is_passed_on, note, read_program, write_program, writing
 from mdsl.cli.progress import progress
 from mdsl.cli.testing import TIMEOUT, Timeout, testing
 
@@ -50,7 +50,7 @@ def reduce(
     place = output or default_output(program, ".reduced.onnx" if is_model else ".reduced.mir")
     check_output(place, program)
     with testing(test, timeout) as script, progress(f"testing {program}") as show:
-        if is_model and place.suffix.lower() == ".onnx":
+        if is_model and (place.suffix.lower() == ".onnx" or is_passed_on(place)):
             sizes = _reduce_model(Path(program), place, script, show)
         else:
             sizes = _reduce_program(read_program(program), program, place, script, show)
@@ -68,7 +68,8 @@ def _reduce_program(
         return write_program(candidate, path, program)
 
     def accepted(smaller: ModuleOp, tests: int) -> None:
-        written.update(write(smaller, place))
+        if not is_passed_on(place):
+            written.update(write(smaller, place))
         show(f"{smaller.count_nested()} of {whole} ops after {tests} tests")
 
     whole = module.count_nested()
@@ -81,14 +82,14 @@ def _reduce_program(
 
 def _reduce_model(source: Path, place: Path, script: Script, show: Callable[[str], None]) -> str:
     from mdsl.report.reduce_onnx import load_model, reduce_model
-    from mdsl.support.files import replacing
 
     def write(candidate: Any, path: Path) -> None:
-        with replacing(path) as file:
+        with writing(path) as file:
             file.write(candidate.SerializeToString())
 
     def accepted(smaller: Any, tests: int) -> None:
-        write(smaller, place)
+        if not is_passed_on(place):
+            write(smaller, place)
         show(f"{len(smaller.graph.node)} of {whole} nodes after {tests} tests")
 
     model = load_model(source)

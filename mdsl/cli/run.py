@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mdsl.cli.files import check_output, note
+from mdsl.cli.files import check_output, is_passed_on, note, writing
 from mdsl.cli.load import Engine, Inputs, Program, ProgramFile, Threads
 from mdsl.cli.progress import stoppable
 from mdsl.cli.settings import takes_settings
 from mdsl.compiler.settings import DEFAULT, Settings
 from mdsl.errors import MdslError
 from mdsl.support.escapes import one_line
-from mdsl.support.files import is_stream, replacing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -77,7 +76,7 @@ def _check_form(path: Path, outputs: int) -> None:
         raise MdslError(
             f"{path}: error: a .npy file holds one array, and there are {outputs} outputs: use .npz"
         )
-    if suffix not in (".npy", ".npz") and not is_stream(path):
+    if suffix not in (".npy", ".npz") and not is_passed_on(path):
         raise MdslError(f"{path}: error: outputs are written as .npz or, if there is one, as .npy")
 
 
@@ -95,15 +94,18 @@ def _print(executable: Executable, arrays: list[np.ndarray]) -> None:
 
 def _save(path: Path, executable: Executable, arrays: list[np.ndarray]) -> None:
     """An .npy or, as `np.savez` does, which has names of its own that no array may bear, an .npz."""
+    import io
     import zipfile
 
     import numpy as np
 
-    with replacing(path) as file:
-        if path.suffix.lower() == ".npy":
-            np.lib.format.write_array(file, arrays[0], allow_pickle=False)
-            return
-        with zipfile.ZipFile(file, "w") as archive:
+    data = io.BytesIO()  # a pipe cannot be gone back in, as an archive is
+    if path.suffix.lower() == ".npy":
+        np.lib.format.write_array(data, arrays[0], allow_pickle=False)
+    else:
+        with zipfile.ZipFile(data, "w") as archive:
             for spec, array in zip(executable.outputs, arrays, strict=True):
                 with archive.open(f"{spec.name}.npy", "w", force_zip64=True) as member:
                     np.lib.format.write_array(member, array, allow_pickle=False)
+    with writing(path) as file:
+        file.write(data.getbuffer())

@@ -58,15 +58,10 @@ def write_json(value: dict[str, Any], path: str) -> None:
     from dataclasses import asdict, is_dataclass
     from pathlib import Path
 
-    from mdsl.support.files import replacing
+    from mdsl.cli.files import write_text
 
     def plain(found: object) -> object:
         assert is_dataclass(found) and not isinstance(found, type)
         return asdict(found)
 
-    text = json.dumps(value, default=plain, indent=2)
-    if path == "-":
-        typer.echo(text)
-        return
-    with replacing(Path(path)) as file:
-        file.write(f"{text}\n".encode())
+    write_text(f"{json.dumps(value, default=plain, indent=2)}\n", Path(path))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mdsl.cli.files import check_output, note, read_numpy, read_program, write_program
+from mdsl.cli.files import check_output, is_passed_on, note, read_numpy, read_program, write_program
 from mdsl.cli.load import Engine, Threads, default_output
 from mdsl.cli.mpi import agreeing, together
 from mdsl.cli.progress import progress
@@ -130,6 +130,8 @@ def _places(program: str, output: Path | None) -> tuple[Path | None, Path]:
 
     output = output or default_output(program, ".trained.safetensors")
     if output.suffix == ".safetensors":
+        if is_passed_on(output):
+            raise MdslError(f"{output}: error: a checkpoint is read again: it cannot go into a pipe")
         if output.with_suffix(".mir").exists():
             raise MdslError(
                 f"{output}: error: these are the weights of {output.with_suffix('.mir')}, which a checkpoint would replace"

@@ -19,7 +19,8 @@ os.umask(_UMASK)
 def replacing(path: Path) -> Generator[BinaryIO, None, None]:
     """A file to write that takes the place of `path` when all is written. Raises OSError naming `path`.
 
-    A link stays and what it leads to is replaced; a pipe or a device is written to as it is.
+    A link stays and what it leads to is replaced; a pipe or a device is written to as it is, and so is what this process
+    has open already (/dev/stdout).
     """
     with _named(path), _opened(path) as file:
         yield file
@@ -30,9 +31,12 @@ def check_writable(path: Path) -> None:
     far as can be told now."""
     import tempfile
 
-    if is_stream(path):
-        return
     with _named(path):
+        descriptor = _descriptor(path)
+        if descriptor is not None:
+            os.fstat(descriptor)
+        if is_stream(path):
+            return
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         with tempfile.TemporaryFile(dir=Path(os.path.realpath(path)).parent):
@@ -53,7 +57,8 @@ def _opened(path: Path) -> Generator[BinaryIO, None, None]:
     import tempfile
 
     if is_stream(path):
-        with open(path, "wb") as file:
+        descriptor = _descriptor(path)
+        with open(path if descriptor is None else os.dup(descriptor), "wb") as file:
             yield file
         return
     target = Path(os.path.realpath(path))
@@ -70,9 +75,24 @@ def _opened(path: Path) -> Generator[BinaryIO, None, None]:
 
 
 def is_stream(path: Path) -> bool:
-    """True for a pipe or a device: what is written to it goes on, and nothing can lie beside it."""
+    """True for a pipe, a device or an open file: what is written to it goes on, and nothing can lie beside it."""
+    if _descriptor(path) is not None:
+        return True
     try:
         mode = path.stat().st_mode
     except OSError:
         return False
     return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+
+
+def _descriptor(path: Path) -> int | None:
+    """The number of the open file that a path stands for, as /dev/stdout and /dev/fd/3 do."""
+    open_files = os.path.realpath("/dev/fd")
+    for _ in range(40):  # as many links as a path may lead through
+        folder = os.path.realpath(path.parent)
+        if folder == open_files and path.name.isdecimal():
+            return int(path.name)
+        if not path.is_symlink():
+            return None
+        path = Path(folder, os.readlink(path))
+    return None

@@ -1,5 +1,18 @@
-"""`python -m mdsl` is `mdsl`."""
+"""`python -m mdsl`, and the console script `mdsl`."""
 
-from mdsl.cli import main
+import os
+import sys
 
-main()
+
+def main() -> None:
+    """Starts the command. Ctrl-C is heard while that is still being imported."""
+    try:
+        from mdsl.cli import main as start
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        os._exit(130)
+    start()
+
+
+if __name__ == "__main__":
+    main()

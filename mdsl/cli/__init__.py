@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from mdsl.cli.bench import BenchCommand, bench
 from mdsl.cli.bisect import bisect
 from mdsl.cli.compile import compile_
 from mdsl.cli.diff import diff
 from mdsl.cli.dis import dis
-from mdsl.cli.errors import shown
+from mdsl.cli.errors import Interrupted, shown
 from mdsl.cli.explain import explain
 from mdsl.cli.fmt import fmt
 from mdsl.cli.import_ import import_
@@ -26,7 +27,19 @@ from mdsl.cli.run import run
 from mdsl.cli.terminal import escaping
 from mdsl.cli.train import train
 
+
+class _Commands(TyperGroup):
+    """Lets Ctrl-C through, of which Typer would not say a word."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as interrupt:
+            raise Interrupted from interrupt
+
+
 app = typer.Typer(
+    cls=_Commands,
     name="mdsl",
     help="Optimise, compile and run programs written in .mir text.",
     no_args_is_help=True,

@@ -9,12 +9,17 @@ from contextlib import contextmanager
 from mdsl.support.escapes import one_line
 
 
+class Interrupted(Exception):
+    """The user has pressed Ctrl-C."""
+
+
 @contextmanager
 def shown() -> Generator[None, None, None]:
-    """Turns a user's error into its message on stderr and exit code 1; a pressed Ctrl-C into exit code 130."""
+    """Turns a user's error into its message on stderr and exit code 1; a pressed Ctrl-C into a line and exit code 130."""
     try:
         yield
-    except KeyboardInterrupt:
+    except (Interrupted, KeyboardInterrupt):
+        print("interrupted", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
         message = explain(error)

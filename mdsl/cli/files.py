@@ -155,10 +155,11 @@ def write_program(
         return []
     weights, old = weights_path(output), weights_path(Path(source))
     written = [output]
-    if resources and (inline or not _same(weights, old)):
-        write_weights(weights, resources, keep=old if _same(weights, old) else None)
-        written.append(weights)
-    write_text(text + metadata, output)
+    with replacing(output) as file:
+        file.write((text + metadata).encode())
+        if resources and (inline or not _same(weights, old)):  # both files appear in one moment
+            write_weights(weights, resources, keep=old if _same(weights, old) else None)
+            written.append(weights)
     return written
 
 

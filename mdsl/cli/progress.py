@@ -43,10 +43,12 @@ def stoppable() -> Generator[None, None, None]:
     heard, tell = os.pipe()
     os.set_blocking(tell, False)
     before = signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
+    handler = signal.signal(signal.SIGINT, lambda number, frame: None)  # one speaks, the thread
     threading.Thread(target=_await_interrupt, args=(heard,), daemon=True).start()
     try:
         yield
     finally:
+        signal.signal(signal.SIGINT, handler)
         signal.set_wakeup_fd(before)
         os.close(tell)
 
@@ -55,8 +57,8 @@ def _await_interrupt(heard: int) -> None:
     """The system writes a signal's number into the pipe; its end closes with the block."""
     while number := os.read(heard, 1):
         if number[0] == signal.SIGINT:
-            if sys.stderr.isatty():
-                styled(sys.stderr).write("\x1b[?25h")  # the cursor, which `progress` hides
-                sys.stderr.flush()
+            cursor = "\x1b[?25h" if sys.stderr.isatty() else ""  # which `progress` hides
+            styled(sys.stderr).write(f"{cursor}interrupted\n")
+            sys.stderr.flush()
             os._exit(130)
     os.close(heard)

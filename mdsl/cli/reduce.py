@@ -49,17 +49,25 @@ def reduce(
     is_model = program.lower().endswith(".onnx")
     place = output or default_output(program, ".reduced.onnx" if is_model else ".reduced.mir")
     check_output(place, program)
-    with testing(test, timeout) as script, progress(f"testing {program}") as show:
-        if is_model and (place.suffix.lower() == ".onnx" or is_passed_on(place)):
-            sizes = _reduce_model(Path(program), place, script, show)
-        else:
-            sizes = _reduce_program(read_program(program), program, place, script, show)
-    note(f"{sizes} are left: {place}")
+    left: list[str] = []
+    try:
+        with testing(test, timeout) as script, progress(f"testing {program}") as show:
+            if is_model and (place.suffix.lower() == ".onnx" or is_passed_on(place)):
+                _reduce_model(Path(program), place, script, left, show)
+            else:
+                _reduce_program(read_program(program), program, place, script, left, show)
+    except KeyboardInterrupt:
+        if not left or is_passed_on(place):
+            raise
+        note(f"stopped: {left[-1]} are left: {place}")
+        raise typer.Exit(130) from None
+    note(f"{left[-1]} are left: {place}")
 
 
 def _reduce_program(
-    module: ModuleOp, program: str, place: Path, script: Script, show: Callable[[str], None]
-) -> str:
+    module: ModuleOp, program: str, place: Path, script: Script, left: list[str], show: Callable[[str], None]
+) -> None:
+    """`left` gets what is left of the program, each time that it is less."""
     from mdsl.report.reduce import reduce_program
 
     written: set[Path] = set()
@@ -70,17 +78,20 @@ def _reduce_program(
     def accepted(smaller: ModuleOp, tests: int) -> None:
         if not is_passed_on(place):
             written.update(write(smaller, place))
-        show(f"{smaller.count_nested()} of {whole} ops after {tests} tests")
+        left.append(f"{smaller.count_nested()} of {whole} ops")
+        show(f"{left[-1]} after {tests} tests")
 
     whole = module.count_nested()
     with tempfile.TemporaryDirectory(prefix="mdsl-") as folder:
         best = reduce_program(module, _tester(script, Path(folder) / "candidate.mir", write), accepted)
-    for left in written.difference(write(best, place)):  # weights that the program has no more
-        left.unlink(missing_ok=True)
-    return f"{best.count_nested()} of {whole} ops"
+    for stale in written.difference(write(best, place)):  # weights that the program has no more
+        stale.unlink(missing_ok=True)
+    left.append(f"{best.count_nested()} of {whole} ops")
 
 
-def _reduce_model(source: Path, place: Path, script: Script, show: Callable[[str], None]) -> str:
+def _reduce_model(
+    source: Path, place: Path, script: Script, left: list[str], show: Callable[[str], None]
+) -> None:
     from mdsl.report.reduce_onnx import load_model, reduce_model
 
     def write(candidate: Any, path: Path) -> None:
@@ -90,14 +101,15 @@ def _reduce_model(source: Path, place: Path, script: Script, show: Callable[[str
     def accepted(smaller: Any, tests: int) -> None:
         if not is_passed_on(place):
             write(smaller, place)
-        show(f"{len(smaller.graph.node)} of {whole} nodes after {tests} tests")
+        left.append(f"{len(smaller.graph.node)} of {whole} nodes")
+        show(f"{left[-1]} after {tests} tests")
 
     model = load_model(source)
     whole = len(model.graph.node)
     with tempfile.TemporaryDirectory(prefix="mdsl-") as folder:
         best = reduce_model(model, _tester(script, Path(folder) / "candidate.onnx", write), accepted)
     write(best, place)
-    return f"{len(best.graph.node)} of {whole} nodes"
+    left.append(f"{len(best.graph.node)} of {whole} nodes")
 
 
 def _tester(script: Script, path: Path, write: Callable[[Any, Path], object]) -> Callable[[Any], bool]:

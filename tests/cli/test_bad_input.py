@@ -357,7 +357,7 @@ def test_interrupt(executes: None, engine: str) -> None:
             time.sleep(0.3)
             running.send_signal(signal.SIGINT)
             assert running.wait(20) == 130
-            assert running.stderr.read() == ""
+            assert running.stderr.read() == "interrupted\n"
         finally:
             running.kill()
 

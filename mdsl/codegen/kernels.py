@@ -1,7 +1,7 @@
 """Compiling the micro-kernels of a program, each to an object file of its own in the cache.
 
-A kernel that two programs share is compiled once; a warm start parses, proves and generates nothing. (LLVM
-calls are serialised by llvmlite's lock, so that kernels are compiled one after another.)
+A kernel that two programs share is compiled once; a warm start parses, proves and generates nothing. LLVM compiles kernels on all
+processors, while the next ones are proved and written as LLVM IR.
 """
 
 from __future__ import annotations
@@ -13,13 +13,17 @@ from typing import TYPE_CHECKING
 
 from mdsl.analysis.footprints import KernelArgument
 from mdsl.analysis.intervals import Interval
-from mdsl.codegen.native import NativeCode, load_object, to_object
+from mdsl.codegen.llvm_target import target_machine
+from mdsl.codegen.native import NativeCode, Wanted, alone, to_object
 from mdsl.ir.errors import VerifyError
 from mdsl.support import cache
+from mdsl.support.processors import processors
 from mdsl.support.source_digest import source_digest
 from mdsl.target.target import Target
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # threads are there when there is something to compile
+    from concurrent.futures import Future, ThreadPoolExecutor
+
     from mdsl.dialects.ukernel import UkernelFunc
 
 _SYMBOL = "kernel"
@@ -45,10 +49,10 @@ def compile_kernels(funcs: Iterable[UkernelFunc], target: Target | None = None) 
     """
     from mdsl.syntax.printer import print_op
 
-    kernels = Kernels()
-    for func in funcs:
-        _add(kernels, func.symbol, print_op(func), lambda func=func: func, target or Target.host())
-    return kernels
+    with _Loading(target or Target.host()) as loading:
+        for func in funcs:
+            loading.add(func.symbol, print_op(func), lambda func=func: func)
+    return loading.kernels
 
 
 def load_kernels(
@@ -61,20 +65,15 @@ def load_kernels(
     parsed and verified unless the cache knows it, or `parsed` has the op that it is the text of; one that stands in no
     module is taken apart.
     With `fuelled` they keep to a limit of steps (see `kernel.emit_kernel`). Raises MdslError or VerifyError."""
-    kernels = Kernels()
-    for name, source in sources.items():
-        known = (parsed or {}).get(name)
-        _add(
-            kernels,
-            name,
-            source,
-            lambda name=name, source=source, known=known: known or _parse(name, source),
-            target or Target.host(),
-            fuelled,
-        )
-        if known is not None and known.block is None:
-            known.erase()  # the memory of its ops is LLVM's for the next
-    return kernels
+    with _Loading(target or Target.host(), fuelled) as loading:
+        for name, source in sources.items():
+            known = (parsed or {}).get(name)
+            loading.add(
+                name, source, lambda name=name, source=source, known=known: known or _parse(name, source)
+            )
+            if known is not None and known.block is None:
+                known.erase()  # the memory of its ops is LLVM's for the next
+    return loading.kernels
 
 
 def _parse(name: str, source: str) -> UkernelFunc:
@@ -88,33 +87,68 @@ def _parse(name: str, source: str) -> UkernelFunc:
     return ops[0]
 
 
-def _add(
-    kernels: Kernels,
-    name: str,
-    source: str,
-    make: Callable[[], UkernelFunc],
-    target: Target,
-    fuelled: bool = False,
-) -> None:
-    """Compile one kernel, or take it from the cache. Its name is left out of the key: what it computes
-    does not depend on it."""
-    anonymous = source.replace(f"@{name}(", f"@{_SYMBOL}(", 1)
-    key = cache.key("kernel", anonymous, source_digest(*ROOMS))
-    make = memoize(make)  # a new kernel is parsed once, to be proved and then compiled
-    kernels.signatures[name] = _signature(key, make)
-    variant = cache.key(key, "fuelled") if fuelled else key
-    code = load_object(variant, [_SYMBOL], lambda: _object(make(), target, fuelled), target)
-    kernels.code[name] = code
-    kernels.addresses[name] = code.address(_SYMBOL)
+class _Loading:
+    """Loads kernels one after another, and all that the cache lacks at the end of the block: until then they are compiled."""
 
+    def __init__(self, target: Target, fuelled: bool = False) -> None:
+        self.kernels = Kernels()
+        self.target, self.fuelled = target, fuelled
+        self._compiling: dict[Wanted, Future[bytes]] = {}
+        self._waiting: list[tuple[str, Wanted, UkernelFunc]] = []
+        self._threads: ThreadPoolExecutor | None = None
+        self._alone = alone()
 
-def _object(func: UkernelFunc, target: Target, fuelled: bool) -> bytes:
-    from mdsl.codegen.kernel import to_llvm_ir
+    def __enter__(self) -> _Loading:
+        self._alone.__enter__()
+        return self
 
-    try:
-        return to_object(to_llvm_ir(func, _SYMBOL, fuelled), target)
-    except RuntimeError as error:  # only a hostile kernel comes so far
-        raise func.error(f"has no machine code: {str(error).strip().splitlines()[0]}") from None
+    def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
+        try:
+            if kind is None:
+                self._link()
+        finally:
+            if self._threads is not None:
+                self._threads.shutdown(cancel_futures=True)
+            self._alone.__exit__(None, None, None)
+
+    def add(self, name: str, source: str, make: Callable[[], UkernelFunc]) -> None:
+        """Takes one kernel from the cache, or has it compiled. Its name is left out of the key: what it computes
+        does not depend on it."""
+        anonymous = source.replace(f"@{name}(", f"@{_SYMBOL}(", 1)
+        key = cache.key("kernel", anonymous, source_digest(*ROOMS))
+        make = memoize(make)  # a new kernel is parsed once, to be proved and then compiled
+        self.kernels.signatures[name] = _signature(key, make)
+        wanted = Wanted.of(cache.key(key, "fuelled") if self.fuelled else key, [_SYMBOL], self.target)
+        code = None if wanted in self._compiling else wanted.found()
+        if code is not None:
+            self._add(name, code)
+            return
+        func = make()
+        if wanted not in self._compiling:
+            self._compiling[wanted] = self._compile(func)
+        self._waiting.append((name, wanted, func))
+
+    def _compile(self, func: UkernelFunc) -> Future[bytes]:
+        from concurrent.futures import ThreadPoolExecutor
+
+        from mdsl.codegen.kernel import to_llvm_ir
+
+        if self._threads is None:
+            target_machine(self.target)  # sets up LLVM, once
+            self._threads = ThreadPoolExecutor(processors())
+        return self._threads.submit(to_object, to_llvm_ir(func, _SYMBOL, self.fuelled), self.target)
+
+    def _link(self) -> None:
+        for name, wanted, func in self._waiting:
+            try:
+                image = self._compiling[wanted].result()
+            except RuntimeError as error:  # only a hostile kernel comes so far
+                raise func.error(f"has no machine code: {str(error).strip().splitlines()[0]}") from None
+            self._add(name, wanted.found() or wanted.linked(image))
+
+    def _add(self, name: str, code: NativeCode) -> None:
+        self.kernels.code[name] = code
+        self.kernels.addresses[name] = code.address(_SYMBOL)
 
 
 def _signature(key: str, make: Callable[[], UkernelFunc]) -> tuple[KernelArgument, ...]:

@@ -7,8 +7,11 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, suppress
+from ctypes import string_at
+from dataclasses import dataclass
 from functools import cache as memoize
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mdsl.codegen import half, objects
 from mdsl.codegen.llvm_target import host_name, machine_key, target_machine, triple_of, tuned
@@ -23,7 +26,7 @@ _PIPELINE = "O3 -unroll -slp -cluster frozen"
 """Names the settings of `_optimise`, of the scheduler and of `tuned`, as a part of every object's key."""
 
 _lock = threading.RLock()
-_loaded: weakref.WeakValueDictionary[str, NativeCode] = weakref.WeakValueDictionary()
+_loaded: weakref.WeakValueDictionary[Wanted, NativeCode] = weakref.WeakValueDictionary()
 _library_number = itertools.count()
 _jit: LLJIT | None = None
 
@@ -60,15 +63,51 @@ def load_object(key: str, symbols: Iterable[str], produce: Callable[[], bytes], 
 
     This is what a caller uses that can tell the key of an object without generating its LLVM IR.
     """
-    check_executable(target)
-    exports = sorted(set(symbols))
-    name = cache.key("object", key, machine_key(target), _PIPELINE)
-    identity = cache.key(name, *exports)
-    with _lock:
-        code = _loaded.get(identity)
-        if code is None:
-            library = _half_conversions(target).name if half.needed(target) else None
-            code = _loaded[identity] = NativeCode(_link_cached(name, exports, library, produce))
+    wanted = Wanted.of(key, symbols, target)
+    with alone():
+        return wanted.found() or wanted.linked(produce())
+
+
+def alone() -> AbstractContextManager[object]:
+    """What loads objects does so alone in the process, and no fork comes between: a child has none of the threads that compile."""
+    return _lock
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """An object file by its name in the cache, and the functions whose addresses will be asked for."""
+
+    name: str
+    exports: tuple[str, ...]
+    target: Target
+
+    @staticmethod
+    def of(key: str, symbols: Iterable[str], target: Target) -> Wanted:
+        """The object with this key for this target. Raises TargetError if this machine cannot execute it."""
+        check_executable(target)
+        return Wanted(
+            cache.key("object", key, machine_key(target), _PIPELINE), tuple(sorted(set(symbols))), target
+        )
+
+    def found(self) -> NativeCode | None:
+        """The object linked, if the process or the cache has it."""
+        code = _loaded.get(self)
+        image = cache.get(self.name) if code is None else None
+        if image is not None:
+            with suppress(RuntimeError):  # an object that LLVM does not accept is a damaged one
+                return self._link(image)
+        return code
+
+    def linked(self, image: bytes) -> NativeCode:
+        """The object that was made, linked; the cache keeps it."""
+        code = self._link(image)
+        cache.put(self.name, image)
+        return code
+
+    def _link(self, image: bytes) -> NativeCode:
+        library = _half_conversions(self.target).name if half.needed(self.target) else None
+        found = objects.load(image, self.exports) if library is None else None
+        code = _loaded[self] = NativeCode(found or _link(image, self.exports, library))
         return code
 
 
@@ -90,36 +129,33 @@ def to_assembly(llvm_ir: str, target: Target) -> str:
 
 
 def to_object(llvm_ir: str, target: Target) -> bytes:
-    """The object file of a module, for any target that LLVM knows."""
+    """The object file of a module, for any target that LLVM knows; threads may compile at once."""
+    from llvmlite.binding import ffi
+
     module, machine = _optimise(llvm_ir, target)
-    return machine.emit_object(module)
+    emit = _beside_others("LLVMPY_TargetMachineEmitToMemory")
+    with ffi.OutputString() as message:
+        buffer = emit(machine, module, 1, message)
+        if not buffer:
+            raise RuntimeError(str(message))
+    try:
+        return string_at(ffi.lib.LLVMPY_GetBufferStart(buffer), ffi.lib.LLVMPY_GetBufferSize(buffer))
+    finally:
+        ffi.lib.LLVMPY_DisposeMemoryBuffer(buffer)
+
+
+def _beside_others(name: str) -> Callable[..., Any]:
+    """A function of llvmlite's library without the lock that lets one thread at a time into LLVM: it takes long, and LLVM asks
+    of threads only to share neither a context nor a target machine. Where llvmlite is another, it is the locked one."""
+    from llvmlite.binding import ffi
+
+    function = getattr(ffi.lib, name)
+    return getattr(function, "_cfn", function)
 
 
 @memoize
 def _half_conversions(target: Target) -> ResourceTracker:
     return _link(to_object(half.LLVM_IR, target), half.NAMES)
-
-
-def _link_cached(
-    name: str, exports: list[str], library: str | None, produce: Callable[[], bytes]
-) -> objects.Loaded | ResourceTracker:
-    image = cache.get(name)
-    if image is not None:
-        try:
-            return _loaded_or_linked(image, exports, library)
-        except RuntimeError:  # an object that LLVM does not accept is a damaged one
-            pass
-    image = produce()
-    linked = _loaded_or_linked(image, exports, library)
-    cache.put(name, image)
-    return linked
-
-
-def _loaded_or_linked(
-    image: bytes, exports: list[str], library: str | None
-) -> objects.Loaded | ResourceTracker:
-    found = objects.load(image, exports) if library is None else None
-    return found or _link(image, exports, library)
 
 
 def _link(image: bytes, exports: Iterable[str], needed: str | None = None) -> ResourceTracker:
@@ -154,5 +190,5 @@ def _optimise(llvm_ir: str, target: Target) -> tuple[llvm.ModuleRef, llvm.Target
     tuning.loop_unrolling = False
     tuning.slp_vectorization = False
     builder = llvm.create_pass_builder(machine, tuning)
-    builder.getModulePassManager().run(module, builder)
+    _beside_others("LLVMPY_RunNewModulePassManager")(builder.getModulePassManager(), module, builder)
     return module, machine

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-import os
 from collections import deque
 from contextlib import suppress
 from math import prod
@@ -154,11 +153,6 @@ class Frame:
             parts[name] = words[start : start + size]
             start += _round(size)
         return parts
-
-
-def processors() -> int:
-    """How many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 _word_at = ctypes.c_uint64.from_address

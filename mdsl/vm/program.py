@@ -16,11 +16,12 @@ from mdsl.bytecode.verify import verify
 from mdsl.codegen.kernels import Kernels, load_kernels
 from mdsl.errors import MdslError
 from mdsl.support.collector import collector_paused
+from mdsl.support.processors import processors
 from mdsl.target.target import Target
 from mdsl.vm import interpreter
 from mdsl.vm.calls import MAX_THREADS, native_calls
 from mdsl.vm.frames import FramePool
-from mdsl.vm.memory import Frame, KernelProfile, OutputPool, address, aligned_array, processors
+from mdsl.vm.memory import Frame, KernelProfile, OutputPool, address, aligned_array
 from mdsl.vm.native_machine import Variant
 
 ENGINES = ("vm", "jit")

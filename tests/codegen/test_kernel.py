@@ -351,6 +351,24 @@ def test_equal_kernels_share_an_object() -> None:
     assert first.addresses["first"] == second.addresses["second"]
 
 
+def test_equal_kernels_of_a_program_are_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MDSL_CACHE_DIR", "off")
+    kernels = load_kernels({name: matmul_text(3, 5, 16, name) for name in ("first", "second")})
+    assert kernels.addresses["first"] == kernels.addresses["second"]
+
+
+def test_what_llvm_refuses_is_an_error_at_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(llvm_ir: str, target: Target) -> bytes:
+        raise RuntimeError("no register left\nin a function")
+
+    monkeypatch.setenv("MDSL_CACHE_DIR", "off")
+    with monkeypatch.context() as patch:
+        patch.setattr("mdsl.codegen.kernels.to_object", refuse)
+        with pytest.raises(VerifyError, match="has no machine code: no register left$"):
+            load_kernels({"k": matmul_text(2, 7, 16, "k")})
+    assert load_kernels({"k": matmul_text(2, 7, 16, "k")}).addresses["k"]
+
+
 def test_unlowered_kernel_is_an_error() -> None:
     body = "%c = arith.constant 0.0 : f32\nlinalg.fill ins(%c : f32) outs(%a : memref<4xf32>)"
     with pytest.raises(VerifyError, match="'linalg.fill'"):

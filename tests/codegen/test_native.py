@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import multiprocessing
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,18 @@ def test_an_unknown_host_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MDSL_HOST", "vax")
     with pytest.raises(TargetError, match="MDSL_HOST: unknown target 'vax'; known targets: .*avx2"):
         Target.host()
+
+
+def test_threads_compile_at_once() -> None:
+    """Where llvmlite's lock can be left out, which else lets one at a time into LLVM."""
+    from llvmlite.binding import ffi
+
+    target = Target.host()
+    texts = [SQUARE.replace("square", f"square{k}") for k in range(16)]
+    alone = [to_object(text, target) for text in texts]
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(lambda text: to_object(text, target), texts)) == alone
+    assert hasattr(ffi.lib.LLVMPY_RunNewModulePassManager, "_cfn")
 
 
 def test_unknown_target_names_the_known_ones() -> None:

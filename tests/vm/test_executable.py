@@ -25,8 +25,9 @@ from mdsl.bytecode.module import (
 from mdsl.codegen import native
 from mdsl.errors import MdslError
 from mdsl.runtime.executable import VmExecutable
+from mdsl.support.processors import processors
 from mdsl.vm import workers
-from mdsl.vm.memory import address, processors
+from mdsl.vm.memory import address
 from mdsl.vm.program import CallError, Program
 
 ROWS, COLUMNS = 64, 32

@@ -13,8 +13,9 @@ import pytest
 
 import mdsl
 from mdsl.runtime.executable import VmExecutable
+from mdsl.support.processors import processors
 from mdsl.vm.calls import native_calls
-from mdsl.vm.memory import Frame, OutputPool, processors
+from mdsl.vm.memory import Frame, OutputPool
 
 UNGUARDED = True
 TEXT = """

@@ -6,7 +6,7 @@ takes over the location of the op that it is made from, and with it the history 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from functools import cache
 
 from mdsl.dialects.arith import Constant
@@ -19,10 +19,25 @@ State = tuple[dict[str, Attribute], list[Type]]
 """What an op says by itself."""
 
 
-def states(root: Op) -> dict[Op, State]:
-    """Every op with what tells whether it is rewritten in place. A constant never is: it is replaced by another, and its data,
-    the most that a program has, must not be kept for it."""
-    return {op: _kept_state(op) for op in root.walk()}
+class History:
+    """Follows the ops under `root` from pass to pass: what each said after the last one tells which the next one rewrites."""
+
+    def __init__(self, root: Op) -> None:
+        self.root = root
+        self.states = {op: _kept_state(op) for op in root.walk()}
+
+    def record(self, step: str) -> list[Op]:
+        """Adds `step` to the history of each op that is new or another since it was last called; returns these, in program order."""
+        known, self.states = self.states, {}
+        changed: list[Op] = []
+        for op in self.root.walk():
+            state = known.get(op)
+            if state is None or not _says(op, state):
+                state = _kept_state(op)
+                changed.append(op)
+            self.states[op] = state
+        _add(step, changed, known)
+        return changed
 
 
 def links(root: Op) -> list[tuple[Op, State, list[Value], Op | None]]:
@@ -30,14 +45,11 @@ def links(root: Op) -> list[tuple[Op, State, list[Value], Op | None]]:
     return [(op, _state(op), op.operands, op.parent) for op in root.walk()]
 
 
-def record(root: Op, before: dict[Op, State], step: str) -> None:
-    """Adds `step` to the history of each op that is new or another since `before`."""
-
+def _add(step: str, changed: Sequence[Op], before: Collection[Op]) -> None:
     @cache
     def through(location: Location) -> Location:
         return location.through(step)
 
-    changed = [op for op in root.walk() if op not in before or before[op] != _kept_state(op)]
     places = [op.location or (None if op in before else _borrowed(op)) for op in changed]
     for op, place in zip(changed, places, strict=True):
         if place is not None:
@@ -45,7 +57,17 @@ def record(root: Op, before: dict[Op, State], step: str) -> None:
 
 
 def _kept_state(op: Op) -> State:
+    """What tells whether the op is rewritten in place. A constant never is: it is replaced by another, and its data, the most
+    that a program has, must not be kept for it."""
     return ({}, []) if isinstance(op, Constant) else _state(op)
+
+
+def _says(op: Op, state: State) -> bool:
+    """As `_kept_state(op) == state`, without making one for each op of a program."""
+    attributes, types = state
+    return isinstance(op, Constant) or (
+        op.attributes == attributes and [result.type for result in op.results] == types
+    )
 
 
 def _state(op: Op) -> State:

@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import fields
 from typing import Any
 
-from mdsl.compiler.history import record, states
+from mdsl.compiler.history import History
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.errors import MdslError, Source, SyntaxError_, nearest
 from mdsl.ir.core import VerifyError
@@ -254,11 +254,11 @@ def run_passes(
     """Runs the passes on `module`, in place. Raises PassFailure, which names the pass."""
     context = context or Context()
     module.name_maps()
+    history = History(module)
     for step in steps:
         for hook in hooks:
             hook.before(module, step)
         names = {f.symbol: f.result_names() for f in functions(module)}
-        made = states(module)
         with ExitStack() as surroundings:
             for hook in hooks:
                 surroundings.enter_context(hook.around(module, step))
@@ -268,9 +268,10 @@ def run_passes(
                 before = names.get(function.symbol, [])
                 if not step.renews and len(before) == len(function.type.results):
                     function.keep_result_names(before)
-            module.name_maps()  # here, so that aliases do not depend on what has been printed
             seconds = time.perf_counter() - start
-            record(module, made, step.name)
+            module.name_maps(
+                history.record(step.name)
+            )  # here, so that aliases do not depend on what has been printed
             if verify_each:
                 _guarded(step, lambda: verify(module), invalid=True)
         for hook in hooks:

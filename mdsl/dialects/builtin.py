@@ -32,11 +32,11 @@ class ModuleOp(Op):
             self._map_names = {}
         return self._map_names
 
-    def name_maps(self) -> None:
-        """Gives each affine map of the module's ops that has no alias the next one: `#map`, `#map1`, ..."""
+    def name_maps(self, ops: Iterable[Op] | None = None) -> None:
+        """Gives each affine map of `ops`, by default all of the module's, that has no alias the next one: `#map`, `#map1`, ..."""
         names = self.map_names
         fresh: Iterator[str] | None = None
-        for op in self.walk():
+        for op in self.walk() if ops is None else ops:
             holders = [a for a in op.attributes.values() if isinstance(a, _WITH_MAPS)]
             for map in (m for a in holders for m in _maps_of(a)):
                 if map not in names:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from mdsl.dialects.terminator import Terminator
@@ -30,7 +30,7 @@ from mdsl.ir.declare import (
     region,
     result,
 )
-from mdsl.ir.naming import free_name, names_under
+from mdsl.ir.naming import FreeNames, name_wished, names_under
 from mdsl.ir.types import DYNAMIC, FunctionType, ShapedType, TensorType, Type, i32
 
 if TYPE_CHECKING:
@@ -300,8 +300,6 @@ class FunctionLike(Op):
         printer.region(self.regions[0])
 
 
-_NUMBERS = re.compile(r"(_\d+)+\Z", re.ASCII)
-
 _OWN = ("sym_name", "function_type", "arg_attrs", "res_attrs", "sym_visibility")
 
 
@@ -313,38 +311,20 @@ class FuncOp(FunctionLike):
     def result_names(self, name: Callable[[Value], str | None] = lambda value: value.name) -> list[str]:
         """What the results are called: as the returned values, or as `mdsl.name` says. A name that an argument
         or another result bears gets a number. `name` says what a value is called."""
-        taken = {a.name for a in self.body.args}
+        free = FreeNames(a.name for a in self.body.args)
         found: list[str] = []
         for value, attributes in zip(self.body.terminator.operands, self.result_attributes(), strict=True):
             given = attributes.get(NAME)
-            base = given.value if isinstance(given, StringAttr) else name(value) or "output"
-            found.append(free_name(base, taken))
-            taken.add(found[-1])
+            found.append(free.take(given.value if isinstance(given, StringAttr) else name(value) or "output"))
         return found
 
     def keep_result_names(self, names: Sequence[str]) -> None:
         """Marks the results that `names` do not follow from, when the function is read from its text."""
-        in_text = names_under(self) if self._has_namesakes() else {}
-        now = self.result_names(lambda value: in_text.get(value, value.name) if value.name else None)
+        in_text = names_under(self, like=self.body.terminator.operands)
+        now = self.result_names(lambda v: in_text[v] if v.name and in_text[v] != name_wished(v) else v.name)
         pairs = zip(names, now, self.result_attributes(), strict=True)
         marked = [a if name == had else {**a, NAME: StringAttr(name)} for name, had, a in pairs]
         self.set_result_attributes(marked)
-
-    def _has_namesakes(self) -> bool:
-        """True if the text may number a returned value: another one bears its name, but for numbers at the end."""
-        returned = set(self.body.terminator.operands)
-        stems = {_stem(value) for value in returned if value.name}
-        return any(value not in returned and value.name and _stem(value) in stems for value in self._values())
-
-    def _values(self) -> Iterator[Value]:
-        for op in self.walk():
-            yield from op.results
-            for inner in op.regions:
-                yield from inner.block.args
-
-
-def _stem(value: Value) -> str:
-    return _NUMBERS.sub("", value.name or "")
 
 
 class Return(Terminator):

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
-from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from mdsl.ir.attributes import Attribute, AttributeLike, DenseArrayAttr, attribute, python_value
@@ -254,15 +253,15 @@ class Op:
 
     def walk(self) -> Iterator[Op]:
         """This op, then every op nested in it, in program order; the walked ops may be rewritten."""
-        nested: list[Iterator[Op]] = [iter((self,))]
-        while nested:
-            for op in nested[-1]:
-                yield op
-                if op.regions:
-                    nested.append(chain.from_iterable(region.block.ops for region in op.regions))
-                    break
-            else:
-                nested.pop()
+        waiting: list[Op] = [self]
+        while waiting:
+            op = waiting.pop()
+            yield op
+            for region in reversed(op.regions):
+                inner = region.block.last
+                while inner is not None:
+                    waiting.append(inner)
+                    inner = inner.prev
 
     def count_nested(self) -> int:
         """How many ops it holds, at any depth."""

@@ -4,26 +4,43 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left, insort
-from collections.abc import Collection
+from collections.abc import Iterable
+from functools import lru_cache
 
 from mdsl.ir.core import Op, Value
 
 _TRIES = 64
+_KNOWN = 1 << 14
+"""Spellings to remember: the same few names are asked for after each pass."""
 
 
-def free_name(name: str, taken: Collection[str | None]) -> str:
-    """`name`, or with the first number behind it that makes it one that is not taken."""
-    numbered = (f"{name}_{number}" for number in range(1, len(taken) + 2))
-    return next(found for found in (name, *numbered) if found not in taken)
+class FreeNames:
+    """Gives out names that are not taken, each once: the one asked for, or with the first number behind it that makes it free."""
+
+    def __init__(self, taken: Iterable[str | None]) -> None:
+        self._taken = set(taken)
+        self._numbers: dict[str, int] = {}  # lower ones are taken behind that name
+
+    def take(self, name: str) -> str:
+        number = self._numbers.get(name, 0)
+        while (found := f"{name}_{number}" if number else name) in self._taken:
+            number += 1
+        self._numbers[name] = number
+        self._taken.add(found)
+        return found
 
 
-def names_under(root: Op) -> dict[Value, str]:
-    """A name for every value defined under `root`, up to nested isolated ops.
+def names_under(root: Op, like: Iterable[Value] | None = None) -> dict[Value, str]:
+    """A name for every value defined under `root`, up to nested isolated ops; or only for those whose names could be taken for
+    one of `like`, which the others do not change.
 
     A scope is an interval of op positions; two values may bear one name if their scopes are disjoint.
     """
     found: list[tuple[Value, tuple[int, int]]] = []
     _collect(root, found, 0)
+    if like is not None:
+        stems = {_stem(name_wished(value)) for value in like}
+        found = [f for f in found if _stem(name_wished(f[0])) in stems]
     taken: dict[str, list[tuple[int, int]]] = {}
     numbers: dict[tuple[str, tuple[int, int]], int] = {}  # lower ones are taken in that scope
     free: dict[str, int] = {}  # this one and higher ones nobody has
@@ -80,6 +97,17 @@ def _numbered(base: str, number: int) -> str:
     return f"v{base}_{number}" if base.isdigit() else f"{base}_{number}"
 
 
+_NUMBERS = re.compile(r"(_\d+)+\Z", re.ASCII)
+
+
+@lru_cache(_KNOWN)
+def _stem(name: str) -> str:
+    """What a name that a value wishes has in common with all that it may get instead, as `_numbered` makes them."""
+    stem = _NUMBERS.sub("", name)
+    return f"v{stem}" if stem.isdigit() else stem
+
+
+@lru_cache(_KNOWN)
 def _clean(name: str | None) -> str:
     """A name that the grammar accepts: a number, or words, dots and dashes (`0_init` becomes `v0_init`)."""
     cleaned = re.sub(r"[^\w$.-]", "_", name, flags=re.ASCII) if name else ""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from mdsl.analysis.order import Order
 from mdsl.analysis.rows import Rows, frame_bytes, row_bytes, shared_dims
 from mdsl.dialects import arith, linalg
 from mdsl.dialects.builtin import ModuleOp
@@ -67,7 +68,7 @@ class FuseAttention(Pass):
             drop_unused(func)
 
     def _visit(self, second: linalg.LinalgOp, target: Target) -> None:
-        if not _is_attention(widest_region(_root(second), _belongs)):
+        if not _is_attention(widest_region(_root(second), _belongs, Order())):
             return
         if not _is_attention(_members(second, target)):
             remarks.missed(
@@ -121,7 +122,7 @@ def _members(second: linalg.LinalgOp, target: Target) -> list[linalg.LinalgOp]:
         near = row_bytes(members, rows) <= target.core.l2_bytes // 2
         return bool(cut) and near and frame_bytes(members, rows) <= MAX_FRAME_BYTES
 
-    return grow(_root(second), _belongs, fits)
+    return grow(_root(second), _belongs, Order(), fits)
 
 
 def _belongs(op: linalg.LinalgOp) -> bool:

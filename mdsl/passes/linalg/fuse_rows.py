@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cache
 from heapq import heappop, heappush
 from math import prod
 from typing import ClassVar
 
+from mdsl.analysis.order import Order
 from mdsl.analysis.rows import Rows, find_rows, frame_bytes, is_row_region, row_bytes
 from mdsl.dialects import linalg
 from mdsl.dialects.builtin import ModuleOp
@@ -63,16 +64,17 @@ class FuseRows(Pass):
             # Regions are made from the end of the program on: what belongs to one above stays as it is.
             belongs = cache(_belongs)
             hopeless: set[linalg.LinalgOp] = set()
+            order = Order()  # of all that may become a member: nothing else does, while regions are made
             for op in reversed(func.body.ops):
                 if op.block is not func.body or op in hopeless:
                     continue
                 if isinstance(op, linalg.LinalgOp) and op.results:
-                    hopeless |= _group(op, belongs, context.target)
+                    hopeless |= _group(op, belongs, order, context.target)
             drop_unused(func)
 
 
 def _group(
-    root: linalg.LinalgOp, belongs: Callable[[linalg.LinalgOp], bool], target: Target
+    root: linalg.LinalgOp, belongs: Callable[[linalg.LinalgOp], bool], order: Order, target: Target
 ) -> set[linalg.LinalgOp]:
     """Puts `root`, and the chain of reductions and elementwise ops that it ends, into one region.
 
@@ -84,9 +86,9 @@ def _group(
     def fits(members: Sequence[linalg.LinalgOp], rows: Rows) -> bool:
         return _is_cheap(members, rows, target)
 
-    if not _normalises(widest := widest_region(root, belongs)):
+    if not _normalises(widest := widest_region(root, belongs, order)):
         return set(widest)
-    members = grow(root, belongs, fits)
+    members = grow(root, belongs, order, fits)
     if _normalises(members):
         remarks.applied(
             root, f"and {len(members) - 1} ops before it stay in cache row by row", ops=len(members)
@@ -114,55 +116,48 @@ def _returns_to_rows(op: linalg.LinalgOp, members: Collection[linalg.LinalgOp]) 
     )
 
 
-def widest_region(root: linalg.LinalgOp, belongs: Callable[[linalg.LinalgOp], bool]) -> list[linalg.LinalgOp]:
+def widest_region(
+    root: linalg.LinalgOp, belongs: Callable[[linalg.LinalgOp], bool], order: Order
+) -> list[linalg.LinalgOp]:
     """What `grow` finds if all of it fits."""
-    place = _places(root)
-    return _region(root, _feeding(root, belongs, (), place), place)
+    return _region(root, _feeding(root, belongs, (), order), order)
 
 
 def grow(
     root: linalg.LinalgOp,
     belongs: Callable[[linalg.LinalgOp], bool],
+    order: Order,
     fits: Callable[[Sequence[linalg.LinalgOp], Rows], bool],
 ) -> list[linalg.LinalgOp]:
     """`root` and the producers that share rows with it, in program order: those that belong, that nothing else
     reads, and with which the region still fits. Of a region that fits, every part fits: so the first producer
     that does not is found by bisection."""
-    place = _places(root)
 
     def fails(count: int) -> bool:
-        members = _region(root, joined[:count], place)
+        members = _region(root, joined[:count], order)
         rows = find_rows(members)
         return rows is None or not fits(members, rows)
 
     rejected: set[linalg.LinalgOp] = set()
-    joined = _feeding(root, belongs, rejected, place)
+    joined = _feeding(root, belongs, rejected, order)
     while joined and fails(len(joined)):
         first = bisect_left(range(1, len(joined)), True, key=fails)
         rejected.add(joined[first])
-        joined = _feeding(root, belongs, rejected, place)
-    return _region(root, joined, place)
+        joined = _feeding(root, belongs, rejected, order)
+    return _region(root, joined, order)
 
 
-def _places(root: linalg.LinalgOp) -> dict[Op, int]:
-    """Where each op of the block around `root` stands in it."""
-    assert root.block is not None
-    return {op: i for i, op in enumerate(root.block.ops)}
-
-
-def _region(
-    root: linalg.LinalgOp, joined: Sequence[linalg.LinalgOp], place: Mapping[Op, int]
-) -> list[linalg.LinalgOp]:
+def _region(root: linalg.LinalgOp, joined: Sequence[linalg.LinalgOp], order: Order) -> list[linalg.LinalgOp]:
     """The members in program order, and the fills that those which joined the root accumulate in."""
     fills = [v.owner for op in joined for v in op.outputs if isinstance(v.owner, linalg.Fill)]
-    return sorted({root, *joined, *fills}, key=lambda op: place[op])
+    return sorted({root, *joined, *fills}, key=order.of)
 
 
 def _feeding(
     root: linalg.LinalgOp,
     belongs: Callable[[linalg.LinalgOp], bool],
     rejected: Collection[linalg.LinalgOp],
-    place: Mapping[Op, int],
+    order: Order,
 ) -> list[linalg.LinalgOp]:
     """The producers that belong and whose results only `root` and others of them read, but for the rejected ones
     and those beyond the bounds of a region. What the last op in the program reads comes first."""
@@ -182,8 +177,8 @@ def _feeding(
             users = [user for r in producer.results for user in r.users]
             if any(user not in members for user in users) or producer in rejected or not belongs(producer):
                 continue
-            last = max(users, key=lambda user: place[user])
-            entry = (-place[last], last.operands.index(value), producer)
+            last = max(users, key=order.of)
+            entry = (-order.of(last), last.operands.index(value), producer)
             if entry not in waiting:
                 heappush(waiting, entry)
         if not waiting or len(members) >= MOST_OPS:

@@ -15,7 +15,7 @@ from mdsl.dialects.nn.base import NnOp
 from mdsl.ir.attributes import DenseResourceAttr, UnitAttr
 from mdsl.ir.core import Op, Value
 from mdsl.ir.declare import fields_of
-from mdsl.ir.naming import free_name
+from mdsl.ir.naming import FreeNames
 from mdsl.ir.types import TensorType, is_float
 from mdsl.passes.base import Context, Pass, functions
 from mdsl.rewriting import remarks
@@ -62,14 +62,13 @@ def lift(function: FuncOp) -> dict[str, np.ndarray]:
     """Makes arguments of the function's weights; returns what they were, by the arguments' names: those whose data
     is there."""
     data: dict[str, np.ndarray] = {}
-    taken = {argument.name for argument in function.args}
+    names = FreeNames(argument.name for argument in function.args)
     for constant in [op for op in function.body.ops if isinstance(op, Constant)]:
         if not _can_be_weight(constant.result):
             continue
         array = constant_data(constant.result)
         for name, uses, trained in _weights(constant.result):
-            name = free_name(name, taken)
-            taken.add(name)
+            name = names.take(name)
             argument = function.add_argument(
                 constant.result.type, name, {PARAMETER: UnitAttr()} if trained else {}
             )

@@ -12,7 +12,7 @@ from mdsl.dialects.nn.training import Composite
 from mdsl.errors import nearest
 from mdsl.ir.attributes import DenseAttr
 from mdsl.ir.core import Builder, Op, Value
-from mdsl.ir.naming import free_name, name_wished
+from mdsl.ir.naming import FreeNames, name_wished
 from mdsl.ir.rewrites import rewriting
 from mdsl.ir.typed import tensor_of
 from mdsl.ir.types import TensorType, is_float
@@ -133,9 +133,8 @@ def _append(function: FuncOp, loss: Value, wrt: list[Value], seed: str) -> None:
     gradients = differentiate(function, loss, wrt, _seed(function, loss, seed), own)
     for gradient in gradients:
         function.insert_result(len(end.operands), gradient)
-    for value in wrt:
-        names.append(free_name(gradient_of(value), names))
-    function.keep_result_names(names)
+    free = FreeNames(names)
+    function.keep_result_names([*names, *(free.take(gradient_of(value)) for value in wrt)])
     for value, gradient in zip(wrt, gradients, strict=True):
         remarks.applied(
             function,

@@ -6,9 +6,17 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import mdsl
 from mdsl.cli import command
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = [
+    *(ROOT / "examples" / "mnist" / name for name in ("mlp.mir", "cnn.mir")),
+    *(ROOT / "examples" / "passes" / f"{name}.mir" for name in ("fuse-attention", "fuse-rows", "widen")),
+]
 
 NET = """
 func.func @main(%x: tensor<1x16x28x28xf32>, %w: tensor<16x16x3x3xf32>, %y: tensor<1x16x28x28xf32>) -> (tensor<1x16x28x28xf32>, tensor<1x16x28x28xf32>) {
@@ -112,3 +120,84 @@ def test_a_remark_is_one_line(tmp_path: Path) -> None:
     )
     assert command(["opt", "--tile", "--remarks", f"--remarks-output={out}", str(net)]) == 0
     assert "\\x1b[31m\\nerror: y" in out.read_text() and "\x1b" not in out.read_text()
+
+
+def told(pipeline: str, text: str, target: str = "avx2") -> list[str]:
+    """Pass, op and message of each remark."""
+    trace = mdsl.trace(text, pipeline, target=target)
+    return [f"{step.name.split('{')[0]}: {r.op} {r.message}" for step in trace for r in step.remarks]
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_every_pass_of_the_pipeline_says_why_it_changes_nothing(example: Path) -> None:
+    steps = mdsl.trace(example, target="avx2")
+    idle = {step.name: step.obstacle for step in steps if not step.diff}
+    assert idle and all(why and "does not say why" not in why for why in idle.values()), idle
+
+
+PADDED = """
+func.func @main(%x: tensor<1x16x8x8xf32>, %w: tensor<16x16x3x3xf32>) -> (tensor<1x16x10x10xf32>, tensor<1x20x8x8xf32>) {
+  %conv = nn.conv2d %x, %w {pads = [1, 1, 1, 1]} : (tensor<1x16x8x8xf32>, tensor<16x16x3x3xf32>) -> tensor<1x16x8x8xf32>
+  %wide = nn.pad %conv {pads = [0, 0, 1, 1, 0, 0, 1, 1], value = 0.0 : f32} : (tensor<1x16x8x8xf32>) -> tensor<1x16x10x10xf32>
+  %deep = nn.pad %conv {pads = [0, 4, 0, 0, 0, 0, 0, 0], value = 0.0 : f32} : (tensor<1x16x8x8xf32>) -> tensor<1x20x8x8xf32>
+  return %wide, %deep : tensor<1x16x10x10xf32>, tensor<1x20x8x8xf32>
+}
+"""
+
+
+def test_pack_tells_what_keeps_the_blocks_and_what_does_not() -> None:
+    found = told("lower-nn,pack", PADDED)
+    assert "pack: %wide works on blocks: dimension 1 by 8" in found
+    assert "pack: %deep reads %conv, which is unpacked for it: not whole blocks are moved" in found
+
+
+SHARED = """
+func.func @main(%x: tensor<64x512xf32>) -> (tensor<64x512xf32>{more}) {{
+  %w = arith.constant dense_resource<w> : tensor<512x512xf32>
+  %y = nn.matmul %x, %w : (tensor<64x512xf32>, tensor<512x512xf32>) -> tensor<64x512xf32>
+  return %y{also} : tensor<64x512xf32>{more}
+}}
+{{-# dialect_resources: {{ builtin: {{ w: "0x04000000{data}" }} }} #-}}
+"""
+
+
+def test_prepack_tells_of_each_constant_that_tiles_read() -> None:
+    data = np.arange(512 * 512, dtype=np.float32).tobytes().hex()
+    alone = told("tile,prepack", SHARED.format(more="", also="", data=data))
+    assert any(
+        re.match(r"prepack: %w\S* is laid out in tiles of \d+ rows, one stream for %y", t) for t in alone
+    ), alone
+    function = """
+func.func @main(%a: tensor<8x64xf32>, %i: index) -> (tensor<8x16xf32>, tensor<1x4xf32>) {
+  %w = arith.constant dense_resource<w> : tensor<64x32xf32>
+  %part = tensor.extract_slice %w[0, 0] [64, 16] [1, 1] : tensor<64x32xf32> to tensor<64x16xf32>
+  %other = tensor.extract_slice %w[0, 8] [1, 4] [1, 1] : tensor<64x32xf32> to tensor<1x4xf32>
+  %empty = tensor.empty() : tensor<8x16xf32>
+  %y = ukernel.region -> tensor<8x16xf32> {
+    %p = linalg.matmul ins(%a, %part : tensor<8x64xf32>, tensor<64x16xf32>) outs(%empty : tensor<8x16xf32>) -> tensor<8x16xf32>
+    ukernel.yield %p : tensor<8x16xf32>
+  }
+  return %y, %other : tensor<8x16xf32>, tensor<1x4xf32>
+}
+"""
+    text = f'{function}{{-# dialect_resources: {{ builtin: {{ w: "0x04000000{data[: 64 * 32 * 8]}" }} }} #-}}'
+    assert [t for t in told("prepack", text) if t.startswith("prepack")] == [
+        "prepack: %w stays in its order: 1 of its 2 readers take other parts of it than tiles of whole rows"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (1, "keeps its operands: each weight is used 1 x"),
+        (64, "is computed on f32 operands: each weight is used 64 x"),
+    ],
+)
+def test_widen_tells_how_many_rows_there_are(rows: int, said: str) -> None:
+    text = (
+        f"func.func @main(%x: tensor<{rows}x32xf16>, %w: tensor<32x32xf16>) -> tensor<{rows}x32xf16> {{\n"
+        f"  %y = nn.matmul %x, %w : (tensor<{rows}x32xf16>, tensor<32x32xf16>) -> tensor<{rows}x32xf16>\n"
+        f"  return %y : tensor<{rows}x32xf16>\n}}"
+    )
+    (found,) = told("widen", text)
+    assert found.startswith(f"widen: %y {said}")

@@ -9,6 +9,7 @@ from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.func import Call, FuncOp
 from mdsl.ir.core import Builder, Value
 from mdsl.passes.base import Context, Pass, functions
+from mdsl.rewriting import remarks
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ def _inline(call: Call, callee: FuncOp) -> None:
     given, taken = [v.type for v in call.operands], list(callee.type.inputs)
     if given != taken or [r.type for r in call.results] != list(callee.type.results):
         raise call.error(f"@{callee.symbol} is of type {callee.type}")
+    remarks.applied(call, f"is replaced by the body of @{callee.symbol}")
     mapping: dict[Value, Value] = dict(zip(callee.args, call.operands, strict=True))
     builder = Builder.before(call)
     for op in callee.body.ops:

@@ -247,6 +247,8 @@ def _group(last: linalg.LinalgOp) -> None:
         members.insert(0, main)
     elif not last.reduction_dims:
         return
+    else:
+        remarks.applied(last, "is a group of its own")
     for value in main.outputs:
         fill = value.owner
         if isinstance(fill, linalg.Fill):

@@ -18,6 +18,7 @@ from mdsl.ir.core import Block, Builder, Value
 from mdsl.ir.typed import tensor_of
 from mdsl.ir.types import bf16, dtype_of, f16, f32
 from mdsl.passes.base import Context, Pass
+from mdsl.rewriting import remarks
 from mdsl.rewriting.constants import constant_data, fresh_resource, resource_name
 from mdsl.target import cost
 
@@ -53,13 +54,23 @@ class Widen(Pass):
 
     name: ClassVar[str] = "widen"
     level: ClassVar[str | None] = "nn"
-    subject = "product of 16-bit floats with enough rows"
+    subject = "product of 16-bit floats"
 
     def run(self, module: ModuleOp, context: Context) -> None:
         known: _Known = {}
         for op in list(module.walk()):
-            if isinstance(op, Product) and _is_narrow(op) and cost.worth_widening(_rows(op), context.target):
+            if not isinstance(op, Product) or not _is_narrow(op):
+                continue
+            rows = _rows(op)
+            if cost.worth_widening(rows, context.target):
+                remarks.applied(op, f"is computed on f32 operands: each weight is used {rows:,} x", rows=rows)
                 _widen(op, known)
+            else:
+                remarks.missed(
+                    op,
+                    f"keeps its operands: each weight is used {rows:,} x, before a wider one would arrive",
+                    rows=rows,
+                )
 
 
 def _is_narrow(op: Product) -> bool:

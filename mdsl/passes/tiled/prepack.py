@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
@@ -20,6 +21,7 @@ from mdsl.ir.typed import shaped_of
 from mdsl.ir.types import TensorType
 from mdsl.passes.any.canonicalize import drop_unused
 from mdsl.passes.base import Context, Pass, functions
+from mdsl.rewriting import remarks
 from mdsl.rewriting.constants import constant_data, fresh_resource, resource_name
 from mdsl.rewriting.structured import offset
 
@@ -47,7 +49,7 @@ class Prepack(Pass):
 
     name: ClassVar[str] = "prepack"
     level: ClassVar[str | None] = "tiled"
-    subject = "constant of which tiles read several streams"
+    subject = "constant of which contractions read tiles"
 
     def run(self, module: ModuleOp, context: Context) -> None:
         for func in functions(module):
@@ -91,22 +93,38 @@ class _Read:
 
 def _prepack(constant: Constant) -> None:
     users = list(dict.fromkeys(constant.result.users))
-    reads = [_read_of(op, constant.result) for op in users]
-    if not reads or any(r is None for r in reads):
-        return
+    found = [_read_of(op, constant.result) for op in users]
+    reads = [read for read in found if read is not None]
     # Different tiles that overlap would each need a copy of their own.
-    layouts = {r.layout: r for r in reads if r is not None}
-    known = sorted(layouts.values(), key=lambda r: r.first)
-    if any((a.dims, a.batch) != (b.dims, b.batch) or a.last > b.first for a, b in pairwise(known)):
+    layouts = {r.layout: r for r in reads}
+    data = constant_data(constant.result) if reads else None
+    if data is None:
         return
-    data = constant_data(constant.result)
-    if data is None or not any(r.rows > 1 for r in known):
+    obstacle = _obstacle(sorted(layouts.values(), key=lambda r: r.first), len(found) - len(reads))
+    if obstacle:
+        remarks.missed(constant, f"stays in its order: {obstacle}")
         return
+    rows = max(r.rows for r in reads)
+    reader = remarks.name_of(reads[0].user)
+    more = f" and {len(reads) - 1} more" if len(reads) > 1 else ""
+    remarks.applied(
+        constant, f"is laid out in tiles of {rows} rows, one stream for {reader}{more}", rows=rows
+    )
     laid = {layout: _laid_out(read, constant, data) for layout, read in layouts.items()}
     for read in reads:
-        if read is not None:
-            with rewriting(read.user, "read tiles"):
-                _read_tile(read, laid[read.layout])
+        with rewriting(read.user, "read tiles"):
+            _read_tile(read, laid[read.layout])
+
+
+def _obstacle(reads: Sequence[_Read], others: int) -> str:
+    """What keeps the constant from being laid out for `reads`, which are in the order of their rows; empty if nothing does."""
+    if others:
+        return (
+            f"{others} of its {others + len(reads)} readers take other parts of it than tiles of whole rows"
+        )
+    if any((a.dims, a.batch) != (b.dims, b.batch) or a.last > b.first for a, b in pairwise(reads)):
+        return "tiles that are read of it overlap"
+    return "" if any(r.rows > 1 for r in reads) else "each tile is one stream already"
 
 
 def _read_of(op: Op, constant: Value) -> _Read | None:

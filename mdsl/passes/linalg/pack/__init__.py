@@ -73,6 +73,8 @@ class Pack(Pass):
                     self._visit(op, context.target)
                 elif self.propagate and isinstance(op, MOVING):
                     move_behind(op, self._block(op, context.target))
+                    if op.block is not None:
+                        _tell_unpacked(op, "not whole blocks are moved")
             cancel_pairs(func)
             pack_constants(func)
             drop_unused(func)
@@ -85,6 +87,8 @@ class Pack(Pass):
             tiles = _blocked_loops(op, self._block(op, target))
         elif self.propagate and len(op.results) == 1:
             tiles = _inherited_tiles(op)
+            if not tiles:
+                _tell_unpacked(op, "it does not go through the blocks of all its operands alike")
         else:
             return
         # A counter that is data of the body would count blocks.
@@ -93,6 +97,17 @@ class Pack(Pass):
             blocks = ", ".join(f"loop {d} by {size}" for d, size in sorted(tiles.items()))
             remarks.applied(op, f"is blocked: {blocks}", tiles={str(d): size for d, size in tiles.items()})
             pack_op(op, tiles)
+
+
+def _tell_unpacked(op: Op, why: str) -> None:
+    """What is in blocks until `op` reads it, and why not there."""
+    found = [
+        remarks.name_of(unpack)
+        for v in op.operands
+        if (unpack := v.owner) and isinstance(unpack, linalg.Unpack)
+    ]
+    if found:
+        remarks.missed(op, f"reads {found[0]}, which is unpacked for it: {why}")
 
 
 _ROWS_WORTH_PACKING = 16
@@ -111,7 +126,12 @@ def _blocked_loops(op: linalg.LinalgOp, block: int) -> Tiles:
     if min(sizes) < 1:
         return {}
     if not columns:
-        return _channel_tiles(op, block)
+        found = _channel_tiles(op, block)
+        if not found:
+            remarks.missed(
+                op, "is not packed: it has no columns or channels, outside of the pixels, to block"
+            )
+        return found
     rows = prod(sizes[d] for d in out.dim_positions() or () if d not in columns)
     if rows < _ROWS_WORTH_PACKING and constant_data(op.operands[1]) is None:
         remarks.missed(op, f"is not packed: {rows} rows would use what is packed at run time", rows=rows)

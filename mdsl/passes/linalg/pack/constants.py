@@ -11,6 +11,7 @@ from mdsl.ir.core import Builder, Op, Value
 from mdsl.ir.typed import tensor_of
 from mdsl.passes.linalg.pack.rest import clear_rest
 from mdsl.reference.linalg import packed
+from mdsl.rewriting import remarks
 from mdsl.rewriting.constants import constant_data, fresh_resource, resource_name
 from mdsl.rewriting.pack_layout import pads_with_zeros
 
@@ -26,6 +27,7 @@ def cancel_pairs(func: Op) -> None:
             continue
         if unpack.operands[0].type == op.result.type:
             clear_rest(op, unpack, cleared)
+            remarks.applied(op, f"is {remarks.name_of(unpack)} before it was unpacked: the blocks stay")
             op.replace_by(unpack.operands[0])
 
 
@@ -38,6 +40,7 @@ def pack_constants(func: Op) -> None:
         padding = [] if op.padding_value is None else [arith.constant_of(op.padding_value)]
         if data is None or None in padding:
             continue
+        remarks.applied(op, f"is made now, of the constant {resource_name(op.operands[0])}")
         type = tensor_of(op.result)
         array = np.ascontiguousarray(packed(op, data, *padding))
         name = fresh_resource(op, f"{resource_name(op.operands[0])}_packed")

@@ -18,6 +18,7 @@ from mdsl.dialects.arith import Constant
 from mdsl.ir.core import Builder, Op, Value
 from mdsl.ir.typed import shaped_of
 from mdsl.ir.types import TensorType
+from mdsl.rewriting import remarks
 from mdsl.rewriting.pack_layout import Tiles, fill_rest, pack_value, unpack_value
 from mdsl.rewriting.structured import empty_like, transpose
 
@@ -67,6 +68,8 @@ def unpacked(value: Value) -> linalg.Unpack | None:
 
 def _replace(op: Op, packed: Value, tiles: Tiles, builder: Builder) -> None:
     """Replaces `op` by the unpacked `packed`."""
+    blocks = ", ".join(f"dimension {d} by {size}" for d, size in tiles.items())
+    remarks.applied(op, f"works on blocks: {blocks}", tiles={str(d): size for d, size in tiles.items()})
     op.replace_by(unpack_value(packed, op.result, [*tiles], [*tiles.values()], builder).result)
 
 

@@ -10,6 +10,7 @@ from mdsl.dialects.nn.training import Composite
 from mdsl.ir.core import Builder
 from mdsl.passes.base import Context, Pass
 from mdsl.passes.nn.decompose.rules import RULES
+from mdsl.rewriting import remarks
 from mdsl.rewriting.terms import Term, Terms
 
 
@@ -45,6 +46,7 @@ def decompose(op: Composite) -> None:
     name = op.results[0].name or op.name.split(".")[1]
     made = RULES[op.name](Terms(Builder.before(op), name), op)
     terms = [made] if isinstance(made, Term) else made
+    remarks.applied(op, "becomes the simpler ops that it stands for")
     own = set(op.operands)
     for result, term in zip(op.results, terms, strict=True):
         if term.value not in own:

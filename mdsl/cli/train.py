@@ -71,6 +71,9 @@ def train(
     checkpoint_every: Annotated[
         int, typer.Option(help="Write the checkpoint after each so many steps.", metavar="N")
     ] = 500,
+    loss_scale: Annotated[
+        str, typer.Option(help="For networks of 16 bits, as pass loss-scale takes it: 1024, or dynamic.")
+    ] = "",
     init: Annotated[str, typer.Option(help="keep: the network's weights; random: new ones.")] = "keep",
     freeze: Annotated[
         list[str] | None, typer.Option(help="A weight that stays as it is.", metavar="NAME")
@@ -106,6 +109,7 @@ def train(
                 trainer = Trainer(
                     network, arrays, loss=loss, optimizer=optimizer, lr=rate, batch=batch, seed=seed, init=init,
                     frozen=freeze or (), engine=engine, threads=threads, comm=processes.comm,
+                    loss_scale=loss_scale,
                 )  # fmt: skip
             if resume and checkpoint.exists():
                 trainer.resume(checkpoint)

@@ -56,7 +56,10 @@ PARAMETER = "mdsl.parameter"
 """The attribute of an argument that is trained."""
 
 STATE = "mdsl.state"
-"""The attribute of an argument that a training step keeps, and that is 0 at first: of an optimiser."""
+"""The attribute of an argument that a training step keeps, of an optimiser: at first the number that it holds, else 0."""
+
+FINITE = "mdsl.finite"
+"""The attribute of a result that says whether the gradients are finite: else a step is to alter nothing."""
 
 NAME = "mdsl.name"
 """The attribute of an argument or a result that is not called as the value in the text is."""

@@ -12,13 +12,15 @@ from mdsl.compiler.entry import entry
 from mdsl.compiler.pipeline import parse_pipeline, run_passes
 from mdsl.dialects.arith import Constant
 from mdsl.dialects.builtin import ModuleOp
-from mdsl.dialects.func import GRADIENT, NAME, PARAMETER, FuncOp, Return
+from mdsl.dialects.func import GRADIENT, NAME, PARAMETER, STATE, FuncOp, Return
 from mdsl.dialects.nn.training import CrossEntropy
 from mdsl.errors import MdslError
-from mdsl.ir.attributes import Attribute, DenseResourceAttr, Resource, StringAttr, UnitAttr
+from mdsl.ir.attributes import Attribute, DenseResourceAttr, FloatAttr, Resource, StringAttr, UnitAttr
 from mdsl.ir.core import Builder, Region
 from mdsl.ir.typed import tensor_of
+from mdsl.ir.types import dtype_of
 from mdsl.passes.nn.autodiff import Autodiff
+from mdsl.passes.nn.loss_scale import LossScale, scaled
 from mdsl.passes.nn.parameters import lift, roles_of
 from mdsl.passes.nn.train_mode import TrainMode
 
@@ -43,6 +45,7 @@ class Programs:
     inputs: tuple[str, ...]
     target: str
     axis: int
+    first: dict[str, float]
     roles: dict[str, set[str]]
 
 
@@ -54,6 +57,7 @@ def programs_of(
     frozen: Sequence[str],
     train_mode: str = "train-mode",
     apart: bool = False,
+    loss_scale: str = "",
 ) -> Programs:
     """The programs for a network, which is altered; with `apart` gradients and update are two. Raises MdslError."""
     run_passes(network, parse_pipeline(f"inline,rebatch{{size={batch}}}", "training"))
@@ -62,7 +66,7 @@ def programs_of(
     clash = {*inputs} & {*TARGETS, *GIVEN}
     if clash:
         raise MdslError(f"error: the network's input '{min(clash)}' is called as one of training's own")
-    weights = lift(function)
+    weights = lift(function, master=True)
     roles = {str(a.name): roles_of(a) for a in function.body.args[len(inputs) :]}
     run_passes(network, parse_pipeline(_loss(loss), "loss"))
     judge = network.clone()
@@ -72,15 +76,20 @@ def programs_of(
     ]
     run_passes(network, modes)
     trained = _trained(function, frozen)
-    run_passes(network, [Autodiff(tuple(trained))])
+    scaling = _scaling(loss_scale)
+    run_passes(network, [Autodiff(tuple(trained), seed="argument" if scaling else "")])
     update = _update_of(function, trained) if apart else None
-    run_passes(network if update is None else update, parse_pipeline(optimizer, "optimizer"))
+    if update is not None and scaling:
+        scaled(function, scaling[0].scale)
+    run_passes(network if update is None else update, [*scaling, *parse_pipeline(optimizer, "optimizer")])
     if update is not None:
         _name_gradients(update, trained)
     target = next(str(a.name) for a in function.args if a.name in TARGETS)
     compared = [op for op in judge.walk() if isinstance(op, CrossEntropy)]
     axis = int(compared[0].attr("axis")) if compared else -1
-    return Programs(network, update, judge, weights, inputs, target, axis, roles)
+    return Programs(
+        network, update, judge, weights, inputs, target, axis, _first_states(update or network), roles
+    )
 
 
 def _update_of(function: FuncOp, trained: Sequence[str]) -> ModuleOp:
@@ -103,6 +112,22 @@ def _name_gradients(update: ModuleOp, trained: Sequence[str]) -> None:
     """Calls the arguments as the results of the other program, now that the gradients are no results any more."""
     for argument in _function(update).args[len(trained) : 2 * len(trained)]:
         argument.name = f"{GRADIENT}{str(argument.name).removesuffix('_slope')}"
+
+
+def _scaling(loss_scale: str) -> list[LossScale]:
+    """The pass for a number, `dynamic`, or options such as `dynamic,interval=100`; none for nothing."""
+    if not loss_scale:
+        return []
+    scale, *rest = loss_scale.split(",", 1)
+    text = f"loss-scale{{scale={scale}{''.join(f',{r}' for r in rest)}}}"
+    return [p for p in parse_pipeline(text, "loss scale") if isinstance(p, LossScale)]
+
+
+def _first_states(step: ModuleOp) -> dict[str, float]:
+    function = _function(step)
+    pairs = zip(function.args, function.arg_attributes(), strict=True)
+    marks = {str(arg.name): attributes.get(STATE) for arg, attributes in pairs}
+    return {name: mark.value for name, mark in marks.items() if isinstance(mark, FloatAttr)}
 
 
 def _loss(text: str) -> str:
@@ -149,7 +174,7 @@ def with_weights(network: ModuleOp, weights: Mapping[str, np.ndarray]) -> Module
     builder = Builder(function.body, function.body.first)
     for argument in function.body.args[len(given) :]:
         name, type = str(argument.name), tensor_of(argument)
-        attribute = DenseResourceAttr(name, type, Resource(np.array(weights[name])))
+        attribute = DenseResourceAttr(name, type, Resource(np.array(weights[name], dtype_of(type.element))))
         argument.replace_by(builder.value(Constant(value=attribute, results=[type]), name))
     function.body.args = function.body.args[: len(given)]
     function.set_arg_attributes(given)

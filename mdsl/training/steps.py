@@ -44,8 +44,7 @@ class Steps:
             loss = mean
             self._gradients = {n: found.pop(n) for n in list(found) if n.startswith(GRADIENT)}
             found |= _called(self._update, arrays | self._gradients)
-        for name, array in found.items():
-            arrays[name.removesuffix("_new")] = array
+        arrays |= {n.removesuffix("_new"): a for n, a in found.items() if n.endswith("_new")}
         return float(loss), answers
 
     def fault(self, arrays: Arrays, number: int) -> MdslError | None:

@@ -14,6 +14,7 @@ import numpy as np
 from mdsl.api import Program, compile, parse
 from mdsl.bytecode.module import DTYPES, TensorSpec
 from mdsl.errors import MdslError
+from mdsl.passes.nn.loss_scale import SCALE, SKIPPED
 from mdsl.syntax.printer import print_module
 from mdsl.training.checkpoints import Run, check_same, load, save
 from mdsl.training.data import Arrays, Batches, Transform, fitted
@@ -48,7 +49,8 @@ class Trainer:
     Rectifiers, 2015), 1 for scales and variances, else 0.
     All that is random follows from `seed`, so that two runs give the same bits, on one engine and number of
     threads, and so does one that was stopped and resumed. With `comm`, a communicator of mpi4py, processes train together: each takes
-    its share of `batch`, and all have the same weights. Raises MdslError.
+    its share of `batch`, and all have the same weights. `loss_scale`, a number or "dynamic", is for networks of 16 bits, whose weights
+    are kept in f32 while they are trained. Raises MdslError.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Trainer:
         engine: str = "vm",
         threads: int = 1,
         comm: Any = None,
+        loss_scale: str | float = "",
     ) -> None:
         if init not in ("keep", "random"):
             raise MdslError(f"error: init must be 'keep' or 'random', got '{init}'")
@@ -78,7 +81,14 @@ class Trainer:
             raise MdslError(f"error: {self.processes.count} processes cannot share a batch of {batch} evenly")
         self.network, self.share = parse(program), batch // self.processes.count
         self.programs: Programs = programs_of(
-            self.network.clone(), loss, optimizer, self.share, frozen, train_mode, comm is not None
+            self.network.clone(),
+            loss,
+            optimizer,
+            self.share,
+            frozen,
+            train_mode,
+            comm is not None,
+            str(loss_scale),
         )
         self.lr, self.batch, self.seed, self.transform = lr, batch, seed, transform
         self.classifies = self.programs.target == "labels"
@@ -93,6 +103,8 @@ class Trainer:
         )
         for name in self.programs.roles:
             self.arrays[name][...] = known[name] if name in known else self._initial(name)
+        for name, value in self.programs.first.items():
+            self.arrays[name][...] = value
         self.step = 0
         """How many steps there have been."""
         self.losses: list[float] = []
@@ -134,7 +146,7 @@ class Trainer:
         self._fill(self.step)
         loss = self._run()
         self.step += 1
-        if not np.isfinite(loss):
+        if not np.isfinite(loss) or self._scale_is_lost():
             raise self._blame()
         self.losses.append(loss)
         return loss
@@ -149,7 +161,7 @@ class Trainer:
             np.copyto(self.arrays[name], self.processes.share(array), casting="unsafe")
         given: dict[str, Any] = {
             "lr": self.lr(step) if callable(self.lr) else self.lr,
-            "step": step + 1,
+            "step": step + 1 - int(self.arrays.get(SKIPPED, 0)),
             "key": (_word(self.seed), step + 1, self.processes.rank),
         }
         for name, value in given.items():
@@ -160,6 +172,10 @@ class Trainer:
         loss, self.answers = self._steps(self.arrays)
         return loss
 
+    def _scale_is_lost(self) -> bool:
+        """True if the loss's scale has been halved so often that it cannot be why gradients are not finite."""
+        return float(self.arrays.get(SCALE, 1)) < 2**-24
+
     def _blame(self) -> Fault:
         """Goes through the steps again from what was last kept, which gives the same bits, to the first that went wrong."""
         start, kept = self._kept
@@ -169,7 +185,8 @@ class Trainer:
             before = self._copy()
             self._fill(step)
             loss = self._run()
-            if not np.isfinite(loss) or not all_finite([self.arrays[n] for n in self._remembered]):
+            finite = np.isfinite(loss) and all_finite([self.arrays[n] for n in self._remembered])
+            if not finite or self._scale_is_lost():
                 self.arrays |= before
                 self._fill(step)
                 found = self._steps.fault(self.arrays, step + 1)

@@ -60,15 +60,20 @@ def command_of_two(arguments: list[str]) -> tuple[int, str, str]:
 
 @needs_mpi
 def test_two_processes_give_what_one_gives_also_when_resumed(place: Path) -> None:
-    """Dropout too: what a process drops is what one process would drop of these samples."""
-    assert command([*COMMON, "--steps=40", "-o", "one.safetensors"]) == 0
-    code, out, err = command_of_two([*COMMON, "--steps=25", "-o", "two.safetensors"])
+    """Dropout too: what a process drops is what one process would drop of these samples; with a scale of the loss, which both
+    programs of a step read."""
+    assert command([*COMMON, "--steps=40", "--loss-scale=dynamic,interval=30", "-o", "one.safetensors"]) == 0
+    code, out, err = command_of_two(
+        [*COMMON, "--steps=25", "--loss-scale=dynamic,interval=30", "-o", "two.safetensors"]
+    )
     assert code == 0, err
     assert out.count("step 25/25") == 1
-    code, out, err = command_of_two([*COMMON, "--steps=40", "-o", "two.safetensors", "--resume"])
+    code, out, err = command_of_two(
+        [*COMMON, "--steps=40", "--loss-scale=dynamic,interval=30", "-o", "two.safetensors", "--resume"]
+    )
     assert code == 0 and err.count("goes on after step 25") == 1, err
     one, both = load_file(place / "one.safetensors"), load_file(place / "two.safetensors")
-    assert set(one) == set(both)
+    assert set(one) == set(both) and one["loss_scale"] == 2 * 65536
     for name, array in one.items():
         np.testing.assert_allclose(
             both[name], array, rtol=1e-5, atol=1e-5 * np.abs(array).max(), err_msg=name

@@ -11,7 +11,7 @@ from mdsl.dialects.func import FuncOp
 from mdsl.errors import nearest
 from mdsl.ir.core import Builder, Op, Value
 from mdsl.ir.typed import tensor_of
-from mdsl.ir.types import TensorType, i64
+from mdsl.ir.types import TensorType, i64, wide
 from mdsl.passes.base import Context, Pass, functions, option
 from mdsl.rewriting import remarks
 
@@ -45,7 +45,7 @@ class Loss(Pass):
 
     What should be answered is a new argument: the numbers of classes, `labels`, of "cross_entropy"; a `target` like the result of
     "mse" and "bce". A network that ends in softmax (or, for "bce", sigmoid) is compared before it, where no digits
-    are lost.
+    are lost. The loss of 16-bit answers is computed in f32.
     """
 
     name: ClassVar[str] = "loss"
@@ -76,6 +76,12 @@ class Loss(Pass):
         if not isinstance(answer.type, TensorType):
             raise function.error(f"@{function.symbol}: result {self.result} is no tensor")
         compared, axis = _logits(answer, self.kind)
+        element = tensor_of(compared).element
+        if wide(element) != element:
+            wider = nn.Cast(compared, results=[tensor_of(compared).with_element(wide(element))])
+            compared = Builder.before(function.body.terminator).value(
+                wider, f"{compared.name}_{wide(element)}"
+            )
         op = self._compare(function, compared, axis)
         loss = Builder.before(function.body.terminator).value(op, "loss")
         remarks.applied(op, f"is the loss of %{compared.name}")

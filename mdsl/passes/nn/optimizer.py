@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from mdsl.dialects import nn
 from mdsl.dialects.builtin import ModuleOp
-from mdsl.dialects.func import GRADIENT, NAME, STATE, FuncOp
+from mdsl.dialects.func import FINITE, GRADIENT, NAME, STATE, FuncOp
 from mdsl.ir.attributes import UnitAttr
 from mdsl.ir.core import BlockArgument, Builder, Value
 from mdsl.ir.typed import tensor_of
@@ -65,10 +66,19 @@ class Update:
     def keep(self, value: Term) -> Term:
         """Keeps the new value of the state that was asked for last."""
         assert isinstance(self.kept, BlockArgument)
-        value.value.name = f"{self.kept.name}_new"
         place = len(self.function.body.terminator.operands)
-        self.function.insert_result(place, value.value)
+        self.function.insert_result(place, self.chosen(value, self.kept))
         self.function.donate(self.kept.index, place)
+        return value
+
+    def chosen(self, new: Term, old: Value) -> Value:
+        """What comes in the place of `old`: that itself, where gradients are not finite."""
+        value = new.value
+        marks = self.function.result_attributes()
+        for operand, attributes in zip(self.function.body.terminator.operands, marks, strict=True):
+            if FINITE in attributes:
+                value = self.terms.build(nn.Select(operand, value, old)).value
+        value.name = f"{old.name}_new"
         return value
 
 
@@ -91,9 +101,7 @@ def _update(function: FuncOp, optimizer: Optimizer) -> None:
         weight = step.terms(parameter)
         gradient = step.terms(function.body.terminator.operands[place])
         new = optimizer.update(step, weight.cast(step.element), gradient.cast(step.element))
-        result = new.cast(weight.type.element).value
-        result.name = f"{name}_new"
-        _return(function, place, result)
+        _return(function, place, step.chosen(new.cast(weight.type.element), parameter))
         function.donate(parameter.index, place)
         remarks.applied(function, f"%{name} is updated")
 
@@ -102,6 +110,7 @@ def _return(function: FuncOp, place: int, value: Value) -> None:
     """Returns `value` in the place of a gradient."""
     end = function.body.terminator
     end.operands = [value if k == place else v for k, v in enumerate(end.operands)]
+    function.update_type()
     attributes = function.result_attributes()
     attributes[place].pop(NAME, None)
     function.set_result_attributes(attributes)

@@ -8,16 +8,18 @@ from typing import ClassVar
 
 import numpy as np
 
+from mdsl.dialects import nn
 from mdsl.dialects.arith import Constant
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.func import PARAMETER, FuncOp
 from mdsl.dialects.nn.base import NnOp
 from mdsl.ir.attributes import DenseResourceAttr, UnitAttr
-from mdsl.ir.core import Op, Value
+from mdsl.ir.core import Builder, Op, Value
 from mdsl.ir.declare import fields_of
 from mdsl.ir.naming import FreeNames
-from mdsl.ir.types import TensorType, is_float
-from mdsl.passes.base import Context, Pass, functions
+from mdsl.ir.typed import tensor_of
+from mdsl.ir.types import TensorType, is_float, wide
+from mdsl.passes.base import Context, Pass, functions, option
 from mdsl.rewriting import remarks
 from mdsl.rewriting.constants import constant_data, resource_name
 
@@ -45,7 +47,8 @@ class Parameters(Pass):
 
     Those are constant tensors of floats in resources, and whatever a layer reads as its weight, bias, scale or shift. The
     mean and the variance of a normalisation become arguments too, but are not marked: they are observed, not trained.
-    An argument is called as its resource. What the numbers are, the program no longer says: who calls it does.
+    With `master` 16-bit weights are arguments of f32, which are rounded where they are read: steps that are too
+    small for 16 bits add up in these (master weights). An argument is called as its resource. What the numbers are, the program no longer says: who calls it does.
     """
 
     name: ClassVar[str] = "parameters"
@@ -53,13 +56,15 @@ class Parameters(Pass):
     renews = True
     subject = "weight"
 
+    master: bool = option(False, "arguments of f32 for weights of 16 bits")
+
     def run(self, module: ModuleOp, context: Context) -> None:
         for function in functions(module):
-            lift(function)
+            lift(function, self.master)
 
 
-def lift(function: FuncOp) -> dict[str, np.ndarray]:
-    """Makes arguments of the function's weights; returns what they were, by the arguments' names: those whose data
+def lift(function: FuncOp, master: bool = False) -> dict[str, np.ndarray]:
+    """Makes arguments of the function's weights, with `master` none of 16 bits; returns what they were, by the arguments' names: those whose data
     is there."""
     data: dict[str, np.ndarray] = {}
     names = FreeNames(argument.name for argument in function.args)
@@ -69,9 +74,12 @@ def lift(function: FuncOp) -> dict[str, np.ndarray]:
         array = constant_data(constant.result)
         for name, uses, trained in _weights(constant.result):
             name = names.take(name)
-            argument = function.add_argument(
-                constant.result.type, name, {PARAMETER: UnitAttr()} if trained else {}
-            )
+            type = tensor_of(constant.result)
+            kept = type.with_element(wide(type.element)) if master else type
+            argument = function.add_argument(kept, name, {PARAMETER: UnitAttr()} if trained else {})
+            if kept != type:
+                rounded = nn.Cast(argument, results=[type])
+                argument = Builder.after(constant).value(rounded, f"{name}_{type.element}")
             for user, place in uses:
                 user.operands = [argument if k == place else v for k, v in enumerate(user.operands)]
             remarks.applied(constant, f"is the argument %{name}")
@@ -110,5 +118,6 @@ def _role(user: Op, place: int) -> str:
 
 
 def roles_of(value: Value) -> set[str]:
-    """As what layers read a value."""
-    return {_role(user, k) for user in value.users for k, v in enumerate(user.operands) if v is value}
+    """As what layers read a value, or what it is rounded to."""
+    found = {_role(user, k) for user in value.users for k, v in enumerate(user.operands) if v is value}
+    return found.union(*(roles_of(user.result) for user in value.users if isinstance(user, nn.Cast)))

@@ -9,7 +9,7 @@ from mdsl.dialects import nn
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.func import FuncOp
 from mdsl.dialects.nn.training import KEY_TYPE, PART_KEY_TYPE
-from mdsl.ir.core import BlockArgument, Builder, Value
+from mdsl.ir.core import BlockArgument, Builder, Op, Value
 from mdsl.ir.types import TensorType
 from mdsl.passes.base import Context, Pass, functions, option
 from mdsl.rewriting import remarks
@@ -57,8 +57,9 @@ class TrainMode(Pass):
             _drop_at_random(function, PART_KEY_TYPE if self.parts else KEY_TYPE)
 
     def _normalise(self, function: FuncOp, op: nn.BatchNorm) -> None:
-        running = [op.mean, op.variance]
-        if op.block is not function.body or not all(_is_statistic(v, op) for v in running):
+        rounded = [op.mean, op.variance]
+        running = [s for s in (_statistic(v, op) for v in rounded) if s is not None]
+        if op.block is not function.body or len(running) < 2:
             remarks.missed(
                 op, "its statistics are not arguments that it alone reads: --parameters makes some"
             )
@@ -71,16 +72,23 @@ class TrainMode(Pass):
         names = [f"{v.name}_new" for v in running]
         Builder.before(op).add(new, None, *names)
         op.replace_by(new.results[0])
+        for value in rounded:
+            if isinstance(value.owner, nn.Cast):
+                value.owner.erase()
         remarks.applied(new, "uses its batch's statistics")
         for statistic, value in zip(running, new.results[1:], strict=True):
-            assert isinstance(statistic, BlockArgument)
             place = len(function.body.terminator.operands)
             function.insert_result(place, value)
             function.donate(statistic.index, place)
 
 
-def _is_statistic(value: Value, op: nn.BatchNorm) -> bool:
-    return isinstance(value, BlockArgument) and list(value.users) == [op]
+def _statistic(value: Value, op: Op) -> BlockArgument | None:
+    """The argument that holds a running statistic, which may be rounded before it is read; None if others read it too."""
+    if list(value.users) != [op]:
+        return None
+    if isinstance(value.owner, nn.Cast):
+        return _statistic(value.owner.operands[0], value.owner)
+    return value if isinstance(value, BlockArgument) else None
 
 
 def _drop_at_random(function: FuncOp, type: TensorType) -> None:

@@ -138,10 +138,11 @@ class FunctionLike(Op):
         return {i: a.value for i, a in enumerate(found) if isinstance(a, IntegerAttr)}
 
     def add_argument(self, type: Type, name: str, attributes: Mapping[str, Attribute] | None = None) -> Value:
-        """A new argument, behind the others."""
+        """A new argument, behind the others. A name that the text cannot have is kept beside it."""
         given = self.arg_attributes()
         argument = self.body.add_arg(type, name)
-        self.set_arg_attributes([*given, dict(attributes or {})])
+        kept = {} if name_wished(argument) == name else {NAME: StringAttr(name)}
+        self.set_arg_attributes([*given, {**(attributes or {}), **kept}])
         self.update_type()
         return argument
 

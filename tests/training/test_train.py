@@ -94,16 +94,21 @@ def test_a_killed_run_resumes_to_the_bit(place: Path) -> None:
 def test_an_onnx_model(place: Path) -> None:
     onnx = pytest.importorskip("onnx")
     random = np.random.default_rng(0)
-    weights = {"w1": (32, 20), "b1": (32,), "w2": (5, 32), "b2": (5,)}
+    weights = {
+        "0.weight": (32, 20),
+        "0.bias": (32,),
+        "/3/W:0": (5, 32),
+        "/3/b:0": (5,),
+    }  # no text has such names
     tensors = [
         onnx.numpy_helper.from_array((0.1 * random.standard_normal(s)).astype(np.float32), n)
         for n, s in weights.items()
     ]
     nodes = [
-        onnx.helper.make_node("Gemm", ["x", "w1", "b1"], ["a"], transB=1),
+        onnx.helper.make_node("Gemm", ["x", *list(weights)[:2]], ["a"], transB=1),
         onnx.helper.make_node("Relu", ["a"], ["h"]),
         onnx.helper.make_node("Dropout", ["h"], ["d"]),
-        onnx.helper.make_node("Gemm", ["d", "w2", "b2"], ["z"], transB=1),
+        onnx.helper.make_node("Gemm", ["d", *list(weights)[2:]], ["z"], transB=1),
         onnx.helper.make_node("Softmax", ["z"], ["y"], axis=1),
     ]
     value = onnx.helper.make_tensor_value_info
@@ -125,8 +130,8 @@ def test_an_onnx_model(place: Path) -> None:
     ]
     assert command(arguments) == 0
     trained = load_file(place / "t.safetensors")
-    assert {"w1", "b1", "w2", "b2", "w1_momentum"} <= set(trained)
-    assert not np.array_equal(trained["w1"], onnx.numpy_helper.to_array(tensors[0]))
+    assert {*weights, *(f"{name}_momentum" for name in weights)} <= set(trained)
+    assert not np.array_equal(trained["0.weight"], onnx.numpy_helper.to_array(tensors[0]))
 
 
 @pytest.mark.parametrize(

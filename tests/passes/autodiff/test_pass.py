@@ -48,17 +48,17 @@ def results(module: Any, *inputs: np.ndarray) -> dict[str, np.ndarray]:
 
 def test_arguments_constants_and_values_between() -> None:
     found = results(mdsl.grad(NET, ["input:0", "w", "%h"]), X, LABELS)
-    assert list(found) == ["loss", "at", "grad_input_0", "grad_w", "grad_h"]
+    assert list(found) == ["loss", "at", "grad_input:0", "grad_w", "grad_h"]
     slope = 1 - np.tanh(X @ W) ** 2
     np.testing.assert_allclose(found["grad_h"], slope)
     np.testing.assert_allclose(found["grad_w"], X.T @ slope)
-    np.testing.assert_allclose(found["grad_input_0"], slope @ W.T)
+    np.testing.assert_allclose(found["grad_input:0"], slope @ W.T)
 
 
 @pytest.mark.parametrize("wrt", [(), 0, "0", "%input_0", ["input:0"]])
 def test_an_argument_by_number_and_names_and_all_of_floats(wrt: Any) -> None:
     found = results(mdsl.grad(NET, wrt), X, LABELS)
-    assert list(found) == ["loss", "at", "grad_input_0"]
+    assert list(found) == ["loss", "at", "grad_input:0"]
 
 
 def test_a_constant_by_the_name_of_its_resource(tmp_path: Path) -> None:

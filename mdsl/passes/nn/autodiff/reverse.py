@@ -160,7 +160,7 @@ def operands_in(op: Op) -> list[Value]:
 
 
 def gradient_of(value: Value) -> str:
-    return f"{GRADIENT}{name_wished(value)}"
+    return f"{GRADIENT}{value.name or name_wished(value)}"
 
 
 def _name(op: Op) -> str:

@@ -73,6 +73,10 @@ class Scalars:
         return x if x.type == element else self(arith.TruncF(x, results=[element]), "rounded")
 
 
+_LONG = 1024
+"""How many numbers one sum adds up, if they lie along several dimensions."""
+
+
 class Emitter:
     """Inserts ops before the nn op that they replace, and names them after it.
 
@@ -186,7 +190,14 @@ class Emitter:
         return self.value(nest, suffix)
 
     def sum(self, x: Value, dims: Sequence[int], suffix: str | None) -> Value:
-        """The sum along `dims`, in f32 where `x` holds 16-bit floats."""
+        """The sum along `dims`, in f32 where `x` holds 16-bit floats. A long one along several is a sum of sums along the last
+        ones: the error of rounding grows with how many numbers are added up one after the other."""
+        shape, last = tensor_of(x).shape, sorted(dims)
+        while len(last) > 1 and product(shape[d] for d in last) > _LONG:
+            last = last[1:]
+        first = [d for d in dims if d not in last]
+        if first:
+            return self.sum(self.sum(x, last, f"{suffix}_part" if suffix else "part"), first, suffix)
         return self.reduce(
             x, dims, 0, wide(tensor_of(x).element), lambda s, v, total: s.add(total, s.widen(v)), suffix
         )

@@ -7,7 +7,6 @@ import pytest
 from differences import check
 
 import mdsl
-from mdsl.errors import MdslError
 from mdsl.passes.base import functions
 from mdsl.syntax.parser import parse
 
@@ -74,19 +73,3 @@ def test_second_derivatives_of_a_loop() -> None:
     end.operands = end.operands[1:]
     function.update_type()
     check(str(first), inputs(text))
-
-
-def test_a_way_through_a_branch_is_refused() -> None:
-    text = """
-func.func @main(%x: tensor<3xf64>, %c: i1) -> tensor<3xf64> {
-  %y = scf.if %c -> (tensor<3xf64>) {
-    %a = nn.mul %x, %x : (tensor<3xf64>, tensor<3xf64>) -> tensor<3xf64>
-    scf.yield %a : tensor<3xf64>
-  } else {
-    %b = nn.neg %x : (tensor<3xf64>) -> tensor<3xf64>
-    scf.yield %b : tensor<3xf64>
-  }
-  return %y : tensor<3xf64>
-}"""
-    with pytest.raises(MdslError, match="'scf.if': has no gradient"):
-        mdsl.grad(text, "x", seed="ones")

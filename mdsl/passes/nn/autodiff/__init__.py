@@ -18,13 +18,13 @@ from mdsl.ir.typed import tensor_of
 from mdsl.ir.types import TensorType, is_float
 from mdsl.passes.any.inline import Inline
 from mdsl.passes.base import Context, Pass, functions, option
-from mdsl.passes.nn.autodiff import data, elementwise, layers, loops, order, windows
+from mdsl.passes.nn.autodiff import branches, data, elementwise, layers, loops, order, windows
 from mdsl.passes.nn.autodiff.reverse import differentiate, gradient_of
 from mdsl.passes.nn.autodiff.subjects import default_subjects, subject
 from mdsl.passes.nn.decompose import decompose
 from mdsl.rewriting import remarks
 
-THEMES = (data, elementwise, layers, loops, order, windows)
+THEMES = (branches, data, elementwise, layers, loops, order, windows)
 """The modules with the rules, which enter `VJPS` and `SWEEPS` when they are imported."""
 
 SEEDS = ("", "ones", "argument")
@@ -84,7 +84,7 @@ class Autodiff(Pass):
         if any(isinstance(op, Call) for op in module.walk()):
             Inline().run(module, context)
         function = _chosen(module, self.function)
-        for op in function.body.ops:
+        for op in list(function.walk()):
             if isinstance(op, Composite):
                 decompose(op)
         loss = _loss(function, self.loss)

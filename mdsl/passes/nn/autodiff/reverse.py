@@ -140,6 +140,9 @@ def depending(ops: Sequence[Op], roots: Iterable[Value], floats: bool = True) ->
             _add_loop(op, found, floats)
         elif any(v in found for v in operands_in(op)):
             found.update(r for r in op.results if not floats or is_float(r.type))
+        if isinstance(op, scf.If):
+            for block in op.branches:
+                found |= depending(block.ops, found, floats)
     return found
 
 

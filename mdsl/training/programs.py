@@ -20,6 +20,7 @@ from mdsl.ir.core import Builder, Region
 from mdsl.ir.typed import tensor_of
 from mdsl.ir.types import dtype_of
 from mdsl.passes.nn.autodiff import Autodiff
+from mdsl.passes.nn.loss import Loss
 from mdsl.passes.nn.loss_scale import LossScale, scaled
 from mdsl.passes.nn.parameters import lift, roles_of
 from mdsl.passes.nn.train_mode import TrainMode
@@ -33,7 +34,7 @@ GIVEN = ("lr", "step", "key")
 
 @dataclass(frozen=True)
 class Programs:
-    """`step` does one step, or, where there is an `update`, ends at the gradients, and that one does the rest; `judge` gives the loss and the answers as inference computes them; `weights` are the numbers that
+    """`step` does one step, or, where there is an `update`, ends at the gradients, and that one does the rest; `judge` gives the loss of each sample or element and the answers as inference computes them; `weights` are the numbers that
     the network has, by the arguments' names; `inputs` the names of its own inputs, `target` that of the right answers, `axis` that of a
     classifier's answers along which the classes lie; `roles` as what layers read the weights. Weights whose data the network lacks are not in
     `weights`."""
@@ -68,8 +69,9 @@ def programs_of(
         raise MdslError(f"error: the network's input '{min(clash)}' is called as one of training's own")
     weights = lift(function, master=True)
     roles = {str(a.name): roles_of(a) for a in function.body.args[len(inputs) :]}
-    run_passes(network, parse_pipeline(_loss(loss), "loss"))
-    judge = network.clone()
+    losses, judge = parse_pipeline(_loss(loss), "loss"), network.clone()
+    run_passes(network, losses)
+    run_passes(judge, [replace(p, reduction="none") if isinstance(p, Loss) else p for p in losses])
     modes = [
         replace(p, parts=apart) if isinstance(p, TrainMode) else p
         for p in parse_pipeline(train_mode, "training")

@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -231,46 +232,44 @@ class Trainer:
         """What the network answers, as it is now, to any number of samples."""
         specs = [self.specs[name] for name in self.programs.inputs]
         data = fitted(inputs, specs, "the input")
-        count = len(next(iter(data.values())))
-        parts = [self._judged(data, start)[1] for start in range(0, count, self.share)]
-        return np.concatenate(parts)[:count]
+        return np.concatenate([answers for _, answers in self._judged(data)])
 
     def evaluate(self, data: Mapping[str, np.ndarray]) -> Score:
-        """Loss and accuracy on data like those of training. Of "mse" and "bce" samples that fill no batch are left out."""
+        """Loss and accuracy on data like those of training, of any number of samples but 0."""
         found = fitted(data, self._data_specs(), "the data")
-        count = len(found[self.programs.target])
-        if not self.classifies:
-            count -= count % self.share
-        if not count:
-            raise MdslError(f"error: the data to judge by do not fill a batch of {self.share}")
-        total, right = 0.0, 0
-        for start in range(0, count, self.share):
-            loss, answers = self._judged(found, start)
-            total += loss * self.share
-            if self.classifies:
-                wanted = found[self.programs.target][start : start + self.share]
-                right += int((self._chosen(answers)[: len(wanted)] == wanted).sum())
-        labels = found[self.programs.target][:count].size / count if self.classifies else 1
-        return Score(total / count, right / count / labels if self.classifies else None)
+        wanted = found[self.programs.target]
+        if not len(wanted):
+            raise MdslError("error: the data to judge by have no samples")
+        losses, answers = (np.concatenate(parts) for parts in zip(*self._judged(found), strict=True))
+        right = np.mean(self._chosen(answers) == wanted) if self.classifies else None
+        return Score(float(losses.mean(dtype=np.float64)), None if right is None else float(right))
 
-    def _judged(self, data: Arrays, start: int) -> tuple[float, np.ndarray]:
-        """Loss and answers of a batch from `start` on; what it lacks has no class, so that its loss is 0."""
-        given: list[np.ndarray] = []
-        for spec in self._judge.inputs:
-            array = self.arrays[spec.name]
-            if spec.name in (*self.programs.inputs, self.programs.target):
-                fill = -1 if spec.name == "labels" else 0
-                whole = np.full(array.shape, fill, array.dtype)
-                part = data[spec.name][start : start + self.share] if spec.name in data else whole[:0]
-                whole[: len(part)] = part
-                array = whole
-            given.append(array)
-        loss, answers, *_ = self._judge(*given)
-        return float(loss), answers
+    def _judged(self, data: Arrays) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Losses and answers of all samples, batch by batch; zeros stand where there is no right answer, and fill up the last one."""
+        count, own = len(next(iter(data.values()))), self._data_specs()
+        blank = {spec.name: np.zeros(spec.shape, DTYPES[spec.dtype]) for spec in own}
+        for start in range(0, count, self.share):
+            left = min(self.share, count - start)
+            for name, array in data.items():
+                blank[name][:left] = array[start : start + left]
+            given = self.arrays | blank
+            losses, answers, *_ = self._judge(*(given[str(spec.name)] for spec in self._judge.inputs))
+            yield losses[:left], answers[:left]
 
     # Files ----------------------------------------------------------------------------------------------------
 
-    def _state(self) -> Run:
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes a checkpoint: weights by name, states of the optimiser, losses, the place in the run. Raises OSError."""
+        arrays = {name: self.arrays[name] for name in self._remembered}
+        save(Path(path), arrays, np.array(self.losses, np.float32), self._run_now())
+
+    def _run_now(self) -> Run:
+        """What the run is, and how far."""
+        return replace(self._beginning, step=self.step)
+
+    @cached_property
+    def _beginning(self) -> Run:
+        """What the run is; of its data and programs it takes digests, once."""
         programs = (self.programs.step, self.programs.update)
         text = "".join(print_module(p, data=False) for p in programs if p is not None)
         digest = hashlib.sha256()
@@ -278,25 +277,13 @@ class Trainer:
             digest.update(f"{name} {array.dtype} {array.shape}".encode())
             digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
         program = hashlib.sha256(text.encode()).hexdigest()[:16]
-        return Run(self.step, self.seed, self.batch, program, digest.hexdigest()[:16], self.processes.count)
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes a checkpoint: weights by name, states of the optimiser, losses, the place in the run. Raises OSError."""
-        arrays = {name: self.arrays[name] for name in self._remembered}
-        save(Path(path), arrays, np.array(self.losses, np.float32), self._identity())
-
-    def _identity(self) -> Run:
-        """What the run is; of data and program, which do not change, it is found out once."""
-        known: Run | None = self.__dict__.get("_known")
-        if known is None:
-            known = self.__dict__["_known"] = self._state()
-        return replace(known, step=self.step)
+        return Run(0, self.seed, self.batch, program, digest.hexdigest()[:16], self.processes.count)
 
     def resume(self, path: str | os.PathLike[str]) -> None:
         """Takes up a run where a checkpoint left it: what follows gives the bits that it would have given. Raises
         MdslError for one of another run, OSError."""
         arrays, losses, run = load(Path(path))
-        check_same(Path(path), run, self._identity())
+        check_same(Path(path), run, self._run_now())
         for name in self._remembered:
             self.arrays[name] = np.array(arrays[name]).reshape(self.arrays[name].shape)
         self.step, self.losses = run.step, [float(loss) for loss in losses]

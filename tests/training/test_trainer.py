@@ -198,18 +198,45 @@ def test_frozen_weights_stay_and_others_do_not() -> None:
     assert same == {"fc1_weight", "fc1_bias"}
 
 
+LOGITS = MLP.replace("  %y = nn.softmax %z : (tensor<1x5xf32>) -> tensor<1x5xf32>\n", "").replace("%y", "%z")
+
+
 def test_regression_by_mse() -> None:
-    network = MLP.replace("  %y = nn.softmax %z : (tensor<1x5xf32>) -> tensor<1x5xf32>\n", "").replace(
-        "%y", "%z"
-    )
     random = np.random.default_rng(0)
     x = random.standard_normal((256, 20)).astype(np.float32)
     data = {"x": x, "target": x[:, :5] * 2}
-    trainer = mdsl.Trainer(network, data, loss="mse", lr=1e-2, batch=32, optimizer="adamw")
+    trainer = mdsl.Trainer(LOGITS, data, loss="mse", lr=1e-2, batch=32, optimizer="adamw")
     losses = trainer.train(300)
     assert losses[-1] < 0.05 * losses[0] and trainer.accuracy is None
     score = trainer.evaluate(data)
     assert score.accuracy is None and score.loss < 0.05 * losses[0]
+
+
+@pytest.mark.parametrize("count", [5, 32, 77])
+@pytest.mark.parametrize("loss", ["mse", "bce", "cross_entropy{smoothing=0.1}"])
+def test_every_sample_is_judged(loss: str, count: int) -> None:
+    """Those too that fill no batch."""
+
+    def given(count: int) -> dict[str, np.ndarray]:
+        found = samples(MLP, count)
+        one_hot = np.float32(found["labels"][:, None] == np.arange(5))
+        return found if "cross" in loss else {"x": found["x"], "target": one_hot}
+
+    data, trainer = given(count), mdsl.Trainer(LOGITS, given(64), loss=loss, batch=32)
+    z, wanted = trainer.answer(x=data["x"]).astype(np.float64), data.get("target")
+    if loss == "mse":
+        losses = (z - wanted) ** 2
+    elif loss == "bce":
+        losses = np.log1p(np.exp(z)) - z * wanted
+    else:
+        logs = z - np.log(np.exp(z).sum(1, keepdims=True))
+        losses = -0.9 * logs[np.arange(count), data["labels"]] - 0.1 * logs.mean(1)
+    np.testing.assert_allclose(trainer.evaluate(data).loss, losses.mean(), rtol=1e-5)
+
+
+def test_no_samples_to_judge_by() -> None:
+    with pytest.raises(MdslError, match="the data to judge by have no samples"):
+        mdsl.Trainer(MLP, samples(MLP), batch=16).evaluate({k: a[:0] for k, a in samples(MLP).items()})
 
 
 EXPLODING = """func.func @main(%x: tensor<1x20xf32>) -> tensor<1x5xf32> {

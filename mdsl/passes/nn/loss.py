@@ -17,6 +17,8 @@ from mdsl.rewriting import remarks
 
 LOSSES = ("cross_entropy", "mse", "bce")
 
+REDUCTIONS = ("mean", "sum", "none")
+
 _LOGITS_OF: dict[str, tuple[type[Op], ...]] = {
     "cross_entropy": (nn.Softmax, nn.LogSoftmax),
     "bce": (nn.Sigmoid,),
@@ -56,6 +58,7 @@ class Loss(Pass):
     kind: str = option("cross_entropy", "cross_entropy, mse or bce")
     result: int = option(0, "which result is compared", least=0)
     smoothing: float = option(0.0, "share of a label's weight that all classes get, of cross_entropy")
+    reduction: str = option("mean", "mean, sum, or none for the loss of each sample or element")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -63,6 +66,9 @@ class Loss(Pass):
             raise ValueError(
                 f"unknown loss '{self.kind}'{nearest(self.kind, list(LOSSES))} (losses: {', '.join(LOSSES)})"
             )
+
+        if self.reduction not in REDUCTIONS:
+            raise ValueError(f"option 'reduction' must be {', '.join(REDUCTIONS)}, got '{self.reduction}'")
 
     def run(self, module: ModuleOp, context: Context) -> None:
         for function in functions(module):
@@ -91,13 +97,16 @@ class Loss(Pass):
         type = tensor_of(compared)
         if self.kind != "cross_entropy":
             target = function.add_argument(type, "target")
-            return nn.Mse(compared, target) if self.kind == "mse" else nn.Bce(compared, target)
+            kind = nn.Mse if self.kind == "mse" else nn.Bce
+            return kind(compared, target, reduction=self.reduction)
         if not type.rank:
             raise function.error(f"@{function.symbol}: a result without dimensions has no classes")
         rest = type.shape[:axis] + type.shape[axis % type.rank + 1 :]
         labels = function.add_argument(TensorType(rest, i64), "labels")
         smoothing = self.smoothing or None
-        return nn.CrossEntropy(compared, labels, axis=axis % type.rank, smoothing=smoothing)
+        return nn.CrossEntropy(
+            compared, labels, axis=axis % type.rank, smoothing=smoothing, reduction=self.reduction
+        )
 
 
 def _logits(answer: Value, kind: str) -> tuple[Value, int]:

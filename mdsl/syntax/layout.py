@@ -186,7 +186,7 @@ class _Layout:
             self.line.indent = self.indent - 1
         space = self.spacing[-1].space(token)
         if opens and self.line.pieces:
-            space = self.line.pieces[-1][1] not in ("(", "{")
+            space = self.line.pieces[-1][1].strip() not in ("(", "{")
         self.depth -= str(token) in (")", "]", ">", "}")
         self.line.pieces.append((self.depth, f"{' ' if space else ''}{spelling(token)}"))
         self.depth += str(token) in ("(", "[", "<", "{")

@@ -49,6 +49,13 @@ def test_what_is_printed_is_laid_out_well(file: Path, monkeypatch: pytest.Monkey
     assert fmt(printed) == printed
 
 
+def test_the_repository_is_laid_out(capsys: pytest.CaptureFixture[str]) -> None:
+    tracked = (ROOT / folder for folder in ("bench", "docs", "examples", "tests"))
+    files = [f for folder in tracked for f in folder.rglob("*.mir") if "findings" not in f.parts]
+    assert len(files) > 100
+    assert command(["fmt", "--check", *map(str, files)]) == 0, capsys.readouterr().err
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_however_a_text_is_spaced(seed: int) -> None:
     text = (ROOT / "docs" / "ops.mir").read_text(encoding="utf-8")
@@ -59,6 +66,12 @@ def test_however_a_text_is_spaced(seed: int) -> None:
     # Between an op's words any space may stand; a blank line between ops is the author's.
     spaced = re.sub(r" ", lambda _: chosen.choice([" ", "  ", "\t"]), plain)
     assert fmt(spaced) == fmt(plain)
+
+
+def test_the_generic_form_stays_and_is_laid_out_as_it_is_printed() -> None:
+    generic = print_module(parse_file(ROOT / "examples" / "matmul.mir"), generic=True)
+    assert fmt(re.sub(r"\n *", " ", generic)) == fmt(generic)
+    assert '"func.func"() ({\n' in fmt(generic)
 
 
 MESSY = """

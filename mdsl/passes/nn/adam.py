@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import log
 from typing import ClassVar
 
 from mdsl.dialects import nn
@@ -58,10 +59,12 @@ def adam_move(step: Update, gradient: Term, betas: tuple[float, float], epsilon:
 
 
 def _unbiased(step: Update, mean: Term, beta: float, name: str) -> Term:
-    """A mean of what there has been, of one that began at 0: divided by 1 - beta^step."""
+    """A mean of what there has been, of one that began at 0: divided by 1 - beta^step. As -expm1(step * log(beta)): the
+    difference would lose digits, as beta is near 1."""
+    if not beta:
+        return mean
     key = f"{name} {step.element}"
     if key not in step.shared:
         count = step.argument("step", i32).cast(step.element)
-        power = step.terms.constant(beta, step.element, "beta").of(nn.Pow, count)
-        step.common(name, 1.0 - power)
+        step.common(name, -(count * log(beta)).of(nn.Expm1))
     return mean / step.terms(step.shared[key])

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
+import pytest
 from differences import check
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -64,6 +67,21 @@ def convolutions(draw: st.DrawFn) -> str:
 @given(convolutions(), st.integers(0, 100))
 def test_convolutions(text: str, seed: int) -> None:
     check(text, inputs(text, seed))
+
+
+def products(conv: NnOp) -> int:
+    """Multiplications that a convolution takes."""
+    return prod(tensor_of(conv.results[0]).shape) * prod(tensor_of(conv.operands[1]).shape[1:])
+
+
+@pytest.mark.parametrize("stride", [1, 2, 4])
+def test_the_gradient_of_strides_takes_no_more_multiplications(stride: int) -> None:
+    """No convolution goes over zeros that the strides left between."""
+    attributes = f"{{strides = [{stride}, {stride}], pads = [1, 1, 1, 1]}}"
+    text = shaped(Conv2d, "nn.conv2d", [[1, 2, 8, 8], [3, 2, 3, 3]], attributes)
+    ops = functions(mdsl.grad(text, "a0", seed="argument"))[0].body.ops
+    forward, *adjoint = [products(op) for op in ops if isinstance(op, Conv2d)]
+    assert sum(adjoint) == forward
 
 
 @st.composite

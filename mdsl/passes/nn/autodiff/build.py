@@ -191,15 +191,20 @@ class Adjoint:
         pads = [max(0, n) for n in (*low, *high)]
         return self(nn.Pad(inner, pads=pads, value=value), suffix) if any(pads) else inner
 
+    def strided(self, x: Value, taken: Sequence[range], suffix: str | None = None) -> Value:
+        """The elements at the positions `taken` of each dimension."""
+        shape = tensor_of(x).shape
+        cut = [d for d, size in enumerate(shape) if taken[d] != range(size)]
+        if not cut:
+            return x
+        ends = [taken[d].stop if taken[d].stop >= 0 else -shape[d] - 1 for d in cut]
+        starts, steps = [taken[d].start for d in cut], [taken[d].step for d in cut]
+        return self(nn.Slice(x, starts=starts, ends=ends, axes=cut, steps=steps), suffix)
+
     def reverse(self, x: Value, axes: Sequence[int], suffix: str | None = None) -> Value:
         """The elements along `axes` in opposite order."""
-        axes = [d for d in axes if tensor_of(x).shape[d] > 1]
-        if not axes:
-            return x
-        ends = [-tensor_of(x).shape[d] - 1 for d in axes]
-        return self(
-            nn.Slice(x, starts=[-1] * len(axes), ends=ends, axes=axes, steps=[-1] * len(axes)), suffix
-        )
+        taken = [range(size) for size in tensor_of(x).shape]
+        return self.strided(x, [r[::-1] if d in axes else r for d, r in enumerate(taken)], suffix)
 
     def spread(self, x: Value, steps: Sequence[int], suffix: str | None = None, value: float = 0.0) -> Value:
         """x[i, ..] at [i * steps[0], ..], and `value` between: a size n becomes (n - 1) * step + 1.
@@ -218,6 +223,34 @@ class Adjoint:
         padded = self.pad(apart, [0] * len(split), pads, f"{suffix or 'spread'}_zeros", value)
         whole = self.reshape(padded, merged, f"{suffix or 'spread'}_whole")
         return self.slice(whole, [0] * len(shape), kept, suffix or "spread")
+
+    def interleave(self, parts: Sequence[Value | None], axis: int, size: int) -> Value | None:
+        """The first `size` elements along `axis` of where x[.., i, ..] stands at i * n + k, x the k-th of `n` parts; zeros where there
+        is no part, None if there is none at all.
+
+        Each part gets a dimension of 1 behind the axis, along which they are joined; then both become one.
+        """
+        shape = next((tensor_of(x).shape for x in parts if x is not None), None)
+        if shape is None:
+            return None
+        whole = parts[0]
+        if len(parts) > 1:
+            one = (*shape[: axis + 1], 1, *shape[axis + 1 :])
+            apart = [None if x is None else self.reshape(x, one, "apart") for x in parts]
+            merged = (*shape[:axis], shape[axis] * len(parts), *shape[axis + 1 :])
+            whole = self.reshape(self._joined(apart, axis + 1), merged, "interleaved")
+        assert whole is not None
+        return self.slice(whole, [0] * len(shape), [*shape[:axis], size, *shape[axis + 1 :]], "whole")
+
+    def _joined(self, parts: Sequence[Value | None], axis: int) -> Value:
+        """The parts along `axis`, where each has one element; zeros where there is none."""
+        (first, like), *others = [(k, x) for k, x in enumerate(parts) if x is not None]
+        if not others:
+            low = [first if d == axis else 0 for d in range(tensor_of(like).rank)]
+            high = [len(parts) - 1 - first if d == axis else 0 for d in range(tensor_of(like).rank)]
+            return self.pad(like, low, high, "joined")
+        filled = [self.zeros(tensor_of(like)) if x is None else x for x in parts]
+        return self(nn.Concat(filled, axis=axis), "joined")
 
     def fitted(self, x: Value, type: TensorType) -> Value:
         """`x` in the shape of `type`: stretched where it is 1 and `type` is not, summed up where `type` is 1 and it is not."""

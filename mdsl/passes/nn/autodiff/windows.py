@@ -2,13 +2,17 @@
 
 An image's gradient is computed window by window as well: with the result's gradient spread out by the stride, and a border
 of zeros as wide as the window, each place of the image sees in one window all the results that it is part of, in
-opposite order (Dumoulin, Visin: A guide to convolution arithmetic for deep learning, 2016).
+opposite order (Dumoulin, Visin: A guide to convolution arithmetic for deep learning, 2016). Of a convolution with strides, places that are
+a stride apart see the gradient itself through the same elements of the filters, and the others only zeros: so each phase of places is
+a smaller convolution, and their results are interleaved (Shi et al.: Is the deconvolution layer the same as a convolutional
+layer?, 2016).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
+from dataclasses import dataclass
+from math import gcd, prod
 
 import numpy as np
 
@@ -32,16 +36,71 @@ def conv2d(a: Adjoint, op: nn.Conv2d, g: Value) -> Partials:
 
 
 def _image_gradient(a: Adjoint, op: nn.Conv2d, g: Value) -> Value:
-    """A convolution of the gradient with the filters flipped, inputs and outputs exchanged in each group."""
+    """For each phase of places a convolution of the gradient with what it sees of the filters, flipped, inputs and outputs exchanged
+    in each group."""
     groups = op.attr("groups")
     out, per_group, *kernel = tensor_of(op.weight).shape
     filters = a.reshape(op.weight, (groups, out // groups, per_group, *kernel), "groups")
     filters = a.transpose(filters, [0, 2, 1, 3, 4], "exchanged")
     filters = a.reshape(filters, (groups * per_group, out // groups, *kernel), "filters")
-    filters = a.reverse(filters, [2, 3], "flipped")
-    around = _seen_around(a, op, g, kernel)
-    dilations, layout = list(op.attr("dilations")), op.attr("layout")
-    return a(nn.Conv2d(around, filters, None, groups=groups, dilations=dilations, layout=layout))
+    size = op.image()[2:]
+    rows, columns = (_phases(op, d) for d in range(2))
+    first = 1 if op.channels_last else 2
+    lines = [
+        a.interleave([_seen(a, op, g, filters, (row, column)) for column in columns], first + 1, size[1])
+        if row.taps
+        else None
+        for row in rows
+    ]
+    found = a.interleave(lines, first, size[0])
+    return a.zeros(tensor_of(op.x)) if found is None else found
+
+
+@dataclass(frozen=True)
+class _Phase:
+    """The places of an image, a stride apart, that see elements `taps` of the filters' rows or columns: in the order of the results that
+    they are part of, which are `dilation` apart, the first place from result number `start` on; `count` places."""
+
+    taps: range
+    dilation: int
+    start: int
+    count: int
+
+
+def _phases(op: nn.Conv2d, d: int) -> list[_Phase]:
+    """The phases of dimension `d`: of the first places, as many as the stride. Place i is part of result o with element k of the filters
+    if i + pad = o * stride + k * dilation."""
+    size, kernel = op.image()[2 + d], tensor_of(op.weight).shape[2 + d]
+    stride, dilation, pad = op.attr("strides")[d], op.attr("dilations")[d], op.attr("pads")[d]
+    common = gcd(stride, dilation)
+    phases: list[_Phase] = []
+    for place in range(min(stride, size)):
+        seen = [k for k in range(kernel) if (place + pad - k * dilation) % stride == 0]
+        last = seen[-1] if seen else -1
+        start = (place + pad - last * dilation) // stride
+        phases.append(
+            _Phase(range(last, -1, -stride // common), dilation // common, start, -(-size // stride))
+        )
+    return phases
+
+
+def _seen(a: Adjoint, op: nn.Conv2d, g: Value, filters: Value, phases: tuple[_Phase, _Phase]) -> Value | None:
+    """The gradient at the places of one phase, None where it is zero."""
+    if not all(phase.taps for phase in phases):
+        return None
+    found = tensor_of(g).shape[1:3] if op.channels_last else tensor_of(g).shape[2:]
+    seen = [p.count + (len(p.taps) - 1) * p.dilation for p in phases]
+    low = [-p.start for p in phases]
+    high = [p.start + s - f for p, s, f in zip(phases, seen, found, strict=True)]
+    around = a.pad(g, op.arrange(0, 0, *low), op.arrange(0, 0, *high), "around")
+    filters = a.strided(
+        filters, [range(s) for s in tensor_of(filters).shape[:2]] + [p.taps for p in phases], "flipped"
+    )
+    dilations = [p.dilation if len(p.taps) > 1 else 1 for p in phases]
+    product = nn.Conv2d(
+        around, filters, None, groups=op.attr("groups"), dilations=dilations, layout=op.attr("layout")
+    )
+    return a(product)
 
 
 def _seen_around(a: Adjoint, op: Windowed, g: Value, kernel: Sequence[int], value: float = 0.0) -> Value:

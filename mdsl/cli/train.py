@@ -74,6 +74,13 @@ def train(
     loss_scale: Annotated[
         str, typer.Option(help="For networks of 16 bits, as pass loss-scale takes it: 1024, or dynamic.")
     ] = "",
+    recompute: Annotated[
+        str,
+        typer.Option(
+            help="Keep less for the gradients, as pass recompute does: bytes (64M), or a share (0.5).",
+            metavar="BUDGET",
+        ),
+    ] = "",
     init: Annotated[str, typer.Option(help="keep: the network's weights; random: new ones.")] = "keep",
     freeze: Annotated[
         list[str] | None, typer.Option(help="A weight that stays as it is.", metavar="NAME")
@@ -109,7 +116,7 @@ def train(
                 trainer = Trainer(
                     network, arrays, loss=loss, optimizer=optimizer, lr=rate, batch=batch, seed=seed, init=init,
                     frozen=freeze or (), engine=engine, threads=threads, comm=processes.comm,
-                    loss_scale=loss_scale,
+                    loss_scale=loss_scale, recompute=recompute,
                 )  # fmt: skip
             if resume and checkpoint.exists():
                 trainer.resume(checkpoint)

@@ -23,6 +23,7 @@ PASSES = {
     "loss": "nn",
     "train-mode": "nn",
     "autodiff": "nn",
+    "recompute": "nn",
     "loss-scale": "nn",
     "sgd": "nn",
     "adam": "nn",

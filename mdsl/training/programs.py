@@ -59,6 +59,7 @@ def programs_of(
     train_mode: str = "train-mode",
     apart: bool = False,
     loss_scale: str = "",
+    recompute: str = "",
 ) -> Programs:
     """The programs for a network, which is altered; with `apart` gradients and update are two. Raises MdslError."""
     run_passes(network, parse_pipeline(f"inline,rebatch{{size={batch}}}", "training"))
@@ -80,6 +81,8 @@ def programs_of(
     trained = _trained(function, frozen)
     scaling = _scaling(loss_scale)
     run_passes(network, [Autodiff(tuple(trained), seed="argument" if scaling else "")])
+    if recompute:
+        run_passes(network, parse_pipeline(f"recompute{{budget={recompute}}}", "recompute"))
     update = _update_of(function, trained) if apart else None
     if update is not None and scaling:
         scaled(function, scaling[0].scale)

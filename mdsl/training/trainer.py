@@ -51,7 +51,7 @@ class Trainer:
     All that is random follows from `seed`, so that two runs give the same bits, on one engine and number of
     threads, and so does one that was stopped and resumed. With `comm`, a communicator of mpi4py, processes train together: each takes
     its share of `batch`, and all have the same weights. `loss_scale`, a number or "dynamic", is for networks of 16 bits, whose weights
-    are kept in f32 while they are trained. Raises MdslError.
+    are kept in f32 while they are trained. `recompute` is a budget for what is kept for the gradients: bytes, or a share. Raises MdslError.
     """
 
     def __init__(
@@ -72,6 +72,7 @@ class Trainer:
         threads: int = 1,
         comm: Any = None,
         loss_scale: str | float = "",
+        recompute: str | float = "",
     ) -> None:
         if init not in ("keep", "random"):
             raise MdslError(f"error: init must be 'keep' or 'random', got '{init}'")
@@ -90,6 +91,7 @@ class Trainer:
             train_mode,
             comm is not None,
             str(loss_scale),
+            str(recompute),
         )
         self.lr, self.batch, self.seed, self.transform = lr, batch, seed, transform
         self.classifies = self.programs.target == "labels"

@@ -76,28 +76,32 @@ def aligned(nbytes: int, alignment: int = ALIGNMENT) -> np.ndarray:
 
 def guarded(nbytes: int, alignment: int = ALIGNMENT) -> np.ndarray:
     """Zeroed bytes at an aligned address, between two pages that nobody may touch: an access beyond them ends the
-    process at once. They end where the second of these begins, as far as the alignment lets them. Raises MemoryError."""
+    process at once. They end where the second of these begins, as far as the alignment lets them; many bytes fill large
+    pages instead, and begin where the first one does: with small pages a network waits for addresses to be looked up,
+    in a virtual machine twice. Raises MemoryError."""
     if protect is None:
         return aligned(nbytes, alignment)
-    page = mmap.PAGESIZE
-    size = -(-nbytes // page) * page
+    page, is_large = mmap.PAGESIZE, 2 * nbytes >= _LARGE_PAGE
+    unit = _LARGE_PAGE if is_large else page
+    size = -(-nbytes // unit) * unit
     try:
-        memory = mmap.mmap(-1, size + 2 * page, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        memory = mmap.mmap(-1, size + page + unit, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     except OSError:
         raise MemoryError(f"no memory for {nbytes} bytes") from None
-    if size >= _LARGE and hasattr(mmap, "MADV_HUGEPAGE"):
-        with suppress(OSError):  # a kernel without large pages
-            memory.madvise(mmap.MADV_HUGEPAGE, page, size)
     pages = np.frombuffer(memory, np.uint8)
-    for guard in (0, page + size):
+    first = page + -(pages.ctypes.data + page) % unit
+    if is_large and hasattr(mmap, "MADV_HUGEPAGE"):
+        with suppress(OSError):  # a kernel without large pages
+            memory.madvise(mmap.MADV_HUGEPAGE, first, size)
+    for guard in (first - page, first + size):
         if protect(pages.ctypes.data + guard, page, NO_ACCESS):
             raise MemoryError("no guard pages can be made")
-    start = page + (size - nbytes) // alignment * alignment
+    start = first if is_large else first + (size - nbytes) // alignment * alignment
     return pages[start : start + nbytes]
 
 
-_LARGE = 4 << 20
-"""Bytes from which NumPy, too, asks the system for large pages."""
+_LARGE_PAGE = 2 << 20
+"""Bytes of the larger pages of x86-64 and of AArch64, as Linux has them."""
 
 
 def aligned_array(array: np.ndarray) -> np.ndarray:

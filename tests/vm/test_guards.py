@@ -55,12 +55,13 @@ def test_an_access_outside_ends_the_process(
         assert ends(accessing(buffer, index, engine)) in (signal.SIGSEGV, signal.SIGBUS)
 
 
-@pytest.mark.parametrize("nbytes", [0, 1, 64, 4095, 4096, 4097, 5 << 20])
+@pytest.mark.parametrize("nbytes", [0, 1, 64, 4095, 4096, 4097, 1 << 20, 5 << 20])
 @pytest.mark.parametrize("alignment", [1, 8, 64, 4096])
 def test_guarded_memory(nbytes: int, alignment: int) -> None:
     memory = guarded(nbytes, alignment)
     assert memory.nbytes == nbytes and memory.ctypes.data % alignment == 0
     assert memory.flags.writeable and not memory.any()
+    assert nbytes < 1 << 20 or memory.ctypes.data % (2 << 20) == 0
     memory[...] = 1
     assert np.count_nonzero(memory) == nbytes
 

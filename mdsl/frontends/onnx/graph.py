@@ -229,9 +229,10 @@ class Graph:
         if rule is not None:
             check_node(node)
             found = rule(node)
-            values: list[Value | None] = [found] if isinstance(found, Value) else list(found)
-            node.name_results(values)
-            return values
+            if found is not None:
+                values: list[Value | None] = [found] if isinstance(found, Value) else list(found)
+                node.name_results(values)
+                return values
         body = functions.schema_function(node, proto)
         if body is None:
             raise Unsupported(functions.why_not(node))

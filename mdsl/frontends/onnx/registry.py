@@ -19,7 +19,8 @@ One rule serves all opset versions of its operator; where they differ it looks a
 known at import is computed there and then: `build` folds an op whose operands are constants, so a rule need
 not care. Sizes may be open (`DYNAMIC` in a type's shape): `node.sizes(x)` gives them as numbers and values with which
 `node.reshape` builds a shape. `node.constant(i)` gives the data of a constant operand, `node.ints(i, "axes")` a list of integers
-that must be known. `raise node.unsupported(reason)` refuses what mdsl cannot do, `raise node.malformed(reason)`
+that must be known. A rule that returns None leaves the node to the function that the operator's schema says it is.
+`raise node.unsupported(reason)` refuses what mdsl cannot do, `raise node.malformed(reason)`
 what breaks ONNX's own rules; both become one line of `mdsl import --check`, or the error of an import.
 
 Inputs and attributes were checked against the operator's schema before the rule runs: as many inputs as it
@@ -44,7 +45,7 @@ from mdsl.ir.types import DYNAMIC, TensorType, Type, dtype_of, element_of
 if TYPE_CHECKING:
     from mdsl.frontends.onnx.graph import Graph, Scope
 
-Outputs = Value | Sequence[Value | None]
+Outputs = Value | Sequence[Value | None] | None
 Rule = Callable[["Node"], Outputs]
 RuleT = TypeVar("RuleT", bound=Rule)
 

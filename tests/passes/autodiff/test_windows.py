@@ -69,6 +69,22 @@ def test_convolutions(text: str, seed: int) -> None:
     check(text, inputs(text, seed))
 
 
+@pytest.mark.parametrize("size", [1, 2, 3])
+@pytest.mark.parametrize("pads", ["0, 3, 0, 0", "0, 0, 0, 3", "0, 4, 0, 3", "3, 1, 4, 0", "2, 2, 2, 2"])
+@pytest.mark.parametrize("strides", ["1, 1", "3, 3", "4, 2"])
+def test_windows_that_lie_in_the_padding(size: int, pads: str, strides: str) -> None:
+    text = f"""func.func @main(%x: tensor<1x1x{size}x{size}xf64>, %w: tensor<2x1x1x2xf64>) -> tensor<?x?x?x?xf64> {{
+      %y = nn.conv2d %x, %w {{strides = [{strides}], pads = [{pads}]}} : (tensor<1x1x{size}x{size}xf64>, tensor<2x1x1x2xf64>) -> TYPE
+      return %y : TYPE
+    }}"""
+    top, left, bottom, right = map(int, pads.split(", "))
+    down, across = map(int, strides.split(", "))
+    height, width = (size + top + bottom - 1) // down + 1, (size + left + right - 2) // across + 1
+    type = f"tensor<1x2x{height}x{width}xf64>"
+    text = text.replace("TYPE", type).replace("tensor<?x?x?x?xf64>", type)
+    check(text, inputs(text, 0))
+
+
 def products(conv: NnOp) -> int:
     """Multiplications that a convolution takes."""
     return prod(tensor_of(conv.results[0]).shape) * prod(tensor_of(conv.operands[1]).shape[1:])

@@ -183,12 +183,14 @@ class Adjoint:
     def pad(
         self, x: Value, low: Sequence[int], high: Sequence[int], suffix: str | None = None, value: float = 0.0
     ) -> Value:
-        """A border of `value`; negative sizes cut off instead."""
+        """A border of `value`; negative sizes cut off instead, of the border on the other side too where they reach it."""
         shape = tensor_of(x).shape
-        starts = [max(0, -n) for n in low]
-        kept = [max(0, s - b - max(0, -n)) for s, b, n in zip(shape, starts, high, strict=True)]
+        wanted = [s + before + behind for s, before, behind in zip(shape, low, high, strict=True)]
+        starts = [min(s, max(0, -n)) for s, n in zip(shape, low, strict=True)]
+        kept = [max(0, min(s, s + n) - b) for s, n, b in zip(shape, high, starts, strict=True)]
         inner = self.slice(x, starts, kept, f"{suffix or 'pad'}_cut")
-        pads = [max(0, n) for n in (*low, *high)]
+        before = [min(w, max(0, n)) for w, n in zip(wanted, low, strict=True)]
+        pads = [*before, *(w - k - b for w, k, b in zip(wanted, kept, before, strict=True))]
         return self(nn.Pad(inner, pads=pads, value=value), suffix) if any(pads) else inner
 
     def strided(self, x: Value, taken: Sequence[range], suffix: str | None = None) -> Value:

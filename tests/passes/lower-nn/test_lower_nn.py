@@ -178,6 +178,11 @@ CASES: list[tuple[str, str, str, str]] = [
     *[("nn.scatter", f"2x5x3x{e} 2x9x3xi64 2x9x3x{e}", f"2x5x3x{e}", f'{{axis = 1, kind = "{k}"}}') for e in ("f32", "i8") for k in ("set", "add", "mul", "max", "min")],
     ("nn.scatter", "5x3xf32 4x1xi32 4x3xf32", "5x3xf32", ""),
     ("nn.scatter", "5x3xi1 4xindex 5x4xi1", "5x3xi1", "{axis = -1}"),
+    # more places than are compared with each update
+    *[("nn.scatter", f"2x70x3x{e} 9x1xi64 2x9x3x{e}", f"2x70x3x{e}", f'{{axis = 1, kind = "{k}"}}') for e in ("f32", "i8") for k in ("set", "add", "mul", "max", "min")],
+    *[("nn.scatter", f"2x70x{e} 2x9xi64 2x9x{e}", f"2x70x{e}", f'{{axis = 1, kind = "{k}"}}') for e in ("f16", "i32") for k in ("set", "add", "max")],
+    ("nn.scatter", "70x3xi1 4x3xi32 4x3xi1", "70x3xi1", ""),
+    ("nn.scatter", "70xf64 9xi32 9xf64", "70xf64", '{kind = "add"}'),
     # shapes
     ("nn.reshape", "2x3x4xf32", "6x4xf32", ""),
     ("nn.reshape", "2x3x4xf32", "2x3x2x2xf32", ""),
@@ -483,6 +488,21 @@ def test_scatter_ignores_what_is_outside_and_keeps_order() -> None:
     x, places = np.zeros(4, np.float32), np.array([1, 1, -1, 7, -9, 1], np.int64)
     text = program("nn.scatter", "4xf32 6xi64 6xf32", "4xf32")
     assert outcome(text, x, places, np.arange(1, 7, dtype=np.float32)).tolist() == [0, 6, 0, 3]
+    many, far = np.zeros(100, np.float32), np.array([1, 1, -1, 100, -101, 1], np.int64)
+    for indices, updates in (("6xi64", "6xf32"), ("6x1xi64", "6x2xf32"), ("6x2xi64", "6x2xf32")):
+        shape = "100xf32" if updates == "6xf32" else "100x2xf32"
+        text = program("nn.scatter", f"{shape} {indices} {updates}", shape)
+        wide = updates.endswith("x2xf32")
+        x = np.stack([many, many], 1) if wide else many
+        places = (
+            np.broadcast_to(far[:, None], (6, int(indices[2])))
+            if "x1x" in indices or "x2x" in indices
+            else far
+        )
+        rows = np.arange(1, 7, dtype=np.float32)
+        found = outcome(text, x, np.array(places), np.stack([rows, rows], 1) if wide else rows)
+        wanted = np.where(np.arange(100) == 1, 6, np.where(np.arange(100) == 99, 3, 0))
+        np.testing.assert_array_equal(found.T, np.stack([wanted, wanted]) if wide else wanted)
 
 
 def test_argsort_is_stable_and_has_nan_last() -> None:

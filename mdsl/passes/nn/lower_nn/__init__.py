@@ -20,6 +20,7 @@ from mdsl.passes.nn.lower_nn import functions as lower_nn_functions
 from mdsl.passes.nn.lower_nn import layers as lower_nn_layers
 from mdsl.passes.nn.lower_nn import order as lower_nn_order
 from mdsl.passes.nn.lower_nn import random as lower_nn_random
+from mdsl.passes.nn.lower_nn import scatter as lower_nn_scatter
 from mdsl.passes.nn.lower_nn import windows as lower_nn_windows
 from mdsl.passes.nn.lower_nn.build import RULES, Emitter
 from mdsl.passes.nn.lower_nn.empty import has_no_elements, lower_empty
@@ -31,6 +32,7 @@ THEMES = (
     lower_nn_layers,
     lower_nn_order,
     lower_nn_random,
+    lower_nn_scatter,
     lower_nn_windows,
 )
 """The modules with the rules, which enter `RULES` when they are imported."""

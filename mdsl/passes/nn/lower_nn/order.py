@@ -1,4 +1,4 @@
-"""lower-nn: sorting and scattering, as loop nests that compare all pairs of positions."""
+"""lower-nn: sorting, as loop nests that compare all pairs of positions."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from mdsl.dialects.nn.base import axis_in
 from mdsl.ir.core import Value
 from mdsl.ir.typed import tensor_of
 from mdsl.ir.types import i64, is_float
-from mdsl.passes.nn.lower_nn.build import Emitter, Read, Scalars, lowers
-from mdsl.passes.nn.lower_nn.elementwise import converted
+from mdsl.passes.nn.lower_nn.build import Emitter, Scalars, lowers
 
 PARALLEL, REDUCTION = linalg.PARALLEL, linalg.REDUCTION
 
@@ -56,47 +55,3 @@ def _before(s: Scalars, a: Value, b: Value, descending: bool) -> Value:
     beats = s(arith.CmpF.of("ugt" if descending else "ult", a, b), "beats")
     number = b if descending else a  # that of the two which must not be NaN
     return s(arith.AndI(beats, s(arith.CmpF.of("ord", number, number), "is_number")), "is_before")
-
-
-# Scattering -----------------------------------------------------------------------------------------------
-
-
-@lowers("nn.scatter")
-def scatter(e: Emitter, op: nn.Scatter) -> Value:
-    """Each place looks through the updates along the axis for those that are meant for it, in order."""
-    x, indices, updates = op.operands
-    shape, (axis, kind) = (
-        tensor_of(x).shape,
-        (axis_in(op, op.attr("axis"), tensor_of(x).rank), op.attr("kind")),
-    )
-    rank = len(shape)
-    own = range(rank)
-    along = [rank if d == axis else d for d in own]
-
-    def body(s: Scalars, index: Value, update: Value, found: Value) -> Value:
-        index = converted(s, index, i64)
-        negative = s(arith.CmpI.of("slt", index, s.constant(0, i64, "zero")), "is_negative")
-        wrapped = s.add(index, s.constant(shape[axis], i64, "size"), "wrapped")
-        target = s(arith.Select(negative, wrapped, index), "target")
-        is_here = s(arith.CmpI.of("eq", target, _counter(s, axis)), "is_here")
-        return s(arith.Select(is_here, _combined(s, kind, found, update), found), "updated")
-
-    reads = [_stretched(e, indices, tensor_of(updates).shape, along), (updates, along)]
-    nest = e.generic(reads, [(x, own)], [*[PARALLEL] * rank, REDUCTION], body)
-    return e.value(nest, None)
-
-
-def _stretched(e: Emitter, value: Value, shape: tuple[int, ...], loops: list[int]) -> Read:
-    """How a nest reads `value`, stretched to `shape`, whose dimensions run over `loops`."""
-    value, dims = e.stretch(value, shape)
-    return value, [loops[d] for d in dims]
-
-
-def _combined(s: Scalars, kind: str, old: Value, new: Value) -> Value:
-    if kind == "add":
-        return s.add(old, new)
-    if kind == "mul":
-        return s.multiply(old, new)
-    if kind == "max":
-        return s.maximum(old, new)
-    return s.minimum(old, new) if kind == "min" else new

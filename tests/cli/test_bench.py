@@ -148,6 +148,49 @@ def test_ablation_counts_instructions_and_dispatches() -> None:
     assert jit["instructions"] is None
 
 
+NETWORK = """func.func @main(%image: tensor<1x3x8x8xf32>) -> tensor<1x5xf32> {
+  %w = arith.constant dense<0.1> : tensor<8x3x3x3xf32>
+  %one = arith.constant dense<1.0> : tensor<8xf32>
+  %zero = arith.constant dense<0.0> : tensor<8xf32>
+  %c = nn.conv2d %image, %w {pads = [1, 1, 1, 1]} : (tensor<1x3x8x8xf32>, tensor<8x3x3x3xf32>) -> tensor<1x8x8x8xf32>
+  %n = nn.batch_norm %c, %one, %zero, %zero, %one : (tensor<1x8x8x8xf32>, tensor<8xf32>, tensor<8xf32>, tensor<8xf32>, tensor<8xf32>) -> tensor<1x8x8x8xf32>
+  %r = nn.relu %n : (tensor<1x8x8x8xf32>) -> tensor<1x8x8x8xf32>
+  %p = nn.max_pool2d %r {kernel = [2, 2], strides = [2, 2]} : (tensor<1x8x8x8xf32>) -> tensor<1x8x4x4xf32>
+  %f = nn.flatten %p : (tensor<1x8x4x4xf32>) -> tensor<1x128xf32>
+  %fc = arith.constant dense<0.1> : tensor<5x128xf32>
+  %y = nn.linear %f, %fc : (tensor<1x128xf32>, tensor<5x128xf32>) -> tensor<1x5xf32>
+  return %y : tensor<1x5xf32>
+}"""
+
+
+@pytest.mark.parametrize(
+    "optimizer", ["adamw", pytest.param("sgd={momentum=0.9,nesterov=true}", marks=pytest.mark.slow)]
+)
+def test_ablation_of_a_training_step(optimizer: str, tmp_path: Path) -> None:
+    """Of the program that `mdsl train` makes: forwards, backwards and the update in place."""
+    (tmp_path / "net.mir").write_text(NETWORK)
+    step = tmp_path / "step.mir"
+    passes = [
+        "--rebatch=4",
+        "--parameters",
+        "--loss=cross_entropy",
+        "--train-mode",
+        "--autodiff",
+        f"--{optimizer}",
+    ]
+    assert (
+        CliRunner().invoke(app, ["opt", *passes, str(tmp_path / "net.mir"), "-o", str(step)]).exit_code == 0
+    )
+    rows = json.loads(bench(step, "--ablation", "--runs=3", "--json=-").stdout)["rows"]
+    interpreted, single, *unrolled, jit = rows
+    assert len(unrolled) == 3 and interpreted["kernel_calls"] == 0 == interpreted["dispatches"]
+    assert interpreted["instructions"] > 20 * single["instructions"] > 0
+    assert all(
+        row["kernel_calls"] == single["kernel_calls"] == single["dispatches"] for row in (*unrolled, jit)
+    )
+    assert single["dispatches"] > unrolled[0]["dispatches"] >= unrolled[2]["dispatches"] > 0
+
+
 def test_ablation_by_pass_leaves_each_out_or_says_why_not() -> None:
     rows = {
         r["name"]: r

@@ -12,6 +12,8 @@ import mdsl
 from mdsl.dialects import linalg, memref
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.ir.core import Op
+from mdsl.ir.typed import tensor_of
+from mdsl.passes.base import functions
 from mdsl.reference import run
 
 BEFORE = "canonicalize,fold-batchnorm,lower-nn,canonicalize"
@@ -133,6 +135,49 @@ def test_only_borders_are_filled() -> None:
     fills = [op for op in main.walk() if isinstance(op, linalg.Fill)]
     shapes = sorted(op.outputs[0].type.shape for op in fills)  # type: ignore[attr-defined]
     assert shapes == [(1, 2, 1, 8, 16)] * 2 + [(1, 2, 7, 1, 16)] * 2
+
+
+ADDED = """
+func.func @main(%x: tensor<1x16x7x6xf32>, %v: tensor<32x16x1x1xf32>, %w: tensor<16x32x1x1xf32>, %r: tensor<{r}xf32>) -> tensor<{out}xf32> {{
+  %c = nn.conv2d %x, %v : (tensor<1x16x7x6xf32>, tensor<32x16x1x1xf32>) -> tensor<1x32x7x6xf32>
+  %s = nn.add %c, %r : (tensor<1x32x7x6xf32>, tensor<{r}xf32>) -> tensor<1x32x7x6xf32>
+  %t = nn.relu %s : (tensor<1x32x7x6xf32>) -> tensor<1x32x7x6xf32>
+  %d = nn.conv2d %t, %w : (tensor<1x32x7x6xf32>, tensor<16x32x1x1xf32>) -> tensor<1x16x7x6xf32>
+  return %{result} : tensor<{out}xf32>
+}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("r", "result", "out", "blocked"),
+    [
+        ("1x32x7x6", "t", "1x32x7x6", False),  # as large as the result, which is only returned
+        ("1x32x7x6", "d", "1x16x7x6", True),  # read in blocks
+        ("1x32x1x1", "t", "1x32x7x6", True),  # small
+    ],
+)
+def test_blocks_reach_as_far_as_they_pay(r: str, result: str, out: str, blocked: bool) -> None:
+    text = ADDED.format(r=r, result=result, out=out)
+    packed = mdsl.opt(text, "canonicalize,pack", target="avx512")
+    (unpack,) = [op for op in packed.walk() if isinstance(op, linalg.Unpack)]
+    assert (unpack.result.name == result) is blocked
+    random = np.random.default_rng(0)
+    shapes = [tensor_of(a).shape for a in functions(packed)[0].args]
+    arrays = [random.normal(size=shape).astype(np.float32) for shape in shapes]
+    for expected, found in zip(run(mdsl.parse(text), arrays), run(packed, arrays), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_tensor_that_is_in_blocks_as_it_lies_joins_the_product() -> None:
+    """Columns in blocks are the same numbers in the same order: the sum is computed where the product is."""
+    square = "tensor<64x64xf32>"
+    text = f"""func.func @main(%a: {square}, %b: {square}, %w: {square}) -> {square} {{
+      %c = nn.matmul %a, %b : ({square}, {square}) -> {square}
+      %s = nn.sub %w, %c : ({square}, {square}) -> {square}
+      return %s : {square}
+    }}"""
+    (unpack,) = [op for op in mdsl.opt(text, "pack", target="avx512").walk() if isinstance(op, linalg.Unpack)]
+    assert unpack.result.name == "s"
 
 
 PADDED = """

@@ -87,6 +87,11 @@ class Pack(Pass):
             tiles = _blocked_loops(op, self._block(op, target))
         elif self.propagate and len(op.results) == 1:
             tiles = _inherited_tiles(op)
+            if tiles and _is_better_plain(op, tiles):
+                _tell_unpacked(
+                    op, "another operand would be packed for a result that nothing reads in blocks"
+                )
+                return
             if not tiles:
                 _tell_unpacked(op, "it does not go through the blocks of all its operands alike")
         else:
@@ -192,6 +197,35 @@ def _inherited_tiles(op: linalg.LinalgOp) -> Tiles:
                 return {}
     fits = all(dim in op.parallel_dims and _plain_everywhere(dim, maps) for dim in found)
     return found if fits else {}
+
+
+def _is_better_plain(op: linalg.LinalgOp, tiles: Tiles) -> bool:
+    """True if one more tensor as large as the result would be packed, and that unpacked: to unpack what comes in blocks
+    is cheaper. So are updates of weights, which are as large as their gradients."""
+    if not op.is_elementwise or not _is_read_plain(op):
+        return False
+    large = [(v, m) for v, m in zip(op.inputs, op.maps, strict=False) if m.dims() == {*op.parallel_dims}]
+    come = [
+        isinstance(v.owner, linalg.Unpack | linalg.Fill) or constant_data(v) is not None for v, _ in large
+    ]
+    return any(
+        not known and _moves_data(shaped_of(v).shape, {m.results.index(Dim(d)): t for d, t in tiles.items()})
+        for known, (v, m) in zip(come, large, strict=True)
+    )
+
+
+def _moves_data(shape: Sequence[int], tiles: Tiles) -> bool:
+    """True if a pack of a tensor in rows moves elements: not where its last dimension is split into whole blocks."""
+    return any(prod(shape[d + 1 :]) != 1 or shape[d] % tile for d, tile in tiles.items())
+
+
+def _is_read_plain(op: linalg.LinalgOp) -> bool:
+    """True if the op's result, and what elementwise ops make of it, is only returned."""
+    return all(
+        user.has("terminator")
+        or (isinstance(user, linalg.LinalgOp) and user.is_elementwise and _is_read_plain(user))
+        for user in op.result.users
+    )
 
 
 def _plain_everywhere(dim: int, maps: Sequence[AffineMap]) -> bool:

@@ -64,7 +64,8 @@ _AMD = {
 }  # fmt: skip
 _INTEL = {
     (6, (0x3C, 0x3F, 0x45, 0x46, 0x3D, 0x47, 0x4F, 0x56)): "haswell", (6, (0x4E, 0x5E, 0x8E, 0x9E, 0xA5, 0xA6)): "skylake",
-    (6, (0x55,)): "skylake-avx512", (6, (0x6A, 0x6C, 0x7D, 0x7E, 0x8C, 0x8D, 0x8F, 0xA7, 0xCF, 0xAD, 0xAE)): "icelake",
+    (6, (0x55,)): "skylake-avx512", (6, (0x6A, 0x6C, 0x7D, 0x7E, 0x8C, 0x8D, 0xA7)): "icelake",
+    (6, (0x8F, 0xCF, 0xAD, 0xAE)): "sapphirerapids",
     (6, (0x97, 0x9A, 0xB7, 0xBA, 0xBE, 0xBF, 0xAA, 0xAC, 0xC5, 0xC6)): "alderlake",
 }  # fmt: skip
 """Families and models of x86, as CPUID numbers them, and the core that each has: itself or the nearest before it."""
@@ -86,7 +87,9 @@ def core_name() -> str:
     family, model = _number("cpu family"), _number("model")
     vendors = {"AuthenticAMD": _AMD, "GenuineIntel": _INTEL}
     known = vendors.get(_said("vendor_id"), {})
-    return next((name for (f, models), name in known.items() if f == family and model in models), "")
+    found = next((name for (f, models), name in known.items() if f == family and model in models), "")
+    # A hypervisor may number a processor as an older one; what it can do tells.
+    return "sapphirerapids" if found == "icelake" and "amx_tile" in _said("flags").split() else found
 
 
 @cache

@@ -25,27 +25,27 @@ def match(before: Snapshot, after: Snapshot) -> tuple[Matching, bool]:
     found = Matching()
     found.pair(before.module, after.module)
     same = _by_identity(before, after, found)
-    related = same or _made_of(before.module, after.module)
+    related = same or _made_of(before.ops, after.ops)
     _by_symbol(before.module, after.module, found)
     if related:
-        _by_place(before.module, after.module, found)
+        _by_place(before.ops, after.ops, found)
     if not same:
         _by_structure(before.module, after.module, found)
     _pair_ends(found)
     return found, related
 
 
-def _made_of(before: Op, after: Op) -> bool:
+def _made_of(before: Sequence[Op], after: Sequence[Op]) -> bool:
     """True if the history of an op after goes on from that of one before."""
-    known = {op.location.place: op.location.passes for op in before.walk() if op.location}
-    places = (op.location for op in after.walk() if op.location and op.location.place in known)
+    known = {op.location.place: op.location.passes for op in before if op.location}
+    places = (op.location for op in after if op.location and op.location.place in known)
     return any(len(place.passes) > len(known[place.place]) for place in places)
 
 
 def _by_identity(before: Snapshot, after: Snapshot, found: Matching) -> bool:
     """Pairs the ops that are the same; True if there are any but the module."""
-    here = {after.origin.get(op, op): op for op in after.module.walk()}
-    for op in before.module.walk():
+    here = {after.origin.get(op, op): op for op in after.ops}
+    for op in before.ops:
         same = here.get(before.origin.get(op, op))
         if isinstance(same, Op) and same.name == op.name:
             found.pair(op, same)
@@ -89,17 +89,13 @@ def _pair_ends(found: Matching) -> None:
                 found.pair(a, b)
 
 
-def _left(root: Op, known: dict[Op, Op]) -> list[Op]:
-    return [op for op in root.walk() if op not in known]
-
-
-def _by_place(before: Op, after: Op, found: Matching) -> None:
+def _by_place(before: Sequence[Op], after: Sequence[Op], found: Matching) -> None:
     """Ops that were remade: of one place in the source and alike in all but operands."""
     there: dict[Hashable, deque[Op]] = defaultdict(deque)
-    gone = [op for op in _left(before, found.forward) if op.location is not None]
+    gone = [op for op in before if op.location is not None and op not in found.forward]
     known = {_kind_at(op) for op in gone}
-    for op in _left(after, found.backward):
-        if _kind_at(op) in known:
+    for op in after:
+        if op not in found.backward and _kind_at(op) in known:
             there[_placed(op)].append(op)
     for op in gone:
         same = there.get(_placed(op)) if there else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import ClassVar
 
 from mdsl.dialects.builtin import ModuleOp
@@ -22,16 +23,22 @@ class Snapshot:
     module: ModuleOp
     origin: dict[Op | Value, Op | Value] = field(default_factory=dict[Op | Value, Op | Value])
 
+    @cached_property
+    def ops(self) -> list[Op]:
+        """The program's ops at that moment, from the module on, in order."""
+        return list(self.module.walk())
+
     @staticmethod
     def take(module: ModuleOp) -> Snapshot:
         """A copy of `module` as it is now, which prints the same."""
         values: dict[Value, Value] = {}
         copy = module.clone(values)
-        origin: dict[Op | Value, Op | Value] = dict(zip(copy.walk(), module.walk(), strict=True))
+        taken = Snapshot(copy)
+        taken.origin.update(zip(taken.ops, module.walk(), strict=True))
         for old, new in values.items():
             new.serial = old.serial
-            origin[new] = old
-        return Snapshot(copy, origin)
+            taken.origin[new] = old
+        return taken
 
 
 @dataclass

@@ -34,8 +34,8 @@ class _Changes:
     def __init__(self, before: Snapshot, after: Snapshot, matching: Matching) -> None:
         self.before, self.after, self.matching = before, after, matching
         self.parent: dict[Op, Op] = {}
-        self.gone = self._outermost(before.module, matching.forward)
-        self.new = self._outermost(after.module, matching.backward)
+        self.gone = self._outermost(before.ops, matching.forward)
+        self.new = self._outermost(after.ops, matching.backward)
         self.altered: dict[Op, Op] = {}
         """An op of the program after, to what it was before."""
         self.moved: dict[Op, Op] = {}
@@ -62,10 +62,10 @@ class _Changes:
         found = self.gone.get(op) or self.new.get(op)
         return found or (op if op in self.altered else None)
 
-    def _outermost(self, root: Op, known: dict[Op, Op]) -> dict[Op, Op]:
+    def _outermost(self, ops: Iterable[Op], known: dict[Op, Op]) -> dict[Op, Op]:
         """Each op that has no counterpart, to the outermost such op around it, or itself."""
         found: dict[Op, Op] = {}
-        for op in root.walk():
+        for op in ops:
             if op not in known:
                 found[op] = found.get(op.parent, op) if op.parent else op
                 self.parent[found[op]] = found[op]
@@ -280,9 +280,9 @@ def _next_user(op: Op, value: Value) -> Op | None:
 
 
 def _rewrites(changes: _Changes) -> Iterable[Rewrite]:
-    order = {op: i for i, op in enumerate(changes.after.module.walk())}
+    order = {op: i for i, op in enumerate(changes.after.ops)}
     anchors, places, at = {}, {}, 0
-    for i, op in enumerate(changes.before.module.walk()):
+    for i, op in enumerate(changes.before.ops):
         at = order.get(changes.matching.forward.get(op, op), at)
         anchors[op], places[op] = at, i
     members: dict[Op, tuple[set[Op], set[Op]]] = defaultdict(lambda: (set(), set()))

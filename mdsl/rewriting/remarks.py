@@ -11,6 +11,7 @@ from typing import Any, Literal
 from mdsl.ir.attributes import StringAttr
 from mdsl.ir.core import Op
 from mdsl.ir.location import Location
+from mdsl.ir.naming import name_wished
 
 Kind = Literal["applied", "missed"]
 
@@ -64,9 +65,9 @@ def listening(listener: Listener) -> Generator[None, None, None]:
 
 def name_of(op: Op) -> str:
     """How a person would point at the op: `%conv1`, `@main`, or what it is called."""
-    named = next((r.name for r in op.results if r.name), None)
+    named = next((r for r in op.results if r.name), None)
     if named:
-        return f"%{named}"
+        return f"%{name_wished(named)}"
     symbol = op.attributes.get("sym_name")
     return f"@{symbol.value}" if isinstance(symbol, StringAttr) else op.name
 

@@ -31,7 +31,7 @@ async function inflated(id) {
   return JSON.parse(await new Response(stream).text());
 }
 
-const TOKENS = /(\/\/.*$|;.*$)|(%[\w$.-]+)|([@#][\w$.-]+)|\b((?:nn|linalg|tensor|ukernel|memref|vector|arith|math|scf|func|mvm|affine|builtin)\.[\w.]+)|((?:tensor|memref|vector)<[^>]*>+)|\b(\d[\d.e+-]*)\b/g;
+const TOKENS = /(\/\/.*$|;.*$)|(%[\w$.-]+)|([@#](?:"[^"]*"|[\w$.-]+))|\b((?:nn|linalg|tensor|ukernel|memref|vector|arith|math|scf|func|mvm|affine|builtin)\.[\w.]+)|((?:tensor|memref|vector)<[^>]*>+)|\b(\d(?:[\d.,e+-]*\d)?)\b/g;
 const CLASSES = ["c", "v", "s", "o", "t", "n"];
 
 /** The text in syntax colours; values and symbols can be clicked. */
@@ -114,14 +114,14 @@ const VIEWS = {
     const measured = data.layers.some((layer) => layer.seconds !== null);
     const columns = [["op", (l) => l.name], ["is", (l) => l.opcode], ["kernel", (l) => l.kernel], ["calls", (l) => l.calls], ["work", (l) => l.flops, flops], ["moved", (l) => l.bytes, bytes]];
     columns.push(["roofline", (l) => l.limit, seconds]);
-    if (measured) columns.push(["measured", (l) => l.seconds, seconds], ["of it", (l) => (l.seconds ? l.limit / l.seconds : 0), (x) => `${(100 * x).toFixed(0)} %`]);
+    if (measured) columns.push(["measured", (l) => l.seconds, seconds], ["of roof", (l) => (l.seconds ? l.limit / l.seconds : 0), (x) => `${(100 * x).toFixed(0)} %`]);
     return [sortable(columns, data.layers)];
   },
   Roofline() { return [roofline()]; },
   Memory() { return [memory()]; },
   Remarks(step) {
-    const of = state.step && step.changed ? data.remarks.filter((remark) => remark.step === step.number) : data.remarks;
-    return [make("h2", {}, of === data.remarks ? "What all passes tell" : `What ${step.name} tells`), list(of)];
+    const own = data.remarks.filter((remark) => remark.step === step.number);
+    return [make("h2", {}, own.length ? `What ${step.name} tells` : `${step.name} tells nothing; all that passes tell`), list(own.length ? own : data.remarks)];
   },
 };
 
@@ -270,7 +270,8 @@ function placeOf(name, step) {
   const line = step.lines.find(([text, place]) => {
     if (place === null) return false;
     const trimmed = data.texts[text].trim();
-    return name[0] === "@" ? trimmed.includes(`.func ${name}(`) : trimmed.startsWith(`${name} =`) || trimmed.startsWith(`${name},`);
+    const defines = trimmed.includes(`.func ${name}(`) || (trimmed.startsWith("memref.global") && trimmed.includes(` ${name} :`));
+    return name[0] === "@" ? defines : trimmed.startsWith(`${name} =`) || trimmed.startsWith(`${name},`);
   });
   return line ? line[1] : null;
 }

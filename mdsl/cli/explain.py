@@ -19,6 +19,7 @@ from mdsl.support.escapes import escaped, one_line
 
 if TYPE_CHECKING:
     from mdsl.benchmarking.profile import LayerProfile
+    from mdsl.report.arena import Data
     from mdsl.report.explain import Explanation, Tracer
     from mdsl.report.remarks import Told
 
@@ -59,7 +60,7 @@ def explain(
         typer.echo(_json(found, profile))
     elif op is None:
         _table(found, profile)
-        typer.echo(escaped(_memory(tracer)), nl=False)
+        typer.echo(escaped(_memory(tracer) + _constants(found)), nl=False)
     else:
         typer.echo(escaped("\n".join(_page(e, profile) for e in found)), nl=False)
 
@@ -106,6 +107,28 @@ def _memory(tracer: Tracer) -> str:
     return "".join(f"{one_line(line)}\n" for line in lines)
 
 
+_LARGEST = 5
+"""Constants that are named."""
+
+
+def _constants(found: list[Explanation]) -> str:
+    """How large the constants are, the largest of them, and what reads these."""
+    from mdsl.report.units import bytes_text, count_text
+
+    readers: dict[Data, list[str]] = {}
+    for e in found:
+        for constant in e.constants:
+            readers.setdefault(constant, []).append(e.name)
+    if not readers:
+        return ""
+    total = sum(constant.nbytes for constant in readers)
+    lines = [f"constants: {bytes_text(total)} in {count_text(len(readers))}"]
+    for constant in sorted(readers, key=lambda c: -c.nbytes)[:_LARGEST]:
+        read = ", ".join(readers[constant])
+        lines.append(f"  {constant.name}: {bytes_text(constant.nbytes)}, {constant.type}, for {read}")
+    return "".join(f"{one_line(line)}\n" for line in lines)
+
+
 def _page(e: Explanation, profile: LayerProfile | None) -> str:
     from mdsl.report.units import bytes_text, count_text, flops_text, seconds_text
 
@@ -119,6 +142,9 @@ def _page(e: Explanation, profile: LayerProfile | None) -> str:
     if e.memory:
         lines.append("  memory, in the arena")
     lines += [f"    {m.name}: {bytes_text(m.nbytes)} from byte {m.offset} on, {m.type}" for m in e.memory]
+    if e.constants:
+        lines.append("  constants")
+    lines += [f"    {c.name}: {bytes_text(c.nbytes)}, {c.type}" for c in e.constants]
     if e.uses:
         cost = f"{flops_text(e.work.flops)}, {bytes_text(e.bytes)} moved, at least {seconds_text(e.seconds)} by the roofline"
         lines += ["  cost", f"    {cost}"]
@@ -163,6 +189,7 @@ def _json(found: list[Explanation], profile: LayerProfile | None) -> str:
             "remarks": [record(t) for t in e.told],
             "kernels": [{"kernel": u.kernel, **dataclasses.asdict(u.work)} for u in e.uses],
             "memory": [dataclasses.asdict(m) for m in e.memory],
+            "constants": [dataclasses.asdict(c) for c in e.constants],
             "flops": e.work.flops, "bytes": e.bytes, "roofline_seconds": e.seconds,
             "measured_seconds": times[0] if times else None,
             "measured_roofline_seconds": times[1] if times else None,

@@ -81,7 +81,7 @@ def name_wished(value: Value) -> str:
     """What the value would be called if it were alone: its name as the grammar takes it, or a default."""
     owner = value.owner
     default = owner.name.split(".")[-1] if isinstance(owner, Op) else "arg"
-    return _clean(value.name) or default
+    return cleaned(value.name) or default
 
 
 def _overlaps(scopes: list[tuple[int, int]], scope: tuple[int, int]) -> bool:
@@ -108,7 +108,7 @@ def _stem(name: str) -> str:
 
 
 @lru_cache(_KNOWN)
-def _clean(name: str | None) -> str:
+def cleaned(name: str | None) -> str:
     """A name that the grammar accepts: a number, or words, dots and dashes (`0_init` becomes `v0_init`)."""
     cleaned = re.sub(r"[^\w$.-]", "_", name, flags=re.ASCII) if name else ""
     return f"v{cleaned}" if cleaned[:1].isdigit() and not cleaned.isdigit() else cleaned

@@ -1,4 +1,4 @@
-"""The arena of a lowered program: which tensors lie in it, where, and from when to when."""
+"""The memory of a lowered program: which tensors lie in its arena, where, and from when to when; and its constants."""
 
 from __future__ import annotations
 
@@ -18,6 +18,15 @@ class Place:
     name: str
     type: str
     offset: int
+    nbytes: int
+
+
+@dataclass(frozen=True)
+class Data:
+    """A constant that lies in the program's file."""
+
+    name: str
+    type: str
     nbytes: int
 
 
@@ -54,12 +63,26 @@ def memory_of(op: Op) -> Iterable[Place]:
             yield Place(f"%{view.result.name}", str(view.result.type), shift, view.result.type.nbytes)
 
 
+def constants_of(op: Op) -> Iterable[Data]:
+    """The constants that `op`, or what it holds, reads."""
+    for value in dict.fromkeys(v for inner in op.walk() for v in inner.operands):
+        owner = _origin(value)
+        if isinstance(owner, memref.GetGlobal) and isinstance(owner.result.type, MemRefType):
+            yield Data(f"@{owner.symbol}", str(owner.result.type), owner.result.type.nbytes)
+
+
 def _view(value: Value) -> memref.View | None:
     """The view of the arena that `value` is, or is a part of."""
+    owner = _origin(value)
+    return owner if isinstance(owner, memref.View) else None
+
+
+def _origin(value: Value) -> object:
+    """What makes the memory that `value` is a part of."""
     owner = value.owner
     while isinstance(owner, memref.SubView | memref.CollapseShape | memref.ExpandShape | memref.Cast):
         owner = owner.operands[0].owner
-    return owner if isinstance(owner, memref.View) else None
+    return owner
 
 
 def buffers(ops: Sequence[Op]) -> list[Buffer]:

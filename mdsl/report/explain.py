@@ -16,7 +16,8 @@ from mdsl.dialects import arith, scf, ukernel
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.errors import MdslError, nearest
 from mdsl.ir.core import Op
-from mdsl.report.arena import Peak, Place, memory_of, peak_of
+from mdsl.ir.naming import cleaned
+from mdsl.report.arena import Data, Peak, Place, constants_of, memory_of, peak_of
 from mdsl.report.remarks import Remarks, Told
 from mdsl.rewriting.remarks import name_of
 from mdsl.target.cost import roofline_cycles
@@ -43,6 +44,7 @@ class Explanation:
     told: list[Told] = field(default_factory=list)
     uses: list[Use] = field(default_factory=list)
     memory: list[Place] = field(default_factory=list)
+    constants: list[Data] = field(default_factory=list)
     bytes: int = 0
     """That the ops it became must move: of each memref once."""
     seconds: float = 0.0
@@ -78,24 +80,28 @@ class Tracer:
         """Notes every dispatch of the program, and every op outside of kernels that moves memory, by its place in the source."""
         kernels = kernels_of(module)
         for outer in entry(module).body.ops:
-            memory, moved = list(memory_of(outer)), traffic(outer)
+            memory, constants, moved = list(memory_of(outer)), list(constants_of(outer)), traffic(outer)
             for op in outer.walk():
                 if isinstance(op, ukernel.Dispatch):
                     times = prod(trips(a) for a in op.ancestors() if isinstance(a, scf.For | scf.Forall))
-                    piece = _Piece(op.symbol, work_of(op, kernels).times(times), outer, moved, memory)
+                    piece = _Piece(
+                        op.symbol, work_of(op, kernels).times(times), outer, moved, memory, constants
+                    )
                     self._found.setdefault(_place(op) or _place(outer), []).append(piece)
 
     def find(self, query: str) -> list[Explanation]:
         """Of the ops that `query` means: `%conv1` or `conv1`, `12` or `net.mir:12` (a line), the name of an ONNX node, `@kernel`.
         Raises MdslError with the nearest name if it means none."""
         name = query.removeprefix("%")
+        printed = cleaned(name)  # a name of another format may have characters that the text does not
         places = {
             place for place, pieces in self._found.items() if any(f"@{p.kernel}" == query for p in pieces)
         }
         found = [
             e
             for e in self.source
-            if name in (e.name.removeprefix("%"), e.location)
+            if name == e.location
+            or printed == e.name.removeprefix("%")
             or _is_line(query, e.location)
             or e.location in places
         ]
@@ -126,6 +132,7 @@ class Tracer:
             found.uses.append(Use(kernel, sum((p.work for p in pieces if p.kernel == kernel), Work())))
         found.bytes = sum({p.outer: p.moved for p in pieces}.values())
         found.memory = list(dict.fromkeys(m for p in pieces for m in p.memory))
+        found.constants = list(dict.fromkeys(c for p in pieces for c in p.constants))
         cycles = roofline_cycles(found.work.flops, found.bytes, self.target)
         found.seconds = self.target.core.seconds(cycles)
         return found
@@ -141,6 +148,7 @@ class _Piece:
     moved: int
     """Bytes that `outer` must move."""
     memory: Sequence[Place]
+    constants: Sequence[Data]
 
 
 def _described(module: ModuleOp) -> Iterable[Explanation]:

@@ -16,6 +16,8 @@ from mdsl.report.units import bytes_text
 from mdsl.syntax.parser import parse
 from mdsl.target.target import TARGETS
 
+CNN = Path(__file__).parents[2] / "examples" / "mnist" / "cnn.mir"
+
 M, K, N = 64, 48, 32
 PRODUCT = f"""
 func.func @main(%a: tensor<{M}x{K}xf32>, %b: tensor<{K}x{N}xf32>) -> tensor<{M}x{N}xf32> {{
@@ -104,6 +106,26 @@ def test_explaining_a_kernel_finds_its_op(tmp_path: Path, capsys: pytest.Capture
     assert command(["explain", str(net), "--op", f"@{kernel}", "--target=avx2"]) == 0
     page = capsys.readouterr().out
     assert page.startswith("%c = nn.matmul") and f"@{kernel}:" in page and "by the roofline" in page
+
+
+def test_constants_are_told_with_what_reads_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    net, size = CNN, 64 * 1568 * 4
+    assert command(["explain", str(net), "--target=avx2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    at = next(n for n, line in enumerate(lines) if line.startswith("constants: "))
+    assert f": {bytes_text(size)}, memref<" in lines[at + 1] and lines[at + 1].endswith(", for %fc1")
+    assert command(["explain", str(net), "--op", "fc1", "--target=avx2", "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    assert max(c["nbytes"] for c in found["constants"]) == size
+
+
+def test_a_name_that_the_text_spells_otherwise_is_found() -> None:
+    named = mdsl.parse(PRODUCT)
+    product = next(op for op in named.walk() if op.name == "nn.matmul")
+    product.results[0].name = "/layers.0/product"
+    found = Tracer.lowering(named, Settings(target="avx2")).find("/layers.0/product")
+    assert [e.name for e in found] == ["%_layers.0_product"]
+    assert any(t.step == "tile" for t in found[0].told)
 
 
 def test_a_wrong_name_is_told_with_the_nearest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -201,3 +201,23 @@ def test_widen_tells_how_many_rows_there_are(rows: int, said: str) -> None:
     )
     (found,) = told("widen", text)
     assert found.startswith(f"widen: %y {said}")
+
+
+def test_winograd_says_what_the_window_is() -> None:
+    def reason(pads: str, strides: str, kernel: str, size: int) -> str:
+        types = f"(tensor<1x16x16x16xf32>, tensor<16x16x{kernel}xf32>) -> tensor<1x16x{size}x{size}xf32>"
+        text = (
+            f"func.func @main(%x: tensor<1x16x16x16xf32>) -> tensor<1x16x{size}x{size}xf32> {{\n"
+            f"  %w = arith.constant dense<0.5> : tensor<16x16x{kernel}xf32>\n"
+            f"  %y = nn.conv2d %x, %w {{pads = {pads}, strides = {strides}}} : {types}\n"
+            f"  return %y : tensor<1x16x{size}x{size}xf32>\n}}"
+        )
+        return next(t for t in told("winograd", text) if t.startswith("winograd: "))
+
+    assert "its window is 3x3 with strides 2x2 and dilations 1x1, not" in reason(
+        "[1, 1, 1, 1]", "[2, 2]", "3x3", 8
+    )
+    assert "its window is 5x5 with strides 1x1 and dilations 1x1, not" in reason(
+        "[2, 2, 2, 2]", "[1, 1]", "5x5", 16
+    )
+    assert "its window is 1x1 with strides" in reason("[0, 0, 0, 0]", "[1, 1]", "1x1", 16)

@@ -126,7 +126,7 @@ def _conv(
     windows = [(p, e) for p, e in enumerate(image.results) if not isinstance(e, Dim)]
     found = [_window(e, op) for _, e in windows]
     if len(found) != 2 or None in found:
-        return _missed(root, "its window is not 3x3 with strides and dilations of 1")
+        return _missed(root, _other_window([e for _, e in windows], op))
     (row, tap_row), (column, tap_column) = (w for w in found if w)
     (h, _), (w, _) = windows
     if w != h + 1 or not {row, column}.isdisjoint(taps.dims()):
@@ -159,6 +159,21 @@ def _conv(
 
 def _missed(root: Op, why: str) -> None:
     remarks.missed(root, f"is no convolution for Winograd's method: {why}")
+
+
+def _other_window(exprs: Sequence[AffineExpr], op: linalg.LinalgOp) -> str:
+    """What is wrong with a window that is not 3x3, close by close."""
+    found: list[tuple[int, int, int]] = []
+    for expr in exprs:
+        linear = expr.coefficients()
+        loops = sorted(linear[0], key=lambda d: op.iterators[d] == linalg.REDUCTION) if linear else []
+        if linear is None or len(loops) != 2:
+            return "what it reads is no window of pixels"
+        found.append((op.loop_sizes()[loops[1]], linear[0][loops[0]], linear[0][loops[1]]))
+    if not found:
+        return "its window is one pixel"
+    taps, strides, dilations = ("x".join(map(str, numbers)) for numbers in zip(*found, strict=True))
+    return f"its window is {taps} with strides {strides} and dilations {dilations}, not 3x3 with 1x1 and 1x1"
 
 
 def _window(expr: AffineExpr, op: linalg.LinalgOp) -> tuple[int, int] | None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from mdsl.dialects import nn
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.func import FINITE, GRADIENT, NAME, STATE, FuncOp
 from mdsl.ir.attributes import UnitAttr
-from mdsl.ir.core import BlockArgument, Builder, Value
+from mdsl.ir.core import BlockArgument, Builder, Op, Value
 from mdsl.ir.typed import tensor_of
 from mdsl.ir.types import TensorType, Type, f32, wide
 from mdsl.passes.base import Context, Pass, functions
@@ -31,12 +33,13 @@ class Optimizer(Pass):
 
 
 class Update:
-    """The update of one parameter; what is the same for all is in `shared`."""
+    """The update of one parameter, behind what makes its gradient: what that is made of need not be kept until the end. What is the
+    same for all parameters is in `shared`."""
 
-    def __init__(self, function: FuncOp, parameter: Value, shared: dict[str, Value]) -> None:
+    def __init__(self, function: FuncOp, parameter: Value, point: Builder, shared: dict[str, Value]) -> None:
         self.function, self.parameter, self.shared = function, parameter, shared
         self.element = wide(tensor_of(parameter).element)
-        self.terms = Terms(Builder.before(function.body.terminator), str(parameter.name))
+        self.terms = Terms(point, str(parameter.name))
 
     def argument(self, name: str, element: Type) -> Term:
         """A number that the caller gives each step, the same for all parameters."""
@@ -91,19 +94,34 @@ def _update(function: FuncOp, optimizer: Optimizer) -> None:
         )
     arguments = {a.name: a for a in function.args}
     shared: dict[str, Value] = {}
-    for name, place in found.items():
+    end = function.body.terminator
+    order: dict[Value, int] = {r: k for k, op in enumerate(function.body.ops) for r in op.results}
+    # What updates share is computed for the first one.
+    rows = sorted(found.items(), key=lambda item: order.get(end.operands[item[1]], -1))
+    points = _points(function, [end.operands[place] for _, place in rows])
+    for (name, place), point in zip(rows, points, strict=True):
         parameter = arguments.get(name)
         if not isinstance(parameter, BlockArgument):
             raise function.error(
                 f"{GRADIENT}{name}: there is no argument %{name}; --parameters makes some of weights"
             )
-        step = Update(function, parameter, shared)
+        step = Update(function, parameter, point, shared)
         weight = step.terms(parameter)
-        gradient = step.terms(function.body.terminator.operands[place])
+        gradient = step.terms(end.operands[place])
         new = optimizer.update(step, weight.cast(step.element), gradient.cast(step.element))
         _return(function, place, step.chosen(new.cast(weight.type.element), parameter))
         function.donate(parameter.index, place)
         remarks.applied(function, f"%{name} is updated")
+
+
+def _points(function: FuncOp, gradients: Sequence[Value]) -> list[Builder]:
+    """Where the updates go: each behind its gradient; all to the end, if all gradients decide whether there are any, or some are
+    arguments."""
+    skips = any(FINITE in attributes for attributes in function.result_attributes())
+    makers = [g.owner for g in gradients if isinstance(g.owner, Op)]
+    if skips or len(makers) < len(gradients):
+        return [Builder.before(function.body.terminator) for _ in gradients]
+    return [Builder.after(op) for op in makers]
 
 
 def _return(function: FuncOp, place: int, value: Value) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 import mdsl
 from mdsl.errors import MdslError
+from mdsl.passes.base import functions
 
 GRADIENT = """func.func @main(%w: tensor<33x7xf32>, %x: tensor<33x7xf32>) -> (tensor<f32>, tensor<33x7xf32>) {
   %e = nn.sub %w, %x : (tensor<33x7xf32>, tensor<33x7xf32>) -> tensor<33x7xf32>
@@ -85,6 +86,20 @@ def test_many_steps(engine: str, pipeline: str, wanted: type[Sgd]) -> None:
     np.testing.assert_allclose(arrays["w"], expected, rtol=2e-6, atol=2e-7)
     if engine != "reference":  # everything lies where it did
         assert all(arrays[name] is given[name] for name in arrays if name.startswith("w"))
+
+
+def test_what_a_gradient_is_made_of_is_free_once_a_parameter_is_updated() -> None:
+    """Updates stand behind their gradients, in the order of these, and what they share in front of all."""
+    network = """func.func @main(%x: tensor<8x16xf32>) -> tensor<8x16xf32> {
+  %w1 = arith.constant dense<0.0> : tensor<16x16xf32>
+  %w2 = arith.constant dense<0.0> : tensor<16x16xf32>
+  %h = nn.linear %x, %w1 : (tensor<8x16xf32>, tensor<16x16xf32>) -> tensor<8x16xf32>
+  %y = nn.linear %h, %w2 : (tensor<8x16xf32>, tensor<16x16xf32>) -> tensor<8x16xf32>
+  return %y : tensor<8x16xf32>
+}"""
+    module = mdsl.opt(network, "parameters,loss{kind=mse},autodiff,adam")
+    names = [r.name for op in functions(module)[0].body.ops for r in op.results]
+    assert names.index("w2_new") < names.index("grad_w1") < names.index("w1_new")
 
 
 def test_what_is_refused() -> None:

@@ -90,25 +90,23 @@ class Tracer:
                     self._found.setdefault(_place(op) or _place(outer), []).append(piece)
 
     def find(self, query: str) -> list[Explanation]:
-        """Of the ops that `query` means: `%conv1` or `conv1`, `12` or `net.mir:12` (a line), the name of an ONNX node, `@kernel`.
-        Raises MdslError with the nearest name if it means none."""
+        """Of the ops that `query` means: `%conv1` or `conv1`, `12` or `net.mir:12` (a line), the name of an ONNX node, `@kernel`,
+        or all that use a tensor in the arena or a constant. Raises MdslError with the nearest name if it means none."""
         name = query.removeprefix("%")
         printed = cleaned(name)  # a name of another format may have characters that the text does not
-        places = {
-            place for place, pieces in self._found.items() if any(f"@{p.kernel}" == query for p in pieces)
-        }
         found = [
             e
             for e in self.source
-            if name == e.location
-            or printed == e.name.removeprefix("%")
-            or _is_line(query, e.location)
-            or e.location in places
+            if name == e.location or printed == e.name.removeprefix("%") or _is_line(query, e.location)
         ]
+        used = {query, f"%{query}"}
+        places = {
+            place for place, pieces in self._found.items() if any(used.intersection(p.names) for p in pieces)
+        }
+        found = found or [e for e in self.source if e.location in places]
         if not found:
-            names = [e.name for e in self.source] + [
-                f"@{p.kernel}" for ps in self._found.values() for p in ps
-            ]
+            names = [e.name for e in self.source]
+            names += dict.fromkeys(n for pieces in self._found.values() for p in pieces for n in p.names)
             hint = nearest(query if query[:1] in "%@" else f"%{query}", names)
             raise MdslError(f"error: no op, line or kernel '{query}'{hint}")
         return [self.explained(e) for e in found]
@@ -149,6 +147,11 @@ class _Piece:
     """Bytes that `outer` must move."""
     memory: Sequence[Place]
     constants: Sequence[Data]
+
+    @property
+    def names(self) -> Iterable[str]:
+        """Of what it works with: the kernel, what lies in the arena, constants."""
+        return f"@{self.kernel}", *(m.name for m in self.memory), *(c.name for c in self.constants)
 
 
 def _described(module: ModuleOp) -> Iterable[Explanation]:

@@ -13,7 +13,7 @@ from mdsl.compiler.settings import Settings
 from mdsl.report.cost import cost_of
 from mdsl.report.explain import Tracer
 from mdsl.report.units import bytes_text
-from mdsl.syntax.parser import parse
+from mdsl.syntax.parser import parse, parse_file
 from mdsl.target.target import TARGETS
 
 CNN = Path(__file__).parents[2] / "examples" / "mnist" / "cnn.mir"
@@ -117,6 +117,15 @@ def test_constants_are_told_with_what_reads_them(tmp_path: Path, capsys: pytest.
     assert command(["explain", str(net), "--op", "fc1", "--target=avx2", "--json"]) == 0
     (found,) = json.loads(capsys.readouterr().out)
     assert max(c["nbytes"] for c in found["constants"]) == size
+
+
+def test_what_uses_a_buffer_or_a_constant_is_found() -> None:
+    tracer = Tracer.lowering(parse_file(CNN), Settings(target="avx2"))
+    for e in tracer.all():
+        for name in (*(m.name for m in e.memory), *(c.name for c in e.constants)):
+            users = [user.name for user in tracer.find(name)]
+            assert users == [name] or e.name in users, name  # an op of that name comes first
+            assert len(users) < len(tracer.all())
 
 
 def test_a_name_that_the_text_spells_otherwise_is_found() -> None:

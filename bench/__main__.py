@@ -22,7 +22,7 @@ from mdsl.target.target import HOST, Target, TargetError
 
 NETWORKS = (
     "matmul", "resnet", "resnet-roofline", "resnet28", "resnet64", "keras", "encoder", "mlp", "mobile", "mixing", "attention",
-    "recurrent", "resize", "half", "detectors", "busy", "memory", "load", "compile", "regret", "tune", "ablation", "peers",
+    "recurrent", "resize", "half", "detectors", "busy", "memory", "load", "compile", "regret", "tune", "ablation", "training", "peers",
 )  # fmt: skip
 
 ANYWHERE = {"mca": mca.figures}

@@ -136,8 +136,9 @@ def compare(
     rounds: int,
     settings: Mapping[str, Any],
     show: Callable[[str], None] = lambda text: None,
+    own: str = _OWN,
 ) -> list[Contender]:
-    """mdsl first, then each of `peers`, whose adapters' modules are given by name, on `arrays`, mdsl's inputs.
+    """mdsl first, by the adapter `own`, then each of `peers`, whose adapters' modules are given by name, on `arrays`, mdsl's inputs.
     `settings` are for `mdsl.compile`; to their target the peers are held as well, where they can be. Raises MdslError."""
     with ExitStack() as stack:
         stack.enter_context(_broken_pipes_raise())
@@ -145,7 +146,7 @@ def compare(
         fixed, inputs = for_peers(model, arrays, folder)
         running: list[_Runtime] = []
         target = Settings(target=settings.get("target")).machine()
-        tasks = [Task("mdsl", _OWN, model, inputs, threads, f"{folder}/mdsl.log", dict(settings))]
+        tasks = [Task("mdsl", own, model, inputs, threads, f"{folder}/mdsl.log", dict(settings))]
         for name, module in peers.items():
             tasks.append(Task(name, module, fixed, inputs, threads, f"{folder}/{name}.log", None))
         for task in tasks:

@@ -11,18 +11,22 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
+import mdsl
 from mdsl.cli.files import read_program
 from mdsl.compiler.driver import lower_to
 from mdsl.compiler.entry import closed, open_signature, random_arrays
+from mdsl.compiler.levels import level_of, plan
+from mdsl.compiler.pipeline import parse_pipeline, run_passes
 from mdsl.dialects import nn
 from mdsl.dialects.arith import Constant
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.linalg import Fill
 from mdsl.ir.core import Builder
 from mdsl.passes.base import Context, Pass
+from mdsl.passes.nn.autodiff import Autodiff
 from mdsl.reference import run
 from mdsl.report import sampling
-from mdsl.report.check import first_difference
+from mdsl.report.check import Check, first_difference
 from mdsl.report.sampling import Sampling
 from mdsl.support.progress import listening
 
@@ -136,3 +140,25 @@ def test_machine_code_that_is_wrong_is_not_used(monkeypatch: pytest.MonkeyPatch,
     evaluator = Sampling(module)
     assert not first_difference(wanted, run(module, arrays, evaluator=evaluator), outputs)
     assert evaluator.natives and not any(evaluator.natives.values())
+
+
+STEP = """func.func @main(%x: tensor<4x20xf32>) -> tensor<4x5xf32> {
+  %w = arith.constant dense<0.0> : tensor<5x20xf32>
+  %b = arith.constant dense<0.0> : tensor<5xf32>
+  %z = nn.linear %x, %w, %b : (tensor<4x20xf32>, tensor<5x20xf32>, tensor<5xf32>) -> tensor<4x5xf32>
+  return %z : tensor<4x5xf32>
+}"""
+
+
+@pytest.mark.parametrize("optimizer", ["sgd{momentum=0.9}", "adam", "adamw", "loss-scale,adam"])
+def test_a_training_step_down_to_memory(optimizer: str) -> None:
+    """States are no negative numbers: of the mean of squares Adam takes the root."""
+    seed = "{seed=argument}" if "scale" in optimizer else ""
+    module = mdsl.opt(STEP, f"parameters,loss,autodiff{seed},{optimizer}")
+    check = Check()
+    check.before(module, Autodiff())
+    found = dict(zip((s.name for s in open_signature(module)[0]), check._inputs(module) or (), strict=True))
+    assert found["w"].min() < 0 and all(found[n].min() >= 0 for n in found if n.startswith("w_"))
+    steps, _ = plan(parse_pipeline("donate,bufferize"), level_of(module))
+    run_passes(module, [p for lowering, step in steps for p in (*lowering, step)], hooks=[Check()])
+    assert level_of(module) == "buffers"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
@@ -15,7 +16,7 @@ from mdsl.cli.bisect import bisect
 from mdsl.cli.compile import compile_
 from mdsl.cli.diff import diff
 from mdsl.cli.dis import dis
-from mdsl.cli.errors import Interrupted, shown
+from mdsl.cli.errors import Interrupted, hear, shown
 from mdsl.cli.explain import explain
 from mdsl.cli.fmt import fmt
 from mdsl.cli.import_ import import_
@@ -98,7 +99,16 @@ def main() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:  # the caller has closed it
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
-    sys.exit(command(sys.argv[1:]))
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.default_int_handler:  # it is ignored in a shell's background
+        signal.signal(signal.SIGINT, hear)
+        atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)  # all is done then
+    code = command(sys.argv[1:])
+    signal.signal(signal.SIGINT, before)
+    if code == 130:
+        sys.stdout.flush()
+        os._exit(code)  # Python would end by a signal after some interrupts, as after one in `exec`
+    sys.exit(code)
 
 
 def command(args: list[str]) -> int:

@@ -5,12 +5,22 @@ from __future__ import annotations
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
+from types import FrameType
 
 from mdsl.support.escapes import one_line
 
 
 class Interrupted(Exception):
     """The user has pressed Ctrl-C."""
+
+
+_heard: list[int] = []
+
+
+def hear(number: int, frame: FrameType | None) -> None:
+    """The handler of Ctrl-C. What is being imported may turn the exception into another one; that it was pressed stays known."""
+    _heard.append(number)
+    raise KeyboardInterrupt
 
 
 @contextmanager
@@ -22,6 +32,9 @@ def shown() -> Generator[None, None, None]:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
+        if _heard:
+            print("interrupted", file=sys.stderr)
+            sys.exit(130)
         message = explain(error)
         if message is None:
             raise

@@ -118,8 +118,10 @@ def test_the_result_stays(
 
 def test_what_follows_is_fused() -> None:
     tile = 4
-    tail = "%more = nn.add %x, %x : (TYPE, TYPE) -> TYPE\n" + RESIDUAL.replace("%c_more", "%more")
-    text = conv((2, 16, 9, 6), 16, tail=tail)
+    more = """
+  %v = arith.constant dense<0.1> : tensor<16x16x1x1xf32>
+  %more = nn.conv2d %x, %v : (TYPE, tensor<16x16x1x1xf32>) -> TYPE"""
+    text = conv((2, 16, 9, 6), 16, tail=more + RESIDUAL.replace("%c_more", "%more"))
     x = inputs_of((2, 16, 9, 6))
     (wanted,) = run(mdsl.parse(text), [x])
     module = mdsl.opt(text, f"winograd{{tile={tile},all=true}}")

@@ -53,6 +53,7 @@ from mdsl.bytecode.module import (
 )
 from mdsl.support.collector import collector_paused
 from mdsl.support.formats import MAGIC
+from mdsl.support.pages import content
 
 MAX_REGISTERS = 1 << 20
 """Registers of all functions together: runs of them are short in the file."""
@@ -61,14 +62,14 @@ Bytes = bytes | mmap.mmap | memoryview
 
 
 def load(path: str | os.PathLike[str]) -> Module:
-    """The module in a file, whose constants are mapped from it.
+    """The module in a file, whose constants are mapped from it, or lie in a copy of it in large pages.
 
     Raises OSError if the file cannot be read, BytecodeError if it is not a sound `.mbc` file.
     """
     with open(path, "rb") as file:
         if os.fstat(file.fileno()).st_size == 0:
             raise BytecodeError("not an .mbc file: it is empty", 0)
-        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        data = content(file)
     return decode(data)
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import mmap
 import os
 import re
 import stat
@@ -20,6 +19,8 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
+
+from mdsl.support.pages import content
 
 MAX_BYTES = 1 << 30
 """The cache's size above which the entries not used for longest are deleted."""
@@ -87,11 +88,11 @@ def put_json(name: str, value: Any) -> None:
 
 
 def load(name: str, read: Callable[[memoryview], T | None], checked: int) -> T | None:
-    """What `read` makes of the payload stored under key `name`, which is mapped, or None when that is absent or
+    """What `read` makes of the payload stored under key `name`, all of it in memory, or None when that is absent or
     unreadable. `read` says None, too, where it is damaged beyond its first `checked` bytes (see `store`)."""
 
     def mapped(file: BinaryIO) -> T | None:
-        data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        data = memoryview(content(file))
         payload = data[_HEADER:]
         return read(payload) if data[:_HEADER] == _header(name, [payload], checked) else None
 

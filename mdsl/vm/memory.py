@@ -8,7 +8,6 @@ from __future__ import annotations
 import ctypes
 import mmap
 from collections import deque
-from contextlib import suppress
 from math import prod
 
 import numpy as np
@@ -16,7 +15,7 @@ from llvmlite import ir
 
 from mdsl.analysis.footprints import MAX_ARGUMENTS
 from mdsl.bytecode.machine import POINTER, Context
-from mdsl.support.pages import NO_ACCESS, protect
+from mdsl.support.pages import LARGE_PAGE, NO_ACCESS, advise_large, protect, worth_large
 from mdsl.vm.locks import NativeLock
 
 ENTRY = ir.FunctionType(ir.VoidType(), [POINTER] * 4)
@@ -77,12 +76,11 @@ def aligned(nbytes: int, alignment: int = ALIGNMENT) -> np.ndarray:
 def guarded(nbytes: int, alignment: int = ALIGNMENT) -> np.ndarray:
     """Zeroed bytes at an aligned address, between two pages that nobody may touch: an access beyond them ends the
     process at once. They end where the second of these begins, as far as the alignment lets them; many bytes fill large
-    pages instead, and begin where the first one does: with small pages a network waits for addresses to be looked up,
-    in a virtual machine twice. Raises MemoryError."""
+    pages instead, and begin where the first one does. Raises MemoryError."""
     if protect is None:
         return aligned(nbytes, alignment)
-    page, is_large = mmap.PAGESIZE, 2 * nbytes >= _LARGE_PAGE
-    unit = _LARGE_PAGE if is_large else page
+    page, is_large = mmap.PAGESIZE, worth_large(nbytes)
+    unit = LARGE_PAGE if is_large else page
     size = -(-nbytes // unit) * unit
     try:
         memory = mmap.mmap(-1, size + page + unit, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
@@ -90,18 +88,13 @@ def guarded(nbytes: int, alignment: int = ALIGNMENT) -> np.ndarray:
         raise MemoryError(f"no memory for {nbytes} bytes") from None
     pages = np.frombuffer(memory, np.uint8)
     first = page + -(pages.ctypes.data + page) % unit
-    if is_large and hasattr(mmap, "MADV_HUGEPAGE"):
-        with suppress(OSError):  # a kernel without large pages
-            memory.madvise(mmap.MADV_HUGEPAGE, first, size)
+    if is_large:
+        advise_large(memory, first, size)
     for guard in (first - page, first + size):
         if protect(pages.ctypes.data + guard, page, NO_ACCESS):
             raise MemoryError("no guard pages can be made")
     start = first if is_large else first + (size - nbytes) // alignment * alignment
     return pages[start : start + nbytes]
-
-
-_LARGE_PAGE = 2 << 20
-"""Bytes of the larger pages of x86-64 and of AArch64, as Linux has them."""
 
 
 def aligned_array(array: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ from mdsl.ir.attributes import (
     TypeAttr,
     python_value,
 )
-from mdsl.ir.core import Block, Op, Region, Value
+from mdsl.ir.core import Block, BlockArgument, Op, Region, Value
 from mdsl.ir.declare import (
     DICTS,
     ISOLATED,
@@ -146,12 +146,14 @@ class FunctionLike(Op):
         self.update_type()
         return argument
 
-    def insert_result(self, place: int, value: Value) -> None:
+    def insert_result(
+        self, place: int, value: Value, attributes: Mapping[str, Attribute] | None = None
+    ) -> None:
         """Returns `value` too, as result number `place`; donations to those behind follow them."""
         given, end = self.result_attributes(), self.body.terminator
         end.operands = [*end.operands[:place], value, *end.operands[place:]]
         self.update_type()
-        self.set_result_attributes([*given[:place], {}, *given[place:]])
+        self.set_result_attributes([*given[:place], dict(attributes or {}), *given[place:]])
         for argument, number in self.donations().items():
             if number >= place:
                 self.donate(argument, number + 1)
@@ -161,6 +163,12 @@ class FunctionLike(Op):
         attributes = self.arg_attributes()
         attributes[argument][DONATED] = IntegerAttr(result, i32)
         self.set_arg_attributes(attributes)
+
+    def return_renewed(self, argument: BlockArgument, value: Value) -> None:
+        """Returns `value` too, behind the others: what comes of the argument, in whose memory it may lie."""
+        place = len(self.body.terminator.operands)
+        self.insert_result(place, value)
+        self.donate(argument.index, place)
 
     def update_type(self) -> None:
         """Makes `function_type` that of the block's arguments and the terminator's operands."""

@@ -36,7 +36,7 @@ GIVEN = ("lr", "step", "key")
 class Programs:
     """`step` does one step, or, where there is an `update`, ends at the gradients, and that one does the rest; `judge` gives the loss of each sample or element and the answers as inference computes them; `weights` are the numbers that
     the network has, by the arguments' names; `inputs` the names of its own inputs, `target` that of the right answers, `axis` that of a
-    classifier's answers along which the classes lie; `roles` as what layers read the weights. Weights whose data the network lacks are not in
+    classifier's answers along which the classes lie; `first` the numbers that states begin with, of those that do not begin with 0; `roles` as what layers read the weights. Weights whose data the network lacks are not in
     `weights`."""
 
     step: ModuleOp

@@ -66,7 +66,6 @@ class Loss(Pass):
             raise ValueError(
                 f"unknown loss '{self.kind}'{nearest(self.kind, list(LOSSES))} (losses: {', '.join(LOSSES)})"
             )
-
         if self.reduction not in REDUCTIONS:
             raise ValueError(f"option 'reduction' must be {', '.join(REDUCTIONS)}, got '{self.reduction}'")
 

@@ -88,11 +88,7 @@ class LossScale(Pass):
         _keep(function, scale, larger.where(finite, terms(scale) * 0.5))
         _keep(function, good, terms.constant(0, i32, "none").where(grows, counted))
         _keep(function, skipped, terms(skipped).where(finite, terms(skipped) + 1))
-        place = len(function.body.terminator.operands)
-        function.insert_result(place, finite.value)
-        marks = function.result_attributes()
-        marks[place][FINITE] = UnitAttr()
-        function.set_result_attributes(marks)
+        function.insert_result(len(function.body.terminator.operands), finite.value, {FINITE: UnitAttr()})
 
 
 def scaled(function: FuncOp, scale: str) -> Value:
@@ -173,6 +169,4 @@ def _keep(function: FuncOp, argument: Value, new: Term) -> None:
     """Returns the new value of a state, which may lie in the old one's memory."""
     assert isinstance(argument, BlockArgument)
     new.value.name = f"{argument.name}_new"
-    place = len(function.body.terminator.operands)
-    function.insert_result(place, new.value)
-    function.donate(argument.index, place)
+    function.return_renewed(argument, new.value)

@@ -69,9 +69,7 @@ class Update:
     def keep(self, value: Term) -> Term:
         """Keeps the new value of the state that was asked for last."""
         assert isinstance(self.kept, BlockArgument)
-        place = len(self.function.body.terminator.operands)
-        self.function.insert_result(place, self.chosen(value, self.kept))
-        self.function.donate(self.kept.index, place)
+        self.function.return_renewed(self.kept, self.chosen(value, self.kept))
         return value
 
     def chosen(self, new: Term, old: Value) -> Value:

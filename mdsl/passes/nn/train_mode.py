@@ -77,9 +77,7 @@ class TrainMode(Pass):
                 value.owner.erase()
         remarks.applied(new, "uses its batch's statistics")
         for statistic, value in zip(running, new.results[1:], strict=True):
-            place = len(function.body.terminator.operands)
-            function.insert_result(place, value)
-            function.donate(statistic.index, place)
+            function.return_renewed(statistic, value)
 
 
 def _statistic(value: Value, op: Op) -> BlockArgument | None:

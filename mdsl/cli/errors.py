@@ -28,11 +28,8 @@ def shown() -> Generator[None, None, None]:
     """Turns a user's error into its message on stderr and exit code 1; a pressed Ctrl-C into a line and exit code 130."""
     try:
         yield
-    except (Interrupted, KeyboardInterrupt):
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
-    except Exception as error:
-        if _heard:
+    except (Exception, KeyboardInterrupt) as error:
+        if _heard or isinstance(error, Interrupted | KeyboardInterrupt):
             print("interrupted", file=sys.stderr)
             sys.exit(130)
         message = explain(error)

@@ -162,7 +162,7 @@ def _missed(root: Op, why: str) -> None:
 
 
 def _other_window(exprs: Sequence[AffineExpr], op: linalg.LinalgOp) -> str:
-    """What is wrong with a window that is not 3x3, close by close."""
+    """The sizes, strides and dilations of a window that is not one for the method."""
     found: list[tuple[int, int, int]] = []
     for expr in exprs:
         linear = expr.coefficients()

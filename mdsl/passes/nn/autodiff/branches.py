@@ -6,8 +6,7 @@ from __future__ import annotations
 from mdsl.analysis.regions import captured
 from mdsl.dialects import scf
 from mdsl.ir.core import Block, Region, Value
-from mdsl.ir.typed import tensor_of
-from mdsl.passes.nn.autodiff.reverse import SWEEPS, Sweep, drop_unread, gradient_of
+from mdsl.passes.nn.autodiff.reverse import SWEEPS, Sweep, gradient_of
 
 
 def _if(sweep: Sweep, op: scf.If) -> None:
@@ -28,19 +27,11 @@ def _fill(
     """Puts into `block` the ops of the branch `taken`, and behind them the gradients of `wanted`, where those of the results are
     `given`."""
     mapping: dict[Value, Value] = {}
-    ops = [block.append(inner.clone(mapping)) for inner in taken.ops if inner is not taken.last]
-    end = block.append(scf.Yield([], results=[]))
-    active = sweep.active | {mapping[v] for v in sweep.active if v in mapping}
-    inner = Sweep(ops, end, active, sweep.constants)
+    inner = sweep.inner(taken, block, mapping)
     for number, gradient in given.items():
         last = taken.terminator.operands[number]
-        last = mapping.get(last, last)
-        if last in active:
-            inner.partials.setdefault(last, []).append((gradient, op))
-    inner.run()
-    a = inner.adjoint(op)
-    end.operands = [inner.total(v) if v in inner.partials else a.zeros(tensor_of(v)) for v in wanted]
-    drop_unread(end, set())
+        inner.begin(mapping.get(last, last), gradient, op)
+    inner.finish(wanted, op)
 
 
 SWEEPS["scf.if"] = _if

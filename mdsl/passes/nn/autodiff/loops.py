@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mdsl.analysis.regions import captured
 from mdsl.dialects import affine, scf, tensor
 from mdsl.dialects.arith import Constant
 from mdsl.ir.affine import AffineMap, Dim
@@ -17,7 +18,7 @@ from mdsl.ir.core import Builder, Op, Value
 from mdsl.ir.naming import name_wished
 from mdsl.ir.typed import tensor_of
 from mdsl.ir.types import TensorType, index
-from mdsl.passes.nn.autodiff.reverse import SWEEPS, Sweep, drop_unread, gradient_of, operands_in
+from mdsl.passes.nn.autodiff.reverse import SWEEPS, Sweep, gradient_of, operands_in
 from mdsl.rewriting.constants import constant_data
 
 # Slices ---------------------------------------------------------------------------------------------------
@@ -86,10 +87,7 @@ class _Loop:
         self.first, self.count = lower, max(0, -(-(upper - lower) // self.step))
         self.inits, self.ends = op.operands[3:], op.body.terminator.operands
         self.active = [k for k, a in enumerate(op.carried) if a in sweep.active]
-        nested = [inner for outer in op.body.ops for inner in outer.walk()]
-        inside = {*op.body.args, *(r for inner in nested for r in inner.results)}
-        read = dict.fromkeys(v for inner in nested for v in inner.operands)
-        self.captured = [v for v in read if v not in inside and v in sweep.active]
+        self.captured = [v for v in captured(op) if v in sweep.active]
 
     def build(self) -> None:
         sweep, op = self.sweep, self.op
@@ -140,23 +138,12 @@ class _Loop:
         builder = Builder(body, None, op.location)
         _, counter = self._counter(builder, loop.iv, backwards=True)
         mapping: dict[Value, Value] = {op.iv: counter, **{op.carried[k]: p for k, p in placeholders.items()}}
-        ops = [
-            builder.block.append(inner.clone(mapping)) for inner in op.body.ops if inner is not op.body.last
-        ]
-        end = builder.block.append(scf.Yield([], results=[]))
-        active = sweep.active | {mapping[v] for v in sweep.active if v in mapping}
-        inner = Sweep(ops, end, active, sweep.constants)
+        inner = sweep.inner(op.body, body, mapping)
         for k, gradient in zip(self.active, loop.body.args[1:], strict=False):
-            last = mapping.get(self.ends[k], self.ends[k])
-            if last in active:
-                inner.partials.setdefault(last, []).append((gradient, op))
+            inner.begin(mapping.get(self.ends[k], self.ends[k]), gradient, op)
         for value, so_far in zip(self.captured, loop.body.args[1 + len(self.active) :], strict=False):
             inner.partials.setdefault(value, []).insert(0, (so_far, op))
-        inner.run()
-        a = inner.adjoint(op)
-        wanted = [*(placeholders[k] for k in self.active), *self.captured]
-        end.operands = [inner.total(v) if v in inner.partials else a.zeros(tensor_of(v)) for v in wanted]
-        drop_unread(end, set())
+        inner.finish([*(placeholders[k] for k in self.active), *self.captured], op)
         return {k: p for k, p in placeholders.items() if p.users}
 
     def _recompute(self, loop: scf.For, read: dict[int, Value]) -> None:

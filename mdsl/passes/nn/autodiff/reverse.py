@@ -9,7 +9,7 @@ from mdsl.dialects import scf
 from mdsl.dialects.arith import Constant
 from mdsl.dialects.func import GRADIENT, FuncOp
 from mdsl.dialects.nn.dynamic import Shape
-from mdsl.ir.core import Builder, Op, Value
+from mdsl.ir.core import Block, Builder, Op, Value
 from mdsl.ir.naming import name_wished
 from mdsl.ir.typed import tensor_of
 from mdsl.ir.types import TensorType, is_float
@@ -76,6 +76,26 @@ class Sweep:
             self.call(total, value)
             self.partials[value] = [(total, found[-1][1])]
         return total
+
+    def inner(self, source: Block, block: Block, mapping: dict[Value, Value]) -> Sweep:
+        """A sweep over a copy of the ops of `source`, which is put into `block`; `mapping` says what they read instead, and gets what
+        they compute."""
+        ops = [block.append(op.clone(mapping)) for op in source.ops if op is not source.last]
+        end = block.append(scf.Yield([], results=[]))
+        active = self.active | {mapping[v] for v in self.active if v in mapping}
+        return Sweep(ops, end, active, self.constants)
+
+    def begin(self, value: Value, gradient: Value, op: Op) -> None:
+        """What a block yields has this gradient, from what reads the results of `op`; nothing, if no gradient goes there."""
+        if value in self.active:
+            self.partials.setdefault(value, []).append((gradient, op))
+
+    def finish(self, wanted: Sequence[Value], op: Op) -> None:
+        """Runs, and yields the gradients of `wanted`, zeros where none has come."""
+        self.run()
+        a = self.adjoint(op)
+        self.end.operands = [self.total(v) if v in self.partials else a.zeros(tensor_of(v)) for v in wanted]
+        drop_unread(self.end, set())
 
     def adjoint(self, op: Op) -> Adjoint:
         return Adjoint(Builder.before(self.end), op, self.constants)

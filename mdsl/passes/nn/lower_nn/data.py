@@ -135,7 +135,13 @@ def clamped(s: Scalars, position: Value, size: int) -> Value:
     if position.type != index:
         position = s(arith.IndexCast(position, results=[index]), "position")
     zero, last = s.constant(0, index, "zero"), s.constant(size - 1, index, "last")
-    wrapped = s.add(position, s.constant(size, index, "size"), "wrapped")
-    negative = s(arith.CmpI.of("slt", position, zero), "is_negative")
-    chosen = s(arith.Select(negative, wrapped, position), "chosen")
-    return s(arith.MinSI(s(arith.MaxSI(chosen, zero), "above"), last), "at")
+    return s(arith.MinSI(s(arith.MaxSI(from_start(s, position, size), zero), "above"), last), "at")
+
+
+def from_start(s: Scalars, position: Value, size: int) -> Value:
+    """An index of whose negative numbers each counts from the end of `size`, counted from the start."""
+    zero, whole = (s.constant(n, position.type, name) for n, name in ((0, "zero"), (size, "size")))
+    wrapped = s.add(position, whole, "wrapped")
+    return s(
+        arith.Select(s(arith.CmpI.of("slt", position, zero), "is_negative"), wrapped, position), "chosen"
+    )

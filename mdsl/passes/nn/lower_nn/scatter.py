@@ -11,7 +11,7 @@ from mdsl.ir.core import Builder, Value
 from mdsl.ir.typed import tensor_of
 from mdsl.ir.types import i1, i64, index
 from mdsl.passes.nn.lower_nn.build import Emitter, Read, Scalars, lowers, squeezed
-from mdsl.passes.nn.lower_nn.data import clamped
+from mdsl.passes.nn.lower_nn.data import clamped, from_start
 from mdsl.passes.nn.lower_nn.elementwise import converted
 
 PARALLEL, REDUCTION = linalg.PARALLEL, linalg.REDUCTION
@@ -43,7 +43,7 @@ def _searched(e: Emitter, op: nn.Scatter, axis: int) -> Value:
     along = [rank if d == axis else d for d in own]
 
     def body(s: Scalars, index: Value, update: Value, found: Value) -> Value:
-        target = _target(s, index, shape[axis])
+        target = from_start(s, converted(s, index, i64), shape[axis])
         here = s(arith.IndexCast(s(linalg.IndexOp(dim=axis), f"i{axis}"), results=[i64]), "place")
         is_here = s(arith.CmpI.of("eq", target, here), "is_here")
         return s(arith.Select(is_here, _combined(s, kind, found, update), found), "updated")
@@ -107,20 +107,12 @@ def _inside(e: Emitter, reads: Sequence[Read], shape: Sequence[int], size: int) 
     """Whether places lie in 0 .. size - 1, negative ones counted from the end."""
 
     def body(s: Scalars, position: Value) -> Value:
-        target = _target(s, position, size)
+        target = from_start(s, converted(s, position, i64), size)
         above = s(arith.CmpI.of("sge", target, s.constant(0, i64, "zero")), "above")
         below = s(arith.CmpI.of("slt", target, s.constant(size, i64, "size")), "below")
         return s(arith.AndI(above, below), "is_inside")
 
     return e.map(reads, shape, i1, body, "inside")
-
-
-def _target(s: Scalars, position: Value, size: int) -> Value:
-    """The place, a negative one counted from the end of `size`."""
-    position = converted(s, position, i64)
-    negative = s(arith.CmpI.of("slt", position, s.constant(0, i64, "zero")), "is_negative")
-    wrapped = s.add(position, s.constant(size, i64, "size"), "wrapped")
-    return s(arith.Select(negative, wrapped, position), "target")
 
 
 def _stretched(e: Emitter, value: Value, shape: tuple[int, ...], loops: Sequence[int]) -> Read:

@@ -4,7 +4,8 @@ The code is read once, in order, with an interval for each integer register (see
 that a loop's body writes may have any value when the body begins, except the loop's own counter, which is
 between the bounds; so an index that is carried from trip to trip must be clamped before it is used. Of a parallel loop
 nothing is carried: what its body writes has no value when a trip begins, nor after the loop, so that registers do
-not tell which worker ran which trips. What is proved of an access is proved of every trip.
+not tell which worker ran which trips. (Not seen yet: of a sequential loop around a parallel one, the next trip may read such a
+register. It may hold anything then, which accesses must be clamped for.) What is proved of an access is proved of every trip.
 """
 
 from __future__ import annotations

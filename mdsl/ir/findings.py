@@ -26,15 +26,26 @@ class Findings:
             op.has("terminator") and op.parent in self.wrong
         )
         right = not follows and op not in self.wrong and self._passes(verify_fields, op)
+        if not right:
+            self.unsound.add(op)
         blocks = [self.block(region.block, op) for region in op.regions]
         whole = all(blocks)
-        if right and whole:
+        if right and whole and not self._asks_unsound(op):
             right = self._passes(type(op).verify_op, op)
         if not right:
             self.unsound.add(op)
             if not follows:
                 self.wrong.add(op)
         return right and whole
+
+    def _asks_unsound(self, op: Op) -> bool:
+        """True for an op in the body of an unsound one, about whose loops it may ask."""
+        for around in op.ancestors():
+            if around.has("isolated"):
+                return False
+            if around in self.unsound:
+                return True
+        return False
 
     def block(self, block: Block, op: Op) -> bool:
         ops = [self.op(inner) for inner in block.ops]

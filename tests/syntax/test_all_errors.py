@@ -203,3 +203,19 @@ def test_the_command_shows_them_all(tmp_path: Path, capfd: pytest.CaptureFixture
     assert [line.split(": ")[0] for line in shown.err.split("\n")[::3] if line] == [
         f"{file}:{line}:9" for line in (2, 3, 4)
     ]
+
+
+@pytest.mark.parametrize("attribute", ["", ', iterator_types = "parallel"'])
+def test_a_body_asks_nothing_of_a_wrong_op(attribute: str) -> None:
+    """`linalg.index` asks how many loops there are around it."""
+    text = f"""func.func @main(%x: tensor<4xindex>) -> tensor<4xindex> {{
+      %y = "linalg.generic"(%x) ({{
+      ^bb0(%out: index):
+        %i = linalg.index 1 : index
+        linalg.yield %i : index
+      }}) {{indexing_maps = [affine_map<(d0) -> (d0)>], operandSegmentSizes = array<i32: 0, 1>{attribute}}} : (tensor<4xindex>) -> tensor<4xindex>
+      return %y : tensor<4xindex>
+    }}"""
+    with pytest.raises(MdslError, match="iterator_types") as caught:
+        mdsl.parse(text)
+    assert str(caught.value).count("error:") == 1

@@ -2,7 +2,7 @@
 
 An entry tells the program's own key (`program_cache.py`), and the digests of the other files that it was read from: weights
 and a model's external data. Its own key is everything else that decides: the bytes and the name of the file, the settings,
-the target, the compiler, and what reads programs.
+the target, the compiler, and what reads programs. Digests of files are remembered (`support/digests.py`).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from mdsl.bytecode.module import BytecodeError, Module
 from mdsl.compiler.fingerprint import made_by
 from mdsl.compiler.settings import Settings
 from mdsl.support import cache
+from mdsl.support.digests import remembered
 from mdsl.support.source_digest import source_digest
 
 _READERS = ("frontends", "runtime")
@@ -113,10 +114,14 @@ def _digest(path: Path) -> str | None:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode) or status.st_size > cache.MAX_BYTES:
             return None
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return remembered([os.fspath(path)], lambda: _hashed(path))
     except (OSError, ValueError):
         return None
+
+
+def _hashed(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _onnx() -> bytes:

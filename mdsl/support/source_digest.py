@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from functools import cache as memoize
 
 from mdsl.support.cache import key
+from mdsl.support.digests import remembered
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -20,12 +21,18 @@ def source_digest(*names: str) -> str:
 def _digest(name: str) -> str:
     place = os.path.join(_PACKAGE, name)
     files = sorted(_sources(place)) if os.path.isdir(place) else [place]
-    return key(*(part for file in files for part in (file[len(place) :], _read(file))))
+    return remembered(
+        files, lambda: key(*(part for file in files for part in (file[len(place) :], _read(file))))
+    )
 
 
 def _sources(folder: str) -> Iterator[str]:
-    for parent, _, names in os.walk(folder):
-        yield from (os.path.join(parent, name) for name in names if name.endswith(".py"))
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.endswith(".py"):
+                yield entry.path
+            elif entry.name != "__pycache__" and entry.is_dir():
+                yield from _sources(entry.path)
 
 
 def _read(file: str) -> bytes:

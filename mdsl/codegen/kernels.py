@@ -1,6 +1,7 @@
 """Compiling the micro-kernels of a program, each to an object file of its own in the cache.
 
-A kernel that two programs share is compiled once; a warm start parses, proves and generates nothing. LLVM compiles kernels on all
+A kernel that two programs share is compiled once; a warm start parses, proves and generates nothing, and reads the kernels of a
+program in one piece. LLVM compiles kernels on all
 processors, while the next ones are proved and written as LLVM IR.
 """
 
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from mdsl.analysis.footprints import KernelArgument
 from mdsl.analysis.intervals import Interval
+from mdsl.codegen import half, objects
 from mdsl.codegen.llvm_target import target_machine
 from mdsl.codegen.native import NativeCode, Wanted, alone, to_object
 from mdsl.ir.errors import VerifyError
@@ -27,6 +29,9 @@ if TYPE_CHECKING:  # threads are there when there is something to compile
     from mdsl.dialects.ukernel import UkernelFunc
 
 _SYMBOL = "kernel"
+
+_MANY = 8
+"""Kernels from which on the cache has those of a program together, too: one file to read in place of two a kernel."""
 
 ROOMS = ("grammar.lark", "ir", "dialects", "syntax", "target", "analysis", "arithmetic", "codegen")
 """What the machine code of a micro-kernel follows from, and the proof that it is safe."""
@@ -65,7 +70,12 @@ def load_kernels(
     parsed and verified unless the cache knows it, or `parsed` has the op that it is the text of; one that stands in no
     module is taken apart.
     With `fuelled` they keep to a limit of steps (see `kernel.emit_kernel`). Raises MdslError or VerifyError."""
-    with _Loading(target or Target.host(), fuelled) as loading:
+    target = target or Target.host()
+    together = _Together(sources, target, fuelled) if len(sources) >= _MANY else None
+    found = together and together.found()
+    if found:
+        return found
+    with _Loading(target, fuelled) as loading:
         for name, source in sources.items():
             known = (parsed or {}).get(name)
             loading.add(
@@ -73,6 +83,8 @@ def load_kernels(
             )
             if known is not None and known.block is None:
                 known.erase()  # the memory of its ops is LLVM's for the next
+    if together:
+        together.keep(loading.kernels, loading.images)
     return loading.kernels
 
 
@@ -93,6 +105,8 @@ class _Loading:
     def __init__(self, target: Target, fuelled: bool = False) -> None:
         self.kernels = Kernels()
         self.target, self.fuelled = target, fuelled
+        self.images: dict[str, str] = {}
+        """The names of the objects in the cache."""
         self._compiling: dict[Wanted, Future[bytes]] = {}
         self._waiting: list[tuple[str, Wanted, UkernelFunc]] = []
         self._threads: ThreadPoolExecutor | None = None
@@ -119,6 +133,7 @@ class _Loading:
         make = memoize(make)  # a new kernel is parsed once, to be proved and then compiled
         self.kernels.signatures[name] = _signature(key, make)
         wanted = Wanted.of(cache.key(key, "fuelled") if self.fuelled else key, [_SYMBOL], self.target)
+        self.images[name] = wanted.name
         code = None if wanted in self._compiling else wanted.found()
         if code is not None:
             self._add(name, code)
@@ -149,6 +164,37 @@ class _Loading:
     def _add(self, name: str, code: NativeCode) -> None:
         self.kernels.code[name] = code
         self.kernels.addresses[name] = code.address(_SYMBOL)
+
+
+class _Together:
+    """The kernels of a program in the cache, as one image, beside each by itself, which other programs may share."""
+
+    def __init__(self, sources: Mapping[str, str], target: Target, fuelled: bool) -> None:
+        self.names = list(sources)
+        texts = (part for pair in sources.items() for part in pair)
+        key = cache.key("kernels", str(fuelled), source_digest(*ROOMS), *texts)
+        self.wanted = Wanted.of(key, self.names, target)
+        self.signatures = cache.key("signatures", self.wanted.name)
+
+    def found(self) -> Kernels | None:
+        known = cache.get_json(self.signatures)
+        with alone():
+            code = self.wanted.found()
+        if known is None or code is None:
+            return None
+        signatures = {name: tuple(_from_json(*row) for row in known[name]) for name in self.names}
+        addresses = {name: code.address(name) for name in self.names}
+        return Kernels(addresses, signatures, dict.fromkeys(self.names, code))
+
+    def keep(self, kernels: Kernels, images: Mapping[str, str]) -> None:
+        """Where some of the objects, whose names in the cache `images` has, cannot be joined, they are loaded one by one."""
+        if half.needed(self.wanted.target):
+            return  # they call functions of another object
+        found = {name: image for name in self.names if (image := cache.get(images[name])) is not None}
+        joined = objects.join(found, _SYMBOL) if len(found) == len(self.names) else None
+        if joined is not None:
+            cache.put(self.wanted.name, joined)
+            cache.put_json(self.signatures, kernels.signatures)
 
 
 def _signature(key: str, make: Callable[[], UkernelFunc]) -> tuple[KernelArgument, ...]:

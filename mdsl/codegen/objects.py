@@ -8,10 +8,11 @@ out and relocated first, then made executable.
 from __future__ import annotations
 
 import ctypes
+import json
 import mmap
 import struct
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from mdsl.support.pages import EXECUTABLE, protect
@@ -28,6 +29,9 @@ _JUMP = b"\xff\x25\x00\x00\x00\x00"
 """jmp *0(%rip): to the address that follows."""
 _STUB = 16
 _LINE = 64
+_JOINED = b"mdsl-joined-code"
+"""What an image begins with that `join` made; then the length of the table of addresses, the table, and the code at a line's
+beginning."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +46,64 @@ class Loaded:
 
 
 def load(image: bytes, exports: Iterable[str]) -> Loaded | None:
-    """The object file in memory, None if JITLink must link it, or tell what is wrong with it."""
-    if sys.platform != "linux" or processor.architecture() != "x86_64":
+    """The object file, or what `join` made of some, in memory, None if JITLink must link it, or tell what is wrong with it."""
+    if not _is_ours():
         return None
     try:
-        return _Object(image).loaded(exports)
-    except (struct.error, LookupError, ValueError, OSError, OverflowError, AttributeError):
+        return _joined(image, exports) if image.startswith(_JOINED) else _Object(image).loaded(exports)
+    except _UNSOUND:
         return None
+
+
+def join(images: Mapping[str, bytes], symbol: str) -> bytes | None:
+    """One image of object files that each have a function `symbol`, which has their names there. It is loaded in one piece:
+    nothing in it depends on where it lies. None where JITLink loads objects, or one of them is not so simple."""
+    if not _is_ours():
+        return None
+    code, addresses = bytearray(), {}
+    try:
+        for name, image in images.items():
+            code.extend(bytes(_up(len(code), _LINE) - len(code)))
+            part, place = _Object(image).movable(symbol)
+            addresses[name] = len(code) + place
+            code += part
+    except _UNSOUND:
+        return None
+    table = json.dumps(addresses).encode()
+    head = _JOINED + len(table).to_bytes(8, "little") + table
+    return head.ljust(_up(len(head), _LINE), b"\0") + code
+
+
+_UNSOUND = (struct.error, LookupError, ValueError, OSError, OverflowError, AttributeError, TypeError)
+
+
+def _is_ours() -> bool:
+    return sys.platform == "linux" and processor.architecture() == "x86_64"
+
+
+def _joined(image: bytes, exports: Iterable[str]) -> Loaded:
+    start = len(_JOINED) + 8
+    end = start + int.from_bytes(image[start - 8 : start], "little")
+    table, code = json.loads(image[start:end]), image[_up(end, _LINE) :]
+    memory = _memory(_up(len(code), mmap.PAGESIZE))
+    memory[: len(code)] = code
+    base = _address(memory)
+    addresses = {name: base + range(len(code))[table[name]] for name in exports}
+    _make_executable(base, len(memory))
+    return Loaded(addresses, memory)
+
+
+def _memory(size: int) -> mmap.mmap:
+    return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+
+
+def _address(memory: mmap.mmap) -> int:
+    return ctypes.addressof(ctypes.c_char.from_buffer(memory))
+
+
+def _make_executable(base: int, size: int) -> None:
+    if protect is None or protect(base, size, EXECUTABLE):
+        raise OSError("no executable memory")
 
 
 @dataclass(frozen=True)
@@ -86,8 +141,26 @@ class _Object:
 
     def loaded(self, exports: Iterable[str]) -> Loaded:
         places, fixed, size = self._layout()
-        memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        base = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+        memory = _memory(size)
+        base = _address(memory)
+        self._fill(memory, places, base)
+        defined = self._defined(places)
+        found = Loaded({name: base + defined[name] for name in exports}, memory)
+        _make_executable(base, fixed)
+        return found
+
+    def movable(self, symbol: str) -> tuple[bytearray, int]:
+        """The bytes in memory, which are the same at any line's beginning, and the place of `symbol` in them."""
+        places, _, _ = self._layout()
+        sections = [(place, self.sections[index]) for index, place in places.items()]
+        if self.stubs or any(self._is_written(s) or s.alignment > _LINE for _, s in sections):
+            raise ValueError("depends on where it lies, or is written to")
+        memory = bytearray(max(place + section.size for place, section in sections))
+        self._fill(memory, places, None)
+        return memory, self._defined(places)[symbol]
+
+    def _fill(self, memory: mmap.mmap | bytearray, places: dict[int, int], base: int | None) -> None:
+        """Lays out the sections and relocates them; without a base, those that need not know it."""
         for index, place in places.items():
             section = self.sections[index]
             if section.type != _ZEROS:
@@ -95,11 +168,9 @@ class _Object:
         for section in self.sections:
             if section.type == _RELOCATIONS and section.info in places:
                 self._relocate(section, places, memory, base)
-        defined = {name: base + places[s] + value for name, s, value in self._symbols() if s in places}
-        found = Loaded({name: defined[name] for name in exports}, memory)
-        if protect is None or protect(base, fixed, EXECUTABLE):
-            raise OSError("no executable memory")
-        return found
+
+    def _defined(self, places: dict[int, int]) -> dict[str, int]:
+        return {name: places[s] + value for name, s, value in self._symbols() if s in places}
 
     def _layout(self) -> tuple[dict[int, int], int, int]:
         """Where each section lies, the bytes of those that nothing writes to, which come first with the stubs, and of all."""
@@ -126,23 +197,27 @@ class _Object:
             ".data.rel.ro"
         )
 
-    def _relocate(self, relocations: _Section, places: dict[int, int], memory: mmap.mmap, base: int) -> None:
+    def _relocate(
+        self,
+        relocations: _Section,
+        places: dict[int, int],
+        memory: mmap.mmap | bytearray,
+        base: int | None,
+    ) -> None:
         symbols = list(self._symbols())
         start, end = places[relocations.info], places[relocations.info] + self.sections[relocations.info].size
         for offset, info, addend in struct.iter_unpack("<QQq", self._data(relocations)):
             kind, (name, section, value) = info & 0xFFFFFFFF, symbols[info >> 32]
             place = start + offset
-            target = addend + (
-                self._stub(name, kind, memory, base) if not section else places[section] + value
-            )
-            if kind == _ABSOLUTE and place + 8 <= end:
+            target = addend + (self._stub(name, kind, memory) if not section else places[section] + value)
+            if kind == _ABSOLUTE and place + 8 <= end and base is not None:
                 struct.pack_into("<Q", memory, place, base + target)
             elif kind in (_RELATIVE, _CALL) and place + 4 <= end:
                 struct.pack_into("<i", memory, place, target - place)
             else:
                 raise ValueError(f"relocation of type {kind}")
 
-    def _stub(self, name: str, kind: int, memory: mmap.mmap, base: int) -> int:
+    def _stub(self, name: str, kind: int, memory: mmap.mmap | bytearray) -> int:
         """A jump to a function of the process, which may be too far away to be called directly."""
         if kind != _CALL:
             raise ValueError(f"{name} is used, not called")

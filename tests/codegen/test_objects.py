@@ -8,9 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mdsl.codegen import objects
+from mdsl.codegen.kernels import Kernels, load_kernels
 from mdsl.codegen.native import compile_module, to_object
 from mdsl.target import processor
 from mdsl.target.target import Target
@@ -133,3 +135,73 @@ def test_a_program_in_the_cache_runs_without_llvm(tmp_path: Path) -> None:
         command = [sys.executable, "-c", script, *arguments]
         loaded = subprocess.check_output(command, cwd=tmp_path, text=True).strip()
     assert loaded == "False"
+
+
+def _adding(number: float) -> bytes:
+    """An object whose function adds a number, which lies in its constants."""
+    text = f"define double @f(double %x) {{\n  %y = fadd double %x, {number}\n  ret double %y\n}}\n"
+    return to_object(text, Target.host())
+
+
+@here
+def test_objects_are_joined() -> None:
+    joined = objects.join({"one": _adding(1.0), "three": _adding(3.0)}, "f")
+    assert joined is not None
+    loaded = objects.load(joined, ["one", "three"])
+    assert loaded is not None
+    assert [ctypes.CFUNCTYPE(DOUBLE, DOUBLE)(loaded[name])(4.0) for name in ("one", "three")] == [5, 7]
+    assert objects.load(joined, ["two"]) is None
+
+
+@here
+def test_what_depends_on_its_place_is_not_joined() -> None:
+    """Variables, tables of addresses, calls of functions elsewhere."""
+    assert objects.join({"f": to_object(MODULE, Target.host())}, "apply") is None
+    assert objects.join({"f": b"no object"}, "f") is None
+
+
+@here
+def test_joined_code_that_is_damaged_is_refused_or_loaded() -> None:
+    joined = objects.join({"one": _adding(1.0)}, "f")
+    assert joined is not None
+    generator = random.Random(0)
+    for _ in range(300):
+        damaged = bytearray(joined)
+        damaged[generator.randrange(len(damaged))] = generator.randrange(256)
+        objects.load(bytes(damaged), ["one"])
+        objects.load(joined[: generator.randrange(len(joined))], ["one"])
+
+
+KERNEL = """ukernel.func @k{0}(%x: memref<1xf32>) {{
+  %zero = arith.constant 0 : index
+  %number = arith.constant {0}.5 : f32
+  memref.store %number, %x[%zero] : memref<1xf32>
+  ukernel.return
+}}"""
+
+
+def _written(kernels: Kernels) -> list[float]:
+    """What each of the kernels writes."""
+    out = np.zeros((len(kernels.addresses), 1), np.float32)
+    for row, address in zip(out, kernels.addresses.values(), strict=True):
+        ctypes.CFUNCTYPE(None, ctypes.c_void_p)(address)(ctypes.addressof(WORD(row.ctypes.data)))
+    return out.ravel().tolist()
+
+
+@here
+def test_many_kernels_are_read_in_one_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And one by one where that is damaged, or some are others."""
+    monkeypatch.setenv("MDSL_CACHE_DIR", str(tmp_path))
+    sources = {f"k{n}": KERNEL.format(n) for n in range(8)}
+    first, again = load_kernels(sources), load_kernels(sources)
+    pieces = [len({id(code) for code in kernels.code.values()}) for kernels in (first, again)]
+    assert pieces == [8, 1] and again.signatures == first.signatures
+    assert _written(first) == _written(again) == [n + 0.5 for n in range(8)]
+    other = load_kernels(sources | {"k7": KERNEL.replace("k{0}", "k7").format(9)})
+    assert _written(other)[-1] == 9.5
+    del again
+    joined = [p for p in tmp_path.glob("*/*") if b"mdsl-joined-code" in p.read_bytes()]
+    for path in joined:
+        path.write_bytes(path.read_bytes()[:-1])
+    assert len(joined) == 2
+    assert _written(load_kernels(sources)) == _written(first)

@@ -14,6 +14,7 @@ import numpy as np
 from mdsl.analysis.footprints import KernelArgument
 from mdsl.bytecode.module import BufferArgument, Function, Instruction, Kernel, Module, TensorSpec
 from mdsl.codegen import native
+from mdsl.codegen.kernels import Kernels
 from mdsl.vm.program import Program
 
 _EMPTY_KERNEL = "define void @empty(ptr %arguments) {\n  ret void\n}\n"
@@ -78,8 +79,10 @@ def _program(
     )
     if address is None:
         return Program(Module([function]), engine=engine, threads=threads)
-    signature = [KernelArgument("read", 4), KernelArgument("read", 4), KernelArgument("write", 4)]
-    return Program(Module([function], [Kernel("empty", "")]), {"empty": address}, {"empty": signature})
+    signature = (KernelArgument("read", 4), KernelArgument("read", 4), KernelArgument("write", 4))
+    return Program(
+        Module([function], [Kernel("empty", "")]), Kernels({"empty": address}, {"empty": signature})
+    )
 
 
 def _time(program: Program, repetitions: int) -> float:

@@ -18,6 +18,7 @@ from mdsl.benchmarking.measure import BUDGET, Timing, buffers, measure
 from mdsl.benchmarking.peak import Roofline, last_cache_bytes, measure_roofline
 from mdsl.benchmarking.work import kernel_flops, reaches
 from mdsl.bytecode.module import Instruction, Kernel, Module
+from mdsl.codegen.kernels import Kernels
 from mdsl.compiler.entry import random_arrays
 from mdsl.compiler.settings import Settings
 from mdsl.dialects.arith import Constant
@@ -135,12 +136,12 @@ def count(executable: VmExecutable, arrays: Sequence[np.ndarray]) -> Counts:
 def _program(executable: VmExecutable) -> tuple[Program, list[_Site]]:
     """The executable's program with a kernel a dispatch."""
     module, sites = _one_kernel_a_dispatch(executable.module)
-    kernels = executable.kernels
+    kernels = executable.program.kernels
     names = [executable.module.kernels[site.kernel].name for site in sites]
     copies = [kernel.name for kernel in module.kernels]
     addresses = {copy: kernels.addresses[name] for copy, name in zip(copies, names, strict=True)}
     signatures = {copy: kernels.signatures[name] for copy, name in zip(copies, names, strict=True)}
-    return Program(module, addresses, signatures, threads=executable.threads), sites
+    return Program(module, Kernels(addresses, signatures, kernels.code), threads=executable.threads), sites
 
 
 def _one_kernel_a_dispatch(module: Module) -> tuple[Module, list[_Site]]:
@@ -179,7 +180,7 @@ def _layers(
     from_memory: bool,
 ) -> list[Layer]:
     kernels = executable.module.kernels
-    touched = reaches(executable.module, executable.kernels.signatures)
+    touched = reaches(executable.module, executable.program.kernels.signatures)
     flops = {number: kernel_flops(kernels[number].ir) for number in {site.kernel for site in sites}}
     rows: list[Layer] = []
     for group in _groups(sites, [kernel.name for kernel in kernels]):

@@ -101,7 +101,7 @@ class VmExecutable(Executable):
 
         self.module, self.engine, self.threads, self.fuel, self.target = module, engine, threads, fuel, target
         try:
-            self.program, self.kernels = with_kernels(module, engine, threads, fuel, target)
+            self.program = with_kernels(module, engine, threads, fuel, target)
         except BytecodeError as error:
             raise MdslError(f"error: {error}") from error
         except VerifyError as error:

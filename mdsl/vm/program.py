@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mdsl.analysis.footprints import KernelArgument
 from mdsl.bytecode.module import DTYPES, BytecodeError, Module, TensorSpec
 from mdsl.bytecode.verify import verify
 from mdsl.codegen.kernels import Kernels, load_kernels
@@ -53,8 +52,7 @@ class Profile:
 class Program:
     """A function of a module on one of the engines.
 
-    `kernels` has the address of each of the module's micro-kernels and `signatures` what each may touch;
-    the caller keeps the kernels loaded while the program lives. Calls from several threads may overlap:
+    `kernels` are the module's micro-kernels, which stay loaded while the program lives. Calls from several threads may overlap:
     each has a frame of its own. With `fuel` a call may take so many steps, and the kernels must be
     compiled to keep to that; a step is a trip of a loop, the call of a kernel, or an element of a copy or fill. What the
     JIT makes is for `target`, the host by default; the interpreter is always the host's.
@@ -64,8 +62,7 @@ class Program:
     def __init__(
         self,
         module: Module,
-        kernels: Mapping[str, int] | None = None,
-        signatures: Mapping[str, Sequence[KernelArgument]] | None = None,
+        kernels: Kernels | None = None,
         engine: str = "vm",
         threads: int = 1,
         function: str | None = None,
@@ -73,14 +70,14 @@ class Program:
         target: Target | None = None,
     ) -> None:
         _check(engine, threads)
-        written = verify(module, signatures or {})
-        self.module = module
+        self.module, self.kernels = module, kernels or Kernels()
+        written = verify(module, self.kernels.signatures)
         self.function = module.function(function)
         self.engine = engine
         self.threads = threads
         self.fuel = fuel
         self.target = target
-        self.kernel_addresses = _addresses(module, kernels or {})
+        self.kernel_addresses = _addresses(module, self.kernels.addresses)
         self.inputs, self.outputs = self.function.inputs, self.function.outputs
         self._wanted = [*_wanted(self.inputs, _READABLE), *_wanted(self.outputs, _READABLE | _WRITEABLE)]
         self._calls = native_calls()
@@ -220,14 +217,12 @@ def with_kernels(
     threads: int = 1,
     fuel: int | None = None,
     target: Target | None = None,
-) -> tuple[Program, Kernels]:
-    """The program of a module and its micro-kernels, compiled: these own their machine code, and must live as long.
-    Raises BytecodeError, VerifyError, MdslError, TargetError."""
+) -> Program:
+    """The program of a module, its micro-kernels compiled. Raises BytecodeError, VerifyError, MdslError, TargetError."""
     parsed, module.parsed = module.parsed, {}
     texts = {kernel.name: kernel.ir for kernel in module.kernels}
     kernels = load_kernels(texts, target, parsed, fuel is not None)
-    addresses, signatures = kernels.addresses, kernels.signatures
-    return Program(module, addresses, signatures, engine, threads, fuel=fuel, target=target), kernels
+    return Program(module, kernels, engine, threads, fuel=fuel, target=target)
 
 
 def _check(engine: str, threads: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 import pickle
 import re
@@ -46,6 +47,14 @@ def test_every_engine_and_setting_agrees(engine: str, settings: dict[str, object
     program = mdsl.compile(TEXT, engine=engine, **settings)
     np.testing.assert_allclose(program(X, W), Y, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(program(w=W, x=X), Y, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("engine", ["vm", "jit"])
+def test_a_program_outlives_its_executable(engine: str) -> None:
+    run, y = mdsl.compile(TEXT, engine=engine).program.run, np.empty_like(Y)
+    gc.collect()
+    run([X, W], [y])
+    np.testing.assert_allclose(y, Y, rtol=1e-5, atol=1e-5)
 
 
 def test_signature() -> None:

@@ -368,7 +368,7 @@ def compare(
     module: Module, inputs: list[np.ndarray], wanted: list[np.ndarray], engines: tuple[str, ...]
 ) -> None:
     for engine in engines:
-        program = Program(module, compiled().addresses, compiled().signatures, engine, fuel=1_000_000)
+        program = Program(module, compiled(), engine, fuel=1_000_000)
         found = [guarded_copy(np.zeros_like(array)) for array in wanted]
         try:
             program.run(inputs, found)

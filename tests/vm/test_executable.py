@@ -23,6 +23,7 @@ from mdsl.bytecode.module import (
     TensorSpec,
 )
 from mdsl.codegen import native
+from mdsl.codegen.kernels import Kernels
 from mdsl.errors import MdslError
 from mdsl.runtime.executable import VmExecutable
 from mdsl.support.processors import processors
@@ -57,23 +58,17 @@ end:
 """
 """y = x * row, a row at a time."""
 
-LOADED: list[native.NativeCode] = []
-"""Keeps the kernel loaded."""
-
-SIGNATURES = {
-    "scale": [
-        KernelArgument("read", 4 * COLUMNS),
-        KernelArgument("write", 4 * COLUMNS),
-        KernelArgument("index", interval=(0, ROWS)),
-    ]
-}
+SIGNATURE = (
+    KernelArgument("read", 4 * COLUMNS),
+    KernelArgument("write", 4 * COLUMNS),
+    KernelArgument("index", interval=(0, ROWS)),
+)
 
 
 @cache
-def scale() -> dict[str, int]:
-    """The kernel's address, by its name."""
-    LOADED.append(native.compile_module(SCALE, ["scale"]))
-    return {"scale": LOADED[-1].address("scale")}
+def scale() -> Kernels:
+    code = native.compile_module(SCALE, ["scale"])
+    return Kernels({"scale": code.address("scale")}, {"scale": SIGNATURE}, {"scale": code})
 
 
 def module_with(parallel: bool, batch: int = 1) -> Module:
@@ -117,7 +112,7 @@ def module_with(parallel: bool, batch: int = 1) -> Module:
 
 def program(threads: int = 1, engine: str = "vm", batch: int = 1) -> Program:
     module = module_with(threads > 1, batch)
-    return Program(module, scale(), SIGNATURES, engine, threads)
+    return Program(module, scale(), engine, threads)
 
 
 def example(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -154,8 +149,9 @@ def test_number_of_arguments(arguments: int, engine: str) -> None:
         Instruction("ret"),
     ]
     function = Function("main", (), (TensorSpec("y", "i64", (1,)),), ("i64",) * arguments, 0, code)
-    signature = {"sum": [*[KernelArgument("index")] * (arguments - 1), KernelArgument("write", 8)]}
-    run = Program(Module([function], [Kernel("sum", "")]), {"sum": kernel.address("sum")}, signature, engine)
+    signature = (*[KernelArgument("index")] * (arguments - 1), KernelArgument("write", 8))
+    kernels = Kernels({"sum": kernel.address("sum")}, {"sum": signature}, {"sum": kernel})
+    run = Program(Module([function], [Kernel("sum", "")]), kernels, engine)
     assert run()[0][0] == sum(3 * k + 1 for k in range(arguments - 1))
 
 

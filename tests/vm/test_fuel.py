@@ -17,7 +17,7 @@ from mdsl.bytecode import encode
 from mdsl.bytecode.module import BufferArgument, Function, Instruction, Kernel, Module, TensorSpec
 from mdsl.codegen.kernels import load_kernels
 from mdsl.vm.program import Program
-from tests.vm.test_executable import COLUMNS, ROWS, SIGNATURES, example, module_with, scale
+from tests.vm.test_executable import COLUMNS, ROWS, example, module_with, scale
 
 ENGINES = pytest.mark.parametrize("engine", ["vm", "jit"])
 THREADS = pytest.mark.parametrize("threads", [1, 2])
@@ -30,7 +30,7 @@ STEPS = ROWS + ROWS + ROWS + ROWS * COLUMNS
 
 def scaled(fuel: int, engine: str, threads: int) -> Program:
     module = module_with(threads > 1)
-    return Program(module, scale(), SIGNATURES, engine, threads, fuel=fuel)
+    return Program(module, scale(), engine, threads, fuel=fuel)
 
 
 @ENGINES
@@ -180,7 +180,7 @@ def test_sixty_four_arguments_and_the_fuel() -> None:
     module.kernels = [Kernel("k", body)]
     kernels = load_kernels({"k": body}, fuelled=True)
     for engine in ("vm", "jit"):
-        run = Program(module, kernels.addresses, kernels.signatures, engine, fuel=7)
+        run = Program(module, kernels, engine, fuel=7)
         assert run()[0][0] == 41
 
 

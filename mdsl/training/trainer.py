@@ -27,6 +27,7 @@ from mdsl.training.steps import Steps
 
 if TYPE_CHECKING:
     from mdsl.dialects.builtin import ModuleOp
+    from mdsl.runtime.executable import Executable
 
 Rate = float | Callable[[int], float]
 
@@ -96,7 +97,7 @@ class Trainer:
         self.lr, self.batch, self.seed, self.transform = lr, batch, seed, transform
         self.classifies = self.programs.target == "labels"
         self._steps = Steps(self.programs, self.processes, engine, threads)
-        self._judge = compile(self.programs.judge, engine=engine, threads=threads)
+        self._engine, self._threads = engine, threads
         self.specs = self._steps.specs()
         self.data = fitted(data, self._data_specs(), "the data")
         self.batches = Batches(len(self.data[self.programs.target]), batch, seed)
@@ -229,6 +230,11 @@ class Trainer:
         return answers.argmax(axis=self.programs.axis)
 
     # Judging --------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _judge(self) -> Executable:
+        """What judges, compiled when it is asked for first."""
+        return compile(self.programs.judge, engine=self._engine, threads=self._threads)
 
     def answer(self, **inputs: np.ndarray) -> np.ndarray:
         """What the network answers, as it is now, to any number of samples."""

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.markup import escape
 
 from bench import mca, page
 from bench.figure import Figure
@@ -20,10 +20,17 @@ from mdsl.codegen.native import check_executable
 from mdsl.support.files import replacing
 from mdsl.target.target import HOST, Target, TargetError
 
+TRAINING = (
+    "training-mlp", "training-cnn", "training-encoder", "training-resnet28", "training-resnet", "training-memory", "training-unrolling",
+)  # fmt: skip
+
 NETWORKS = (
     "matmul", "resnet", "resnet-roofline", "resnet28", "resnet64", "keras", "encoder", "mlp", "mobile", "mixing", "attention",
-    "recurrent", "resize", "half", "detectors", "busy", "memory", "load", "compile", "regret", "tune", "ablation", "training", "peers",
+    "recurrent", "resize", "half", "detectors", "busy", "memory", "load", "compile", "regret", "tune", "ablation", *TRAINING, "peers",
 )  # fmt: skip
+
+GROUPS = {"networks": NETWORKS, "training": TRAINING}
+"""Names for several sections."""
 
 ANYWHERE = {"mca": mca.figures}
 """What does not depend on this machine, and so is no part of what is measured by default."""
@@ -33,8 +40,8 @@ def main(
     sections: Annotated[
         list[str] | None,
         typer.Argument(
-            help=f"Some of: {', '.join(BASICS)}; {', '.join(NETWORKS)}; networks: the latter all; "
-            f"{', '.join(ANYWHERE)}. Default: all but the last."
+            help=f"Some of: {', '.join(BASICS)}; {', '.join(NETWORKS)}; networks: the latter all; training: "
+            f"those of training steps; {', '.join(ANYWHERE)}. Default: all but the last."
         ),
     ] = None,
     target: Annotated[
@@ -65,7 +72,6 @@ def main(
     for name in names:
         with console.status(f"measuring: {name}"):
             found[name] = _measured(console, name)
-        _show(console, found[name])
         # What is measured is kept, whatever happens to the next section.
         if json_file is not None:
             _write(json_file, _json(machine, found))
@@ -85,10 +91,12 @@ def _take_for(name: str) -> None:
 
 
 def _measured(console: Console, name: str) -> list[Figure]:
-    """The figures of a section, as many as there are until something fails: the other sections go on."""
+    """The figures of a section, shown as they come, as many as there are until something fails: the other sections go on."""
     figures: list[Figure] = []
     try:
-        figures.extend(_section(name)())
+        for figure in _section(name)():
+            figures.append(figure)
+            _show(console, figure)
     except Exception:
         console.print(f"{name}: failed")
         console.print_exception()
@@ -96,7 +104,7 @@ def _measured(console: Console, name: str) -> list[Figure]:
 
 
 def _names(wanted: list[str] | None) -> list[str]:
-    names = [name for w in wanted or [*BASICS, "networks"] for name in (NETWORKS if w == "networks" else [w])]
+    names = [name for w in wanted or [*BASICS, "networks"] for name in GROUPS.get(w, (w,))]
     unknown = [name for name in names if name not in (*BASICS, *NETWORKS, *ANYWHERE)]
     if unknown:
         raise typer.BadParameter(f"no section '{unknown[0]}': {', '.join([*BASICS, *NETWORKS, *ANYWHERE])}")
@@ -113,14 +121,12 @@ def _section(name: str) -> Callable[[], Iterator[Figure]]:
     return SECTIONS[name]
 
 
-def _show(console: Console, figures: list[Figure]) -> None:
-    table = Table("figure", "measured", "bound", "", box=None, show_header=False)
-    for figure in figures:
-        mark = {None: "", True: "[green]kept[/]", False: "[red]missed[/]"}[figure.kept]
-        table.add_row(figure.name, figure.measured, figure.wanted, mark)
-        if figure.detail:
-            table.add_row(f"  [dim]{figure.detail}[/]", "", "", "")
-    console.print(table)
+def _show(console: Console, figure: Figure) -> None:
+    mark = {None: "", True: "[green]kept[/]", False: "[red]missed[/]"}[figure.kept]
+    row = f"{escape(figure.name):<90} {figure.measured:>12}  {figure.wanted:<16}"
+    console.print(f"{row} {mark}".rstrip(), highlight=False, soft_wrap=True)
+    if figure.detail:
+        console.print(f"  [dim]{escape(figure.detail)}[/]", highlight=False, soft_wrap=True)
 
 
 def _json(machine: dict[str, str], found: dict[str, list[Figure]]) -> str:

@@ -48,10 +48,9 @@ end, busy = time.perf_counter(), time.process_time()
 for _ in range(CALLS):
     run(*inputs)
 import json
-peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM:"))
-print(json.dumps([imported - start, end - imported, busy, 1024 * int(peak.split()[1])]))
+from bench.resident import peak_bytes
+print(json.dumps([imported - start, end - imported, busy, peak_bytes()]))
 """
-# VmHWM and not ru_maxrss: the latter begins with the parent's memory.
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from bench.matmul import matmul
 from bench.regret import regrets, tuning
 from bench.table import BEST, NETWORKS, Network, of_section, written
 from bench.timing import interleave, ratio
-from bench.training import training
+from bench.training import TRAINING
 from mdsl.benchmarking.ablation import ablation
 from mdsl.benchmarking.measure import buffers
 from mdsl.benchmarking.peak import read_loop
@@ -243,6 +243,6 @@ SECTIONS: dict[str, Section] = {
     "regret": regrets,
     "tune": tuning,
     "ablation": steps,
-    "training": training,
+    **TRAINING,
     "peers": peers,
 }

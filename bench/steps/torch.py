@@ -12,5 +12,12 @@ from mdsl.benchmarking.peers import Prepared
 
 
 def prepare(model: str, inputs: dict[str, np.ndarray], threads: int) -> Prepared:
+    return stepping(model, inputs, threads, _compiled, "torch.compile")
+
+
+def _compiled(loss: Any, arguments: Any) -> Any:
+    """The whole of it as one graph. It is traced by a run: what torch.compile reads itself is Python's code, in which it stumbles over
+    NumPy's functions, and makes a graph of each part between."""
     torch: Any = import_module("torch")
-    return stepping(model, inputs, threads, torch.compile, "torch.compile")
+    tracing: Any = import_module("torch.fx.experimental.proxy_tensor")
+    return torch.compile(tracing.make_fx(loss)(*arguments), fullgraph=True)

@@ -16,29 +16,38 @@ from mdsl.benchmarking.peers import Prepared
 
 
 def prepare(model: str, inputs: dict[str, np.ndarray], threads: int) -> Prepared:
-    return stepping(model, inputs, threads, lambda loss: loss, "eager")
+    return stepping(model, inputs, threads, lambda loss, _: loss, "eager")
 
 
 def stepping(
-    model: str, inputs: dict[str, np.ndarray], threads: int, compiled: Callable[[Any], Any], how: str
+    model: str, inputs: dict[str, np.ndarray], threads: int, compiled: Callable[[Any, Any], Any], how: str
 ) -> Prepared:
-    """A step whose loss, a function of the inputs, is `compiled`."""
+    """A step whose loss, a function of the constants by name and of the inputs, is `compiled` for the arguments of that function."""
     torch: Any = import_module("torch")
     torch.set_num_threads(threads)
     torch.set_num_interop_threads(1)
     graph = Graph(model)
-    weights = {n: torch.from_numpy(a.copy()).requires_grad_() for n, a in weights_of(graph).items()}
+    constants = {
+        name: torch.from_numpy(array.copy())
+        for name, array in graph.constants.items()
+        if array.ndim and array.dtype == np.float32
+    }
+    weights = {n: constants[n].requires_grad_() for n in weights_of(graph)}
     ops = Training(graph)
-    given = [torch.from_numpy(inputs[name]) for name in graph.inputs]
-    loss_of = compiled(lambda *x: graph.evaluate(ops, dict(zip(graph.inputs, x, strict=True)), weights)[0])
+    arguments = constants, *(torch.from_numpy(inputs[name]) for name in graph.inputs)
+
+    def loss(constants: Any, *tensors: Any) -> Any:
+        return graph.evaluate(ops, dict(zip(graph.inputs, tensors, strict=True)), constants)[0]
+
+    loss_of = compiled(loss, arguments)
     optimizer = torch.optim.SGD(weights.values(), RATE, momentum=MOMENTUM)
 
     def call() -> Any:
         optimizer.zero_grad()
-        loss = loss_of(*given)
-        loss.backward()
+        found = loss_of(*arguments)
+        found.backward()
         optimizer.step()
-        return loss
+        return found
 
     return Prepared(call, lambda loss: [loss.detach().numpy()], torch.__version__, how)
 

@@ -19,6 +19,7 @@ from mdsl.passes.nn.lower_nn import elementwise as lower_nn_elementwise
 from mdsl.passes.nn.lower_nn import functions as lower_nn_functions
 from mdsl.passes.nn.lower_nn import layers as lower_nn_layers
 from mdsl.passes.nn.lower_nn import order as lower_nn_order
+from mdsl.passes.nn.lower_nn import pool_gradient as lower_nn_pool_gradient
 from mdsl.passes.nn.lower_nn import random as lower_nn_random
 from mdsl.passes.nn.lower_nn import scatter as lower_nn_scatter
 from mdsl.passes.nn.lower_nn import windows as lower_nn_windows
@@ -31,6 +32,7 @@ THEMES = (
     lower_nn_functions,
     lower_nn_layers,
     lower_nn_order,
+    lower_nn_pool_gradient,
     lower_nn_random,
     lower_nn_scatter,
     lower_nn_windows,

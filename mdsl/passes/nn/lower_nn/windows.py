@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
 
 import numpy as np
 
-from mdsl.dialects import arith, linalg, nn, tensor
+from mdsl.dialects import arith, linalg, nn
 from mdsl.dialects.nn.base import Windowed
 from mdsl.dialects.nn.layers import Pool
 from mdsl.ir.affine import AffineExpr, AffineMap, Dim
@@ -16,21 +15,18 @@ from mdsl.ir.core import Value
 from mdsl.ir.typed import tensor_of
 from mdsl.ir.types import TensorType, dtype_of, i32, i64, wide
 from mdsl.passes.nn.lower_nn.build import Emitter, Read, Scalars, lowers, lowest
-from mdsl.passes.nn.lower_nn.elementwise import converted
 from mdsl.passes.nn.lower_nn.layers import beats, finish, multiply_add, scaled
 from mdsl.rewriting.constants import fresh_resource
 
 
-def _nest(
-    op: Windowed, loops: str, *operands: str, strided: bool = True
-) -> tuple[list[AffineMap], list[str]]:
+def _nest(op: Windowed, loops: str, *operands: str) -> tuple[list[AffineMap], list[str]]:
     """Maps and iterators of a nest, from a letter for each loop and each operand's dimension.
 
     h and w run over the result's rows and columns, i and j over the window's; the image, all operands before the window,
     is read at row h * stride + i * dilation, and so for w and j. Loops that the last operand, the result,
     lacks are reductions.
     """
-    strides, dilations = op.attr("strides") if strided else (1, 1), op.attr("dilations")
+    strides, dilations = op.attr("strides"), op.attr("dilations")
 
     def place(letter: str, in_image: bool) -> AffineExpr:
         axis = "hw".find(letter)
@@ -189,66 +185,14 @@ def _pooling_letters(op: Windowed) -> tuple[str, str, str, str]:
     return ("nhwcij", "nhwc", "ij", "nhwc") if op.channels_last else ("nchwij", "nchw", "ij", "nchw")
 
 
-def _number_in_window(s: Scalars, kernel: Sequence[int], backwards: bool = False) -> Value:
-    """The number of the element that the loops over a window, the fifth and the sixth, are at: row-major, or from the end."""
+def _number_in_window(s: Scalars, kernel: Sequence[int]) -> Value:
+    """The number of the element that the loops over a window, the fifth and the sixth, are at, row-major."""
     i, j = (
         s(arith.IndexCast(s(linalg.IndexOp(dim=d), name), results=[i32]), name)
         for d, name in ((4, "i"), (5, "j"))
     )
     row = s.multiply(i, s.constant(kernel[1], i32, "width"), "row")
-    number = s.add(row, j, "number")
-    return s(arith.SubI(s.constant(prod(kernel) - 1, i32, "last"), number), "number") if backwards else number
-
-
-@lowers("nn.max_pool2d_grad")
-def max_pool2d_grad(e: Emitter, op: nn.MaxPool2dGrad) -> Value:
-    """Each place of the image looks through the windows that it is in: places and gradient are spread out by the strides,
-    so that a window that slides over them by 1 is in these windows, the last of them first."""
-    result, kernel = tensor_of(op.result), op.attr("kernel")
-    places = op.places
-    if tensor_of(places).element != i32:
-        shape = tensor_of(places).shape
-        places = e.map([(places, range(4))], shape, i32, lambda s, x: converted(s, x, i32), "wide")
-    places, grad = _spread(e, op, places, -1, "places"), _spread(e, op, op.grad, 0, "grads")
-    start = e.fill(0, result.shape, wide(result.element))
-    letters = _pooling_letters(op)
-    loops, image, window, out = letters
-    maps, iterators = _nest(op, loops, image, image, window, out, strided=False)
-
-    def body(s: Scalars, place: Value, grad: Value, _: Value, total: Value) -> Value:
-        is_it = s(arith.CmpI.of("eq", place, _number_in_window(s, kernel, backwards=True)), "is_it")
-        wide_grad = s.widen(grad)
-        return s.add(total, s(arith.Select(is_it, wide_grad, s.constant(0, wide_grad.type, "zero")), "gets"))
-
-    sizes = e.empty(kernel, result.element, "window")
-    exact = wide(result.element) == result.element
-    total = e.value(e.nest([places, grad, sizes], [start], maps, iterators, body), None if exact else "sum")
-    return finish(e, total, result.element, None, 1)
-
-
-def _spread(e: Emitter, op: nn.MaxPool2dGrad, x: Value, fill: float, suffix: str) -> Value:
-    """`x` with `fill` between its elements, as many as the strides leave out, and around: as far as windows that slide by 1
-    reach from the image's first place to its last."""
-    strides, dilations, kernel, pads = (op.attr(n) for n in ("strides", "dilations", "kernel", "pads"))
-    first = 1 if op.channels_last else 2
-    shape, size = tensor_of(x).shape, op.image()[2:]
-    windows = shape[first : first + 2]
-    split = (*shape[:first], windows[0], 1, windows[1], 1, *shape[first + 2 :])
-    merged = op.arrange(*op.image()[:2], windows[0] * strides[0], windows[1] * strides[1])
-    between = [s for d in range(2) for s in (0, strides[d] - 1)]
-    x = e.reshape(x, split, f"{suffix}_apart")
-    x = e.pad(x, [0] * 6, [*[0] * first, *between, *[0] * (2 - first)], fill)
-    x = e.reshape(x, merged, suffix)
-    low = [(kernel[d] - 1) * dilations[d] - pads[d] for d in range(2)]
-    high = [size[d] + pads[d] - windows[d] * strides[d] for d in range(2)]
-    kept = [merged[first + d] + min(0, low[d]) + min(0, high[d]) for d in range(2)]
-    offsets = op.arrange(0, 0, *(max(0, -n) for n in low))
-    part = op.arrange(*op.image()[:2], *kept)
-    if part != merged:
-        x = e.value(tensor.ExtractSlice.of(x, offsets, part, [1] * 4), f"{suffix}_part")
-    return e.pad(
-        x, op.arrange(0, 0, *(max(0, n) for n in low)), op.arrange(0, 0, *(max(0, n) for n in high)), fill
-    )
+    return s.add(row, j, "number")
 
 
 @lowers("nn.avg_pool2d")

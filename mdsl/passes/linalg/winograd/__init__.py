@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from math import prod
 from typing import ClassVar
 
-import numpy as np
-
 from mdsl.dialects import arith, linalg, linalg_ext, tensor, ukernel
 from mdsl.dialects.arith import Constant
 from mdsl.dialects.builtin import ModuleOp
@@ -120,10 +118,10 @@ class _Rewriter:
         weight = self.conv.weight
         data = constant_data(weight)
         assert data is not None
-        found = transformed_weight(data, self.conv.weight_dims, self.m).astype(np.float32)
+        found = transformed_weight(data, self.conv.weight_dims, self.m)
         type = TensorType(found.shape, f32)
         base = f"{resource_name(weight)}_winograd"
-        attr = tensor_attribute(np.ascontiguousarray(found), type, fresh_resource(self.conv.root, base))
+        attr = tensor_attribute(found, type, fresh_resource(self.conv.root, base))
         name = f"{weight.name}_winograd" if weight.name else None
         return self.builder.value(Constant(value=attr, results=[type]), name)
 

@@ -9,14 +9,23 @@ import numpy as np
 
 from mdsl.dialects.linalg_ext import PAIRS, TAPS, alpha
 
+_BLOCK = 1 << 9
+"""Filters that are transformed at a time: their f64 numbers stay in the cache, and are too few for OpenBLAS to share among
+threads, which would wait for each other longer than they work."""
+
 
 def transformed_weight(weight: np.ndarray, axes: tuple[int, int], m: int) -> np.ndarray:
-    """A weight of 3 x 3 (at `axes`) as alpha^2 leading ones; computed in float64, not yet rounded."""
+    """A weight of 3 x 3 (at `axes`) as alpha^2 leading ones, in f32; each is computed in f64, and rounded once."""
     finite = [0.0, *(sign * p for p in PAIRS[m] for sign in (1, -1))]
     rows = [
         [t**k / np.prod([t - other for other in finite if other != t]) for k in range(TAPS)] for t in finite
     ]
     matrix = np.array([*rows, [0.0] * (TAPS - 1) + [1.0]])
-    taps = np.moveaxis(weight.astype(np.float64), axes, (0, 1))
-    found = np.kron(matrix, matrix) @ taps.reshape(TAPS**2, -1)
-    return found.reshape(alpha(m) ** 2, *taps.shape[2:])
+    square = np.kron(matrix, matrix)
+    last = np.moveaxis(weight, axes, (-2, -1))
+    filters = last.reshape(-1, TAPS**2)
+    found = np.empty((alpha(m) ** 2, len(filters)), np.float32)
+    for start in range(0, len(filters), _BLOCK):
+        part = slice(start, start + _BLOCK)
+        found[:, part] = square @ filters[part].astype(np.float64).T
+    return found.reshape(alpha(m) ** 2, *last.shape[:-2])

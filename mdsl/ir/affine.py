@@ -368,20 +368,23 @@ class AffineMap:
 
     def dim_positions(self) -> tuple[int, ...] | None:
         """Position of the dimension each result is; None unless every result is a plain dimension."""
-        if not all(isinstance(r, Dim) for r in self.results):
-            return None
-        return tuple(r.position for r in self.results if isinstance(r, Dim))
+        return self._positions
+
+    @cached_property
+    def _positions(self) -> tuple[int, ...] | None:
+        dims = [r.position for r in self.results if isinstance(r, Dim)]
+        return tuple(dims) if len(dims) == len(self.results) else None
 
     def dims(self) -> set[int]:
         """Positions of the dimensions that the results read."""
         return {d for r in self.results for d in r.dims()}
 
-    @property
+    @cached_property
     def is_permutation(self) -> bool:
         positions = self.dim_positions()
         return positions is not None and sorted(positions) == list(range(self.num_dims))
 
-    @property
+    @cached_property
     def is_projected_permutation(self) -> bool:
         """True if every result is a plain dimension and none occurs twice."""
         positions = self.dim_positions()

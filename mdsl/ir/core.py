@@ -257,6 +257,8 @@ class Op:
         while waiting:
             op = waiting.pop()
             yield op
+            if not op.regions:
+                continue
             for region in reversed(op.regions):
                 inner = region.block.last
                 while inner is not None:

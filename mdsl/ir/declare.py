@@ -262,6 +262,10 @@ class Field:
         return None if found is None else python_value(found)
 
     def _pick(self, op: Op, values: Sequence[Value], segments: str) -> Any:
+        if not self.variadic:
+            position, _, variadic = _place(type(op), self)
+            if not variadic:  # each value before it is one of its own
+                return values[position]
         start, end = self.span(op, len(values), segments)
         if not self.variadic:
             return values[start]

@@ -7,7 +7,7 @@ from bisect import bisect_left, insort
 from collections.abc import Iterable
 from functools import lru_cache
 
-from mdsl.ir.core import Op, Value
+from mdsl.ir.core import Block, Op, Value
 
 _TRIES = 64
 _KNOWN = 1 << 14
@@ -79,9 +79,11 @@ def _collect(op: Op, found: list[tuple[Value, tuple[int, int]]], at: int) -> int
 
 def name_wished(value: Value) -> str:
     """What the value would be called if it were alone: its name as the grammar takes it, or a default."""
-    owner = value.owner
-    default = owner.name.split(".")[-1] if isinstance(owner, Op) else "arg"
-    return cleaned(value.name) or default
+    return cleaned(value.name) or _default_name(value.owner)
+
+
+def _default_name(owner: Op | Block) -> str:
+    return owner.name.split(".")[-1] if isinstance(owner, Op) else "arg"
 
 
 def _overlaps(scopes: list[tuple[int, int]], scope: tuple[int, int]) -> bool:

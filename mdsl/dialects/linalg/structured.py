@@ -120,8 +120,9 @@ class LinalgOp(Op):
     @property
     def is_contraction(self) -> bool:
         """True for a reduction over two inputs (the window of a pooling, which nothing reads, is none)."""
-        two = len(self.inputs) == 2 and len(self.outputs) == 1 and len(self.body.args) == 3
-        return REDUCTION in self.iterators and two and all(a.users for a in self.body.args)
+        args = self.body.args
+        two = len(args) == 3 and len(self.inputs) == 2 and len(self.outputs) == 1
+        return two and REDUCTION in self.iterators and all(a.users for a in args)
 
     @property
     def sums_products(self) -> bool:
@@ -257,13 +258,19 @@ class Generic(LinalgOp):
     def maps(self) -> list[AffineMap]:
         found = self.attributes["indexing_maps"]
         assert isinstance(found, ArrayAttr)
-        return [m.map for m in found if isinstance(m, AffineMapAttr)]
+        return [m.map for m in found.values if isinstance(m, AffineMapAttr)]
 
     @property
     def iterators(self) -> list[str]:
         found = self.attributes["iterator_types"]
         assert isinstance(found, ArrayAttr)
-        return [iterator_kind(a) for a in found]
+        return [iterator_kind(a) for a in found.values]
+
+    @property
+    def num_loops(self) -> int:
+        found = self.attributes["iterator_types"]
+        assert isinstance(found, ArrayAttr)
+        return len(found)
 
     @classmethod
     def parse_custom(cls, cursor: Cursor) -> Op:

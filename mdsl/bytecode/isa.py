@@ -12,10 +12,9 @@ those of the instruction that opened the block, and the places to jump to (`Opco
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from functools import partial
 from itertools import product
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from mdsl.analysis.intervals import INTEGER_BITS, Transfer, transfer_of
 from mdsl.arithmetic import ops as arithmetic
@@ -29,8 +28,7 @@ value of `type`; a buffer's number; a kernel's number; argument lists; a place i
 Role = Literal["", "open", "divide", "close"]
 
 
-@dataclass(frozen=True)
-class Operand:
+class Operand(NamedTuple):
     name: str
     kind: Kind
     type: str = "i64"
@@ -40,8 +38,7 @@ class Operand:
         return self.kind in ("read", "write", "update")
 
 
-@dataclass(frozen=True)
-class Opcode:
+class Opcode(NamedTuple):
     """An instruction: its operands, its semantics, and its part in a block.
 
     `group` is the set of handlers that the interpreter compiles together. `transfer` maps the intervals

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from mdsl.bytecode.isa import OPCODES, Opcode, Operand
 from mdsl.bytecode.module import Argument, BytecodeError, Function
@@ -13,8 +14,7 @@ MAX_DEPTH = 64
 """Blocks inside each other."""
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """An instruction with all of its operands, also the implied ones.
 
     A label's value is the index of the instruction to go to.

@@ -299,6 +299,7 @@ class _Layout:
     def __init__(self, function: Function, kernels: Sequence[int], variant: Variant) -> None:
         self.kernels = kernels
         self.variant = variant
+        self.handlers: dict[Form, int] = {}
         self.steps = resolve(function)
         self.starts = [0]
         for index, step in enumerate(self.steps):
@@ -309,7 +310,9 @@ class _Layout:
         for index, step in enumerate(self.steps):
             if self.starts[index + 1] > self.starts[index]:
                 form = Form(step.opcode.mnemonic, _arity(step), self._takes_last(index))
-                words.append(handler_address(form, self.variant))
+                if form not in self.handlers:
+                    self.handlers[form] = handler_address(form, self.variant)
+                words.append(self.handlers[form])
                 for name in step.operands:
                     words += self._operand(step, name, index)
                 if step.opcode.mnemonic == "parallel_begin":

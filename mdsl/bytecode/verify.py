@@ -4,8 +4,8 @@ The code is read once, in order, with an interval for each integer register (see
 that a loop's body writes may have any value when the body begins, except the loop's own counter, which is
 between the bounds; so an index that is carried from trip to trip must be clamped before it is used. Of a parallel loop
 nothing is carried: what its body writes has no value when a trip begins, nor after the loop, so that registers do
-not tell which worker ran which trips. (Not seen yet: of a sequential loop around a parallel one, the next trip may read such a
-register. It may hold anything then, which accesses must be clamped for.) What is proved of an access is proved of every trip.
+not tell which worker ran which trips. What has no value at the end of a body has none when the next trip begins, either.
+What is proved of an access is proved of every trip.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from mdsl.bytecode.module import (
 )
 from mdsl.bytecode.module import Operand as Value
 from mdsl.bytecode.structure import Step, error, resolve
-from mdsl.bytecode.verify_state import Block, State, registers_written
+from mdsl.bytecode.verify_state import Block, State, writes_of_blocks
 
 Observe = Callable[[Function, int, int, Interval], None]
 """Called with what is proved of a pointer that a dispatch passes: the function, the instruction's index, the buffer's
@@ -128,10 +128,10 @@ class _Verifier:
         if not steps or steps[-1].opcode.mnemonic != "ret":
             raise BytecodeError(f"function '{self.function.name}' does not end in 'ret'")
         self.last = len(steps) - 1
-        written = registers_written(steps)
-        if written is None:
+        writes = writes_of_blocks(steps)
+        if writes is None:
             raise BytecodeError(f"function '{self.function.name}': its blocks write to too many registers")
-        self.written = written
+        self.writes = writes
         for self.index, step in enumerate(steps):
             for operand, value in step.operands.values():
                 self._check_operand(operand, value)
@@ -313,9 +313,10 @@ class _Verifier:
     def _loop_begin(self, step: Step) -> None:
         lower, upper = self._interval(step, "lower"), self._interval(step, "upper")
         block = self._open_loop(step, certain=lower.hi < upper.lo)
-        for register in block.written & self.state.facts.keys():
+        for register in block.writes.registers & self.state.facts.keys():
             element = self.function.registers[register]
-            self.state.set(register, whole(element) if element in INTEGER_BITS else _NOTHING)
+            carried = whole(element) if element in INTEGER_BITS else _NOTHING
+            self.state.set(register, None if register in block.writes.lost else carried)
         self._set_counter(step, lower, upper)
 
     def _parallel_begin(self, step: Step) -> None:
@@ -323,7 +324,7 @@ class _Verifier:
         lower, upper = self._interval(step, "lower"), self._interval(step, "upper")
         if any(block.step.opcode.block == "parallel" for block in self.state.blocks):
             raise self._fail("a parallel loop in another")
-        for register in self._open_loop(step).written:
+        for register in self._open_loop(step).writes.registers:
             self.state.set(register, None)
         self._set_counter(step, lower, upper)
 
@@ -335,7 +336,8 @@ class _Verifier:
             raise self._fail(f"the counter may overflow: its bound may be {upper.hi}")
         block = self._open(step, certain)
         counter = step.number("counter")
-        if counter in block.written or step.number("upper") in block.written | {counter}:
+        written = block.writes.registers
+        if counter in written or step.number("upper") in written | {counter}:
             raise self._fail("the loop writes to its counter or its bound")
         return block
 
@@ -353,7 +355,7 @@ class _Verifier:
 
     def _parallel_end(self, step: Step) -> None:
         """Nor has what the body has written."""
-        written = self.state.close().written
+        written = self.state.close().writes.registers
         for register in (*written, step.number("counter")):
             self.state.set(register, None)
 
@@ -371,7 +373,7 @@ class _Verifier:
             raise self._fail("'ret' before the end")
 
     def _open(self, step: Step, certain: bool = False) -> Block:
-        block = Block(step, self.written[self.index], certain)
+        block = Block(step, self.writes[self.index], certain)
         self.state.open(block)
         return block
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum, auto
 
 from mdsl.analysis.intervals import Interval
 from mdsl.bytecode.structure import Step, registers_set
@@ -20,14 +21,14 @@ _DEPTH = 16
 
 @dataclass
 class Block:
-    """An open block: what its body writes to, whether it surely runs.
+    """An open block: what its body writes to, and whether it surely runs.
 
     `before` is what was known of each register that has been written since the block began, None if nothing was;
     `then`, once the block has been divided, what is known of these at the end of its first branch.
     """
 
     step: Step
-    written: frozenset[int]
+    writes: Writes
     certain: bool = False
     before: dict[int, Interval | None] = field(default_factory=dict)
     then: dict[int, Interval | None] = field(default_factory=dict)
@@ -82,23 +83,92 @@ class State:
             self._facts[register] = fact
 
 
-def registers_written(steps: list[Step]) -> dict[int, frozenset[int]] | None:
-    """For each instruction that opens a block, the registers that its body writes to; None if these are too
-    many."""
-    written: dict[int, frozenset[int]] = {}
-    bodies: list[tuple[int, set[int]]] = [(-1, set())]
+class Effect(Enum):
+    """What code does to a register that it writes to, whatever was known of that before."""
+
+    SET = auto()
+    """It surely has a value afterwards."""
+    KEPT = auto()
+    """It has one if it had one."""
+    LOST = auto()
+    """It has none."""
+
+
+@dataclass
+class Body:
+    """The effects of a block's instructions, in order: of those read so far, or since the block was divided; `then`
+    has those of its first branch."""
+
+    effects: dict[int, Effect] = field(default_factory=dict)
+    then: dict[int, Effect] = field(default_factory=dict)
+
+    def add(self, register: int, effect: Effect) -> None:
+        if effect is Effect.KEPT:
+            self.effects.setdefault(register, effect)
+        else:
+            self.effects[register] = effect
+
+    def divide(self) -> None:
+        self.then, self.effects = self.effects, {}
+
+    def ended(self, step: Step) -> dict[int, Effect]:
+        """The effects of the whole block, on every way through it, or around it."""
+        registers = self.effects.keys() | self.then.keys()
+        if step.opcode.block == "parallel":
+            return dict.fromkeys(registers, Effect.LOST)
+        return {
+            register: _either(self.effects.get(register, Effect.KEPT), self.then.get(register, Effect.KEPT))
+            for register in registers
+        }
+
+
+def _either(one: Effect, other: Effect) -> Effect:
+    if one is other:
+        return one
+    return Effect.LOST if Effect.LOST in (one, other) else Effect.KEPT
+
+
+@dataclass(frozen=True)
+class Writes:
+    """The registers that a block's body writes to, and those of them that have no value at its end: none of these is
+    carried to the next trip of a loop."""
+
+    registers: frozenset[int]
+    lost: frozenset[int]
+
+
+def writes_of_blocks(steps: list[Step]) -> dict[int, Writes] | None:
+    """For each instruction that opens a block, what its body writes to; None if these registers are too many."""
+    writes: dict[int, Writes] = {}
+    bodies: list[tuple[int, Body]] = [(-1, Body())]
     left = MAX_BLOCK_WRITES + _DEPTH * len(steps)
     for index, step in enumerate(steps):
-        if step.opcode.role == "close":
-            start, registers = bodies.pop()
-            left -= len(registers)
+        start, body = bodies[-1]
+        if step.opcode.role == "divide":
+            body.divide()
+        elif step.opcode.role != "close":
+            for register in registers_set(step):
+                body.add(register, Effect.SET)
+        if step.opcode.role == "open":
+            bodies.append((index, Body()))
+        elif step.opcode.role == "close":
+            bodies.pop()
+            writes[start] = _writes(body)
+            left -= len(writes[start].registers)
             if left < 0:
                 return None
-            written[start] = frozenset(registers)
-            bodies[-1][1].update(registers)
-        elif step.opcode.role == "":
-            bodies[-1][1].update(registers_set(step))
-        elif step.opcode.role == "open":
-            bodies[-1][1].update(registers_set(step))
-            bodies.append((index, set()))
-    return written
+            _leave(bodies[-1][1], body, step)
+    return writes
+
+
+def _writes(body: Body) -> Writes:
+    lost = (register for register, effect in body.effects.items() if effect is Effect.LOST)
+    return Writes(frozenset(body.effects.keys() | body.then.keys()), frozenset(lost))
+
+
+def _leave(outer: Body, body: Body, step: Step) -> None:
+    """A block's effects are some of the block around it; a loop's counter has no value after it."""
+    for register, effect in body.ended(step).items():
+        outer.add(register, effect)
+    for counter in registers_set(step):
+        outer.add(counter, Effect.LOST)

@@ -50,6 +50,8 @@ def const(register: int, value: int) -> tuple:
 
 
 ONE = ("const.f32", F0, 1.0)
+ADD = ("addf.f32", F0, F0, F0)
+LOST = (("parallel_begin", 3, 0, 1, 1), ONE, ("parallel_end",))
 LOOP = (const(0, 0), const(1, 16), ("loop_begin", 2, 0, 1, 1))
 PAIR = (BufferArgument(X, 2, 16), BufferArgument(Y, 2, 16))
 
@@ -90,6 +92,11 @@ ACCEPTED = {
     "written by a trip before it is read": (
         const(0, 0), const(1, 16), const(4, 99), ("parallel_begin", 3, 0, 1, 1), ("mov.i64", 4, 3),
         ("load.f32", F0, X, 4), ("parallel_end",)),
+    "lost in a parallel loop, written by the trip before it ends": (
+        ONE, *LOOP, ADD, *LOST, ONE, ("loop_end",), ADD),
+    "lost in a parallel loop, written by each trip first": (ONE, *LOOP, ONE, ADD, *LOST, ("loop_end",)),
+    "lost on one way, written on both after it": (
+        ONE, *LOOP, ADD, *LOST, ("load.i1", BIT, X, 0), ("if_begin", BIT), ONE, ("else",), ONE, ("if_end",), ("loop_end",)),
     "branches do not see each other's numbers": (
         const(0, 0), const(3, 0), ("load.i1", BIT, X, 0), ("if_begin", BIT), const(3, 16), ("else",),
         ("load.f32", F0, X, 3), ("if_end",)),
@@ -205,6 +212,16 @@ REFUSED = {
     "added up by trips": (
         (const(0, 0), const(1, 16), ONE, ("parallel_begin", 2, 0, 1, 1), ("dot.f32", F0, X, 0, 2, 1, X, 0, 2, 1),
          ("parallel_end",)), "register 10 may be read"),
+    "lost in a parallel loop, read by the next trip around it": (
+        (ONE, *LOOP, ADD, *LOST, ("loop_end",)), "register 10 may be read"),
+    "lost in a branch of a loop, read by the next trip": (
+        (ONE, *LOOP, ("load.i1", BIT, X, 0), ADD, ("if_begin", BIT), *LOST, ("else",), ADD, ("if_end",), ("loop_end",)),
+        "register 10 may be read"),
+    "lost two loops further in, read by the next trip of the outermost": (
+        (ONE, *LOOP, ADD, ("loop_begin", 4, 0, 1, 1), *LOST, ("loop_end",), ("loop_end",)), "register 10 may be read"),
+    "counter of a loop, read by the next trip around it": (
+        (*LOOP[:2], const(3, 0), LOOP[2], ("addi.i64", 4, 3, 3), ("loop_begin", 3, 0, 1, 1), ("loop_end",),
+         ("loop_end",)), "register 3 may be read"),
     "counter after the parallel loop": (
         (const(0, 0), const(1, 16), ("parallel_begin", 2, 0, 1, 1), ("parallel_end",), ("load.f32", F0, X, 2)),
         "register 2 may be read"),

@@ -21,9 +21,7 @@ def diff(
     after: Annotated[str, typer.Argument(help=_FILE, metavar="AFTER")],
     form: Annotated[
         str,
-        typer.Option(
-            help="structural, unified (all of the text, but not the weights), side (two columns), stat or json."
-        ),
+        typer.Option(help="structural, unified (all of the text), side (two columns), stat or json."),
     ] = "structural",
     only: Only = None,
     expand: Expand = False,

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mdsl.passes.base import Pass
     from mdsl.report.diff.forms import Form
     from mdsl.report.diff.model import Diff
+    from mdsl.report.diff.unified import Written
 
 FORMS = ("structural", "unified", "side", "stat", "json")
 
@@ -112,7 +113,7 @@ class Shown:
         if self.form is not Form.UNIFIED:
             return Diffs(self._show)
 
-        def show(step: Pass, before: str, after: str) -> None:
+        def show(step: Pass, before: Written, after: Written) -> None:
             self._unified(unified(before, after, f"before {step}", f"after {step}"))
 
         return TextChanges(show)
@@ -122,11 +123,10 @@ class Shown:
         from mdsl.report.diff.compare import compare
         from mdsl.report.diff.forms import Form, places_called
         from mdsl.report.diff.model import Snapshot
-        from mdsl.report.diff.unified import unified
-        from mdsl.syntax.printer import print_module
+        from mdsl.report.diff.unified import Written, unified
 
         if self.form is Form.UNIFIED:
-            self._unified(unified(print_module(before), print_module(after), old, new))
+            self._unified(unified(Written.of(before), Written.of(after), old, new))
             return
         if self.only is not None:
             self.places = places_called(before, self.only) | places_called(after, self.only)

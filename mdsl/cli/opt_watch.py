@@ -36,7 +36,7 @@ class Watch:
         if self.print_changed:
             from mdsl.report.diff.watching import TextChanges, headed
 
-            found.append(TextChanges(lambda step, _, text: print(headed(step, text), file=sys.stderr)))
+            found.append(TextChanges(lambda step, _, new: print(headed(step, new.text), file=sys.stderr)))
         if self.dump_ir_dir is not None:
             from mdsl.cli.dumps import dump_folder
 

@@ -188,7 +188,13 @@ def test_weights_that_differ_are_a_difference(tmp_path: Path, monkeypatch: pytes
     shown = run("a.mir", "b.mir", "--exit-code")
     assert shown.exit_code == 1
     assert "\n  1 of 2 elements of w differ, by 1 at most\n" in shown.stdout
-    assert run("a.mir", "a.mir", "--exit-code").exit_code == 0
+    unified = run("a.mir", "b.mir", "--form=unified", "--exit-code")
+    assert (unified.exit_code, unified.stdout) == (
+        1,
+        "Weights differ: 1 of 2 elements of w differ, by 1 at most\n",
+    )
+    for form in ("structural", "unified"):
+        assert run("a.mir", "a.mir", "--exit-code", f"--form={form}").exit_code == 0
 
 
 # Passes -----------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from mdsl.dialects.builtin import ModuleOp
 from mdsl.passes.base import Pass
 from mdsl.report.diff.compare import compare
 from mdsl.report.diff.model import Diff, Snapshot
+from mdsl.report.diff.unified import Written
 from mdsl.syntax.printer import print_module
 
 
@@ -38,19 +39,18 @@ class Diffs(Compared):
 
 
 class TextChanges(Hook):
-    """Hands every pass that changed the program's text to `show`, with the text before and after it."""
+    """Hands every pass that changed the program's text or weights to `show`, with these before and after it."""
 
-    def __init__(self, show: Callable[[Pass, str, str], None]) -> None:
+    def __init__(self, show: Callable[[Pass, Written, Written], None]) -> None:
         self.show = show
-        self.text = ""
 
     def before(self, module: ModuleOp, step: Pass) -> None:
-        self.text = print_module(module)
+        self.old = Written.of(module)
 
     def after(self, module: ModuleOp, step: Pass, seconds: float) -> None:
-        text = print_module(module)
-        if text != self.text:
-            self.show(step, self.text, text)
+        new = Written.of(module)
+        if new.differs(self.old):
+            self.show(step, self.old, new)
 
 
 class Idle(Hook):

@@ -26,6 +26,12 @@ def fmt(
         typer.Option("--check", help="Write nothing; name the files that are laid out otherwise, exit 1."),
     ] = False,
     diff: Annotated[bool, typer.Option("--diff", help="Write nothing; print what would change.")] = False,
+    custom: Annotated[
+        bool,
+        typer.Option(
+            "--custom", help="Bring ops of the generic form into the custom one too, in files without errors."
+        ),
+    ] = False,
 ) -> None:
     """Lay programs out as mdsl prints them, in lines of at most 100 columns; comments, names and aliases stay.
 
@@ -36,7 +42,7 @@ def fmt(
     failed = False
     for file in _all(files):
         try:
-            changed = _format(file, check, diff)
+            changed = _format(file, check, diff, custom)
         except (MdslError, OSError) as error:
             failed = True
             print(explain(error), file=sys.stderr)
@@ -55,13 +61,17 @@ def _all(files: list[str]) -> Iterator[str]:
             yield file
 
 
-def _format(file: str, check: bool, diff: bool) -> bool:
+def _format(file: str, check: bool, diff: bool, custom: bool) -> bool:
     """Formats one file; True if that changes it. Raises MdslError, OSError."""
+    from mdsl.syntax.custom import customized
     from mdsl.syntax.layout import formatted
 
     name = "<stdin>" if file == "-" else file
     text = _text(file, name)
-    new = formatted(Source(name, text))
+    source = Source(name, text)
+    if custom:
+        source = Source(name, customized(source, None if file == "-" else Path(file).parent))
+    new = formatted(source)
     if diff:
         lines = difflib.unified_diff(text.splitlines(), new.splitlines(), name, name, lineterm="")
         sys.stdout.writelines(f"{line}\n" for line in lines)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from mdsl.ir.attributes import StringAttr
@@ -43,6 +43,15 @@ def applied(op: Op, message: str, **facts: Any) -> None:
     _tell("applied", op, message, facts)
 
 
+def begun(op: Op) -> Callable[[str], None]:
+    """Tells later what the running pass did to `op`, as it is now: by then it may be gone, or its name another's."""
+    listener = _listener.get()
+    if listener is None:
+        return lambda message: None
+    remark = _remark("applied", op, "", {})
+    return lambda message: listener(replace(remark, message=message))
+
+
 def missed(op: Op, message: str, **facts: Any) -> None:
     """Tells why the running pass left `op` as it is, or did less than it might have."""
     _tell("missed", op, message, facts)
@@ -74,8 +83,11 @@ def name_of(op: Op) -> str:
 
 def _tell(kind: Kind, op: Op, message: str, facts: Mapping[str, Any]) -> None:
     listener = _listener.get()
-    if listener is None:
-        return
+    if listener is not None:
+        listener(_remark(kind, op, message, facts))
+
+
+def _remark(kind: Kind, op: Op, message: str, facts: Mapping[str, Any]) -> Remark:
     around = next((a for a in op.ancestors() if "sym_name" in a.attributes), None)
     function = name_of(around)[1:] if around is not None else ""
-    listener(Remark(kind, name_of(op), op.name, function, op.location, message, facts))
+    return Remark(kind, name_of(op), op.name, function, op.location, message, facts)

@@ -91,6 +91,25 @@ def test_yaml_is_what_llvm_writes(net: Path, capsys: pytest.CaptureFixture[str])
         assert keys == ["Pass", "Name", "DebugLoc", "Function", "Args"], document
 
 
+def test_lowerings_tell_what_became_of_each_op(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    heads, passes = (
+        ROOT / "tests" / "passes" / "fold-shapes" / "heads.mir",
+        "fold-shapes|lower-nn|bufferize|lower-vm",
+    )
+    options = ["--target=avx2", f"--remarks=^({passes})$", "-o", str(tmp_path / "o.mir")]
+    assert command(["opt", "--lower-vm", *options, str(heads)]) == 0
+    told = capsys.readouterr().err
+    for expected in (
+        "[lower-nn] %scores becomes linalg.fill, linalg.generic\n",
+        "[fold-shapes] %scores reads its operand as that lies, by a map that transposes\n",
+        "[bufferize] %positive has memory of its own: memref<16x24xf32>\n",
+        "[bufferize] %scores_packed_init is computed in %scores, into which it was copied\n",
+        "[lower-vm] scf.forall in @main hands the trips of %i out to the workers\n",
+    ):
+        assert expected in told
+    assert re.search(r"\[lower-vm\] @main has \d+ ops, \d+ loops of which 2 are shared among workers, ", told)
+
+
 def test_a_broken_expression_is_a_users_error(net: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command(["opt", "--tile", "--remarks=(", str(net)]) == 1
     assert "error: --remarks:" in capsys.readouterr().err

@@ -23,6 +23,8 @@ from mdsl.ir.core import Op, Value
 from mdsl.ir.rewrites import may_rewrite
 from mdsl.ir.typed import memref_of
 from mdsl.ir.types import MemRefType
+from mdsl.passes.dispatch.bufferize.storage import is_told
+from mdsl.rewriting import remarks
 
 
 def forward_copies(function: Op, aliases: AliasAnalysis) -> None:
@@ -62,6 +64,8 @@ def _forward(copy: memref.Copy, order: Order, aliases: AliasAnalysis) -> bool:
         return False
     if not may_rewrite(copy, "forward"):
         return False
+    if is_told(local):
+        remarks.applied(local, f"is computed in %{target.name}, into which it was copied")
     plan.hoist()
     for link, type in zip(chain, types[1:], strict=True):
         inverse = _inverse(link, target, type)

@@ -10,6 +10,7 @@ from heapq import heappop, heappush
 from mdsl.analysis.alias import VIEWS, AliasAnalysis, root
 from mdsl.analysis.slices import same_slice
 from mdsl.dialects import memref, scf, tensor
+from mdsl.dialects.func import FuncOp
 from mdsl.ir.core import Builder, Op, Value
 from mdsl.ir.typed import memref_of, tensor_of
 from mdsl.ir.types import MemRefType, TensorType
@@ -38,6 +39,11 @@ def is_tensor(value: Value) -> bool:
 def loop_of(op: Op) -> Op | None:
     """The innermost loop around `op`."""
     return next((a for a in op.ancestors() if isinstance(a, LOOPS)), None)
+
+
+def is_told(op: Op) -> bool:
+    """True if somebody wants to know where `op` writes, and it is not in a kernel: of each there may be many."""
+    return remarks.wanted() and any(isinstance(a, FuncOp) for a in op.ancestors())
 
 
 class StorageMap:
@@ -83,12 +89,16 @@ class StorageMap:
         `reads` tells that the op looks at the old content; `others` are its further operands.
         """
         if dest not in self.undefined and self.can_write(op, dest, others):
+            if dest.name != name and is_told(op):
+                remarks.applied(op, f"is written over %{dest.name}, which nobody reads any more")
             return self.memory[dest], self.storage[dest]
         builder = Builder.before(op)
         memory = self.fresh(tensor_of(dest), builder, name or dest.name)
         if reads and dest not in self.undefined:
             remarks.missed(op, f"copies %{dest.name} first: the old content is read later, or is not its own")
             builder.add(memref.Copy(self.memory[dest], memory))
+        elif is_told(op):
+            remarks.applied(op, f"has memory of its own: {memory.type}")
         return memory, Storage(True, loop_of(op))
 
     def can_write(self, op: Op, dest: Value, others: Sequence[Value]) -> bool:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from mdsl.analysis.regions import RESHAPES
 from mdsl.dialects import linalg, tensor
@@ -17,7 +17,8 @@ from mdsl.ir.types import TensorType
 from mdsl.passes.any.canonicalize import drop_unused
 from mdsl.passes.base import Context, Pass, functions
 from mdsl.passes.linalg.fold_shapes.shuffles import move_shuffle
-from mdsl.passes.linalg.fold_shapes.transposes import move_transpose
+from mdsl.passes.linalg.fold_shapes.transposes import compute_first, read_through, slice_first
+from mdsl.rewriting import remarks
 from mdsl.rewriting.structured import drop_loops, empty_like, reshaped, transpose, with_maps, without_dims
 
 Shape = Sequence[int]
@@ -57,21 +58,18 @@ class FoldShapes(Pass):
             while changed:
                 changed = False
                 for op in func.body.ops:
-                    changed |= op.block is not None and _visit(op)
+                    changed |= op.block is not None and bool(op.results) and _visit(op)
                 changed |= drop_unused(func)
 
 
 def _visit(op: Op) -> bool:
     """Applies the first rule that fits; True if one did."""
-    if isinstance(op, RESHAPES):
-        return _shorten_chain(op) or _split_below_slice(op) or _add_ones_last(op)
-    if isinstance(op, tensor.ExtractSlice) and _slice_below_ones(op):
-        return True
-    if isinstance(op, linalg.Transpose) and _moves_only_ones(op):
-        return True
-    if isinstance(op, linalg.LinalgOp) and op.results and (_sink_ones(op) or _merge_last(op)):
-        return True
-    return move_shuffle(op) or move_transpose(op)
+    tell = remarks.begun(op)
+    for kind, rule, message in _RULES:
+        if isinstance(op, kind) and rule(op):
+            tell(message)
+            return True
+    return False
 
 
 # Chains of reshapes -------------------------------------------------------------------------------------------
@@ -347,3 +345,19 @@ def _can_lose(op: linalg.LinalgOp, loops: set[int]) -> bool:
     # What a convolution or another op makes keeps its shape, or the two could not be joined.
     others = [v.owner for v, m in zip(op.inputs, maps, strict=False) if m.dims() & loops]
     return not any(isinstance(o, linalg.LinalgOp) and not isinstance(o, linalg.Fill) for o in others)
+
+
+_RULES: Sequence[tuple[type[Op] | tuple[type[Op], ...], Callable[[Any], bool], str]] = (
+    (RESHAPES, _shorten_chain, "is one with the reshapes before it"),
+    (RESHAPES, _split_below_slice, "splits dimensions before the slice that it reads is cut"),
+    (RESHAPES, _add_ones_last, "adds its dimensions of 1 by a reshape of their own"),
+    (tensor.ExtractSlice, _slice_below_ones, "is cut before dimensions of 1 are added"),
+    (linalg.Transpose, _moves_only_ones, "moves only dimensions of 1: it is a reshape"),
+    (linalg.LinalgOp, _sink_ones, "loses its loops over dimensions of 1"),
+    (linalg.LinalgOp, _merge_last, "is computed before the dimensions of its operand are merged"),
+    (Op, move_shuffle, "comes before the shuffle of channels, or reads through it"),
+    (tensor.ExtractSlice, slice_first, "is cut before it is transposed"),
+    (linalg.LinalgOp, read_through, "reads its operand as that lies, by a map that transposes"),
+    (linalg.LinalgOp, compute_first, "is computed as its operand lies, and read by maps that transpose"),
+)
+"""Which ops a rule is for, the rule, True if it has changed something, and what that was."""

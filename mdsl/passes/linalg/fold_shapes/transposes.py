@@ -12,22 +12,13 @@ from mdsl.ir.types import TensorType
 from mdsl.rewriting.structured import empty_like, transpose, with_maps
 
 
-def move_transpose(op: Op) -> bool:
-    """Applies the first rule that fits; True if one did."""
-    if isinstance(op, tensor.ExtractSlice):
-        return _slice_first(op)
-    if isinstance(op, linalg.LinalgOp) and op.results:
-        return _read_through(op) or _compute_first(op)
-    return False
-
-
 def _transposed(value: Value) -> linalg.Transpose | None:
     """The transpose that makes `value`."""
     owner = value.owner
     return owner if isinstance(owner, linalg.Transpose) and owner.results else None
 
 
-def _slice_first(op: tensor.ExtractSlice) -> bool:
+def slice_first(op: tensor.ExtractSlice) -> bool:
     """slice(transpose(x)) -> transpose(slice(x)): less is moved."""
     moved = _transposed(op.operands[0])
     shape = shaped_of(op.result).shape
@@ -46,7 +37,7 @@ def _slice_first(op: tensor.ExtractSlice) -> bool:
     return True
 
 
-def _read_through(op: linalg.LinalgOp) -> bool:
+def read_through(op: linalg.LinalgOp) -> bool:
     """An op that reads transpose(x) element by element reads x through another map."""
     if isinstance(op, linalg.Fill):
         return False
@@ -70,7 +61,7 @@ def _read_through(op: linalg.LinalgOp) -> bool:
     return False
 
 
-def _compute_first(op: linalg.LinalgOp) -> bool:
+def compute_first(op: linalg.LinalgOp) -> bool:
     """f(transpose(x)), elementwise, for contractions only: f(x), and the contractions read it transposed."""
     readers = op.result.users if len(op.results) == 1 else []
     if not readers or not op.is_elementwise or isinstance(op, linalg.Transpose):

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import ClassVar
 
+from mdsl.dialects import tensor
 from mdsl.dialects.arith import Constant
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.nn.base import NnOp
 from mdsl.dialects.nn.dynamic import Dynamic
 from mdsl.dialects.nn.training import Composite
-from mdsl.ir.core import Block, Value
+from mdsl.ir.core import Block, Op, Value
 from mdsl.ir.typed import tensor_of
 from mdsl.passes.base import Context, Pass
 from mdsl.passes.nn.decompose import decompose
@@ -25,6 +27,7 @@ from mdsl.passes.nn.lower_nn import scatter as lower_nn_scatter
 from mdsl.passes.nn.lower_nn import windows as lower_nn_windows
 from mdsl.passes.nn.lower_nn.build import RULES, Emitter
 from mdsl.passes.nn.lower_nn.empty import has_no_elements, lower_empty
+from mdsl.rewriting import remarks
 
 THEMES = (
     lower_nn_data,
@@ -86,9 +89,23 @@ def _lower(op: NnOp, constants: dict[tuple[Block, str], Value]) -> None:
         type = tensor_of(value)
         if not type.is_static:
             raise op.error(f"{type} has a dimension of unknown size; --bind gives it one")
-    operands, emitter = op.operands, Emitter(op, constants)
+    operands, emitter, before = op.operands, Emitter(op, constants), op.prev
     lowered = lower_empty(emitter, op) if has_no_elements(op) else None
-    op.replace_by(RULES[op.name](emitter, op) if lowered is None else lowered)
+    result = RULES[op.name](emitter, op) if lowered is None else lowered
+    if remarks.wanted():
+        remarks.applied(op, f"becomes {_named_between(before, op)}")
+    op.replace_by(result)
     for value in dict.fromkeys(operands):
         if isinstance(value.owner, Constant) and not value.users:
             value.owner.erase()
+
+
+def _named_between(start: Op | None, end: Op) -> str:
+    """The kinds of ops that were made in front of `end`, behind `start`, and how many of each."""
+    made: Counter[str] = Counter()
+    op = end.prev
+    while op is not None and op is not start:
+        made[op.name] += not isinstance(op, Constant | tensor.Empty)
+        op = op.prev
+    kinds = [f"{name} x {count}" if count > 1 else name for name, count in reversed(made.items()) if count]
+    return ", ".join(kinds) or "no op: it is another value"

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mdsl import api
-from mdsl.benchmarking.measure import BUDGET, Timing, buffers, measure
+from mdsl.benchmarking.measure import Timing, buffers, deadline, measure
 from mdsl.benchmarking.profile import count
 from mdsl.compiler.driver import lowering
 from mdsl.compiler.levels import has_micro_kernels, level_of, standard_passes
@@ -129,7 +129,7 @@ def _in_turn(first: Callable[[], object], second: Callable[[], object], runs: in
             start = time.perf_counter()
             call()
             found.append(time.perf_counter() - start)
-        end = end or time.perf_counter() + BUDGET
+        end = end or deadline()
         if turn > 2 and time.perf_counter() > end:
             break
     return statistics.median(seconds[0][1:]), statistics.median(seconds[1][1:])

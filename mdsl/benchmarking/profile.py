@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mdsl import api
-from mdsl.benchmarking.measure import BUDGET, Timing, buffers, measure
+from mdsl.benchmarking.measure import Timing, buffers, deadline, measure
 from mdsl.benchmarking.peak import Roofline, last_cache_bytes, measure_roofline
 from mdsl.benchmarking.work import kernel_flops, reaches
 from mdsl.bytecode.module import Instruction, Kernel, Module
@@ -165,7 +165,7 @@ def _profiles(
 ) -> list[Profile]:
     """Profiled calls, after one that warms up."""
     program.profile(arrays, outputs)
-    end, found = time.perf_counter() + BUDGET, []
+    end, found = deadline(), []
     while len(found) < 3 or (len(found) < runs and time.perf_counter() < end):
         found.append(program.profile(arrays, outputs))
     return found

@@ -20,6 +20,12 @@ WITHOUT_SOFTMAX = ("resnet50", "shufflenet")
 """Their softmax saturates with random weights, and would hide differences."""
 
 
+def light_file(name: str) -> Path:
+    """The package's file of the model."""
+    folder = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
+    return folder / f"light_{LIGHT[name]}.onnx"
+
+
 def light(
     name: str, size: int | None = None, seed: int = 0, *, channels: int = 3, batch: int = 1
 ) -> ModelProto:
@@ -28,8 +34,7 @@ def light(
     In another size the last pooling spans whatever is left of the image; with other `channels` the first
     convolution takes as many.
     """
-    folder = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
-    model = onnx.load(folder / f"light_{LIGHT[name]}.onnx")
+    model = onnx.load(light_file(name))
     graph = model.graph
     if name in WITHOUT_SOFTMAX:
         last = graph.node.pop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,7 @@ from mdsl.cli.settings import takes_settings
 from mdsl.compiler.settings import DEFAULT, Settings
 
 if TYPE_CHECKING:
+    from mdsl.bytecode.module import Module
     from mdsl.dialects.builtin import ModuleOp
     from mdsl.report.page.collect import Times
 
@@ -56,20 +58,23 @@ def report(
         note(f"code for {machine.name} does not run here: nothing is measured")
         measure = savings = False
     with progress("compiling") as show, stoppable():
-        times = _times(module, settings, threads) if measure else {}
+        measured = partial(_times, module, settings, threads) if measure else None
         saved = _saved(module, settings, threads) if savings else {}
+        data, assembly = collected(module, settings, measured, saved)
         show("writing")
-        data, assembly = collected(module, settings, times, saved)
     subtitle = f"for {machine.name} ({machine.core.name}), {threads} thread{'s' if threads > 1 else ''}"
     write_text(page(Path(program).name, subtitle, data, assembly), place)
 
 
-def _times(module: ModuleOp, settings: Settings, threads: int) -> Times:
-    """What the layers take, by the places of their ops."""
-    from mdsl.benchmarking.profile import profile_module
+def _times(module: ModuleOp, settings: Settings, threads: int, bytecode: Module) -> Times:
+    """What the layers of `module` take, whose bytecode that is, by the places of their ops."""
+    from mdsl.benchmarking.profile import profile_layers
+    from mdsl.compiler.entry import random_arrays
+    from mdsl.runtime.executable import VmExecutable
 
+    executable = VmExecutable(bytecode, "vm", threads, target=settings.running())
     found: Times = {}
-    for layer in profile_module(module, settings, threads).layers:
+    for layer in profile_layers(executable, random_arrays(executable.inputs, 0), module).layers:
         seconds, limit = found.get(layer.place, (0.0, 0.0))
         found[layer.place] = (seconds + layer.seconds, limit + layer.limit)
     return found

@@ -123,9 +123,15 @@ def to_llvm(llvm_ir: str, target: Target) -> str:
 
 
 def to_assembly(llvm_ir: str, target: Target) -> str:
-    """The assembly of a module, for any target that LLVM knows."""
+    """The assembly of a module, for any target that LLVM knows; once made it is in the cache."""
+    name = cache.key("assembly", llvm_ir, machine_key(target), _PIPELINE)
+    kept = cache.get(name)
+    if kept is not None:
+        return kept.decode()
     module, machine = _optimise(llvm_ir, target)
-    return machine.emit_assembly(module)
+    text = machine.emit_assembly(module)
+    cache.put(name, text.encode())
+    return text
 
 
 def to_object(llvm_ir: str, target: Target) -> bytes:

@@ -116,11 +116,11 @@ class Trace:
         )
 
     @staticmethod
-    def of(module: ModuleOp, steps: Sequence[Pass], target: Target) -> Trace:
+    def of(module: ModuleOp, steps: Sequence[Pass], target: Target, *, verify_each: bool = True) -> Trace:
         """Runs `steps` on `module`, in place, and keeps a copy of the program between them. Raises MdslError."""
         recorder = _Recorder(target, Snapshot.take(module))
         with recorder.remarks.collecting() as remarks:
-            run_passes(module, steps, context_of(target), hooks=[remarks, recorder])
+            run_passes(module, steps, context_of(target), hooks=[remarks, recorder], verify_each=verify_each)
         return Trace(recorder.source, target, tuple(recorder.steps))
 
 

@@ -191,6 +191,7 @@ def test_ablation_of_a_training_step(optimizer: str, tmp_path: Path) -> None:
     assert single["dispatches"] > unrolled[0]["dispatches"] >= unrolled[2]["dispatches"] > 0
 
 
+@pytest.mark.slow
 def test_ablation_by_pass_leaves_each_out_or_says_why_not() -> None:
     rows = {
         r["name"]: r

@@ -43,9 +43,12 @@ SETTINGS = tuple(
 
 
 def some_settings(random: Random, count: int) -> list[Setting]:
-    """`count` of all settings, with and without micro-kernels among them."""
+    """`count` of all settings: one without micro-kernels, the others with those of one unrolling, so that two programs
+    are compiled."""
     plain = [s for s in SETTINGS if not s.ukernels]
-    return [random.choice(plain), *random.sample([s for s in SETTINGS if s.ukernels], count - 1)]
+    unroll = random.choice([s.unroll_dispatch for s in SETTINGS if s.ukernels])
+    unrolled = [s for s in SETTINGS if s.ukernels and s.unroll_dispatch == unroll]
+    return [random.choice(plain), *random.sample(unrolled, count - 1)]
 
 
 EXCEPTIONS = (np.nan, np.inf, -np.inf, -0.0, 0.0)

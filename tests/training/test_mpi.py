@@ -138,6 +138,7 @@ if not trainer.processes.rank:
 
 
 @needs_mpi
+@pytest.mark.slow
 def test_running_statistics_are_those_of_both(place: Path) -> None:
     """The mean is that of the batch, the variance that of the shares; both processes have the same."""
     data = samples(CNN)

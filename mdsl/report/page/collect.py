@@ -11,7 +11,7 @@ from mdsl.bytecode.disassemble import disassemble
 from mdsl.bytecode.module import Module
 from mdsl.codegen.kernel import to_llvm_ir
 from mdsl.codegen.native import to_assembly
-from mdsl.compiler.driver import lowering
+from mdsl.compiler.driver import boxing, lowering
 from mdsl.compiler.entry import entry
 from mdsl.compiler.levels import level_of
 from mdsl.compiler.settings import Settings
@@ -35,19 +35,24 @@ Times = dict[str, tuple[float, float]]
 
 
 def collected(
-    module: ModuleOp, settings: Settings, times: Times, saved: Mapping[str, float]
+    module: ModuleOp,
+    settings: Settings,
+    measured: Callable[[Module], Times] | None,
+    saved: Mapping[str, float],
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """The page's data about `module`, in which no dimension is open, and the assembly of its kernels. `times`: what was measured; `saved`:
+    """The page's data about `module`, in which no dimension is open, and the assembly of its kernels. `measured` runs its bytecode; `saved`:
     seconds of a call that a pass saves, by its name. Raises MdslError."""
     machine = settings.machine()
     lowered = module.clone()
-    trace = Trace.of(lowered, lowering(lowered, settings), machine)
+    # Whatever a pass left wrong, the bytecode's verifier finds.
+    trace = Trace.of(lowered, [*boxing(lowered), *lowering(lowered, settings)], machine, verify_each=False)
     ready = next(
         (step.before.module for step in trace if step.level == "vm"), lowered
     )  # or it was there from the start
     told = [Told(step.name, remark) for step in trace for remark in step.remarks]
     tracer = Tracer(module, ready, told, machine)
-    bytecode = assemble(lowered.clone(), {})
+    bytecode = assemble(lowered, {})
+    times = {} if measured is None else measured(bytecode)
     data = _Collector().data(trace, tracer, bytecode, times, saved)
     return data, {
         k.symbol: to_assembly(to_llvm_ir(k, k.symbol), machine) for k in kernels_of(lowered).values()

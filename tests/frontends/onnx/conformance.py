@@ -6,7 +6,6 @@ nevertheless, it is tried with its small integer inputs as constants, and the ta
 
 from __future__ import annotations
 
-import gc
 import re
 import warnings
 from collections.abc import Iterator, Sequence
@@ -47,8 +46,6 @@ def cases() -> dict[str, Any]:
                 ends = [v.type for v in (*case.model.graph.input, *case.model.graph.output)]
                 if all(t.HasField("tensor_type") and t.tensor_type.elem_type in TYPES for t in ends):
                     found[f"{kind}/{case.name.removeprefix('test_')}"] = case
-    gc.collect()
-    gc.freeze()  # else each collection goes through all of them
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from _pytest.mark import ParameterSet
 
 pytest.importorskip("onnx")
 
@@ -15,7 +16,12 @@ def test_the_table_lists_every_case(golden: bool) -> None:
     assert set(read_table()) == set(cases()), "renew the table: pytest --golden, see its head"
 
 
-@pytest.mark.parametrize("name", read_table())
+def _case(name: str) -> ParameterSet:
+    """What is written as the simpler nodes that another case's node stands for is slow: of each such node there are cases."""
+    return pytest.param(name, marks=pytest.mark.slow if "_expanded" in name else ())
+
+
+@pytest.mark.parametrize("name", map(_case, read_table()))
 def test_case(name: str, golden: bool) -> None:
     if golden:
         pytest.skip("the table is being renewed")

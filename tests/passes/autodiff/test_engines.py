@@ -10,6 +10,7 @@ from test_autodiff import RANGES
 
 import mdsl
 from mdsl.passes.nn.autodiff.build import VJPS
+from mdsl.runtime.executable import VmExecutable
 from mdsl.syntax.parser import parse
 
 lower_nn = import_module("tests.passes.lower-nn.test_lower_nn")
@@ -26,9 +27,11 @@ def test_every_engine_computes_the_adjoint(case: tuple[str, str, str, str]) -> N
     y = mdsl.compile(text, engine="reference")(*inputs)
     seed = np.asarray(np.random.default_rng(1).normal(size=np.shape(y)), np.float32)
     wanted = mdsl.compile(gradient, engine="reference")(*inputs, seed)
+    compiled = mdsl.compile(gradient)
+    assert isinstance(compiled, VmExecutable)
     for executable in (
-        mdsl.compile(gradient),
-        mdsl.compile(gradient, engine="jit", threads=2),
+        compiled,
+        VmExecutable(compiled.module, "jit", threads=2),
         mdsl.compile(gradient, ukernels=False),
     ):
         for found, partial in zip(executable(*inputs, seed), wanted, strict=True):

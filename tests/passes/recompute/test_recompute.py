@@ -122,6 +122,7 @@ def test_wrong_budgets(budget: str) -> None:
         mdsl.opt(str(CNN), f"recompute{{budget={budget}}}")
 
 
+@pytest.mark.slow
 def test_training_with_a_budget_gives_the_same_losses(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     data = {"h0": random.standard_normal((64, 64)).astype(np.float32), "labels": random.integers(0, 64, 64)}

@@ -67,10 +67,8 @@ def _calls(modules: Sequence[Module], target: Target) -> list[Callable[[], objec
     from mdsl.vm.program import with_kernels
 
     programs = [with_kernels(module, target=target) for module in modules]
-    first, _ = programs[0]
-    inputs, outputs = random_arrays(first.inputs), random_arrays(first.outputs)
-    # The kernels own the code that the program calls.
-    return [lambda p=p, kernels=kernels: p.run(inputs, outputs) for p, kernels in programs]
+    inputs, outputs = random_arrays(programs[0].inputs), random_arrays(programs[0].outputs)
+    return [lambda program=program: program.run(inputs, outputs) for program in programs]
 
 
 def _time(call: Callable[[], object], others: np.ndarray) -> float:

@@ -59,4 +59,7 @@ def __getattr__(name: str) -> Any:
     """Imports what is asked for: `import mdsl` alone loads nothing heavy."""
     if name not in _HOMES:
         raise AttributeError(f"module 'mdsl' has no attribute '{name}'")
-    return getattr(import_module(_HOMES[name]), name)
+    from mdsl.support.collector import collector_paused
+
+    with collector_paused():  # modules stay
+        return getattr(import_module(_HOMES[name]), name)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from mdsl.ir.affine import interval_of
+from mdsl.ir.operations import interval_of
 
 INTEGER_BITS = {"i1": 1, "i8": 8, "i16": 16, "i32": 32, "i64": 64}
 """The integer types of registers. A value of type `index` lies in an `i64` register."""

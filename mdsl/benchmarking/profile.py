@@ -153,7 +153,7 @@ def _one_kernel_a_dispatch(module: Module) -> tuple[Module, list[_Site]]:
             kernel, calls = instruction.operands
             assert isinstance(kernel, int) and isinstance(calls, tuple)
             location = function.locations[index] if index < len(function.locations) else ""
-            instruction = replace(instruction, operands=(len(sites), calls))
+            instruction = instruction._replace(operands=(len(sites), calls))
             sites.append(_Site(index, kernel, len(calls), location))
         code.append(instruction)
     kernels = [Kernel(f"{module.kernels[site.kernel].name}.{n}", "") for n, site in enumerate(sites)]

@@ -8,7 +8,6 @@ iteration hands on is computed after the last use of the one it replaces, it is 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from itertools import accumulate
 
 import numpy as np
@@ -113,7 +112,7 @@ class _Assembler:
         called = [a.get(RESULT) for a in func.arg_attributes() if OUTPUT in a]
         self.inputs = list(map(_spec, inputs))
         self.outputs = [
-            replace(_spec(v), name=name.value) if isinstance(name, StringAttr) else _spec(v)
+            _spec(v)._replace(name=name.value) if isinstance(name, StringAttr) else _spec(v)
             for v, name in zip(outputs, called, strict=True)
         ]
         self.donations = tuple((inputs.index(v), k) for k, v in enumerate(outputs) if v in inputs)

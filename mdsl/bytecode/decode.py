@@ -9,7 +9,7 @@ from __future__ import annotations
 import mmap
 import os
 import struct
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -251,8 +251,7 @@ def _aligned(memory: np.ndarray) -> np.ndarray:
     return copy
 
 
-@dataclass(frozen=True)
-class _Signature:
+class _Signature(NamedTuple):
     name: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]

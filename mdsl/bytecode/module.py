@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -56,8 +56,7 @@ class BytecodeError(Exception):
         return BytecodeError, (self.message, self.offset)
 
 
-@dataclass(frozen=True)
-class TensorSpec:
+class TensorSpec(NamedTuple):
     """A named, dense, row-major tensor of the signature."""
 
     name: str
@@ -80,8 +79,7 @@ class TensorSpec:
         return f"{self.name}: tensor<{'x'.join([*map(str, self.shape), self.dtype])}>"
 
 
-@dataclass(frozen=True)
-class Constant:
+class Constant(NamedTuple):
     """A read-only tensor that lies in the file, aligned to 64 bytes, and is mapped when it is loaded."""
 
     name: str
@@ -96,16 +94,14 @@ class Constant:
         return TensorSpec(self.name, ELEMENT_NAMES[self.array.dtype], self.array.shape)
 
 
-@dataclass(frozen=True)
-class Kernel:
+class Kernel(NamedTuple):
     """A micro-kernel: the text of its `ukernel.func`, compiled for the host when the module is loaded."""
 
     name: str
     ir: str
 
 
-@dataclass(frozen=True)
-class BufferArgument:
+class BufferArgument(NamedTuple):
     """A dispatch argument `buffer + register * stride + offset`: a pointer; stride and offset in bytes.
 
     Without a register it is `buffer + offset`.
@@ -117,8 +113,7 @@ class BufferArgument:
     offset: int = 0
 
 
-@dataclass(frozen=True)
-class RegisterArgument:
+class RegisterArgument(NamedTuple):
     """A dispatch argument that is the 64-bit value of an integer register."""
 
     register: int
@@ -128,8 +123,7 @@ Argument = BufferArgument | RegisterArgument
 Operand = int | float | tuple[tuple[Argument, ...], ...]
 
 
-@dataclass(frozen=True)
-class Instruction:
+class Instruction(NamedTuple):
     """A mnemonic of the table in `isa` and its operands, in the order in which the table names them."""
 
     opcode: str
@@ -180,8 +174,7 @@ class Module:
         return Buffers(function, self.constants)
 
 
-@dataclass(frozen=True)
-class Buffer:
+class Buffer(NamedTuple):
     """A numbered buffer of a function: its size in bytes and what it is (input, output, constant, arena)."""
 
     name: str
@@ -193,13 +186,12 @@ class Buffer:
         return self.kind in ("output", "arena")
 
 
-@dataclass(frozen=True)
 class Buffers(Sequence[Buffer]):
     """The buffers of a function by number, made when they are asked for: a module may have many functions and many
     constants."""
 
-    function: Function
-    constants: Sequence[Constant]
+    def __init__(self, function: Function, constants: Sequence[Constant]) -> None:
+        self.function, self.constants = function, constants
 
     def __len__(self) -> int:
         return len(self.function.inputs) + len(self.function.outputs) + len(self.constants) + 1

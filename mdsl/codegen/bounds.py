@@ -19,9 +19,10 @@ from mdsl.analysis.intervals import Interval, clip, constant, transfer_of, whole
 from mdsl.codegen.kernel import HANDLERS
 from mdsl.dialects.memref import SubView
 from mdsl.dialects.ukernel import RANGE
-from mdsl.ir.affine import Arithmetic, Binary, interval_of
+from mdsl.ir.affine import Arithmetic, Binary
 from mdsl.ir.attributes import DenseArrayAttr, DenseResourceAttr, IntegerAttr
 from mdsl.ir.core import Block, Op, Value
+from mdsl.ir.operations import interval_of
 from mdsl.ir.typed import memref_of
 from mdsl.ir.types import DYNAMIC, IndexType, IntegerType, MemRefType, Type, VectorType, element_of
 from mdsl.target.target import ELEMENT_BYTES, MAX_FRAME_BYTES

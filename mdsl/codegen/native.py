@@ -9,9 +9,8 @@ import weakref
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, suppress
 from ctypes import string_at
-from dataclasses import dataclass
 from functools import cache as memoize
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mdsl.codegen import half, objects
 from mdsl.codegen.llvm_target import host_name, machine_key, target_machine, triple_of, tuned
@@ -73,8 +72,7 @@ def alone() -> AbstractContextManager[object]:
     return _lock
 
 
-@dataclass(frozen=True)
-class Wanted:
+class Wanted(NamedTuple):
     """An object file by its name in the cache, and the functions whose addresses will be asked for."""
 
     name: str

@@ -13,7 +13,7 @@ import mmap
 import struct
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from mdsl.support.pages import EXECUTABLE, protect
 from mdsl.target import processor
@@ -34,12 +34,11 @@ _JOINED = b"mdsl-joined-code"
 beginning."""
 
 
-@dataclass(frozen=True)
 class Loaded:
     """An object in memory: the addresses of its functions, valid while it lives."""
 
-    addresses: dict[str, int]
-    memory: mmap.mmap
+    def __init__(self, addresses: dict[str, int], memory: mmap.mmap) -> None:
+        self.addresses, self.memory = addresses, memory
 
     def __getitem__(self, symbol: str) -> int:
         return self.addresses[symbol]
@@ -106,18 +105,17 @@ def _make_executable(base: int, size: int) -> None:
         raise OSError("no executable memory")
 
 
-@dataclass(frozen=True)
-class _Section:
+class _Section(NamedTuple):
     name: int
     type: int
     flags: int
-    _address: int
+    address: int
     offset: int
     size: int
     link: int
     info: int
     alignment: int
-    _entry: int
+    entry: int
 
     @property
     def in_memory(self) -> bool:

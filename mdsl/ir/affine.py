@@ -13,11 +13,11 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from mdsl.ir.operations import OPERATIONS, Bounds, interval_of, remainders
+
 T = TypeVar("T")
 Linear = tuple[dict[int, int], int]
 """The factor of each dimension, and the constant."""
-Bounds = tuple[int, int]
-"""The lowest and the highest value."""
 
 
 class AffineExpr:
@@ -243,42 +243,15 @@ class Arithmetic(NamedTuple):
             rest = emit("arith.subi", left, whole)
             if not isinstance(part.rhs, Const):
                 return rest
-            low, high = _remainders((part.rhs.value, part.rhs.value))
+            low, high = remainders((part.rhs.value, part.rhs.value))
             return emit("arith.minsi", emit("arith.maxsi", rest, constant(low)), constant(high))
 
         return Arithmetic(constant, apply)
 
 
 _OPS = {"+": "arith.addi", "*": "arith.muli", "floordiv": "arith.floordivsi", "ceildiv": "arith.ceildivsi"}
-_OPERATIONS: dict[str, Callable[[Any, Any], Any]] = {
-    "+": lambda a, b: a + b,
-    "*": lambda a, b: a * b,
-    "floordiv": lambda a, b: a // b,
-    "ceildiv": lambda a, b: -(-a // b),
-    "mod": lambda a, b: a % b,
-}
 
-
-def interval_of(kind: str, a: Bounds, b: Bounds) -> Bounds | None:
-    """Bounds of the operation on numbers between bounds; None if the divisor may be 0."""
-    if kind == "+":
-        return a[0] + b[0], a[1] + b[1]
-    if kind != "*" and b[0] <= 0 <= b[1]:
-        return None
-    if kind != "mod":
-        corners = [_OPERATIONS[kind](x, y) for x in a for y in b]
-        return min(corners), max(corners)
-    if a[0] >= 0 and a[1] < b[0]:
-        return a
-    return _remainders(b)
-
-
-def _remainders(divisor: Bounds) -> Bounds:
-    """Between which numbers the remainders lie: they have the divisor's sign."""
-    return (0, divisor[1] - 1) if divisor[0] > 0 else (divisor[0] + 1, 0)
-
-
-NUMBERS = Arithmetic(lambda value: value, lambda part, left, right: _OPERATIONS[part.kind](left, right))
+NUMBERS = Arithmetic(lambda value: value, lambda part, left, right: OPERATIONS[part.kind](left, right))
 INTERVALS = Arithmetic(
     lambda value: (value, value), lambda part, left, right: interval_of(part.kind, left, right)
 )
@@ -326,7 +299,7 @@ def _by_constant(kind: str, lhs: AffineExpr, value: int) -> AffineExpr:
     if kind not in "+*" and value == 0:
         raise ValueError("a map divides by 0")
     if isinstance(lhs, Const):
-        return Const(_OPERATIONS[kind](lhs.value, value))
+        return Const(OPERATIONS[kind](lhs.value, value))
     if (kind, value) in (("+", 0), ("*", 1), ("floordiv", 1), ("ceildiv", 1)):
         return lhs
     return Const(0) if (kind, value) in (("*", 0), ("mod", 1)) else Binary(kind, lhs, Const(value))

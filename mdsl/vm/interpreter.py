@@ -301,6 +301,11 @@ class _Layout:
         self.variant = variant
         self.handlers: dict[Form, int] = {}
         self.steps = resolve(function)
+        self.live = {
+            index: live_registers(self.steps, index)
+            for index, step in enumerate(self.steps)
+            if step.opcode.mnemonic == "parallel_begin"
+        }
         self.starts = [0]
         for index, step in enumerate(self.steps):
             self.starts.append(self.starts[-1] + self._size(step, index))
@@ -316,7 +321,7 @@ class _Layout:
                 for name in step.operands:
                     words += self._operand(step, name, index)
                 if step.opcode.mnemonic == "parallel_begin":
-                    live = live_registers(self.steps, index)
+                    live = self.live[index]
                     words += [8 * step.number("counter"), len(live), *(8 * register for register in live)]
         return np.array(words, dtype=np.uint64)
 
@@ -337,7 +342,7 @@ class _Layout:
         if step.opcode.mnemonic == "if_end":
             return 0
         if step.opcode.mnemonic == "parallel_begin":
-            return 3 + len(step.operands) + len(live_registers(self.steps, index))
+            return 3 + len(step.operands) + len(self.live[index])
         if step.opcode.mnemonic == "dispatch":
             return 4 + len(step.calls()) * _ARGUMENT_WORDS * _arity(step)
         return 1 + len(step.operands)

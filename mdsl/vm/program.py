@@ -6,7 +6,7 @@ import struct
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -30,8 +30,7 @@ class CallError(ValueError):
     """Arrays that do not fit a program's signature, or that it cannot use in place."""
 
 
-@dataclass(frozen=True)
-class KernelTime:
+class KernelTime(NamedTuple):
     """What a profiled call spent in one kernel: `seconds` over all workers, `slowest` of the one that spent most."""
 
     name: str
@@ -40,8 +39,7 @@ class KernelTime:
     slowest: float
 
 
-@dataclass(frozen=True)
-class Profile:
+class Profile(NamedTuple):
     """A profiled call: its duration, the instructions interpreted and the kernels, over all workers."""
 
     seconds: float

@@ -12,7 +12,7 @@ from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.nn.base import NnOp
 from mdsl.dialects.nn.dynamic import Dynamic
 from mdsl.dialects.nn.training import Composite
-from mdsl.ir.core import Block, Op, Value
+from mdsl.ir.core import Op
 from mdsl.ir.typed import tensor_of
 from mdsl.passes.base import Context, Pass
 from mdsl.passes.nn.decompose import decompose
@@ -25,7 +25,7 @@ from mdsl.passes.nn.lower_nn import pool_gradient as lower_nn_pool_gradient
 from mdsl.passes.nn.lower_nn import random as lower_nn_random
 from mdsl.passes.nn.lower_nn import scatter as lower_nn_scatter
 from mdsl.passes.nn.lower_nn import windows as lower_nn_windows
-from mdsl.passes.nn.lower_nn.build import RULES, Emitter
+from mdsl.passes.nn.lower_nn.build import RULES, Emitter, Shared
 from mdsl.passes.nn.lower_nn.empty import has_no_elements, lower_empty
 from mdsl.rewriting import remarks
 
@@ -53,8 +53,8 @@ class LowerNn(Pass):
 
     After:
 
-        %y_init = tensor.empty() : tensor<2x8xf32>
-        %y = linalg.generic {...} ins(%x : tensor<2x8xf32>) outs(%y_init : tensor<2x8xf32>) {
+        %init = tensor.empty() : tensor<2x8xf32>
+        %y = linalg.generic {...} ins(%x : tensor<2x8xf32>) outs(%init : tensor<2x8xf32>) {
         ^bb0(%in: f32, %out: f32):
           %zero = arith.constant 0.0 : f32
           %positive = arith.maximumf %in, %zero : f32
@@ -64,7 +64,8 @@ class LowerNn(Pass):
     A result keeps its name; what lies between is named after it. Convolutions and matrix products are one
     contraction into a zero accumulator, with bias and rounding in an elementwise nest behind it. 16-bit
     floats are summed in f32. Broadcasting becomes a map that omits dimensions. Shapes must be static. What
-    has a dimension of 0 becomes a tensor.empty.
+    has a dimension of 0 becomes a tensor.empty. Results of one type are written into one tensor.empty, which says
+    nothing about memory.
     """
 
     name: ClassVar[str] = "lower-nn"
@@ -73,23 +74,23 @@ class LowerNn(Pass):
     subject = "nn op"
 
     def run(self, module: ModuleOp, context: Context) -> None:
-        constants: dict[tuple[Block, str], Value] = {}
+        shared = Shared()
         for op in list(module.walk()):
             if isinstance(op, Composite):
                 decompose(op)
         for op in list(module.walk()):
             if isinstance(op, NnOp):
-                _lower(op, constants)
+                _lower(op, shared)
 
 
-def _lower(op: NnOp, constants: dict[tuple[Block, str], Value]) -> None:
+def _lower(op: NnOp, shared: Shared) -> None:
     if isinstance(op, Dynamic):
         raise op.error("the shape of its result is computed; --bind makes it a number")
     for value in (*op.operands, op.result):
         type = tensor_of(value)
         if not type.is_static:
             raise op.error(f"{type} has a dimension of unknown size; --bind gives it one")
-    operands, emitter, before = op.operands, Emitter(op, constants), op.prev
+    operands, emitter, before = op.operands, Emitter(op, shared), op.prev
     lowered = lower_empty(emitter, op) if has_no_elements(op) else None
     result = RULES[op.name](emitter, op) if lowered is None else lowered
     if remarks.wanted():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -77,17 +79,28 @@ _LONG = 1024
 """How many numbers one sum adds up, if they lie along several dimensions."""
 
 
+@dataclass
+class Shared:
+    """What the rules of one program share, each before its first use in a block."""
+
+    constants: dict[tuple[Block, str], Value] = field(default_factory=dict)
+    """Scalars, by their text."""
+    empties: dict[tuple[Block, TensorType], list[Value]] = field(default_factory=dict)
+    """Tensors that hold nothing yet, as many of a type as one rule needs: what is written into one is another value."""
+
+
 class Emitter:
     """Inserts ops before the nn op that they replace, and names them after it.
 
-    `constants` are the scalars that earlier rules have made, by block: each stands once, before its first use.
+    `shared` is what earlier rules have made and later ones use as well.
     """
 
-    def __init__(self, op: NnOp, constants: dict[tuple[Block, str], Value]) -> None:
+    def __init__(self, op: NnOp, shared: Shared) -> None:
         assert op.block is not None
         self.op = op
         self.block = op.block
-        self.constants = constants
+        self.shared = shared
+        self.taken: Counter[TensorType] = Counter()
         self.builder = Builder.before(op)
         self.name = op.result.name or op.name.split(".")[1]
 
@@ -101,17 +114,23 @@ class Emitter:
         """A scalar outside of any body; `name` is for numbers that have none of their own."""
         op = arith.Constant.of(value, type)
         key = (self.block, str(op.attributes["value"]))
-        if key not in self.constants:
+        if key not in self.shared.constants:
             known = {0: "zero", lowest(type): "lowest", highest(type): "highest"}
-            self.constants[key] = self.builder.value(op, known.get(value, name))
-        return self.constants[key]
+            self.shared.constants[key] = self.builder.value(op, known.get(value, name))
+        return self.shared.constants[key]
 
-    def empty(self, shape: Sequence[int], element: Type, suffix: str | None = "init") -> Value:
-        return self.value(tensor.Empty([], results=[TensorType(tuple(shape), element)]), suffix)
+    def empty(self, shape: Sequence[int], element: Type, name: str = "init") -> Value:
+        """A tensor that holds nothing yet, another one each time."""
+        type = TensorType(tuple(shape), element)
+        known = self.shared.empties.setdefault((self.block, type), [])
+        if self.taken[type] == len(known):
+            known.append(self.builder.value(tensor.Empty([], results=[type]), name))
+        self.taken[type] += 1
+        return known[self.taken[type] - 1]
 
     def fill(self, value: float, shape: Sequence[int], element: Type, suffix: str | None = "zero") -> Value:
         start = self.constant(value, element, suffix or "value")
-        init = self.empty(shape, element, f"{suffix}_init" if suffix else "init")
+        init = self.empty(shape, element)
         return self.value(linalg.Fill.make([start], [init]), suffix)
 
     # Loop nests -------------------------------------------------------------------------------------------
@@ -158,7 +177,7 @@ class Emitter:
                 *(next(remaining) if splat is None else s(splat.clone(), v.name) for splat, (v, _) in pairs),
             )
 
-        init = self.empty(shape, element, f"{suffix}_init" if suffix else "init")
+        init = self.empty(shape, element)
         loops = [linalg.PARALLEL] * len(shape)
         return self.value(self.generic(tensors, [(init, range(len(shape)))], loops, full_body), suffix)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mdsl.dialects import nn
+from mdsl.dialects import nn, tensor
 from mdsl.dialects.nn.base import NnOp
 from mdsl.ir.core import Value
 from mdsl.ir.typed import tensor_of
@@ -20,7 +20,7 @@ def lower_empty(e: Emitter, op: NnOp) -> Value | None:
     """The result's value; None if the op's own rule does what is left to do."""
     result = tensor_of(op.result)
     if 0 in result.shape:
-        return e.empty(result.shape, result.element, None)
+        return e.value(tensor.Empty([], results=[result]), None)
     if isinstance(op, nn.Concat):
         op.operands = [v for v in op.operands if 0 not in tensor_of(v).shape]
         return None

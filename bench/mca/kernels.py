@@ -37,7 +37,7 @@ def assembly(name: str, target: Target) -> list[str]:
     steps = lowering(module, Settings(target=target, winograd=name.startswith("winograd")))
     run_passes(module, steps, context_of(target), verify_each=False)
     kernels = [op for op in module.body.ops if isinstance(op, UkernelFunc)]
-    return [to_assembly(to_llvm_ir(kernel, kernel.symbol), target) for kernel in kernels]
+    return [to_assembly(to_llvm_ir(kernel, kernel.symbol, target=target), target) for kernel in kernels]
 
 
 def loops(name: str, target: Target) -> list[Loop]:

@@ -5,8 +5,12 @@ Measured on a Zen 5, on vectors of 16 f32 in one block; LLVM's time grows with t
 
 from __future__ import annotations
 
+from math import prod
+
+from mdsl.dialects.vector import Transfer
 from mdsl.ir.affine import Binary
 from mdsl.ir.core import Op
+from mdsl.ir.typed import memref_of
 from mdsl.ir.types import VectorType, element_of
 
 _DIVISION, _NARROW, _ACCESS, _CONTROL = 32, 8, 16, 128
@@ -38,16 +42,26 @@ def code_size(op: Op) -> int:
     if op.name == "affine.apply":
         parts = [part for result in op.attr("map").results for part in result.parts()]
         return sum(_DIVISION if isinstance(part, Binary) and part.kind not in "+*" else 1 for part in parts)
-    if op.regions:
-        return _CONTROL
     types = [value.type for value in (*op.operands, *op.results)]
+    if op.regions:
+        return _CONTROL + sum(value.type.size for value in op.results if isinstance(value.type, VectorType))
     lanes = max((type.size for type in types if isinstance(type, VectorType)), default=1)
     if op.name in ("vector.extract", "vector.insert"):
         return _ACCESS
     if op.name.startswith(("memref.", "vector.load", "vector.store")):
         return _ACCESS + lanes
+    if isinstance(op, Transfer):
+        return _ACCESS * _accesses(op) + lanes
     if op.name == "vector.shuffle":
         return lanes
     narrow = any(str(element_of(type)) in ("f16", "bf16") for type in types)
     lane = max(lane_size(op), _NARROW if narrow else 1)
     return lane * lanes * (max(1, lanes // _WIDE) if lane > 1 else 1)
+
+
+def _accesses(op: Transfer) -> int:
+    """How often memory is accessed: once a row, or, with an extraction or insertion, for each element of a row that lies across."""
+    shape, memory = op.vector_type.shape, memref_of(op.memory)
+    last = memory.rank - 1
+    neighbours = op.places[-1] is None or (op.places[-1] == last and memory.layout[last] == 1)
+    return prod(shape[:-1]) if neighbours else 2 * prod(shape)

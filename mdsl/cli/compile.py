@@ -116,4 +116,6 @@ def _kernels(module: ModuleOp, machine: Target, translate: Callable[[str, Target
     from mdsl.dialects.ukernel import UkernelFunc
 
     kernels = [op for op in module.body.ops if isinstance(op, UkernelFunc)]
-    return "\n".join(translate(to_llvm_ir(kernel, kernel.symbol), machine) for kernel in kernels)
+    return "\n".join(
+        translate(to_llvm_ir(kernel, kernel.symbol, target=machine), machine) for kernel in kernels
+    )

@@ -19,6 +19,7 @@ from mdsl.analysis.intervals import Interval, clip, constant, transfer_of, whole
 from mdsl.codegen.kernel import HANDLERS
 from mdsl.dialects.memref import SubView
 from mdsl.dialects.ukernel import RANGE
+from mdsl.dialects.vector import Transfer, TransferRead, TransferWrite
 from mdsl.ir.affine import Arithmetic, Binary
 from mdsl.ir.attributes import DenseArrayAttr, DenseResourceAttr, IntegerAttr
 from mdsl.ir.core import Block, Op, Value
@@ -107,7 +108,7 @@ class _Prover:
 
     def _check(self, op: Op) -> None:
         """What can be said of an op without knowing when it runs."""
-        if op.name not in HANDLERS:
+        if op.name not in HANDLERS and not isinstance(op, Transfer):
             raise op.error("cannot stand in a compiled micro-kernel")
         for result in op.results:
             self._check_type(op, result.type)
@@ -132,6 +133,12 @@ class _Prover:
             case "memref.store" | "vector.store":
                 self._access(op, op.operands[1], op.operands[2:], op.operands[0])
                 self.written.add(self.roots[op.operands[1]])
+            case "vector.transfer_read" | "vector.transfer_write":
+                assert isinstance(op, TransferRead | TransferWrite)
+                written = isinstance(op, TransferWrite)
+                self._access(op, op.memory, op.indices, op.operands[0] if written else op.result)
+                if written:
+                    self.written.add(self.roots[op.memory])
             case "memref.prefetch":
                 pass  # reads nothing, wherever it points
             case name if name in _ALLOCATIONS:
@@ -193,7 +200,9 @@ class _Prover:
         """Each index within its dimension; a vector lies along the last one."""
         shape = memref_of(memory).shape
         lengths = [1] * len(shape)
-        if isinstance(value.type, VectorType):
+        if isinstance(op, Transfer):
+            lengths = op.window
+        elif isinstance(value.type, VectorType):
             lengths[-1] = value.type.size
         for dim, (index, size, length) in enumerate(zip(indices, shape, lengths, strict=True)):
             self._within(op, f"index {dim} (%{index.name})", self._range(index), length, size)

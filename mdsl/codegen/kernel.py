@@ -24,6 +24,8 @@ from mdsl.ir.attributes import Attribute, DenseAttr, DenseResourceAttr, FloatAtt
 from mdsl.ir.core import Op
 from mdsl.ir.floats import bits_of, to_numpy, to_python
 from mdsl.ir.types import SCALARS, Type, bf16, dtype_of, element_of
+from mdsl.rewriting.unroll_vectors import unroll_vectors
+from mdsl.target.target import Target
 
 if TYPE_CHECKING:
     from mdsl.dialects.ukernel import UkernelFunc
@@ -40,7 +42,7 @@ def emit_kernel(func: UkernelFunc, module: ir.Module, name: str, fuelled: bool =
     argument more, where the fuel is (see `bytecode.machine`): a loop for which there is not enough is left out.
 
     Raises VerifyError at an op that has no machine code: the kernel must be lowered as far as scf, arith,
-    math, vector and memref.
+    math, vector and memref, and its vectors unrolled.
     """
     if func.type.results:
         raise func.error("returns tensors; bufferize it before it is compiled")
@@ -56,12 +58,18 @@ def emit_kernel(func: UkernelFunc, module: ir.Module, name: str, fuelled: bool =
     return entry
 
 
-def to_llvm_ir(func: UkernelFunc, name: str | None = None, fuelled: bool = False) -> str:
-    """The LLVM IR of one kernel as a module of its own, before optimisation."""
+def to_llvm_ir(
+    func: UkernelFunc, name: str | None = None, fuelled: bool = False, target: Target | None = None
+) -> str:
+    """The LLVM IR of one kernel as a module of its own, before optimisation; its vectors are those of `target`, by default
+    the host."""
     module = ir.Module(name="kernel")
-    emit_kernel(func, module, name or func.symbol, fuelled)
+    unrolled = unroll_vectors(func, target or Target.host())
+    emit_kernel(unrolled, module, name or func.symbol, fuelled)
     text = str(module)
     _take_apart(module)
+    if unrolled is not func:
+        unrolled.erase()
     return text
 
 

@@ -33,7 +33,17 @@ _SYMBOL = "kernel"
 _MANY = 8
 """Kernels from which on the cache has those of a program together, too: one file to read in place of two a kernel."""
 
-ROOMS = ("grammar.lark", "ir", "dialects", "syntax", "target", "analysis", "arithmetic", "codegen")
+ROOMS = (
+    "grammar.lark",
+    "ir",
+    "dialects",
+    "syntax",
+    "target",
+    "analysis",
+    "rewriting",
+    "arithmetic",
+    "codegen",
+)
 """What the machine code of a micro-kernel follows from, and the proof that it is safe."""
 
 
@@ -151,7 +161,9 @@ class _Loading:
         if self._threads is None:
             target_machine(self.target)  # sets up LLVM, once
             self._threads = ThreadPoolExecutor(processors())
-        return self._threads.submit(to_object, to_llvm_ir(func, _SYMBOL, self.fuelled), self.target)
+        return self._threads.submit(
+            to_object, to_llvm_ir(func, _SYMBOL, self.fuelled, self.target), self.target
+        )
 
     def _link(self) -> None:
         for name, wanted, func in self._waiting:

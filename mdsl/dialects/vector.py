@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mdsl.ir.attributes import Attribute, DenseArrayAttr, OpaqueAttr
+from mdsl.ir.affine import AffineMap, Const, Dim
+from mdsl.ir.attributes import ArrayAttr, Attribute, DenseArrayAttr, IntegerAttr, OpaqueAttr
 from mdsl.ir.core import Op, Value
 from mdsl.ir.declare import (
+    BOOLEAN,
     FLOAT_VECTOR,
     INDEX,
     INDICES,
+    MAP,
     MEMREF,
     PURE,
     READS,
     SAME_TYPE,
     VECTOR,
     Constraint,
+    array_of,
     attr,
     enum,
     mixed_indices,
@@ -24,7 +28,8 @@ from mdsl.ir.declare import (
     result,
     same_type,
 )
-from mdsl.ir.types import MemRefType, Type, VectorType, element_of, i64, index
+from mdsl.ir.typed import memref_of
+from mdsl.ir.types import MemRefType, Type, VectorType, element_of, i1, i64, index
 
 if TYPE_CHECKING:
     from mdsl.syntax.cursor import Cursor
@@ -67,6 +72,116 @@ class Store(Op):
 
     def verify_op(self) -> None:
         _verify_access(self, self.operands[1], self.operands[2:], self.operands[0])
+
+
+class Transfer(Op):
+    """What a read and a write of memory have in common: `permutation_map` says which dimension of the memory each one of
+    the vector lies along; 0 stands for none. Everything lies in the memory's bounds."""
+
+    @property
+    def memory(self) -> Value:
+        return self.base  # type: ignore[attr-defined]
+
+    @property
+    def vector_type(self) -> VectorType:
+        type = (self.results or self.operands)[0].type
+        assert isinstance(type, VectorType)
+        return type
+
+    @property
+    def places(self) -> list[int | None]:
+        """The dimension of the memory along which each dimension of the vector lies; None if it repeats."""
+        results = self.attr("permutation_map").results
+        return [r.position if isinstance(r, Dim) else None for r in results]
+
+    @property
+    def window(self) -> list[int]:
+        """How many elements along each dimension of the memory."""
+        sizes = [1] * memref_of(self.memory).rank
+        for place, size in zip(self.places, self.vector_type.shape, strict=True):
+            if place is not None:
+                sizes[place] = size
+        return sizes
+
+    def verify_op(self) -> None:
+        memory, vector, map = memref_of(self.memory), self.vector_type, self.attr("permutation_map")
+        if len(self.indices) != memory.rank:  # type: ignore[attr-defined]
+            raise self.error(f"{len(self.indices)} indices for {memory}")  # type: ignore[attr-defined]
+        if vector.element != memory.element or not vector.rank:
+            raise self.error(f"a {vector} of {memory}")
+        if self.mask is not None:  # type: ignore[attr-defined]
+            raise self.error("masks are not supported")
+        if (map.num_dims, map.num_symbols, len(map.results)) != (memory.rank, 0, vector.rank):
+            raise self.error(f"{map} does not place the dimensions of {vector} along those of {memory}")
+        moving = [place for place in self.places if place is not None]
+        repeated = [r for r in map.results if not isinstance(r, Dim)]
+        if len(set(moving)) != len(moving) or any(r != Const(0) for r in repeated):
+            raise self.error(f"each result of {map} must be a dimension of its own, or 0")
+        if [bool(a.value) for a in self.attributes["in_bounds"].values] != [True] * vector.rank:  # type: ignore[attr-defined]
+            raise self.error(f"'in_bounds' must be true for each dimension of {vector}")
+
+
+def _in_bounds(rank: int) -> ArrayAttr:
+    return ArrayAttr((IntegerAttr(1, i1),) * rank)
+
+
+class TransferRead(Transfer):
+    """A part of memory as a vector, whose dimensions lie along some of the memory's or repeat."""
+
+    name = "vector.transfer_read"
+    traits = READS
+    assembly = "$base `[` $indices `]` `,` $padding attr-dict `:` type($base) `,` type($vector)"
+    base = operand(MEMREF)
+    indices = operand(INDEX, variadic=True)
+    padding = operand()
+    mask = operand(optional=True)
+    permutation_map = attr(MAP)
+    in_bounds = attr(array_of(BOOLEAN, "true or false"))
+    vector = result(VECTOR)
+
+    @staticmethod
+    def of(
+        memory: Value, indices: Sequence[Value], padding: Value, map: AffineMap, type: VectorType
+    ) -> TransferRead:
+        """The vector of `type` from `indices` on; `padding` is any element."""
+        return TransferRead(
+            memory,
+            indices,
+            padding,
+            None,
+            permutation_map=map,
+            in_bounds=_in_bounds(type.rank),
+            results=[type],
+        )
+
+    def verify_op(self) -> None:
+        super().verify_op()
+        if self.padding.type != self.vector_type.element:
+            raise self.error(f"padding {self.padding.type} of {self.vector_type}")
+
+
+class TransferWrite(Transfer):
+    """Writes a vector to a part of memory, each of its dimensions along one of the memory's."""
+
+    name = "vector.transfer_write"
+    assembly = "$value `,` $base `[` $indices `]` attr-dict `:` type($value) `,` type($base)"
+    value = operand(VECTOR)
+    base = operand(MEMREF)
+    indices = operand(INDEX, variadic=True)
+    mask = operand(optional=True)
+    permutation_map = attr(MAP)
+    in_bounds = attr(array_of(BOOLEAN, "true or false"))
+
+    @staticmethod
+    def of(value: Value, memory: Value, indices: Sequence[Value], map: AffineMap) -> TransferWrite:
+        """Writes `value` from `indices` on."""
+        rank = len(map.results)
+        return TransferWrite(value, memory, indices, None, permutation_map=map, in_bounds=_in_bounds(rank))
+
+    def verify_op(self) -> None:
+        super().verify_op()
+        if None in self.places:
+            raise self.error("each dimension of the vector must lie along one of the memory")
 
 
 class Broadcast(Op):

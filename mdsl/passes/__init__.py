@@ -51,6 +51,7 @@ PASSES = {
     "lower-linalg-to-loops": "buffers",
     "unroll": "kernels",
     "unroll-dispatch": "kernels",
+    "unroll-vectors": "kernels",
     "lower-vm": "kernels",
 }
 """Every pass in pipeline order, and the folder of the level that it works on."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mdsl.dialects.vector import Extract, Insert, Reduction
+from mdsl.dialects.vector import Extract, Insert, Reduction, Transfer, TransferRead, TransferWrite
 from mdsl.ir.core import Op
 from mdsl.ir.types import VectorType
 from mdsl.reference.memref import writable
@@ -46,6 +46,30 @@ def load(op: Op, memory: np.ndarray, *indices: Any) -> np.ndarray:
 @semantics("vector.store")
 def store(op: Op, value: np.ndarray, memory: np.ndarray, *indices: Any) -> None:
     _part(op, writable(op, memory), indices, value.shape[0])[...] = value
+
+
+def _window(op: Transfer, memory: np.ndarray, indices: Sequence[Any]) -> np.ndarray:
+    """The part that a transfer touches, as a view with the vector's dimensions, those of 1 that repeat."""
+    sizes = op.window
+    for d, (start, size, extent) in enumerate(zip(indices, sizes, memory.shape, strict=True)):
+        if start < 0 or start + size > extent:
+            raise failure(op, f"elements {start} to {start + size} of {extent} along dimension {d}")
+    order = [place for place in op.places if place is not None]
+    rest = [d for d in range(memory.ndim) if d not in order]
+    part = memory[tuple(slice(i, i + size) for i, size in zip(indices, sizes, strict=True))]
+    moved = part.transpose(*rest, *order)[(0,) * len(rest)]
+    return np.expand_dims(moved, tuple(d for d, place in enumerate(op.places) if place is None))
+
+
+@semantics("vector.transfer_read")
+def transfer_read(op: TransferRead, memory: np.ndarray, *operands: Any) -> np.ndarray:
+    part = _window(op, memory, operands[: memory.ndim])
+    return np.broadcast_to(part, op.vector_type.shape).copy()
+
+
+@semantics("vector.transfer_write")
+def transfer_write(op: TransferWrite, value: np.ndarray, memory: np.ndarray, *indices: Any) -> None:
+    _window(op, writable(op, memory), indices)[...] = value
 
 
 @semantics("vector.broadcast")

@@ -8,11 +8,20 @@ from dataclasses import dataclass, field
 from mdsl.analysis.nest import Access, Axis, Linear
 from mdsl.dialects import arith, memref, scf, vector
 from mdsl.dialects.func import FunctionLike
+from mdsl.ir.affine import AffineExpr, AffineMap, Const, Dim
 from mdsl.ir.attributes import FloatAttr, IntegerAttr
 from mdsl.ir.core import Block, Builder, Op, Value
 from mdsl.ir.types import Type, VectorType, index
 
 Key = tuple[Hashable, ...]
+
+Dims = tuple[tuple[Axis, int], ...]
+"""What the dimensions of a vector lie along, and how many elements it takes there; none: a single element."""
+
+
+def shape_of(dims: Dims) -> tuple[int, ...]:
+    """The vector's shape."""
+    return tuple(size for _, size in dims)
 
 
 class Constants:
@@ -189,50 +198,75 @@ class KernelBuilder:
 
     # Memory -----------------------------------------------------------------------------------------
 
-    def key(self, access: Access, env: dict[Axis, Linear], along: Axis | None, lanes: int) -> Key:
-        """What identifies a vector (or, with 0 lanes, an element) of memory."""
+    def key(self, access: Access, env: dict[Axis, Linear], dims: Dims) -> Key:
+        """What identifies a vector (or, without dimensions, an element) of memory."""
         indices = tuple(i.substitute(env) for i in access.indices)
-        return ("memory", access.memory, indices, access.steps(along) if lanes else (), lanes)
+        return ("memory", access.memory, indices, *((access.steps(axis), size) for axis, size in dims))
 
-    def read(self, access: Access, env: dict[Axis, Linear], along: Axis | None, lanes: int) -> Value:
-        """The element at `env`, or the vector of `lanes` from there along the axis; a scalar where all lanes
-        are the same element."""
+    def read(self, access: Access, env: dict[Axis, Linear], dims: Dims) -> Value:
+        """The element at `env`, or the vector from there on; a scalar where all its elements are the same one. One of several
+        dimensions must be `is_regular`."""
         if access.type is None:
             return access.memory
-        place = access.along(along) if lanes else "uniform"
-        lanes = 0 if place == "uniform" else lanes
-        key = self.key(access, env, along, lanes)
+        dims = dims if any(access.along(axis) != "uniform" for axis, _ in dims) else ()
+        key = self.key(access, env, dims)
         found = self.known(key)
         if found is not None:
             return found
         indices = [i.substitute(env) for i in access.indices]
-        depth = max(
-            self.leaf, self.depth_of([t[0] for i in indices for t in i.terms if isinstance(t[0], Value)])
-        )
-        name = self._numbered(access.memory)
-        if place == "strided":
-            value = self._gather(access, indices, along, lanes, name, depth)
-        else:
-            memory, values = self._address(access, indices, squeeze=place == "contiguous")
-            type = VectorType((lanes,), access.type.element)
-            load = vector.Load(memory, values, results=[type]) if lanes else memref.Load(memory, values)
-            value = self.emit(load, name, depth)
-        return self.remember(key, value, depth)
+        counters = [t[0] for i in indices for t in i.terms if isinstance(t[0], Value)]
+        depth = max(self.leaf, self.depth_of(counters))
+        return self.remember(key, self._read(access, indices, dims, depth), depth)
 
-    def write(
-        self, access: Access, env: dict[Axis, Linear], along: Axis | None, lanes: int, value: Value
-    ) -> None:
-        """Stores an element, or a vector along the axis."""
+    def _read(self, access: Access, indices: Sequence[Linear], dims: Dims, depth: int) -> Value:
+        assert access.type is not None
+        name = self._numbered(access.memory)
+        if len(dims) == 1 and access.along(dims[0][0]) == "strided":
+            return self._gather(access, indices, *dims[0], name, depth)
+        if len(dims) > 1:
+            memory, values, map = self._window(access, indices, dims, depth)
+            pad = self.constants.get(0, access.type.element)
+            type = VectorType(shape_of(dims), access.type.element)
+            return self.emit(vector.TransferRead.of(memory, values, pad, map, type), name, depth)
+        memory, values = self._address(access, indices, squeeze=bool(dims))
+        type = VectorType(shape_of(dims), access.type.element)
+        load = vector.Load(memory, values, results=[type]) if dims else memref.Load(memory, values)
+        return self.emit(load, name, depth)
+
+    def write(self, access: Access, env: dict[Axis, Linear], dims: Dims, value: Value) -> None:
+        """Stores an element, or a vector."""
         indices = [i.substitute(env) for i in access.indices]
-        place = access.along(along) if lanes else "uniform"
+        if len(dims) > 1:
+            memory, values, map = self._window(access, indices, dims, len(self.scopes) - 1)
+            self.add(vector.TransferWrite.of(value, memory, values, map))
+            return
+        place = access.along(dims[0][0]) if dims else "uniform"
         if place != "strided":
             memory, values = self._address(access, indices, squeeze=place == "contiguous")
-            self.add(vector.Store(value, memory, values) if lanes else memref.Store(value, memory, values))
+            self.add(vector.Store(value, memory, values) if dims else memref.Store(value, memory, values))
             return
+        ((along, lanes),) = dims
         for lane in range(lanes):
             element = self.emit(vector.Extract.of(value, lane), f"{value.name}_{lane}")
             memory, values = self._address(access, self._lane(access, indices, along, lane))
             self.add(memref.Store(element, memory, values))
+
+    def _window(
+        self, access: Access, indices: Sequence[Linear], dims: Dims, depth: int
+    ) -> tuple[Value, list[Value], AffineMap]:
+        """Memory, indices and map of a transfer. Where elements are skipped, the memory is a view without them."""
+        memory, at = self._address(access, indices, squeeze=access.along(dims[-1][0]) == "contiguous")
+        sizes, strides = [1] * len(at), [1] * len(at)
+        results: list[AffineExpr] = []
+        for axis, size in dims:
+            place = next((d for d, step in enumerate(access.steps(axis)) if step), None)
+            results.append(Const(0) if place is None else Dim(place))
+            if place is not None:
+                sizes[place], strides[place] = size, access.steps(axis)[place]
+        if any(stride != 1 for stride in strides):
+            memory = self.emit(memref.SubView.of(memory, at, sizes, strides), memory.name, depth)
+            at = [self.constants.get(0, index)] * len(at)
+        return memory, at, AffineMap(len(at), 0, tuple(results))
 
     def prefetch(self, access: Access, env: dict[Axis, Linear], along: Axis | None) -> None:
         """Asks for the cache line of the vector at `env`, which may lie outside of the memory."""
@@ -241,7 +275,7 @@ class KernelBuilder:
         self.add(memref.Prefetch.of(memory, values))
 
     def _gather(
-        self, access: Access, indices: Sequence[Linear], along: Axis | None, lanes: int, name: str, depth: int
+        self, access: Access, indices: Sequence[Linear], along: Axis, lanes: int, name: str, depth: int
     ) -> Value:
         assert access.type is not None
         value = self.constants.get(0, VectorType((lanes,), access.type.element))
@@ -251,7 +285,7 @@ class KernelBuilder:
             value = self.emit(vector.Insert.of(element, value, lane), name, depth)
         return value
 
-    def _lane(self, access: Access, indices: Sequence[Linear], along: Axis | None, lane: int) -> list[Linear]:
+    def _lane(self, access: Access, indices: Sequence[Linear], along: Axis, lane: int) -> list[Linear]:
         return [i.plus(step * lane) for i, step in zip(indices, access.steps(along), strict=True)]
 
     def _address(
@@ -278,20 +312,34 @@ class KernelBuilder:
 
     # Vectors ----------------------------------------------------------------------------------------
 
-    def spread(self, value: Value, lanes: int) -> Value:
-        """A scalar in every lane; a vector (or, with 0 lanes, the scalar) as it is."""
-        if lanes == 0 or isinstance(value.type, VectorType):
+    def spread(self, value: Value, shape: tuple[int, ...]) -> Value:
+        """A scalar in every element of a vector; a vector (or, without dimensions, the scalar) as it is."""
+        if not shape or isinstance(value.type, VectorType):
             return value
-        type = VectorType((lanes,), value.type)
+        type = VectorType(shape, value.type)
         owner = value.owner
         if isinstance(owner, arith.Constant):
             number = arith.constant_of(value)
             assert number is not None
             return self.constants.get(number, type, value.name)
-        key = ("spread", value, lanes)
+        key = ("spread", value, shape)
         found = self.known(key)
         if found is not None:
             return found
         depth = max(self.leaf, self.depth.get(value, 0))
         name = f"{value.name}_v" if value.name else None
         return self.remember(key, self.emit(vector.Broadcast(value, results=[type]), name, depth), depth)
+
+
+def is_regular(access: Access, dims: Dims) -> bool:
+    """Whether such vectors can be read and written at once: each dimension lies along one of the memory, or along none;
+    the last, where it moves, without steps."""
+    if access.type is None:
+        return True
+    places: list[int] = []
+    for axis, _ in dims:
+        moving = [d for d, step in enumerate(access.steps(axis)) if step]
+        if len(moving) > 1 or any(access.steps(axis)[d] < 0 for d in moving):
+            return False
+        places += moving
+    return access.along(dims[-1][0]) != "strided" and len(set(places)) == len(places)

@@ -23,6 +23,12 @@ ACCEPTED = {
              %v = vector.load %a[%i] : memref<20xf32>, vector<4xf32>
            }""",
     ),
+    "columns of a block, repeated": (
+        "%a: memref<8x4xf32>, %x: memref<f32>",
+        """%p = memref.load %x[] : memref<f32>
+           %v = vector.transfer_read %a[%c4, %c1], %p {permutation_map = affine_map<(d0, d1) -> (d1, 0, d0)>,
+               in_bounds = [true, true, true]} : memref<8x4xf32>, vector<3x9x4xf32>""",
+    ),
     "a loop that never runs": (
         A,
         "scf.for %i = %c17 to %c16 step %c1 { %v = memref.load %a[%i] : memref<16xf32> }",
@@ -64,6 +70,28 @@ REJECTED = {
         A,
         "%v = vector.load %a[%c1] : memref<16xf32>, vector<16xf32>",
         r"reaches \[1, 16\]",
+    ),
+    "block past the end of its rows": (
+        "%a: memref<8x4xf32>, %x: memref<f32>",
+        """%p = memref.load %x[] : memref<f32>
+           %v = vector.transfer_read %a[%c4, %c1], %p {permutation_map = affine_map<(d0, d1) -> (d1, d0)>,
+               in_bounds = [true, true]} : memref<8x4xf32>, vector<3x5xf32>""",
+        r"index 0 .*dimension of 8: it reaches \[4, 8\]",
+    ),
+    "block written past the end of its columns": (
+        "%a: memref<8x4xf32>",
+        """%v = arith.constant dense<0.0> : vector<2x4xf32>
+           vector.transfer_write %v, %a[%c0, %c1] {permutation_map = affine_map<(d0, d1) -> (d0, d1)>,
+               in_bounds = [true, true]} : vector<2x4xf32>, memref<8x4xf32>""",
+        r"index 1 .*dimension of 4: it reaches \[1, 4\]",
+    ),
+    "vectors that a loop carries": (
+        A,
+        "%v = arith.constant dense<0.0> : vector<4096x1xf32>\n"
+        f"%r:64 = scf.for %i = %c0 to %c1 step %c1 iter_args({', '.join(f'%v{i} = %v' for i in range(64))})"
+        f" -> ({', '.join(['vector<4096x1xf32>'] * 64)}) {{\n"
+        f"scf.yield {', '.join(f'%v{i}' for i in range(64))} : {', '.join(['vector<4096x1xf32>'] * 64)} }}",
+        "too large to be compiled",
     ),
     "store past the end": (
         f"{A}, %x: i32",

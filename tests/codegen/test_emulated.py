@@ -85,7 +85,7 @@ def _program(name: str, folder: Path) -> Path:
     (kernel,) = (
         op for op in api.opt(KERNEL, "vectorize", target=target).body.ops if isinstance(op, UkernelFunc)
     )
-    (folder / f"{name}.o").write_bytes(to_object(to_llvm_ir(kernel), target))
+    (folder / f"{name}.o").write_bytes(to_object(to_llvm_ir(kernel, target=target), target))
     (folder / "driver.c").write_text(DRIVER)
     program = folder / name
     command = [CC, "-O0", "-static", "-o", program, folder / "driver.c", folder / f"{name}.o", "-lm"]

@@ -81,7 +81,8 @@ def test_matmul_inner_loop_is_the_one_measured() -> None:
     """28 FMAs a step with the broadcasts as their memory operands: no shuffles, no spills, no unrolling."""
     (func,) = parse(matmul_text(14, 512, 32), "test").body.ops
     assert isinstance(func, UkernelFunc)
-    assembly = to_assembly(to_llvm_ir(func), Target.parse("avx512"))
+    target = Target.parse("avx512")
+    assembly = to_assembly(to_llvm_ir(func, target=target), target)
     start = assembly.index("LBB0_1:")
     loop = assembly[
         start : assembly.index("jl\t", start) if "jl\t" in assembly[start:] else assembly.index("jne", start)

@@ -164,8 +164,20 @@ class Writer:
     def any_statement(self, depth: int) -> None:
         random = self.random
         kind = random.choices(
-            ["binary", "constant", "apply", "access", "vector", "read", "select", "loop", "if", "subview"],
-            [6, 3, 4, 5, 2, 2, 1, 2 * (depth < 3), depth < 3, 1],
+            [
+                "binary",
+                "constant",
+                "apply",
+                "access",
+                "vector",
+                "read",
+                "select",
+                "loop",
+                "if",
+                "subview",
+                "transfer",
+            ],
+            [6, 3, 4, 5, 2, 2, 1, 2 * (depth < 3), depth < 3, 1, 2],
         )[0]
         if kind == "binary":
             self.indices.append(
@@ -185,6 +197,8 @@ class Writer:
             self.indices.append(self.fresh(f"arith.select {test}, {self.index()}, {self.index()} : index"))
         elif kind in ("access", "vector"):
             self.access(kind == "vector")
+        elif kind == "transfer":
+            self.transfer()
         elif kind == "subview":
             at = self.clamped(random.choice([12, 13, 14]))
             view = "memref<4xf32, strided<[1], offset: ?>>"
@@ -201,6 +215,30 @@ class Writer:
         dialect, tail = ("vector", ", vector<4xf32>") if vector else ("memref", "")
         value = self.fresh(f"{dialect}.load {name}[{places[0]}] : {type}{tail}", "f")
         self.lines.append(f"{dialect}.store {value}, {name}[{places[1]}] : {type}{tail}")
+
+    def transfer(self) -> None:
+        """A vector of several dimensions, read in one order from one memory and written in another to a second one."""
+        random = self.random
+        rows, columns = random.choice([(2, 3), (3, 2), (2, 8), (1, 5), (8, 3)])
+        pad = self.fresh("arith.constant 0.0 : f32", "f")
+        places: list[str] = []
+        for _ in range(2):
+            name = random.choice(["%b", "%c"])
+            type, shape = MEMORIES[name]
+            map, sizes = random.choice([("d0, d1", (rows, columns)), ("d1, d0", (columns, rows))])
+            if not places and random.random() < 0.3:
+                map, sizes = random.choice(
+                    [("d0, 0", (rows, 1)), ("0, d1", (1, columns)), ("d1, 0", (1, rows))]
+                )
+            at = ", ".join(self.clamped(have - size + 1) for have, size in zip(shape, sizes, strict=True))
+            attributes = f"permutation_map = affine_map<(d0, d1) -> ({map})>, in_bounds = [true, true]"
+            places += [f"{name}[{at}]", f"{{{attributes}}}", type]
+        vector = f"vector<{rows}x{columns}xf32>"
+        value = self.fresh(
+            f"vector.transfer_read {places[0]}, {pad} {places[1]} : {places[2]}, {vector}", "f"
+        )
+        value = self.fresh(f"vector.fma {value}, {value}, {value} : {vector}", "f")
+        self.lines.append(f"vector.transfer_write {value}, {places[3]} {places[4]} : {vector}, {places[5]}")
 
     def block(self, kind: str, depth: int) -> None:
         random, known = self.random, len(self.indices)

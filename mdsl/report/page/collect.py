@@ -55,7 +55,8 @@ def collected(
     times = {} if measured is None else measured(bytecode)
     data = _Collector().data(trace, tracer, bytecode, times, saved)
     return data, {
-        k.symbol: to_assembly(to_llvm_ir(k, k.symbol), machine) for k in kernels_of(lowered).values()
+        k.symbol: to_assembly(to_llvm_ir(k, k.symbol, target=machine), machine)
+        for k in kernels_of(lowered).values()
     }
 
 

@@ -16,6 +16,7 @@ from mdsl.passes.base import Context
 from mdsl.passes.buffers.vectorize import Vectorize
 from mdsl.passes.kernels.unroll_dispatch import UnrollDispatch
 from mdsl.reference import run
+from mdsl.rewriting.unroll_vectors import unroll_vectors
 from mdsl.syntax.parser import parse
 from mdsl.syntax.printer import print_module
 from mdsl.target.target import Target
@@ -117,7 +118,7 @@ def test_jammed_kernel_shares_what_its_calls_share():
         *(f"b_x{i}" for i in range(4)),
         *(f"c_x{i}" for i in range(4)),
     ]
-    loops = [op for op in kernel.walk() if isinstance(op, For)]
+    loops = [op for op in unroll_vectors(kernel, AVX512).walk() if isinstance(op, For)]
     assert len(loops) == 1 and len(loops[0].carried) == 16
     names = [op.name for op in loops[0].body.ops]
     assert (

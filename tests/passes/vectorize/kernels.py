@@ -15,6 +15,7 @@ from mdsl.ir.types import SCALARS, MemRefType, dtype_of
 from mdsl.ir.verifier import verify
 from mdsl.passes.base import Context
 from mdsl.passes.buffers.vectorize import Vectorize
+from mdsl.passes.kernels.unroll_vectors import UnrollVectors
 from mdsl.reference import run
 from mdsl.syntax.parser import parse
 from mdsl.target.target import Target
@@ -108,13 +109,22 @@ def run_native(func: UkernelFunc, inputs: Sequence[np.ndarray]) -> list[np.ndarr
     return views
 
 
+def unrolled(module: ModuleOp, target: str = "host") -> ModuleOp:
+    """A vectorized module with vectors of one register each."""
+    copy = module.clone()
+    UnrollVectors().run(copy, Context(Target.parse(target)))
+    verify(copy)
+    return copy
+
+
 def check(text: str, tolerance: float = 0.0, native: bool = True, target: str = "host") -> ModuleOp:
-    """Runs the kernel before and after the pass, and natively: the results must agree."""
+    """Runs the kernel before and after the pass, unrolled, and natively: the results must agree. The unrolled module."""
     before = parse(text, "test.mir")
     inputs = random_inputs(before)
     wanted = run(before, inputs, "k")
     module = vectorized(text, target)
-    results = [run(module, inputs, "k")]
+    last = unrolled(module, target)
+    results = [run(form, inputs, "k") for form in (module, last)]
     if native:
         results.append(run_native(kernel_of(module), inputs))
     for found in results:
@@ -122,4 +132,4 @@ def check(text: str, tolerance: float = 0.0, native: bool = True, target: str = 
             np.testing.assert_allclose(
                 right.astype(np.float64), left.astype(np.float64), rtol=tolerance, atol=tolerance
             )
-    return module
+    return last

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernels import check, generic, kernel, kernel_of, memref, vectorized
+from kernels import check, generic, kernel, kernel_of, memref, unrolled, vectorized
 
 from mdsl.syntax.parser import parse
 from mdsl.syntax.printer import print_module
@@ -342,6 +342,13 @@ def test_accumulators_stay_in_registers_through_reduction_and_epilogue():
     assert found.count("vector.load") == 4  # two of B, two of the bias
 
 
+def test_a_block_is_one_vector():
+    (loop,) = [op for op in vectorized(packed_matmul(14, 7), "avx512").walk() if op.name == "scf.for"]
+    reads, fma = ["vector.transfer_read"] * 2, "vector.fma"
+    assert [op.name for op in loop.body.ops] == [*reads, fma, "scf.yield"]
+    assert [str(value.type) for value in loop.carried] == ["vector<14x2x16xf32>"]
+
+
 def test_tile_larger_than_the_registers_is_blocked_and_its_edge_peeled():
     module = check(packed_matmul(31, 5), target="avx512", native=False)
     loops = [op for op in kernel_of(module).walk() if op.name == "scf.for"]
@@ -381,7 +388,8 @@ def test_functions_are_computed_at_several_points_in_turn(kinds, out):
         %r = arith.addf %y0, %e : f32
         linalg.yield %r : f32"""
     op = generic([("%in", t, "m, n")], [("%out", result, out)], kinds, body, "mn")
-    found = names(vectorized(kernel({"in": t, "out": result}, op), "avx512"))
+    module = vectorized(kernel({"in": t, "out": result}, op), "avx512")
+    found = names(unrolled(module, "avx512"))
     first = found.index("math.exp")
     assert found[first : first + 4] == ["math.exp"] * 4
     assert found[first - 4 : first] == ["arith.addf"] * 4

@@ -43,24 +43,23 @@ class Vectorize(Pass):
           ukernel.return
         }
 
-    After, with vectors of 16 elements:
+    After:
 
         ukernel.func @k(%a: memref<2x512xf32>, %b: memref<512x16xf32>, %out: memref<2x16xf32>) {
-          %zero = arith.constant dense<0.0> : vector<16xf32>
+          %zero = arith.constant dense<0.0> : vector<2x16xf32>
           ...
-          %out_0, %out_1 = scf.for %k = %c0 to %c512 step %c1
-              iter_args(%out_0_1 = %zero, %out_1_1 = %zero) -> (vector<16xf32>, vector<16xf32>) {
-            %a_0 = memref.load %a[%c0, %k] : memref<2x512xf32>
-            %b_0 = vector.load %b[%k, %c0] : memref<512x16xf32>, vector<16xf32>
-            %a_0_1 = vector.broadcast %a_0 : f32 to vector<16xf32>
-            %add = vector.fma %a_0_1, %b_0, %out_0_1 : vector<16xf32>
-            ...
-            scf.yield %add, %add_1 : vector<16xf32>, vector<16xf32>
+          %out_0 = scf.for %k = %c0 to %c512 step %c1 iter_args(%out_0_1 = %zero) -> (vector<2x16xf32>) {
+            %a_0 = vector.transfer_read %a[%c0, %k], %pad {permutation_map = affine_map<(d0, d1) -> (d0, 0)>, ...}
+            %b_0 = vector.transfer_read %b[%k, %c0], %pad {permutation_map = affine_map<(d0, d1) -> (0, d1)>, ...}
+            %add = vector.fma %a_0, %b_0, %out_0_1 : vector<2x16xf32>
+            scf.yield %add : vector<2x16xf32>
           }
-          vector.store %out_0, %out[%c0, %c0] : memref<2x16xf32>, vector<16xf32>
-          vector.store %out_1, %out[%c1, %c0] : memref<2x16xf32>, vector<16xf32>
+          vector.transfer_write %out_0, %out[%c0, %c0] {...} : vector<2x16xf32>, memref<2x16xf32>
           ukernel.return
         }
+
+    A block is one vector, of as many dimensions as it has axes, where each of its operands lies along dimensions of memory;
+    `unroll-vectors` shows the registers that it becomes. Otherwise each register is a vector of its own.
     """
 
     name = "vectorize"

@@ -22,7 +22,7 @@ from mdsl.passes.buffers.vectorize.plan import (
     streams,
 )
 from mdsl.passes.buffers.vectorize.transposition import load_transposed
-from mdsl.rewriting.kernel_builder import KernelBuilder, Key
+from mdsl.rewriting.kernel_builder import KernelBuilder, Key, is_regular
 from mdsl.target import cost
 from mdsl.target.target import ELEMENT_BYTES
 
@@ -37,6 +37,7 @@ class GroupEmitter:
         self.plan = plan
         self.out = out
         self.writes: dict[Key, Write] = {}
+        self.pieces: list[Point] = []
 
     def emit(self) -> None:
         """Loops over blocks, those of each size together."""
@@ -58,16 +59,27 @@ class GroupEmitter:
             start += count * size
 
     def _block(self, base: dict[Axis, Linear], sizes: dict[Axis, int]) -> None:
-        """All nests at the points of one block."""
-        points = self._points(base, sizes)
+        """All nests at the points of one block: at once, as vectors of several dimensions, if every access is regular."""
+        self.pieces = self._points(base, sizes)
         self.out.enter_leaf()
         self.writes.clear()
         if self.plan.late:
-            for point in points:
+            for point in self.pieces:
                 evaluate_late(self, self.group.nests[0], point)
         else:
-            self._evaluate_nests(points)
+            whole = self._whole(base, sizes)
+            self._evaluate_nests([whole] if whole else self.pieces)
         self.out.leave_leaf()
+
+    def _whole(self, base: dict[Axis, Linear], sizes: dict[Axis, int]) -> Point | None:
+        """The block as one point, if its accesses allow that."""
+        vector = self.plan.vector
+        if vector is None or self.plan.runs or any(nest.indexes() for nest in self.group.nests):
+            return None
+        dims = [(axis, size) for axis, size in sizes.items() if size > 1 and axis is not vector]
+        point = Point(base, (*dims, (vector, sizes[vector])))
+        accesses = [access for nest in self.group.nests for access in (*nest.reads, *nest.outputs)]
+        return point if all(is_regular(access, point.dims) for access in accesses) else None
 
     def _evaluate_nests(self, points: list[Point]) -> None:
         """All nests at the points, then the stores."""
@@ -85,11 +97,11 @@ class GroupEmitter:
                 self._record(nest, point, values)
         for access, point, value in self.writes.values():
             if not self.group.private(access.memory):
-                self.out.write(access, point.env, point.along, point.lanes, value)
+                self.out.write(access, point.env, point.dims, value)
 
     def read(self, access: Access, point: Point) -> Value:
         """The element, or vector, of a point."""
-        return self.out.read(access, point.env, point.along, point.lanes)
+        return self.out.read(access, point.env, point.dims)
 
     def _points(self, base: dict[Axis, Linear], sizes: dict[Axis, int]) -> list[Point]:
         """The block's points, the axis with most points outside: so an operand that depends on it is used up
@@ -97,22 +109,22 @@ class GroupEmitter:
         offsets: dict[Axis, list[int]] = {}
         for axis, size in sizes.items():
             offsets[axis] = list(range(0, size, self.plan.lanes if axis is self.plan.vector else 1))
-        points = [Point({}, self.plan.vector, 0)]
+        points = [Point({})]
         for axis in sorted(sizes, key=lambda axis: -len(offsets[axis])):
             grown: list[Point] = []
             for point in points:
                 for offset in offsets[axis]:
-                    vector = axis is self.plan.vector
-                    lanes = min(self.plan.lanes, sizes[axis] - offset) if vector else point.lanes
-                    grown.append(Point({**point.env, axis: base[axis].plus(offset)}, point.along, lanes))
+                    lanes = min(self.plan.lanes, sizes[axis] - offset)
+                    dims = ((axis, lanes),) if axis is self.plan.vector else point.dims
+                    grown.append(Point({**point.env, axis: base[axis].plus(offset)}, dims))
             points = grown
         return points
 
     def _record(self, nest: Nest, point: Point, values: Sequence[Value]) -> None:
         """The outputs' new values, seen by later nests of the block and stored at its end."""
         for access, value in zip(nest.outputs, values, strict=True):
-            value = self.out.spread(value, point.lanes)
-            key = self.out.key(access, point.env, point.along, point.lanes)
+            value = self.out.spread(value, point.shape)
+            key = self.out.key(access, point.env, point.dims)
             self.out.remember(key, value, self.out.leaf)
             self.writes.pop(key, None)
             self.writes[key] = (access, point, value)
@@ -171,7 +183,7 @@ class GroupEmitter:
         for start in range(0, step * unroll, step):
             results = self._step(nest, points, {**env, inner: Linear(((loop.iv, 1),), start)}, results)
         if step == 1:
-            self._prefetch(nest, points, env, loop.iv, unroll)
+            self._prefetch(nest, env, loop.iv, unroll)
         return self.out.close_loop(results)
 
     def _step(
@@ -183,20 +195,17 @@ class GroupEmitter:
         for chain in range(len(carried) // (len(points) * width)):
             at = {**env, inner: env[inner].plus(chain)}
             for point in points:
-                here = Point({**point.env, **at}, point.along, point.lanes)
-                step = self.evaluate(nest, here, carried[len(results) : len(results) + width])
-                results += [self.out.spread(v, point.lanes) for v in step]
+                step = self.evaluate(nest, point.at(at), carried[len(results) : len(results) + width])
+                results += [self.out.spread(v, point.shape) for v in step]
         return results
 
-    def _prefetch(
-        self, nest: Nest, points: list[Point], env: dict[Axis, Linear], counter: Value, steps: int
-    ) -> None:
+    def _prefetch(self, nest: Nest, env: dict[Axis, Linear], counter: Value, steps: int) -> None:
         """Asks for what `streams` will read `Core.prefetch_bytes` later (at their ends, for what the next tile reads), each
         cache line once in a round of so many steps; and for the next tile's `rows_ahead`."""
         inner = nest.reduction[-1]
         for access in streams(nest, self.plan):
             assert access.type is not None
-            places = {self.out.key(access, p.env, p.along, p.lanes): p for p in points if p.lanes}
+            places = {self.out.key(access, p.env, p.dims): p for p in self.pieces if p.dims}
             step = len(places) * self.plan.lanes * ELEMENT_BYTES[str(access.type.element)]
             lines: dict[int, dict[Axis, Linear]] = {}
             start = ceil(self.plan.prefetch_bytes / step)
@@ -206,7 +215,7 @@ class GroupEmitter:
                     lines.setdefault(access.offset(at) // cost.LINE, at)
             for at in lines.values():
                 self.out.prefetch(access, at, self.plan.vector)
-        first = points[0]
+        first = self.pieces[0]
         for access, axis in rows_ahead(nest, self.plan):
             behind = first.env[axis].plus(self.plan.block[axis])
             row = Linear.of({**dict(behind.terms), counter: 1}, behind.constant)
@@ -217,7 +226,7 @@ class GroupEmitter:
         assert op is not None
         element = element_of(nest.outputs[output].memory.type)
         return self.out.spread(
-            self.out.constants.get(neutral(COMBINING[op.name], element), element), point.lanes
+            self.out.constants.get(neutral(COMBINING[op.name], element), element), point.shape
         )
 
     def combine(self, nest: Nest, output: int, left: Value, right: Value) -> Value:
@@ -232,7 +241,7 @@ class GroupEmitter:
         for access, value in zip(nest.outputs, values, strict=True):
             if value is None:
                 value = self.out.constants.get(0, element_of(access.memory.type))
-            found.append(self.out.spread(value, point.lanes))
+            found.append(self.out.spread(value, point.shape))
         return found
 
     def _result_name(self, nest: Nest, output: int, number: int) -> str:
@@ -283,10 +292,10 @@ class GroupEmitter:
     def _counter(self, axis: Axis, point: Point) -> Value:
         """The loop counter as data: a vector of neighbouring numbers along the vectors' axis."""
         start = self.out.index(point.env.get(axis, Linear()))
-        if axis is not point.along or point.lanes == 0:
+        if not point.dims or axis is not point.dims[-1][0]:
             return start
-        steps = self.out.pure(vector.Step(results=[VectorType((point.lanes,), index)]), "lane")
-        return self.out.pure(arith.AddI(self.out.spread(start, point.lanes), steps), axis.name)
+        steps = self.out.pure(vector.Step(results=[VectorType(point.shape, index)]), "lane")
+        return self.out.pure(arith.AddI(self.out.spread(start, point.shape), steps), axis.name)
 
     def _feeds_fma(self, op: Op, nest: Nest) -> bool:
         """True for a product whose only use is to be added to an accumulator."""
@@ -305,11 +314,11 @@ class GroupEmitter:
             operands = [values.get(v, v) for v in (*product.operands, other)]
         else:
             operands = [values.get(v, v) for v in op.operands]
-        lanes = next((v.type.size for v in operands if isinstance(v.type, VectorType)), 0)
-        operands = [self.out.spread(v, lanes) for v in operands]
+        shape = next((v.type.shape for v in operands if isinstance(v.type, VectorType)), ())
+        operands = [self.out.spread(v, shape) for v in operands]
         name = op.result.name or op.name.split(".")[1]
         if isinstance(product, Op):
-            return self.out.emit(vector.Fma(*operands) if lanes else math.Fma(*operands), name)
+            return self.out.emit(vector.Fma(*operands) if shape else math.Fma(*operands), name)
         element = op.result.type
-        type = VectorType((lanes,), element) if lanes else element
+        type = VectorType(shape, element) if shape else element
         return self.out.pure(op.from_parts(operands, [type], op.attributes), name)

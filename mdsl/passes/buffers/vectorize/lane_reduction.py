@@ -48,7 +48,7 @@ class _LaneReduction:
                 for output, access in enumerate(self.nest.outputs):
                     element = element_of(access.memory.type)
                     start = self.out.constants.get(neutral(self.kinds[output], element), element)
-                    values.append(self.out.spread(start, width))
+                    values.append(self.out.spread(start, (width,)))
                     names.append(f"{access.memory.name or 'acc'}_{number}")
         values = self._loops([a for a in self.nest.reduction if a is not self.axis], {}, values, names)
         size = len(values) // len(self.points)
@@ -98,12 +98,12 @@ class _LaneReduction:
         for number, point in enumerate(self.points):
             for chain in chains:
                 at = base.plus(chain * self.lanes)
-                inner = Point({**point.env, **env, self.axis: at}, self.axis, self.widths[chain])
+                inner = Point({**point.env, **env, self.axis: at}, ((self.axis, self.widths[chain]),))
                 places.append(((number * len(self.widths) + chain) * width, inner))
         olds = [values[first : first + width] for first, _ in places]
         news = self.emitter.evaluate_all(self.nest, [inner for _, inner in places], olds)
         for (first, inner), new in zip(places, news, strict=True):
-            values[first : first + width] = [self.out.spread(v, inner.lanes) for v in new]
+            values[first : first + width] = [self.out.spread(v, inner.shape) for v in new]
         return values
 
     def _finish(self, row: list[Value], old: Sequence[Value | None]) -> list[Value]:

@@ -49,7 +49,7 @@ def evaluate_late(emitter: GroupEmitter, nest: Nest, point: Point) -> None:
         values |= {v: emitter.read(accesses[v], point) for v in op.operands if v in late}
         emitter.operation(op, point, values, nest)
         for value, access in stores.get(op, ()):
-            result = out.spread(values.get(value, value), point.lanes)
-            out.write(access, point.env, point.along, point.lanes, result)
+            result = out.spread(values.get(value, value), point.shape)
+            out.write(access, point.env, point.dims, result)
             out.leave_leaf()  # what was loaded is known no more
             out.enter_leaf()

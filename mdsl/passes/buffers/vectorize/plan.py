@@ -13,6 +13,7 @@ from mdsl.analysis.nest import Access, Axis, Group, Linear, Nest
 from mdsl.ir.core import Op, Value
 from mdsl.ir.types import FloatType, IntegerType, Type, dtype_of, element_of
 from mdsl.passes.buffers.vectorize.late import late_arguments
+from mdsl.rewriting.kernel_builder import Dims, shape_of
 from mdsl.target import cost
 from mdsl.target.target import ELEMENT_BYTES, Target
 
@@ -26,11 +27,19 @@ COMBINING = {
 
 @dataclass(frozen=True)
 class Point:
-    """One vector of a block (one element if `lanes` is 0): where each axis stands, along which axis it lies."""
+    """A vector of a block, or the whole block as one: where each axis stands, what its dimensions lie along. Without
+    dimensions one element."""
 
     env: dict[Axis, Linear]
-    along: Axis | None
-    lanes: int
+    dims: Dims = ()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return shape_of(self.dims)
+
+    def at(self, env: Mapping[Axis, Linear]) -> Point:
+        """The same with other axes, or the same ones elsewhere."""
+        return Point({**self.env, **env}, self.dims)
 
 
 @dataclass

@@ -33,14 +33,14 @@ def load_transposed(
             some
         )  # at the edge, elements in front of the run take the place of those behind
         start = {**first.env, across: first.env[across].plus(-before)}
-        assert first.along is not None
+        ((along, lanes),) = first.dims
         rows = [
-            out.read(access, {**start, first.along: first.env[first.along].plus(lane)}, across, length)
-            for lane in range(first.lanes)
+            out.read(access, {**start, along: first.env[along].plus(lane)}, ((across, length),))
+            for lane in range(lanes)
         ]
         columns = _transposed(out, rows, length, name)
         for point, column in zip(some, columns[before:], strict=True):
-            out.remember(out.key(access, point.env, point.along, point.lanes), column, out.leaf)
+            out.remember(out.key(access, point.env, point.dims), column, out.leaf)
 
 
 def _runs(points: Sequence[Point], across: Axis, length: int) -> Iterator[list[Point]]:

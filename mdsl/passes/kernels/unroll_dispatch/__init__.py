@@ -15,7 +15,7 @@ from mdsl.ir.types import index
 from mdsl.passes.any.canonicalize import merge_equal
 from mdsl.passes.base import Context, Pass, option
 from mdsl.passes.kernels.unroll import clone_body
-from mdsl.passes.kernels.unroll_dispatch.jam import jam, jam_width
+from mdsl.passes.kernels.unroll_dispatch.jam import jam, jam_width, loads
 from mdsl.rewriting import remarks
 from mdsl.rewriting.kernel_builder import Constants
 from mdsl.target.target import Target
@@ -116,13 +116,13 @@ def _spans(loop: scf.For | scf.Forall) -> list[_Span]:
     return found
 
 
-def _saved_loads(kernel: ukernel.UkernelFunc, shared: Sequence[bool]) -> int:
+def _saved_loads(kernel: ukernel.UkernelFunc, shared: Sequence[bool], target: Target) -> int:
     """Loads in the kernel's loops that several calls do once: those of shared arguments."""
     same = {arg for arg, common in zip(kernel.args, shared, strict=True) if common}
-    loads = [
+    reads = [
         op for loop in kernel.body.ops if isinstance(loop, scf.For) for op in loop.walk() if op.has("reads")
     ]
-    return sum(load.operands[0] in same for load in loads)
+    return sum(loads(op, target) for op in reads if op.operands[0] in same)
 
 
 def _depends(value: Value, counter: Value) -> bool:
@@ -175,7 +175,7 @@ class _Unroller:
             counter, copies = loop.body.args[span.dim], min(self.options.factor, span.trips)
             shared = [p < inputs and not _depends(v, counter) for p, v in enumerate(dispatch.operands)]
             width = jam_width(kernel, shared, copies, self.target)
-            return (width - 1) * _saved_loads(kernel, shared)
+            return (width - 1) * _saved_loads(kernel, shared, self.target)
 
         return max(spans, key=gain)
 

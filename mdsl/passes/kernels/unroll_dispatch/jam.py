@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import count
+from math import prod
 
 from mdsl.analysis.alias import AliasAnalysis, root
-from mdsl.dialects import scf, ukernel
+from mdsl.dialects import scf, ukernel, vector
 from mdsl.ir.core import Block, Builder, Op, Value
 from mdsl.ir.types import MemRefType, VectorType
 from mdsl.target import cost
@@ -33,9 +34,32 @@ def _accumulators(loop: scf.For, target: Target) -> int:
 
 
 def _registers(value: Value, target: Target) -> int:
-    if not isinstance(value.type, VectorType):
-        return 0
-    return -(-value.type.size * ELEMENT_BYTES[str(value.type.element)] // target.vector_bytes)
+    return _registers_of(value.type.shape, value.type, target) if isinstance(value.type, VectorType) else 0
+
+
+def _registers_of(shape: Sequence[int], type: VectorType, target: Target) -> int:
+    """Those of rows of elements as `type` has them."""
+    *rows, last = shape
+    return prod(rows) * -(-last * ELEMENT_BYTES[str(type.element)] // target.vector_bytes)
+
+
+def loads(op: Op, target: Target) -> int:
+    """How often an op that reads loads: each register, or each element that is broadcast, once."""
+    type = op.result.type
+    if not isinstance(type, VectorType):
+        return 1
+    read = _read(op, type)
+    return prod(read) if _is_broadcast(op) else _registers_of(read, type, target)
+
+
+def _read(op: Op, type: VectorType) -> list[int]:
+    """The vector's shape without the dimensions that repeat."""
+    places = op.places if isinstance(op, vector.TransferRead) else [0]
+    return [size for place, size in zip(places, type.shape, strict=True) if place is not None]
+
+
+def _is_broadcast(op: Op) -> bool:
+    return isinstance(op, vector.TransferRead) and op.places[-1] is None
 
 
 def _live(
@@ -46,11 +70,18 @@ def _live(
     common = {arg for arg, same in zip(kernel.args, shared, strict=True) if same}
     shared_vectors = 0
     for op in loop.walk():
-        if op.name == "vector.load" and len(op.result.users) > 1:
-            shared_vectors += _registers(op.result, target) * (
-                1 if root(op.operands[0]) in common else copies
-            )
+        if op.has("reads"):
+            shared_vectors += _held(op, target) * (1 if root(op.operands[0]) in common else copies)
     return cost.registers(copies * _accumulators(loop, target), shared_vectors)
+
+
+def _held(op: Op, target: Target) -> int:
+    """Registers that a read fills and several FMAs use; elements that are broadcast pass through one."""
+    type = op.result.type
+    if not isinstance(type, VectorType) or _is_broadcast(op):
+        return 0
+    used_again = len(op.result.users) > 1 or prod(_read(op, type)) < type.size
+    return loads(op, target) if used_again else 0
 
 
 def jam(kernel: ukernel.UkernelFunc, shared: Sequence[bool], copies: int, name: str) -> ukernel.UkernelFunc:

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 from math import prod
 
+from mdsl.dialects.linalg_ext import WinogradTransform, alpha
 from mdsl.dialects.vector import Transfer
 from mdsl.ir.affine import Binary
 from mdsl.ir.core import Op
 from mdsl.ir.typed import memref_of
 from mdsl.ir.types import VectorType, element_of
+
+MAX_CODE = 1 << 18
+"""`code_size` of all ops of a kernel: LLVM takes seconds for so much, and minutes for ten times as much."""
 
 _DIVISION, _NARROW, _ACCESS, _CONTROL = 32, 8, 16, 128
 """Lanes' worth of an integer division, of a lane that is computed in another type, of an access, of a block."""
@@ -22,6 +26,9 @@ _LANE = {
     **dict.fromkeys(("powf", "remf", "log1p", "atan"), 32),
     **dict.fromkeys(("sin", "cos"), 64),
 }
+
+_VECTOR = 16
+"""Lanes of a vector, where the size does not depend on the target."""
 
 _WIDE = 512
 """Lanes from which on one such op takes time by their square."""
@@ -43,6 +50,8 @@ def code_size(op: Op) -> int:
         parts = [part for result in op.attr("map").results for part in result.parts()]
         return sum(_DIVISION if isinstance(part, Binary) and part.kind not in "+*" else 1 for part in parts)
     types = [value.type for value in (*op.operands, *op.results)]
+    if isinstance(op, WinogradTransform):
+        return 4 * alpha(op.m) ** 2 * (2 * _ACCESS + _VECTOR * (8 + len(op.body.ops)))
     if op.regions:
         return _CONTROL + sum(value.type.size for value in op.results if isinstance(value.type, VectorType))
     lanes = max((type.size for type in types if isinstance(type, VectorType)), default=1)

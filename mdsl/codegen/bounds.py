@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mdsl.analysis.code_size import code_size
+from mdsl.analysis.code_size import MAX_CODE, code_size
 from mdsl.analysis.footprints import MAX_BYTES, KernelArgument
 from mdsl.analysis.intervals import Interval, clip, constant, transfer_of, whole
 from mdsl.codegen.kernel import HANDLERS
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from mdsl.dialects.ukernel import UkernelFunc
 
 MAX_LANES = 4096
-MAX_CODE = 1 << 18
-"""`code_size` of all ops of a kernel: LLVM takes seconds for so much, and minutes for ten times as much."""
 _MAX_COUNT = 1 << 62
 """Loop bounds and steps below this cannot overflow when they are added."""
 

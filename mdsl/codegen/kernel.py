@@ -18,13 +18,13 @@ from mdsl.arithmetic.lanes import I64, LLVMType, LLVMValue, Splat, lane_constant
 from mdsl.arithmetic.lanes import constant as constant_lanes
 from mdsl.codegen.emitter import Handler, KernelEmitter, value_type
 from mdsl.codegen.kernel_memory import MEMORY_HANDLERS
+from mdsl.codegen.machine_form import machine_form
 from mdsl.dialects.arith import Compare
 from mdsl.ir.affine import Arithmetic
 from mdsl.ir.attributes import Attribute, DenseAttr, DenseResourceAttr, FloatAttr, IntegerAttr, is_splat
 from mdsl.ir.core import Op
 from mdsl.ir.floats import bits_of, to_numpy, to_python
 from mdsl.ir.types import SCALARS, Type, bf16, dtype_of, element_of
-from mdsl.rewriting.unroll_vectors import unroll_vectors
 from mdsl.target.target import Target
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def emit_kernel(func: UkernelFunc, module: ir.Module, name: str, fuelled: bool =
     argument more, where the fuel is (see `bytecode.machine`): a loop for which there is not enough is left out.
 
     Raises VerifyError at an op that has no machine code: the kernel must be lowered as far as scf, arith,
-    math, vector and memref, and its vectors unrolled.
+    math, vector and memref (`machine_form`).
     """
     if func.type.results:
         raise func.error("returns tensors; bufferize it before it is compiled")
@@ -64,12 +64,12 @@ def to_llvm_ir(
     """The LLVM IR of one kernel as a module of its own, before optimisation; its vectors are those of `target`, by default
     the host."""
     module = ir.Module(name="kernel")
-    unrolled = unroll_vectors(func, target or Target.host())
-    emit_kernel(unrolled, module, name or func.symbol, fuelled)
+    form = machine_form(func, target or Target.host())
+    emit_kernel(form, module, name or func.symbol, fuelled)
     text = str(module)
     _take_apart(module)
-    if unrolled is not func:
-        unrolled.erase()
+    if form is not func:
+        form.erase()
     return text
 
 

@@ -33,17 +33,8 @@ _SYMBOL = "kernel"
 _MANY = 8
 """Kernels from which on the cache has those of a program together, too: one file to read in place of two a kernel."""
 
-ROOMS = (
-    "grammar.lark",
-    "ir",
-    "dialects",
-    "syntax",
-    "target",
-    "analysis",
-    "rewriting",
-    "arithmetic",
-    "codegen",
-)
+ROOMS = ("grammar.lark", "ir", "dialects", "syntax", "target", "analysis", "reference", "rewriting", "passes", "arithmetic",
+         "codegen")  # fmt: skip
 """What the machine code of a micro-kernel follows from, and the proof that it is safe."""
 
 
@@ -140,15 +131,15 @@ class _Loading:
         does not depend on it."""
         anonymous = source.replace(f"@{name}(", f"@{_SYMBOL}(", 1)
         key = cache.key("kernel", anonymous, source_digest(*ROOMS))
-        make = memoize(make)  # a new kernel is parsed once, to be proved and then compiled
-        self.kernels.signatures[name] = _signature(key, make)
+        form = memoize(lambda: _with_arithmetic(make(), self.target))  # once, to be proved and compiled
         wanted = Wanted.of(cache.key(key, "fuelled") if self.fuelled else key, [_SYMBOL], self.target)
+        self.kernels.signatures[name] = _signature(wanted.name, form)
         self.images[name] = wanted.name
         code = None if wanted in self._compiling else wanted.found()
         if code is not None:
             self._add(name, code)
             return
-        func = make()
+        func = form()
         if wanted not in self._compiling:
             self._compiling[wanted] = self._compile(func)
         self._waiting.append((name, wanted, func))
@@ -207,6 +198,12 @@ class _Together:
         if joined is not None:
             cache.put(self.wanted.name, joined)
             cache.put_json(self.signatures, kernels.signatures)
+
+
+def _with_arithmetic(func: UkernelFunc, target: Target) -> UkernelFunc:
+    from mdsl.codegen.machine_form import with_arithmetic
+
+    return with_arithmetic(func, target)
 
 
 def _signature(key: str, make: Callable[[], UkernelFunc]) -> tuple[KernelArgument, ...]:

@@ -11,7 +11,7 @@ from mdsl.passes import OWN_FILES
 from mdsl.support.source_digest import source_digest
 from mdsl.target.target import Target
 
-_ROOMS = ("errors.py", "reference", "rewriting", "passes", "bytecode", *KERNEL_ROOMS, "compiler")
+_ROOMS = ("errors.py", "bytecode", *KERNEL_ROOMS, "compiler")
 """What the bytecode of a program follows from: the kernels' own rooms, and all that shapes kernels."""
 
 

@@ -111,4 +111,4 @@ def _is_piecewise(op: Op) -> bool:
 
 def is_elementwise(op: Op) -> bool:
     """Whether an op computes each element of its result of one of each operand."""
-    return op.has("elementwise") or isinstance(op, vector.Fma)
+    return len(op.results) == 1 and (op.has("elementwise") or isinstance(op, vector.Fma))

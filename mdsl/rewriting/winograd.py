@@ -38,14 +38,18 @@ from mdsl.rewriting.structured import inline_body
 def expand_transforms(root: Op) -> None:
     """Replaces the transforms under `root`, which work on memory, by nests."""
     for op in root.walk():
-        if not isinstance(op, WinogradTransform):
-            continue
-        if isinstance(op, WinogradInputTransform):
-            _input_nest(op, Builder.before(op))
-        elif isinstance(op, WinogradOutputTransform):
-            for rows, columns in product(*(image_parts(op.pixel_sizes()[d], op.m) for d in op.image)):
-                _OutputNest(op, rows, columns, Builder.before(op)).build()
-        op.erase()
+        if isinstance(op, WinogradTransform):
+            expand_transform(op)
+
+
+def expand_transform(op: WinogradTransform) -> None:
+    """Replaces a transform, which works on memory, by nests."""
+    if isinstance(op, WinogradInputTransform):
+        _input_nest(op, Builder.before(op))
+    elif isinstance(op, WinogradOutputTransform):
+        for rows, columns in product(*(image_parts(op.pixel_sizes()[d], op.m) for d in op.image)):
+            _OutputNest(op, rows, columns, Builder.before(op)).build()
+    op.erase()
 
 
 def _input_nest(op: WinogradInputTransform, builder: Builder) -> None:

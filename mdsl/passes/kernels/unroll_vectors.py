@@ -8,6 +8,7 @@ from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.ukernel import UkernelFunc
 from mdsl.ir.rewrites import rewriting
 from mdsl.passes.base import Context, Pass
+from mdsl.passes.buffers.vectorize import vectorize_transforms
 from mdsl.rewriting.unroll_vectors import unroll_vectors
 
 
@@ -15,8 +16,9 @@ from mdsl.rewriting.unroll_vectors import unroll_vectors
 class UnrollVectors(Pass):
     """Take vectors of several dimensions apart into vectors of one register of the target.
 
-    `vectorize` writes a block of accumulators as one vector. Right before a micro-kernel becomes machine code it is unrolled as
-    this pass does it, which no pipeline needs but which shows what happens there. Before:
+    `vectorize` writes a block of accumulators as one vector, and leaves Winograd's transforms as they are. Right before a
+    micro-kernel becomes machine code, the transforms become their arithmetic and vectors are unrolled. No pipeline needs
+    this pass, which shows what happens there. Before:
 
         %a_0 = vector.transfer_read %a[%c0, %k], %zero {permutation_map = affine_map<(d0, d1) -> (d0, 0)>,
             in_bounds = [true, true]} : memref<2x512xf32>, vector<2x8xf32>
@@ -42,7 +44,7 @@ class UnrollVectors(Pass):
     def run(self, module: ModuleOp, context: Context) -> None:
         for func in module.body.ops:
             if isinstance(func, UkernelFunc) and not func.type.results:
-                unrolled = unroll_vectors(func, context.target)
+                unrolled = unroll_vectors(vectorize_transforms(func, context.target), context.target)
                 if unrolled is not func:
                     with rewriting(func, "unroll"):
                         _take_over(func, unrolled)

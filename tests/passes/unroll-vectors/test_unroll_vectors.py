@@ -9,9 +9,11 @@ import pytest
 
 from mdsl.codegen.kernels import compile_kernels
 from mdsl.dialects.ukernel import UkernelFunc
+from mdsl.ir.errors import VerifyError
 from mdsl.ir.types import VectorType
 from mdsl.ir.verifier import verify
 from mdsl.passes.base import Context
+from mdsl.passes.buffers.vectorize import Vectorize
 from mdsl.passes.kernels.unroll_vectors import UnrollVectors
 from mdsl.reference import run
 from mdsl.rewriting.unroll_vectors import unroll_vectors
@@ -82,3 +84,61 @@ def test_reads_come_before_writes() -> None:
     UnrollVectors().run(module, Context(TARGETS["avx2"]))
     (found,) = run(module, [x.copy()], "k")
     np.testing.assert_array_equal(found, 2 * x)
+
+
+IMAGE, FACTORS = "memref<1x10x6x20xf32>", "memref<6x6x1x2x1x20xf32>"
+TRANSFORM = f"""ukernel.func @k(%x: {IMAGE}, %out: {FACTORS}) {{
+  linalg_ext.winograd_input_transform {{fmr = "F_4_3", image_dimensions = array<i64: 1, 2>}} ins(%x : {IMAGE}) outs(%out : {FACTORS})
+  ukernel.return
+}}
+"""
+
+
+def test_transforms_become_arithmetic() -> None:
+    module = parse(TRANSFORM, "test.mir")
+    Vectorize().run(module, Context(TARGETS["avx2"]))
+    assert print_module(module) == print_module(parse(TRANSFORM, "test.mir"))
+    inputs = [
+        np.random.default_rng(0).random(shape).astype(np.float32)
+        for shape in ((1, 10, 6, 20), (6, 6, 1, 2, 1, 20))
+    ]
+    _, wanted = run(module, inputs, "k")
+    UnrollVectors().run(module, Context(TARGETS["avx2"]))
+    verify(module)
+    names = {op.name for op in module.walk()}
+    assert "math.fma" in names and not any(name.startswith("linalg") for name in names)
+    _, found = run(module, inputs, "k")
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_a_transform_that_may_overwrite_its_image_does_not_wait() -> None:
+    """Kernels say nothing of what they are called with."""
+    text = f"""func.func @main(%bytes: memref<16000xi8>) {{
+  %c0 = arith.constant 0 : index
+  %x = memref.view %bytes[%c0][] : memref<16000xi8> to {IMAGE}
+  %out = memref.view %bytes[%c0][] : memref<16000xi8> to {FACTORS}
+  ukernel.dispatch @k(%x, %out) : ({IMAGE}, {FACTORS})
+  return
+}}
+{TRANSFORM}"""
+    module = parse(text, "test.mir")
+    Vectorize().run(module, Context(TARGETS["avx2"]))
+    assert not any(op.name.startswith("linalg") for op in module.walk())
+
+
+def test_the_proof_is_of_the_arithmetic() -> None:
+    signature = compile_kernels([_kernel(TRANSFORM)], Target.host()).signatures["k"]
+    assert [(use.kind, use.span) for use in signature] == [("read", 4800), ("write", 5760)]
+
+
+def test_what_cannot_be_spelt_out_is_an_error() -> None:
+    line = TRANSFORM.splitlines()[1]
+    many = TRANSFORM.replace(line, "\n".join([line] * 20))
+    with pytest.raises(VerifyError, match="too large to be compiled: its transforms are too many"):
+        compile_kernels([_kernel(many)], Target.host())
+
+
+def _kernel(text: str) -> UkernelFunc:
+    (func,) = parse(text, "test.mir").body.ops
+    assert isinstance(func, UkernelFunc)
+    return func

@@ -10,6 +10,7 @@ from mdsl.analysis.alias import ALLOCATIONS, VIEWS, AliasAnalysis, root
 from mdsl.analysis.nest import Group, Nest, collapse, merge, nest_of
 from mdsl.dialects import linalg, memref
 from mdsl.dialects.builtin import ModuleOp
+from mdsl.dialects.linalg_ext import WinogradTransform
 from mdsl.dialects.ukernel import UkernelFunc
 from mdsl.ir.core import Block, Builder, Op, Value
 from mdsl.ir.rewrites import rewriting
@@ -21,7 +22,7 @@ from mdsl.passes.buffers.vectorize.plan import Plan, plan
 from mdsl.rewriting import remarks
 from mdsl.rewriting.kernel_builder import Constants, KernelBuilder
 from mdsl.rewriting.overlaps import put_inputs_aside
-from mdsl.rewriting.winograd import expand_transforms
+from mdsl.rewriting.winograd import expand_transform, expand_transforms
 from mdsl.target.target import Target
 
 
@@ -59,7 +60,8 @@ class Vectorize(Pass):
         }
 
     A block is one vector, of as many dimensions as it has axes, where each of its operands lies along dimensions of memory;
-    `unroll-vectors` shows the registers that it becomes. Otherwise each register is a vector of its own.
+    `unroll-vectors` shows the registers that it becomes, and the hundreds of ops of Winograd's transforms, which stay as they
+    are here if what they read is apart from what they write. Otherwise each register is a vector of its own.
     """
 
     name = "vectorize"
@@ -71,9 +73,30 @@ class Vectorize(Pass):
         aliases = AliasAnalysis(module)
         for func in module.body.ops:
             if isinstance(func, UkernelFunc) and not func.type.results:
-                expand_transforms(func)
+                for op in func.walk():
+                    if isinstance(op, WinogradTransform) and not _may_wait(op, aliases):
+                        expand_transform(op)
                 put_inputs_aside(func, aliases)
                 vectorize_kernel(func, context.target, aliases)
+
+
+def _may_wait(op: WinogradTransform, aliases: AliasAnalysis) -> bool:
+    """Whether a transform can stay until machine code is made of the kernel, where the callers are not known."""
+    if not all(aliases.apart(value, out) for value in op.inputs for out in op.outputs):
+        return False
+    remarks.applied(op, "stays one op until machine code is made of it")
+    return True
+
+
+def vectorize_transforms(func: UkernelFunc, target: Target) -> UkernelFunc:
+    """A copy of a kernel with the arithmetic of Winograd's transforms; the kernel itself if it has none. What a transform
+    reads is apart from what it writes."""
+    if not any(isinstance(op, WinogradTransform) for op in func.walk()):
+        return func
+    copy = func.clone()
+    expand_transforms(copy)
+    vectorize_kernel(copy, target, AliasAnalysis(copy))
+    return copy
 
 
 def vectorize_kernel(func: UkernelFunc, target: Target, aliases: AliasAnalysis) -> None:

@@ -51,7 +51,7 @@ class Winograd(Pass):
 
     36 products instead of 144 for 16 outputs. Constant weights are transformed now, in float64. It works on
     whatever layout `pack` chose, after `fuse`, so that the output transform takes the epilogue in. The transforms
-    become arithmetic in the micro-kernels (`vectorize`).
+    become arithmetic when machine code is made of the micro-kernels (`unroll-vectors` shows it).
     `passes/linalg/winograd/cost.py` tells which convolutions gain, and what tile they get.
 
     Results differ from the plain sum by rounding. Measured against float64 on layers of 64 to 512 channels,

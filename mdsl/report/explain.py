@@ -62,7 +62,8 @@ class Tracer:
         """`lowered` is what `source` became before its bytecode was made, with kernels and an arena; `told` the remarks."""
         self.target = target
         self.source = list(_described(source))
-        self.told = told
+        self._told = list(told)
+        self._about = _about(told)
         self._found: dict[str, list[_Piece]] = {}
         self._take(lowered)
         self.peak: Peak | None = peak_of(list(entry(lowered).body.ops))
@@ -122,7 +123,8 @@ class Tracer:
 
     def explained(self, source: Explanation) -> Explanation:
         """What became of it. Of several ops at one place the first has the dispatches."""
-        told = [t for t in self.told if _is_about(t, source)]
+        numbers = {*self._about.get(source.location, ()), *self._about.get(source.name, ())}
+        told = [self._told[number] for number in sorted(numbers)]
         found = Explanation(source.name, source.opcode, source.type, source.location, told)
         first = next(e for e in self.source if e.location == source.location)
         pieces = self._found.get(source.location, []) if first is source else []
@@ -170,12 +172,14 @@ def _place(op: Op) -> str:
     return op.location.place if op.location is not None else ""
 
 
-def _is_about(told: Told, source: Explanation) -> bool:
-    """True for a remark on the op, and for one that another op took it in."""
-    remark = told.remark
-    if remark.location is not None and remark.location.place == source.location:
-        return True
-    return remark.kind == "applied" and source.name in re.findall(r"%[\w.$/-]+", remark.message)
+def _about(told: Sequence[Told]) -> dict[str, list[int]]:
+    """The numbers of the remarks on an op, by its place, and of those that another op took it in, by its name."""
+    found: dict[str, list[int]] = {}
+    for number, remark in enumerate(t.remark for t in told):
+        names = re.findall(r"%[\w.$/-]+", remark.message) if remark.kind == "applied" else []
+        for key in (*names, *([remark.location.place] if remark.location is not None else [])):
+            found.setdefault(key, []).append(number)
+    return found
 
 
 def _is_line(query: str, place: str) -> bool:

@@ -9,6 +9,7 @@ from functools import cached_property
 from mdsl import api
 from mdsl.api import Program
 from mdsl.compiler.driver import context_of, lowering
+from mdsl.compiler.history import links
 from mdsl.compiler.levels import level_of, plan
 from mdsl.compiler.pipeline import Hook, parse_pipeline, run_passes
 from mdsl.compiler.settings import Settings
@@ -16,7 +17,7 @@ from mdsl.dialects.builtin import ModuleOp
 from mdsl.passes.base import Pass
 from mdsl.report.cost import Cost, cost_of
 from mdsl.report.diff.compare import compare
-from mdsl.report.diff.model import Diff, Snapshot
+from mdsl.report.diff.model import Diff, Matching, Snapshot
 from mdsl.report.diff.text import structural
 from mdsl.report.remarks import Remarks
 from mdsl.report.units import count_text, flops_text, seconds_text
@@ -41,6 +42,11 @@ class Step:
     target: Target = field(repr=False)
 
     @property
+    def changed(self) -> bool:
+        """False if the program is what it was before the pass."""
+        return self.before is not self.after
+
+    @property
     def module(self) -> ModuleOp:
         """The program after the pass."""
         return self.after.module
@@ -53,6 +59,8 @@ class Step:
     @cached_property
     def diff(self) -> Diff:
         """What the pass changed."""
+        if not self.changed:
+            return Diff(self.name, self.before, self.after, Matching(), (), ())
         return compare(self.before, self.after, self.name)
 
     @property
@@ -118,7 +126,7 @@ class Trace:
     @staticmethod
     def of(module: ModuleOp, steps: Sequence[Pass], target: Target, *, verify_each: bool = True) -> Trace:
         """Runs `steps` on `module`, in place, and keeps a copy of the program between them. Raises MdslError."""
-        recorder = _Recorder(target, Snapshot.take(module))
+        recorder = _Recorder(target, module)
         with recorder.remarks.collecting() as remarks:
             run_passes(module, steps, context_of(target), hooks=[remarks, recorder], verify_each=verify_each)
         return Trace(recorder.source, target, tuple(recorder.steps))
@@ -143,15 +151,17 @@ def trace(program: Program, pipeline: str | None = None, *, target: str | Target
 
 
 class _Recorder(Hook):
-    def __init__(self, target: Target, start: Snapshot) -> None:
+    def __init__(self, target: Target, module: ModuleOp) -> None:
         self.target = target
-        self.source = start.module
-        self.last = start
+        self.last = Snapshot.take(module)
+        self.source = self.last.module
+        self.links = links(module)
         self.remarks = Remarks()
         self.steps: list[Step] = []
 
     def after(self, module: ModuleOp, step: Pass, seconds: float) -> None:
-        now = Snapshot.take(module)
+        old, self.links = self.links, links(module)
+        now = self.last if self.links == old else Snapshot.take(module)
         told = tuple(t.remark for t in self.remarks.found[self.remarks.begin :])
         why = self.remarks.why_unchanged(step)
         self.steps.append(Step(str(step), seconds, self.last, now, told, why, self.target))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from mdsl.analysis.work import kernels_of
@@ -29,6 +29,9 @@ from mdsl.target.cost import Choice
 
 WIDTH = 1 << 20
 """Columns of a diff: the page breaks lines itself."""
+
+Lines = list[list[int | None]]
+"""The numbers of each line's text and of its op's place, None where it has none."""
 
 Times = dict[str, tuple[float, float]]
 """Seconds of a layer as measured, and what the measured roofline allows, by the place of its op."""
@@ -77,22 +80,23 @@ class _Collector:
         steps = [self._source(trace)]
         before = cost_of(trace.source, trace.target)
         for number, step in enumerate(trace):
-            steps.append(
-                self._step(step, number + 1, str(StepCost("", before, step.cost)).removeprefix(": "), saved)
-            )
-            before = step.cost
+            cost = step.cost if step.changed else before
+            told = str(StepCost("", before, cost)).removeprefix(": ")
+            lines = self._lines(step.module) if step.changed else steps[-1]["lines"]
+            steps.append(self._step(step, number + 1, lines, told, saved))
+            before = cost
         steps.append(self._bytecode(bytecode, len(steps)))
         remarks = [self._remark(r, n + 1) for n, step in enumerate(trace) for r in step.remarks]
         core, target = trace.target.core, trace.target
-        layers = [self._layer(e, times) for e in tracer.all()]
+        explained = tracer.all()
         peak = 2 * target.lanes("f32") * target.fma_rate * core.ghz * 1e9
         return {
             "steps": steps,
             "texts": list(self.texts),
             "places": self._named(trace.source),
             "remarks": remarks,
-            "layers": layers,
-            "uses": [[self.places[e.location], use.kernel] for e in tracer.all() for use in e.uses],
+            "layers": [self._layer(e, times) for e in explained],
+            "uses": [[self.places[e.location], use.kernel] for e in explained for use in e.uses],
             "roofline": {
                 "peak": peak,
                 "memory": core.memory_rate * core.ghz * 1e9,
@@ -106,14 +110,14 @@ class _Collector:
     def _source(self, trace: Trace) -> dict[str, Any]:
         return _step("source", 0, level_of(trace.source), 0.0, self._lines(trace.source), changed=False)
 
-    def _step(self, step: Step, number: int, cost: str, saved: Mapping[str, float]) -> dict[str, Any]:
+    def _step(
+        self, step: Step, number: int, lines: Lines, cost: str, saved: Mapping[str, float]
+    ) -> dict[str, Any]:
         diff = [
             [line.sign, str(line)[0 if line.sign in "@=" else 1 :].lstrip("\n")]
             for line in structural(step.diff, Style(width=WIDTH))
         ]
-        found = _step(
-            step.name, number, step.level, step.seconds, self._lines(step.module), changed=bool(step.diff)
-        )
+        found = _step(step.name, number, step.level, step.seconds, lines, changed=bool(step.diff))
         return {
             **found,
             "diff": diff,
@@ -123,13 +127,13 @@ class _Collector:
         }
 
     def _bytecode(self, module: Module, number: int) -> dict[str, Any]:
-        lines: list[list[int | None]] = []
+        lines: Lines = []
         for line in disassemble(module, kernels=False).splitlines():
             place = line.rpartition("  ; ")[2] if "  ; " in line else ""
             lines.append([self._text(line), self.places.get(place)])
         return _step("bytecode", number, "bytecode", 0.0, lines, changed=False)
 
-    def _lines(self, module: ModuleOp) -> list[list[int | None]]:
+    def _lines(self, module: ModuleOp) -> Lines:
         return [[self._text(text), place] for text, place in _Placed(self._place).print(module)]
 
     def _text(self, text: str) -> int:
@@ -190,7 +194,7 @@ def _step(
     number: int,
     level: str,
     seconds: float,
-    lines: Sequence[Sequence[int | None]],
+    lines: Lines,
     *,
     changed: bool,
 ) -> dict[str, Any]:

@@ -103,17 +103,17 @@ def _group(
 
 
 def _normalises(members: Sequence[linalg.LinalgOp]) -> bool:
-    inside = set(members)
-    return any(_returns_to_rows(op, inside) for op in members)
-
-
-def _returns_to_rows(op: linalg.LinalgOp, members: Collection[linalg.LinalgOp]) -> bool:
-    """True if the op reads what a reduction led to again for each element of the row. An epilogue that works on
-    the result alone, like the division of a mean, is left to `fuse`: until then `pack` may block the reduction."""
-    return any(
-        v.owner in members and not isinstance(v.owner, linalg.Fill) and not m.is_permutation
-        for v, m in zip(op.inputs, op.maps, strict=False)
-    )
+    """True if one of the members, which come in program order, reads what a reduction led to again for each element of the row. An
+    epilogue that works on the result alone, like the division of a mean, is left to `fuse`, and so is what reads a number a channel that
+    only arithmetic made: until then `pack` may block it."""
+    reduced: set[linalg.LinalgOp] = set()
+    for op in members:
+        reads = [(v.owner, m) for v, m in zip(op.inputs, op.maps, strict=False) if v.owner in reduced]
+        if any(not m.is_permutation for _, m in reads):
+            return True
+        if reads or op.reduction_dims:
+            reduced.add(op)
+    return False
 
 
 def widest_region(

@@ -37,6 +37,17 @@ def decomposed_layer_norm(rows: int, columns: int) -> str:
 }}"""
 
 
+def test_what_only_arithmetic_made_is_no_normalisation() -> None:
+    """A number a channel that is read for each element: the pass leaves it to `fuse`, and `pack` can block it."""
+    x, c = "tensor<2x16x8x8xf32>", "tensor<1x16x1x1xf32>"
+    text = f"""func.func @main(%x: {x}, %a: {c}, %b: {c}) -> {x} {{
+  %f = nn.mul %a, %b : ({c}, {c}) -> {c}
+  %y = nn.mul %x, %f : ({x}, {c}) -> {x}
+  return %y : {x}
+}}"""
+    assert "ukernel.region" not in str(mdsl.opt(text, "fuse-rows"))
+
+
 def one_op(op: str) -> Program:
     def text(rows: int, columns: int) -> str:
         x = f"tensor<{rows}x{columns}xf32>"

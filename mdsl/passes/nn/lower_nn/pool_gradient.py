@@ -89,8 +89,8 @@ class _Nest:
 
     def __init__(self, e: Emitter, op: nn.MaxPool2dGrad, sides: list[_Side]) -> None:
         self.e, self.op, self.sides = e, op, sides
-        strides = ["h" + "a" * (sides[0].stride > 1), "w" + "b" * (sides[1].stride > 1)]
-        self.out = "".join(op.arrange("n", "c", *strides))
+        places = "h" + "a" * (sides[0].stride > 1) + "w" + "b" * (sides[1].stride > 1)
+        self.image, self.out = ("nhwc", f"n{places}c") if op.channels_last else ("nchw", f"nc{places}")
         self.loops = self.out + "i" * (sides[0].taps > 1) + "j" * (sides[1].taps > 1)
 
     def seen(self, x: Value, fill: float) -> Value:
@@ -105,7 +105,7 @@ class _Nest:
 
     def sum(self, places: Value, grad: Value) -> Value:
         e, rank = self.e, len(self.loops)
-        read = AffineMap(rank, 0, tuple(self._at(c) for c in self.op.arrange(*"nchw")))
+        read = AffineMap(rank, 0, tuple(self._at(c) for c in self.image))
         out = AffineMap.select(rank, range(len(self.out)))
         element = wide(tensor_of(self.op.result).element)
         sizes = {"n": self.op.image()[0], "c": self.op.image()[1]}
@@ -137,7 +137,7 @@ class _Nest:
 
     def _gets(self, s: Scalars, place: Value, grad: Value, *_: Value) -> Value:
         """What a place gets of one window."""
-        (row, _), (column, fits) = (self._element(s, d) for d in range(2))
+        row, (column, fits) = self._element(s, 0)[0], self._element(s, 1)
         width = s.constant(self.op.attr("kernel")[1], i32, "width")
         number = s.add(s.multiply(row, width, "row"), column, "number")
         is_it = s(arith.CmpI.of("eq", converted(s, place, i32), number), "is_it")

@@ -21,16 +21,21 @@ Operand: TypeAlias = "Term | Value | float"
 
 
 class Terms:
-    """Makes terms at one place of a program; what has no name of its own is called after `name`."""
+    """Makes terms at one place of a program; what has no name of its own is called after `name`. `kept` are values of a formula by what
+    they are in it, which its gradient can be made of."""
 
     def __init__(self, builder: Builder, name: str) -> None:
         self.builder, self.name = builder, name
+        self.kept: dict[str, Value] = {}
 
     def __call__(self, value: Value) -> Term:
         return Term(self, value)
 
     def build(self, op: Op, suffix: str | None = None) -> Term:
         return Term(self, self.builder.value(op, f"{self.name}_{suffix}" if suffix else None))
+
+    def keep(self, **terms: Term) -> None:
+        self.kept |= {name: term.value for name, term in terms.items()}
 
     def constant(self, array: np.ndarray | float, element: Type, name: str) -> Term:
         """A constant tensor of these numbers."""

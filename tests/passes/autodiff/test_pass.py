@@ -141,6 +141,19 @@ func.func @main(%x: tensor<f64>) -> tensor<f64> {
     assert run(mdsl.grad(text, function="square"), [np.float64(3)], "square")[1] == 6
 
 
+def test_a_value_in_a_formula() -> None:
+    """`decompose` makes the ops of a normalisation: what is asked for among these is not led past."""
+    x, c = "tensor<4x2xf64>", "tensor<2xf64>"
+    text = f"""
+func.func @main(%x: {x}, %a: {c}, %b: {c}) -> {x} {{
+  %y, %mean, %variance = nn.batch_norm_train %x, %a, %b, %b, %a : ({x}, {c}, {c}, {c}, {c}) -> ({x}, {c}, {c})
+  return %y : {x}
+}}"""
+    arrays = [X.reshape(3, 2)[[0, 1, 2, 0]], np.array([2.0, 3.0]), np.zeros(2)]
+    found = results(mdsl.grad(text, ["y_sub"], seed="ones"), *arrays)["grad_y_sub"]
+    np.testing.assert_allclose(found[0], [2, 3] / np.sqrt(arrays[0].var(axis=0) + 1e-5))
+
+
 def test_losses_and_training_forms() -> None:
     text = """
 func.func @main(%logits: tensor<4x3xf64>, %labels: tensor<4xi64>) -> tensor<f64> {

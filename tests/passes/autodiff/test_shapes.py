@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mdsl
+from mdsl.reference import run
 
 SIZE = st.integers(1, 4)
 SHAPE = st.lists(SIZE, min_size=1, max_size=4)
@@ -84,6 +85,35 @@ def test_batch_norm(shape: list[int], last: bool, training: str, seed: int) -> N
     arrays = normal(seed, shape, *[channels] * 4)
     # Decomposed before, for the formula rounds otherwise than what the op means.
     check(str(mdsl.opt(text, "decompose")), [*arrays[:4], np.abs(arrays[4])])
+
+
+@pytest.mark.parametrize(("shape", "last"), [([5, 3], False), ([2, 3, 2, 4], False), ([2, 3, 2, 1], True)])
+def test_batch_norm_is_differentiated_as_a_whole(shape: list[int], last: bool) -> None:
+    """To the same numbers as its formula, op by op, but with a sum over the image less; second derivatives too."""
+    layout = "nhwc" if last else "nchw"
+    x, c = typed(shape), typed(channels := [shape[-1 if last else 1]])
+    text = f"""func.func @main(%x: {x}, %a: {c}, %b: {c}, %m: {c}, %v: {c}, %weights: {x}) -> tensor<f64> {{
+  %y, %mean, %variance = nn.batch_norm_train %x, %a, %b, %m, %v {{epsilon = 0.5, layout = "{layout}"}} :
+    ({x}, {c}, {c}, {c}, {c}) -> ({x}, {c}, {c})
+  %weighted = nn.mul %y, %weights : ({x}, {x}) -> {x}
+  %first = nn.reduce %weighted {{kind = "sum", keepdims = false}} : ({x}) -> tensor<f64>
+  %seen = nn.mul %mean, %variance : ({c}, {c}) -> {c}
+  %second = nn.reduce %seen {{kind = "sum", keepdims = false}} : ({c}) -> tensor<f64>
+  %loss = nn.add %first, %second : (tensor<f64>, tensor<f64>) -> tensor<f64>
+  return %loss : tensor<f64>
+}}"""
+    arrays = normal(0, shape, *[channels] * 4, shape)
+    whole, formula = (mdsl.grad(t, ["x", "a", "b"]) for t in (text, mdsl.opt(text, "decompose")))
+    alone = text.replace("return %loss", "return %first")
+    sums = [
+        str(mdsl.grad(t, ["x", "a", "b"])).count("nn.reduce") for t in (alone, mdsl.opt(alone, "decompose"))
+    ]
+    assert sums[0] == sums[1] - 1
+    twice = [mdsl.grad(m, ["x", "a"], loss=1, seed="argument") for m in (whole, formula)]
+    for pair in ([whole, formula], twice):
+        more = normal(1, shape) if pair is twice else []
+        for found, wanted in zip(*(run(m, [*arrays, *more]) for m in pair), strict=True):
+            np.testing.assert_allclose(found, wanted, rtol=1e-9, atol=1e-9)
 
 
 @FEW

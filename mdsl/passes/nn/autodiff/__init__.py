@@ -19,6 +19,7 @@ from mdsl.ir.types import TensorType, is_float
 from mdsl.passes.any.inline import Inline
 from mdsl.passes.base import Context, Pass, functions, option
 from mdsl.passes.nn.autodiff import branches, data, elementwise, layers, loops, order, windows
+from mdsl.passes.nn.autodiff.build import WHOLES, Whole
 from mdsl.passes.nn.autodiff.reverse import differentiate, gradient_of
 from mdsl.passes.nn.autodiff.subjects import default_subjects, subject
 from mdsl.passes.nn.decompose import decompose
@@ -84,14 +85,26 @@ class Autodiff(Pass):
         if any(isinstance(op, Call) for op in module.walk()):
             Inline().run(module, context)
         function = _chosen(module, self.function)
-        for op in list(function.walk()):
-            if isinstance(op, Composite):
-                decompose(op)
+        given = set(function.walk())
+        wholes = _decomposed(function)
         loss = _loss(function, self.loss)
         wrt = [subject(function, name) for name in self.wrt] if self.wrt else default_subjects(function)
         _check(function, wrt)
+        if any(isinstance(v.owner, Op) and v.owner not in given for v in wrt):
+            wholes = {}  # a value in a formula is asked for, which the rule of the whole leads past
         with rewriting(function, "append gradient"):
-            _append(function, loss, wrt, self.seed)
+            _append(function, loss, wrt, self.seed, wholes)
+
+
+def _decomposed(function: FuncOp) -> dict[Value, tuple[Whole, dict[str, Value]]]:
+    """Decomposes losses and training forms; returns the results of those that have a rule as a whole, and what it is made of."""
+    found: dict[Value, tuple[Whole, dict[str, Value]]] = {}
+    for op in list(function.walk()):
+        if isinstance(op, Composite):
+            name, kept = op.name, decompose(op)
+            if name in WHOLES:
+                found[kept["result"]] = WHOLES[name], kept
+    return found
 
 
 def _chosen(module: ModuleOp, name: str) -> FuncOp:
@@ -126,11 +139,17 @@ def _check(function: FuncOp, wrt: list[Value]) -> None:
         raise function.error("wrt names a value twice")
 
 
-def _append(function: FuncOp, loss: Value, wrt: list[Value], seed: str) -> None:
+def _append(
+    function: FuncOp,
+    loss: Value,
+    wrt: list[Value],
+    seed: str,
+    wholes: dict[Value, tuple[Whole, dict[str, Value]]],
+) -> None:
     end = function.body.terminator
     names = function.result_names()
     own = [op for op in function.body.ops if op is not end]
-    gradients = differentiate(function, loss, wrt, _seed(function, loss, seed), own)
+    gradients = differentiate(function, loss, wrt, _seed(function, loss, seed), own, wholes)
     for gradient in gradients:
         function.insert_result(len(end.operands), gradient)
     free = FreeNames(names)

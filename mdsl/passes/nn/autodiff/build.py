@@ -13,7 +13,7 @@ nobody reads of it is dropped, so that a rule does not ask which operands are wa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -44,6 +44,23 @@ def vjp(*names: str) -> Callable[[RuleT], RuleT]:
 
     def register(rule: RuleT) -> RuleT:
         VJPS.update(dict.fromkeys(names, rule))
+        return rule
+
+    return register
+
+
+Whole = Callable[["Adjoint", Mapping[str, Value], Value], Mapping[str, Value]]
+
+WHOLES: dict[str, Whole] = {}
+"""The rule of each composite op whose gradient is simpler than that of its formula: from the values that the formula keeps and the
+gradient of the one called `result`, those of some of them."""
+
+
+def whole(name: str) -> Callable[[Whole], Whole]:
+    """Registers `f(adjoint, kept, grad)` as the rule of the composite op `name`."""
+
+    def register(rule: Whole) -> Whole:
+        WHOLES[name] = rule
         return rule
 
     return register

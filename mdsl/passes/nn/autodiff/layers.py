@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import prod
 
 from mdsl.dialects import nn
 from mdsl.dialects.nn.base import axis_in
 from mdsl.ir.core import Value
 from mdsl.ir.typed import tensor_of
-from mdsl.passes.nn.autodiff.build import Adjoint, Partials, vjp
+from mdsl.passes.nn.autodiff.build import Adjoint, Partials, vjp, whole
 
 # Matrix products ------------------------------------------------------------------------------------------
 
@@ -47,6 +48,24 @@ def linear(a: Adjoint, op: nn.Linear, g: Value) -> Partials:
 
 
 # Normalisation --------------------------------------------------------------------------------------------
+
+
+@whole("nn.batch_norm_train")
+def batch_norm_train(a: Adjoint, kept: Mapping[str, Value], g: Value) -> Mapping[str, Value]:
+    """With c = x - mean, the root r of the variance (epsilon added), f = scale / r, and n numbers a channel: sums of g c / r and g for
+    scale and shift, and f (g - sum(g) / n - c sum(g c) / (n r^2)) for x (Ioffe, Szegedy: Batch Normalization, 2015). That c adds up to
+    0 the formula's own gradient does not know: it goes over the image once more."""
+    centred, root, factor = kept["centred"], kept["root"], kept["factor"]
+    column, shape = tensor_of(root).shape, tensor_of(centred).shape
+    others = [d for d, size in enumerate(column) if size == 1]
+    share = prod(column) / max(1, prod(shape))
+    total = a.sum(g, others, suffix="total")
+    along = a.sum(a.mul(g, centred), others, suffix="along")
+    slope = a.div(along, root)
+    steepness = a.mul(a.div(a.mul(slope, factor), root), share, "steepness")
+    level = a.mul(a.mul(total, factor), share, "level")
+    x = a.sub(a.sub(a.mul(g, factor), a.mul(centred, steepness)), level)
+    return {"shift": total, "scale": slope, "x": x}
 
 
 @vjp("nn.batch_norm")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from mdsl.dialects import scf
@@ -13,7 +13,7 @@ from mdsl.ir.core import Block, Builder, Op, Value
 from mdsl.ir.naming import name_wished
 from mdsl.ir.typed import tensor_of
 from mdsl.ir.types import TensorType, is_float
-from mdsl.passes.nn.autodiff.build import VJPS, Adjoint, Constants
+from mdsl.passes.nn.autodiff.build import VJPS, Adjoint, Constants, Whole
 from mdsl.rewriting import remarks
 
 SWEEPS: dict[str, Callable[[Sweep, Any], None]] = {}
@@ -23,8 +23,15 @@ SWEEPS: dict[str, Callable[[Sweep, Any], None]] = {}
 class Sweep:
     """Builds the adjoint of `ops`, which lie in one block, in front of `end`; `active` is what gradients go through."""
 
-    def __init__(self, ops: Sequence[Op], end: Op, active: set[Value], constants: Constants) -> None:
-        self.ops, self.end, self.active = ops, end, active
+    def __init__(
+        self,
+        ops: Sequence[Op],
+        end: Op,
+        active: set[Value],
+        constants: Constants,
+        wholes: Mapping[Value, tuple[Whole, Mapping[str, Value]]] | None = None,
+    ) -> None:
+        self.ops, self.end, self.active, self.wholes = ops, end, active, wholes or {}
         self.constants = dict(constants)
         self.partials: dict[Value, list[tuple[Value, Op]]] = {}
         """What has come to each value so far, and from which of the ops that read it."""
@@ -46,6 +53,10 @@ class Sweep:
                 raise op.error(f"{value.type} has a dimension of unknown size; --bind gives it one")
         if op.name in SWEEPS:
             SWEEPS[op.name](self, op)
+        elif op.results[0] in self.wholes:
+            rule, kept = self.wholes[op.result]
+            for name, partial in rule(self.adjoint(op), kept, self.total(op.result)).items():
+                self.give(kept[name], partial, op)
         else:
             grad, adjoint = self.total(op.result), self.adjoint(op)
             for value, partial in zip(op.operands, VJPS[op.name](adjoint, op, grad), strict=True):
@@ -111,11 +122,16 @@ class Sweep:
 
 
 def differentiate(
-    function: FuncOp, loss: Value, wrt: Sequence[Value], seed: Value, ops: Sequence[Op]
+    function: FuncOp,
+    loss: Value,
+    wrt: Sequence[Value],
+    seed: Value,
+    ops: Sequence[Op],
+    wholes: Mapping[Value, tuple[Whole, Mapping[str, Value]]],
 ) -> list[Value]:
     """Appends the adjoint of what leads from `wrt` to `loss`, among the function's own `ops`; `seed` is the gradient of the
-    loss. Returns the gradient for each of `wrt`. Raises VerifyError."""
-    sweep = Sweep(ops, function.body.terminator, depending(ops, wrt), {})
+    loss, `wholes` are results of formulas that have a rule, and what those keep. Returns the gradient for each of `wrt`. Raises VerifyError."""
+    sweep = Sweep(ops, function.body.terminator, depending(ops, wrt), {}, wholes)
     sweep.partials[loss] = [(seed, sweep.end)]
     sweep.named.add(seed)
     sweep.run()

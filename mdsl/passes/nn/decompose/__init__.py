@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.nn.training import Composite
-from mdsl.ir.core import Builder
+from mdsl.ir.core import Builder, Value
 from mdsl.passes.base import Context, Pass
 from mdsl.passes.nn.decompose.rules import RULES
 from mdsl.rewriting import remarks
@@ -41,14 +41,15 @@ class Decompose(Pass):
                 decompose(op)
 
 
-def decompose(op: Composite) -> None:
-    """Puts what `op` is made of in its place. Raises VerifyError for a size that is not known."""
-    name = op.results[0].name or op.name.split(".")[1]
-    made = RULES[op.name](Terms(Builder.before(op), name), op)
-    terms = [made] if isinstance(made, Term) else made
+def decompose(op: Composite) -> dict[str, Value]:
+    """Puts what `op` is made of in its place; returns what its rule keeps of that. Raises VerifyError for a size that is not known."""
+    terms = Terms(Builder.before(op), op.results[0].name or op.name.split(".")[1])
+    made = RULES[op.name](terms, op)
+    found = [made] if isinstance(made, Term) else made
     remarks.applied(op, "becomes the simpler ops that it stands for")
     own = set(op.operands)
-    for result, term in zip(op.results, terms, strict=True):
+    for result, term in zip(op.results, found, strict=True):
         if term.value not in own:
             term.value.name, term.value.serial = result.name, result.serial
-    op.replace_by(*(term.value for term in terms))
+    op.replace_by(*(term.value for term in found))
+    return terms.kept

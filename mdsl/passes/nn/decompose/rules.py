@@ -113,8 +113,11 @@ def batch_norm_train(t: Terms, op: nn.BatchNormTrain) -> list[Term]:
     mean = x.reduce("mean", others)
     centred = x - mean
     variance = (centred * centred).reduce("mean", others)
-    factor = scale.reshape(column) / (variance + op.attr("epsilon")).of(nn.Sqrt)
+    wide_scale = scale.reshape(column)
+    root = (variance + op.attr("epsilon")).of(nn.Sqrt)
+    factor = wide_scale / root
     y = centred * factor + shift.reshape(column)
+    t.keep(x=x, scale=scale, shift=shift, centred=centred, root=root, factor=factor, result=y)
     count = prod(shape[d] for d in others)
     spread = variance * (count / max(1, count - 1)) if op.attr("unbiased") else variance
     return [y.cast(element), *(_moved(*pair, momentum) for pair in zip(running, (mean, spread), strict=True))]

@@ -8,11 +8,9 @@ iteration hands on is computed after the last use of the one it replaces, it is 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import accumulate
 
 import numpy as np
 
-from mdsl.bytecode.encode import ALIGNMENT
 from mdsl.bytecode.module import (
     Argument,
     BufferArgument,
@@ -32,7 +30,6 @@ from mdsl.ir.attributes import DenseAttr, DenseResourceAttr, StringAttr
 from mdsl.ir.core import Block, Op, Value
 from mdsl.ir.typed import memref_of
 from mdsl.ir.types import IndexType, MemRefType, Type, dtype_of
-from mdsl.support.pages import in_large, worth_large
 from mdsl.syntax.printer import print_module
 
 
@@ -43,7 +40,6 @@ def assemble(module: ModuleOp, provenance: dict[str, str] | None = None) -> Modu
     functions = [op for op in module.body.ops if isinstance(op, mvm.Func)]
     used = {op.symbol for f in functions for op in f.walk() if isinstance(op, mvm.Dispatch)}
     kernels = [k for k in kernels if k.symbol in used]
-    arrays = _together([_data(g) for g in globals])
     tables = _Tables(
         {str(g.attr("sym_name")): i for i, g in enumerate(globals)},
         {k.symbol: i for i, k in enumerate(kernels)},
@@ -51,7 +47,7 @@ def assemble(module: ModuleOp, provenance: dict[str, str] | None = None) -> Modu
     return Module(
         functions=[_Assembler(f, tables).function() for f in functions],
         kernels=[Kernel(k.symbol, print_module(k)) for k in kernels],
-        constants=[Constant(str(g.attr("sym_name")), a) for g, a in zip(globals, arrays, strict=True)],
+        constants=[Constant(str(g.attr("sym_name")), _data(g)) for g in globals],
         provenance=provenance or {},
         parsed={k.symbol: k for k in kernels},
     )
@@ -64,21 +60,6 @@ def _data(op: memref.Global) -> np.ndarray:
     type = op.attr("type")
     assert isinstance(type, MemRefType)
     return np.ascontiguousarray(value.array, dtype_of(type.element)).reshape(type.shape)
-
-
-def _together(arrays: list[np.ndarray]) -> list[np.ndarray]:
-    """The arrays, one behind the other in large pages if they are worth some."""
-    starts = [0, *accumulate(-(-a.nbytes // ALIGNMENT) * ALIGNMENT for a in arrays)]
-    if not worth_large(starts[-1]):
-        return arrays
-    memory = np.frombuffer(in_large(starts[-1]), np.uint8)
-    found: list[np.ndarray] = []
-    for start, array in zip(starts, arrays, strict=False):
-        copy = memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
-        copy[...] = array
-        copy.flags.writeable = False
-        found.append(copy)
-    return found
 
 
 class _Tables:

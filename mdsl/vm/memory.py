@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 from collections import deque
+from itertools import accumulate
 from math import prod
 
 import numpy as np
@@ -15,7 +16,7 @@ from llvmlite import ir
 
 from mdsl.analysis.footprints import MAX_ARGUMENTS
 from mdsl.bytecode.machine import POINTER, Context
-from mdsl.support.pages import LARGE_PAGE, NO_ACCESS, advise_large, protect, worth_large
+from mdsl.support.pages import LARGE_PAGE, NO_ACCESS, advise_large, in_large, protect, worth_large
 from mdsl.vm.locks import NativeLock
 
 ENTRY = ir.FunctionType(ir.VoidType(), [POINTER] * 4)
@@ -104,6 +105,23 @@ def aligned_array(array: np.ndarray) -> np.ndarray:
     copy = aligned(array.nbytes).view(array.dtype).reshape(array.shape)
     copy[...] = array
     return copy
+
+
+def together(arrays: list[np.ndarray]) -> list[np.ndarray]:
+    """The arrays one behind the other in large pages, if they are worth some and do not lie so already, as those that were
+    read from a file do."""
+    starts = [0, *accumulate(-(-a.nbytes // ALIGNMENT) * ALIGNMENT for a in arrays)]
+    first = arrays[0].ctypes.data if arrays else 0
+    if not worth_large(starts[-1]) or [a.ctypes.data - first for a in arrays] == starts[:-1]:
+        return arrays
+    memory = np.frombuffer(in_large(starts[-1]), np.uint8)
+    found: list[np.ndarray] = []
+    for start, array in zip(starts, arrays, strict=False):
+        copy = memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+        copy[...] = array
+        copy.flags.writeable = False
+        found.append(copy)
+    return found
 
 
 class Frame:

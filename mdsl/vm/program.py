@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mdsl.bytecode.module import DTYPES, BytecodeError, Module, TensorSpec
+from mdsl.bytecode.module import DTYPES, BytecodeError, Constant, Module, TensorSpec
 from mdsl.bytecode.verify import verify
 from mdsl.codegen.kernels import Kernels, load_kernels
 from mdsl.errors import MdslError
@@ -20,7 +20,7 @@ from mdsl.target.target import Target
 from mdsl.vm import interpreter
 from mdsl.vm.calls import MAX_THREADS, native_calls
 from mdsl.vm.frames import FramePool
-from mdsl.vm.memory import Frame, KernelProfile, OutputPool, address, aligned_array
+from mdsl.vm.memory import Frame, KernelProfile, OutputPool, address, aligned_array, together
 from mdsl.vm.native_machine import Variant
 
 ENGINES = ("vm", "jit")
@@ -216,10 +216,15 @@ def with_kernels(
     fuel: int | None = None,
     target: Target | None = None,
 ) -> Program:
-    """The program of a module, its micro-kernels compiled. Raises BytecodeError, VerifyError, MdslError, TargetError."""
+    """The program of a module, its micro-kernels compiled and its constants laid together. Raises BytecodeError,
+    VerifyError, MdslError, TargetError."""
     parsed, module.parsed = module.parsed, {}
     texts = {kernel.name: kernel.ir for kernel in module.kernels}
     kernels = load_kernels(texts, target, parsed, fuel is not None)
+    arrays = together([constant.array for constant in module.constants])
+    module.constants = [
+        Constant(constant.name, array) for constant, array in zip(module.constants, arrays, strict=True)
+    ]
     return Program(module, kernels, engine, threads, fuel=fuel, target=target)
 
 

@@ -88,6 +88,13 @@ class ShapedType(Type):
     shape: tuple[int, ...]
     element: Type
 
+    def __str__(self) -> str:
+        return self._text
+
+    @cached_property
+    def _text(self) -> str:
+        raise AssertionError
+
     @property
     def rank(self) -> int:
         return len(self.shape)
@@ -123,7 +130,8 @@ class ShapedType(Type):
 class TensorType(ShapedType):
     """An immutable value; `tensor<2x?xf32>`."""
 
-    def __str__(self) -> str:
+    @cached_property
+    def _text(self) -> str:
         return f"tensor<{self._body()}>"
 
 
@@ -131,7 +139,8 @@ class TensorType(ShapedType):
 class VectorType(ShapedType):
     """A value in registers; `vector<16xf32>`."""
 
-    def __str__(self) -> str:
+    @cached_property
+    def _text(self) -> str:
         return f"vector<{self._body()}>"
 
 
@@ -156,7 +165,8 @@ class MemRefType(ShapedType):
         assert isinstance(tensor, TensorType)
         return MemRefType(tensor.shape, tensor.element)
 
-    def __str__(self) -> str:
+    @cached_property
+    def _text(self) -> str:
         if self.strides is None:
             return f"memref<{self._body()}>"
         strides = ", ".join("?" if s == DYNAMIC else str(s) for s in self.strides)

@@ -16,6 +16,7 @@ An op with syntax beyond this overrides `parse_custom(cursor)` and `print_custom
 from __future__ import annotations
 
 import re
+from collections.abc import Set
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -75,13 +76,15 @@ def _sequence(tokens: Any, end: str = "") -> tuple[Any, ...]:
     return tuple(found)
 
 
+@cache
 def _field(declaration: type[Op], name: str) -> Field:
     return next(f for f in declaration.fields if f.name == name)
 
 
-def named_fields(declaration: type[Op]) -> set[str]:
+@cache
+def named_fields(declaration: type[Op]) -> frozenset[str]:
     """Attributes that the op's format writes outside its dictionary."""
-    return set(re.findall(r"\$(\w+)", declaration.assembly or UNIFORM))
+    return frozenset(re.findall(r"\$(\w+)", declaration.assembly or UNIFORM))
 
 
 # Parsing --------------------------------------------------------------------------------------------------
@@ -308,8 +311,10 @@ def _write_field(op: Op, printer: Printer, field: Field) -> None:
         printer.token(printer.attribute(value, typed=not isinstance(value, ArrayAttr)))
 
 
-def dictionary(op: Op, printer: Printer, hidden: set[str] | None = None) -> str:
+def dictionary(op: Op, printer: Printer, hidden: Set[str] | None = None) -> str:
     """The attributes that the custom form does not write elsewhere, `{...}` or nothing."""
+    if not op.attributes:
+        return ""
     hidden = (named_fields(type(op)) if hidden is None else hidden) | set(SEGMENTS)
     if "operands" in (op.assembly or UNIFORM).split() and any(k in op.attributes for k in SEGMENTS):
         hidden -= set(SEGMENTS)

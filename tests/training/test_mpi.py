@@ -50,7 +50,8 @@ def two(arguments: list[str]) -> subprocess.Popen[str]:
 
 
 def finished(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=60)
+    # Two processes that compile at once, on a machine that may have other work: this only tells them from those that hang.
+    out, err = process.communicate(timeout=300)
     return process.returncode, out, err
 
 

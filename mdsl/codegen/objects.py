@@ -56,19 +56,21 @@ def load(image: bytes, exports: Iterable[str]) -> Loaded | None:
 
 def join(images: Mapping[str, bytes], symbol: str) -> bytes | None:
     """One image of object files that each have a function `symbol`, which has their names there. It is loaded in one piece:
-    nothing in it depends on where it lies. None where JITLink loads objects, or one of them is not so simple."""
+    nothing in it depends on where it lies, but jumps to functions of the process. None where JITLink loads objects, or one of them is not so simple."""
     if not _is_ours():
         return None
-    code, addresses = bytearray(), {}
+    code, addresses, jumps = bytearray(), {}, list[tuple[int, str]]()
     try:
         for name, image in images.items():
             code.extend(bytes(_up(len(code), _LINE) - len(code)))
-            part, place = _Object(image).movable(symbol)
+            found = _Object(image)
+            part, place = found.movable(symbol)
             addresses[name] = len(code) + place
+            jumps += [(len(code) + stub, called) for called, stub in found.stubs.items()]
             code += part
     except _UNSOUND:
         return None
-    table = json.dumps(addresses).encode()
+    table = json.dumps([addresses, jumps]).encode()
     head = _JOINED + len(table).to_bytes(8, "little") + table
     return head.ljust(_up(len(head), _LINE), b"\0") + code
 
@@ -83,9 +85,11 @@ def _is_ours() -> bool:
 def _joined(image: bytes, exports: Iterable[str]) -> Loaded:
     start = len(_JOINED) + 8
     end = start + int.from_bytes(image[start - 8 : start], "little")
-    table, code = json.loads(image[start:end]), image[_up(end, _LINE) :]
+    (table, jumps), code = json.loads(image[start:end]), image[_up(end, _LINE) :]
     memory = _memory(_up(len(code), mmap.PAGESIZE))
     memory[: len(code)] = code
+    for stub, called in jumps:
+        _jump(memory, range(len(code))[stub], called)
     base = _address(memory)
     addresses = {name: base + range(len(code))[table[name]] for name in exports}
     _make_executable(base, len(memory))
@@ -98,6 +102,12 @@ def _memory(size: int) -> mmap.mmap:
 
 def _address(memory: mmap.mmap) -> int:
     return ctypes.addressof(ctypes.c_char.from_buffer(memory))
+
+
+def _jump(memory: mmap.mmap, stub: int, name: str) -> None:
+    """Writes a jump to a function of the process, which may be too far away to be called directly."""
+    address = ctypes.cast(getattr(ctypes.CDLL(None), name), ctypes.c_void_p).value
+    struct.pack_into(f"<{len(_JUMP)}sQ", memory, stub, _JUMP, address)
 
 
 def _make_executable(base: int, size: int) -> None:
@@ -142,18 +152,22 @@ class _Object:
         memory = _memory(size)
         base = _address(memory)
         self._fill(memory, places, base)
+        for name, stub in self.stubs.items():
+            _jump(memory, stub, name)
         defined = self._defined(places)
         found = Loaded({name: base + defined[name] for name in exports}, memory)
         _make_executable(base, fixed)
         return found
 
     def movable(self, symbol: str) -> tuple[bytearray, int]:
-        """The bytes in memory, which are the same at any line's beginning, and the place of `symbol` in them."""
+        """The bytes in memory, which are the same at any line's beginning but for the stubs, and the place of `symbol` in
+        them."""
         places, _, _ = self._layout()
         sections = [(place, self.sections[index]) for index, place in places.items()]
-        if self.stubs or any(self._is_written(s) or s.alignment > _LINE for _, s in sections):
+        if any(self._is_written(s) or s.alignment > _LINE for _, s in sections):
             raise ValueError("depends on where it lies, or is written to")
-        memory = bytearray(max(place + section.size for place, section in sections))
+        ends = [place + section.size for place, section in sections]
+        memory = bytearray(max(*ends, *(stub + _STUB for stub in self.stubs.values()), 0))
         self._fill(memory, places, None)
         return memory, self._defined(places)[symbol]
 
@@ -207,7 +221,7 @@ class _Object:
         for offset, info, addend in struct.iter_unpack("<QQq", self._data(relocations)):
             kind, (name, section, value) = info & 0xFFFFFFFF, symbols[info >> 32]
             place = start + offset
-            target = addend + (self._stub(name, kind, memory) if not section else places[section] + value)
+            target = addend + (self._stub(name, kind) if not section else places[section] + value)
             if kind == _ABSOLUTE and place + 8 <= end and base is not None:
                 struct.pack_into("<Q", memory, place, base + target)
             elif kind in (_RELATIVE, _CALL) and place + 4 <= end:
@@ -215,14 +229,11 @@ class _Object:
             else:
                 raise ValueError(f"relocation of type {kind}")
 
-    def _stub(self, name: str, kind: int, memory: mmap.mmap | bytearray) -> int:
-        """A jump to a function of the process, which may be too far away to be called directly."""
+    def _stub(self, name: str, kind: int) -> int:
+        """Where the jump to a function of the process lies."""
         if kind != _CALL:
             raise ValueError(f"{name} is used, not called")
-        address = ctypes.cast(getattr(ctypes.CDLL(None), name), ctypes.c_void_p).value
-        stub = self.stubs[name]
-        struct.pack_into(f"<{len(_JUMP)}sQ", memory, stub, _JUMP, address)
-        return stub
+        return self.stubs[name]
 
     def _symbols(self) -> Iterable[tuple[str, int, int]]:
         """Name, section and value of each symbol."""

@@ -154,8 +154,19 @@ def test_objects_are_joined() -> None:
 
 
 @here
+def test_joined_objects_call_functions_of_the_process() -> None:
+    text = "declare double @pow(double, double)\ndefine double @f(double %x) {\n"
+    text += "  %y = call double @pow(double %x, double 3.5)\n  %z = fadd double %y, 1.0\n  ret double %z\n}\n"
+    joined = objects.join({"one": _adding(1.0), "power": to_object(text, Target.host())}, "f")
+    assert joined is not None
+    loaded = objects.load(joined, ["one", "power"])
+    assert loaded is not None
+    assert [ctypes.CFUNCTYPE(DOUBLE, DOUBLE)(loaded[name])(4.0) for name in ("one", "power")] == [5, 129]
+
+
+@here
 def test_what_depends_on_its_place_is_not_joined() -> None:
-    """Variables, tables of addresses, calls of functions elsewhere."""
+    """Variables, and tables of addresses."""
     assert objects.join({"f": to_object(MODULE, Target.host())}, "apply") is None
     assert objects.join({"f": b"no object"}, "f") is None
 

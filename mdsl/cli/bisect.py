@@ -112,9 +112,11 @@ def _print(found: Culprit, program: str, settings: Settings) -> None:
     pipeline = ",".join(map(str, steps))
     load = "".join(f"--load {shlex.quote(str(file))} " for file in files_of(steps))
     target = f" --target={settings.target}" if settings.target else ""
+    sizes = ",".join(f"{name}={size}" for name, size in settings.bind.items())
+    bind = f" --bind={shlex.quote(sizes)}" if sizes else ""
     note(
         "the program after it: "
-        f"mdsl opt {load}--pass-pipeline={shlex.quote(pipeline)} --rewrite-limit={found.rewriting.last}{target} {shlex.quote(program)}"
+        f"mdsl opt {load}--pass-pipeline={shlex.quote(pipeline)} --rewrite-limit={found.rewriting.last}{target}{bind} {shlex.quote(program)}"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,6 +95,17 @@ def net(tmp_path: Path) -> Path:
     path = tmp_path / "net.mir"
     path.write_text(NET)
     return path
+
+
+def test_what_it_says_to_run_has_the_sizes(
+    mdsl: Callable[..., Any], plant: Callable[..., None], net: Path
+) -> None:
+    plant(Commute)
+    net.write_text(NET.replace("2x3", "?x3"))
+    told = mdsl("bisect", "--pass-pipeline=commute", "--bind", "x.0=2,y.0=2", net).stderr
+    found = re.search(r"the program after it: mdsl (.*)", told)
+    assert found and "--bind=x.0=2,y.0=2 " in found[1]
+    assert " nn.sub " in mdsl(*shlex.split(found[1])).stdout
 
 
 def test_a_wrong_rewrite_is_found(mdsl: Callable[..., Any], plant: Callable[..., None], net: Path) -> None:

@@ -13,7 +13,7 @@ from mdsl.dialects import linalg
 from mdsl.ir.attributes import DenseArrayAttr
 from mdsl.ir.core import Op
 from mdsl.ir.typed import shaped_of
-from mdsl.target import cost
+from mdsl.target import contractions, cost
 from mdsl.target.target import ELEMENT_BYTES, Target
 
 TILE = "mdsl.tile"
@@ -44,8 +44,13 @@ def contraction_tiles(op: linalg.LinalgOp, target: Target) -> cost.Choice[tuple[
     return _tilings(_contraction(op, target))
 
 
+def steps_at_a_time(op: linalg.LinalgOp, target: Target) -> cost.Choice[int]:
+    """How many steps of the sum a kernel does at a time that consists of this contraction."""
+    return _contraction(op, target).summing()
+
+
 @cache
-def _tilings(nest: cost.Contraction) -> cost.Choice[tuple[int, ...]]:
+def _tilings(nest: contractions.Contraction) -> cost.Choice[tuple[int, ...]]:
     """A network has many layers of few shapes."""
     return nest.tilings()
 
@@ -57,15 +62,17 @@ def split_dims(op: linalg.LinalgOp) -> tuple[list[int], list[int]]:
     return [d for d in out if d in left - right], [d for d in out if d in right - left]
 
 
-def _contraction(op: linalg.LinalgOp, target: Target) -> cost.Contraction:
+def _contraction(op: linalg.LinalgOp, target: Target) -> contractions.Contraction:
     sizes, out = op.loop_sizes(), op.maps[-1].dim_positions() or ()
     rows, columns = split_dims(op)
     steps = prod(sizes[d] for d in op.reduction_dims)
     lanes = target.lanes(str(shaped_of(op.outputs[0]).element))
     inner = [d for d in rows if d != (out or (None,))[-1]]
     strides = [_stride(op, d) for d in inner]
-    return cost.Contraction(
-        tuple(sizes), out, tuple(inner), tuple(columns), tuple(strides), steps, lanes, target
+    first = shaped_of(op.operands[0])
+    left = prod(first.shape) * ELEMENT_BYTES[str(first.element)]
+    return contractions.Contraction(
+        tuple(sizes), out, tuple(inner), tuple(columns), tuple(strides), left, steps, lanes, target
     )
 
 

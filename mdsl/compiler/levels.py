@@ -40,7 +40,7 @@ def ukernel_stages(settings: Settings = DEFAULT) -> Stages:
         "linalg": ["canonicalize", "fold-shapes", "canonicalize", *grouped, *filtered, *measured, "tile"],
         "tiled": ["prepack", "outline-ukernels"],
         "dispatch": ["bufferize"],
-        "buffers": ["plan-memory", "vectorize"],
+        "buffers": ["plan-memory", "block-sums", "vectorize"],
         "kernels": ["canonicalize", *unrolled, "lower-vm"],
     }
 

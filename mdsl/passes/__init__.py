@@ -47,6 +47,7 @@ PASSES = {
     "outline-ukernels": "tiled",
     "bufferize": "dispatch",
     "plan-memory": "buffers",
+    "block-sums": "buffers",
     "vectorize": "buffers",
     "lower-linalg-to-loops": "buffers",
     "unroll": "kernels",

@@ -29,6 +29,9 @@ class Core:
     overlap: float = 0.4
     """The part of the loads' time that multiply-adds do not hide (measured on Zen 3: 3x3 convolutions by 14x1, 4x3 and 6x2
     tiles reach 70, 84 and 87 % of the peak; on an Intel Xeon of 2024 a step of 6x4 vectors takes 12.3 cycles, of 16x1 10.8)."""
+    exposed: float = 0.02
+    """The part of the outer caches' time that multiply-adds never hide, and that comes on top: of two tiles that are otherwise
+    equal, the one that asks them for less."""
     l1_bytes: int = 32 << 10
     l1_ways: int = 8
     l2_bytes: int = 512 << 10
@@ -88,7 +91,7 @@ CORES = {
              l3_bytes=60 * _MB, l3_rate=8.0, memory_rate=4.5, ghz=3.0),
         Core("alderlake", load_units=3, l1_bytes=48 * _KB, l1_ways=12, l2_bytes=1280 * _KB, l3_bytes=24 * _MB, ghz=4.5),
         Core("znver2", fma_latency=5, ghz=3.3),
-        Core("znver3", l3_bytes=32 * _MB, ghz=3.4),
+        Core("znver3", dispatch_cycles=18.0, load_units=1.6, overlap=0.06, exposed=0.3, l3_bytes=32 * _MB, l2_rate=22.0, l3_rate=10.0, ghz=3.4),
         Core("znver4", l2_bytes=1 * _MB, l3_bytes=32 * _MB, ghz=3.6),
         Core("znver5", fma_bytes=64, load_bytes=64, width=8, overlap=0.05, l1_bytes=48 * _KB, l1_ways=12, l2_bytes=1 * _MB, l3_bytes=32 * _MB, ghz=4.2),
         Core("neoverse-n1", fma_bytes=16, fma_latency=2, load_bytes=16, width=4, l1_bytes=64 * _KB, l1_ways=4, l2_bytes=1 * _MB, ghz=2.6),

@@ -13,7 +13,7 @@ import mdsl
 from mdsl.dialects import linalg, memref, scf
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.reference import run
-from mdsl.target import cost
+from mdsl.target import contractions
 from mdsl.target.target import Target
 
 _AVX512 = Target.parse("avx512")
@@ -101,5 +101,5 @@ def test_given_sizes_are_for_the_whole() -> None:
 
 
 def test_what_fits_the_cache_stays_whole() -> None:
-    products = cost.Products(64, 64, 4, 16, 4, Target.parse("avx512"))
+    products = contractions.Products(64, 64, 4, 16, 4, Target.parse("avx512"))
     assert products.blockings().best == (64, 4)

@@ -42,7 +42,7 @@ from mdsl.passes.linalg.tile.tiler import Tiler
 from mdsl.passes.linalg.tile.windows import windows
 from mdsl.rewriting import remarks
 from mdsl.rewriting.structured import empty_like, offset
-from mdsl.target import cost
+from mdsl.target import contractions, cost
 from mdsl.target.target import ELEMENT_BYTES, Target
 
 
@@ -100,7 +100,9 @@ class _Products:
         sizes = main.loop_sizes()
         lanes = prod(sizes) // (prod(sizes[d] for d in (self.summed, self.column)) * self._rows)
         element = ELEMENT_BYTES[str(shaped_of(main.operands[1]).element)]
-        products = cost.Products(self._rows, sizes[self.summed], sizes[self.column], lanes, element, target)
+        products = contractions.Products(
+            self._rows, sizes[self.summed], sizes[self.column], lanes, element, target
+        )
         return products.blockings()
 
     @property

@@ -1,0 +1,111 @@
+"""block-sums: long sums of a micro-kernel are done some steps at a time, so that columns stay in the first-level cache."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import ClassVar
+
+from mdsl.analysis.tile_sizes import steps_at_a_time
+from mdsl.dialects import arith, linalg, memref, scf
+from mdsl.dialects.builtin import ModuleOp
+from mdsl.dialects.indices import Index
+from mdsl.dialects.ukernel import UkernelFunc
+from mdsl.ir.affine import Dim
+from mdsl.ir.core import Builder, Value
+from mdsl.ir.rewrites import rewriting
+from mdsl.ir.typed import memref_of
+from mdsl.ir.types import index
+from mdsl.passes.base import Context, Pass, option
+from mdsl.rewriting import remarks
+from mdsl.target import cost
+
+
+@dataclass(frozen=True)
+class BlockSums(Pass):
+    """Cut the sum of a contraction whose micro-kernel has many rows, so that they all use some of the columns' steps before the next.
+
+    Before (a panel of 2 vectors of columns, 1024 steps long: 64 KB):
+
+        linalg.matmul ins(%a, %b : memref<96x1024xf32>, memref<1024x16xf32>) outs(%c : memref<96x16xf32>)
+
+    After `block-sums{steps=256}` (16 KB at a time; the sums, 6 KB, wait in memory):
+
+        scf.for %k = %c0 to %c1024 step %c256 {
+          %a_steps = memref.subview %a[0, %k] [96, 256] [1, 1] : memref<96x1024xf32> to memref<96x256xf32, strided<[1024, 1], offset: ?>>
+          %b_steps = memref.subview %b[%k, 0] [256, 16] [1, 1] : memref<1024x16xf32> to memref<256x16xf32, strided<[16, 1], offset: ?>>
+          linalg.matmul ins(%a_steps, %b_steps : ...) outs(%c : memref<96x16xf32>)
+        }
+
+    Without it the panel comes from the second-level cache again for each few rows whose sums the registers hold, beside
+    the rows themselves. How many steps, and whether at all, is the cost model's choice unless given.
+    """
+
+    name: ClassVar[str] = "block-sums"
+    level: ClassVar[str | None] = "buffers"
+    subject = "contraction in a micro-kernel"
+
+    steps: int = option(0, "steps of a sum at a time (0: the cost model's choice)", least=0)
+
+    def run(self, module: ModuleOp, context: Context) -> None:
+        kernels = [op for op in module.body.ops if isinstance(op, UkernelFunc)]
+        for op in [op for kernel in kernels for op in kernel.body.ops]:
+            if isinstance(op, linalg.LinalgOp) and op.is_contraction and not op.results:
+                self._choose(op, context)
+
+    def _choose(self, op: linalg.LinalgOp, context: Context) -> None:
+        sizes = op.loop_sizes()
+        loops = [d for d in op.reduction_dims if sizes[d] > 1]
+        choice = steps_at_a_time(op, context.target) if loops and not self.steps else None
+        steps = choice.best if choice else self.steps
+        # The outermost loop of the sum is cut: each of its trips is so many steps.
+        each = prod(sizes[d] for d in loops[1:])
+        if not loops or steps >= each * sizes[loops[0]] or not _is_cuttable(op, loops[0]):
+            remarks.missed(op, "is summed at once", sums=choice)
+            return
+        trips = cost.balanced(sizes[loops[0]], max(1, steps // each), whole=True)
+        remarks.applied(op, f"is summed {trips * each} steps at a time", sums=choice)
+        with rewriting(op, "block"):
+            _cut(op, loops[0], trips)
+
+
+def _is_cuttable(op: linalg.LinalgOp, loop: int) -> bool:
+    """True if the loop alone counts along a dimension of each input that it is used for, and not in the body."""
+    used = [e for map in op.maps for e in map.results if loop in e.dims()]
+    counted = any(isinstance(i, linalg.IndexOp) for i in op.body.ops)
+    return not counted and all(e == Dim(loop) for e in used)
+
+
+def _cut(op: linalg.LinalgOp, loop: int, trips: int) -> None:
+    """Makes the op a loop over blocks of so many `trips` of its `loop`; what is left over follows."""
+    builder, extent, start = Builder.before(op), op.loop_sizes()[loop], 0
+    for size, times in cost.near_equal(extent, trips):
+        if times == 1:
+            _part(op, loop, start, size, builder)
+        else:
+            bounds = (start, start + size * times, size)
+            loops = scf.For.make(
+                *(builder.value(arith.Constant.of(n, index), f"c{n}") for n in bounds), [], iv="k"
+            )
+            builder.add(loops)
+            body = Builder(loops.body, location=op.location)
+            _part(op, loop, loops.iv, size, body)
+            body.add(scf.Yield([], results=[]))
+        start += size * times
+    op.erase()
+
+
+def _part(op: linalg.LinalgOp, loop: int, start: Index, size: int, builder: Builder) -> None:
+    """The op for `size` trips of the loop from `start` on."""
+    operands: list[Value] = []
+    for value, map in zip(op.operands, op.maps, strict=True):
+        at = [position for position, expr in enumerate(map.results) if expr == Dim(loop)]
+        shape = [*memref_of(value).shape]
+        offsets: list[Index] = [0] * len(shape)
+        for position in at:
+            shape[position], offsets[position] = size, start
+        name = f"{value.name}_steps" if value.name else None
+        operands.append(builder.value(memref.SubView.of(value, offsets, shape), name) if at else value)
+    copy = op.clone()
+    copy.operands = operands
+    builder.add(copy)

@@ -245,11 +245,11 @@ class KernelBuilder:
             memory, values = self._address(access, indices, squeeze=place == "contiguous")
             self.add(vector.Store(value, memory, values) if dims else memref.Store(value, memory, values))
             return
-        ((along, lanes),) = dims
-        for lane in range(lanes):
-            element = self.emit(vector.Extract.of(value, lane), f"{value.name}_{lane}")
-            memory, values = self._address(access, self._lane(access, indices, along, lane))
-            self.add(memref.Store(element, memory, values))
+        for along, lanes in dims:
+            for lane in range(lanes):
+                element = self.emit(vector.Extract.of(value, lane), f"{value.name}_{lane}")
+                memory, values = self._address(access, self._lane(access, indices, along, lane))
+                self.add(memref.Store(element, memory, values))
 
     def _window(
         self, access: Access, indices: Sequence[Linear], dims: Dims, depth: int

@@ -136,9 +136,9 @@ class _Unroller:
     # Control flow -----------------------------------------------------------------------------------
 
     def _for(self, op: scf.For) -> None:
-        bounds = [self.mapping[v] for v in op.operands[:3]]
+        lower, upper, step = (self.mapping[v] for v in op.operands[:3])
         names = [v.name for v in self._spelt(op.carried)]
-        new = scf.For.make(*bounds, self._all_pieces(op.operands[3:]), op.iv.name, names)
+        new = scf.For.make(lower, upper, step, self._all_pieces(op.operands[3:]), op.iv.name, names)
         self._add(new, *(v.name for v in self._spelt(op.results)))
         self.mapping[op.iv] = new.iv
         self._take(op.carried, new.carried)

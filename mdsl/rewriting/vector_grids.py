@@ -35,7 +35,7 @@ class Grid:
     @property
     def is_split(self) -> bool:
         """Whether there are several pieces, or dimensions."""
-        return len(self.shape) > 1 or self.shape[-1] > self.lanes
+        return len(self.shape) > 1 or max(self.shape) > self.lanes
 
     def width(self, at: At) -> int:
         """The elements of a piece."""

@@ -99,7 +99,7 @@ class Contraction:
         """How many steps are summed at a time if this is one tile: all, or as many as keep their columns in a half of the
         first-level cache while all rows pass by, as Goto and van de Geijn's method has it."""
         rows = prod(self.sizes[d] for d in self.rows)
-        if rows == 1:
+        if rows <= 1 or 0 in self.sizes:
             return Choice.of([(self.steps, 0.0)])
         block = min(self._blocks(), key=lambda block: self._cycles(block, rows))
         return self._summing(block, rows)

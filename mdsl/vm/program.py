@@ -6,7 +6,7 @@ import struct
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -30,7 +30,8 @@ class CallError(ValueError):
     """Arrays that do not fit a program's signature, or that it cannot use in place."""
 
 
-class KernelTime(NamedTuple):
+@dataclass(frozen=True)
+class KernelTime:
     """What a profiled call spent in one kernel: `seconds` over all workers, `slowest` of the one that spent most."""
 
     name: str
@@ -39,7 +40,8 @@ class KernelTime(NamedTuple):
     slowest: float
 
 
-class Profile(NamedTuple):
+@dataclass(frozen=True)
+class Profile:
     """A profiled call: its duration, the instructions interpreted and the kernels, over all workers."""
 
     seconds: float

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -51,3 +53,10 @@ def test_the_cost_model_decides_by_the_core() -> None:
         for core in ("znver3", "avx512")
     }
     assert chosen["znver3"] and not chosen["avx512"]
+
+
+def test_few_columns_stay_vectors() -> None:
+    """A sum alone, without what followed it, is not done across the lanes: each row would gather its columns anew."""
+    text = (Path(__file__).parents[3] / "examples/passes/block-sums.mir").read_text().replace("24x", "196x")
+    kernels = mdsl.opt(text, "block-sums{steps=64},vectorize", target="znver3")
+    assert not any(op.name == "vector.reduction" for op in kernels.walk())

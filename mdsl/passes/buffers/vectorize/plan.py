@@ -195,6 +195,9 @@ def _nest_cost(nest: Nest, along: Axis | None, chosen: Plan, group: Group) -> fl
                 total += elements / filled
             case "strided":
                 length = chosen.runs.get(access)
+                if along in nest.reduction:
+                    # Lanes that are gathered are so for each few rows anew.
+                    elements = max(elements, nest.size // cost.SMALL)
                 total += elements * (cost.transposed(length, filled) if length else cost.STRIDED)
             case _:
                 total += elements

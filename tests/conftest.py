@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterator
 
 import pytest
@@ -14,12 +13,6 @@ from tests.guarding import guard
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--golden", action="store_true", help="write expected files anew instead of comparing")
-
-
-def pytest_collection_finish() -> None:
-    """The collector need not go through what pytest keeps of thousands of tests, again and again."""
-    gc.collect()
-    gc.freeze()
 
 
 @pytest.fixture

@@ -71,6 +71,5 @@ def code_size(op: Op) -> int:
 def _accesses(op: Transfer) -> int:
     """How often memory is accessed: once a row, or, with an extraction or insertion, for each element of a row that lies across."""
     shape, memory = op.vector_type.shape, memref_of(op.memory)
-    last = memory.rank - 1
-    neighbours = op.places[-1] is None or (op.places[-1] == last and memory.layout[last] == 1)
-    return prod(shape[:-1]) if neighbours else 2 * prod(shape)
+    place = op.places[-1]
+    return prod(shape[:-1]) if place is None or memory.is_contiguous_along(place) else 2 * prod(shape)

@@ -1,4 +1,4 @@
-"""How large the tile of one micro-kernel is: what `tile` asks the cost model of `target/cost.py` about an op.
+"""How large the tile of one micro-kernel is: what `tile` asks the cost model of `target/contractions.py` about an op.
 
 Everything but a contraction is bound by memory: a kernel gets about `cost.ELEMENTS` elements.
 """
@@ -46,7 +46,12 @@ def contraction_tiles(op: linalg.LinalgOp, target: Target) -> cost.Choice[tuple[
 
 def steps_at_a_time(op: linalg.LinalgOp, target: Target) -> cost.Choice[int]:
     """How many steps of the sum a kernel does at a time that consists of this contraction."""
-    return _contraction(op, target).summing()
+    return _summing(_contraction(op, target))
+
+
+@cache
+def _summing(nest: contractions.Contraction) -> cost.Choice[int]:
+    return nest.summing()
 
 
 @cache
@@ -69,8 +74,7 @@ def _contraction(op: linalg.LinalgOp, target: Target) -> contractions.Contractio
     lanes = target.lanes(str(shaped_of(op.outputs[0]).element))
     inner = [d for d in rows if d != (out or (None,))[-1]]
     strides = [_stride(op, d) for d in inner]
-    first = shaped_of(op.operands[0])
-    left = prod(first.shape) * ELEMENT_BYTES[str(first.element)]
+    left = shaped_of(op.operands[0]).nbytes
     return contractions.Contraction(
         tuple(sizes), out, tuple(inner), tuple(columns), tuple(strides), left, steps, lanes, target
     )

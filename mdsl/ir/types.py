@@ -178,6 +178,10 @@ class MemRefType(ShapedType):
         """Strides in elements, written or implied."""
         return dense_strides(self.shape) if self.strides is None else self.strides
 
+    def is_contiguous_along(self, dim: int) -> bool:
+        """True if a vector along that dimension is one access: it is the last, and its neighbours are neighbours in memory."""
+        return dim == self.rank - 1 and self.layout[dim] == 1
+
     @property
     def is_dense(self) -> bool:
         """True if the elements lie row-major without gaps (at whatever offset)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from itertools import pairwise
 
-from mdsl.dialects import linalg, tensor
+from mdsl.dialects import arith, linalg, scf, tensor
 from mdsl.dialects.affine import Apply
 from mdsl.dialects.indices import Index
 from mdsl.dialects.reassociation import groups_between
@@ -61,6 +61,16 @@ def offset(terms: Sequence[tuple[Value, int]], constant: int, builder: Builder) 
         total = total + Dim(i) * factor
     map = AffineMap(len(terms), 0, (total + constant,))
     return builder.value(Apply(values, map=map, results=[index]), f"{values[0].name}_at")
+
+
+def counted_loop(
+    span: range, builder: Builder, inits: Sequence[Value], iv: str, names: Sequence[str | None] = ()
+) -> scf.For:
+    """An empty loop over `span`, whose bounds become constants at the builder; the loop itself is still to be added."""
+    lower, upper, step = (
+        builder.value(arith.Constant.of(n, index), f"c{n}") for n in (span.start, span.stop, span.step)
+    )
+    return scf.For.make(lower, upper, step, inits, iv, names)
 
 
 def reshaped(value: Value, shape: Sequence[int], builder: Builder, name: str | None) -> Value | None:

@@ -253,7 +253,7 @@ class _Unroller:
         memory, where, along = self._place(read, at)
         if along is None:
             return self._broadcast(self._loaded((memory, where, 0), name), width, name)
-        if along == len(where) - 1 and memref_of(memory).layout[along] == 1:
+        if memref_of(memory).is_contiguous_along(along):
             return self._loaded((memory, where, width), name)
         lanes = [self._loaded((memory, _moved(where, along, lane), 0), name) for lane in range(width)]
         total = self.constants.get(0, VectorType((width,), element_of(read.result.type)))
@@ -277,7 +277,7 @@ class _Unroller:
             piece = self._piece(op.operands[0], at)
             memory, where, along = self._place(op, at)
             assert along is not None
-            if along == len(where) - 1 and memref_of(memory).layout[along] == 1:
+            if memref_of(memory).is_contiguous_along(along):
                 self._add(vector.Store(piece, memory, [self._index(*each) for each in where]))
                 continue
             for lane in range(grid.width(at)):

@@ -206,11 +206,11 @@ class Contraction:
         """Cycles that outer caches take for what a step reads of so many rows, which come again for each panel of columns. Of a
         window each element serves several steps."""
         batch = prod(self.sizes[d] for d in self.out[:-1] if d not in (*self.rows, *self.columns))
-        all = self.left / max(1, batch)
+        nbytes = self.left / max(1, batch)
         element = self.target.vector_bytes / self.lanes
         steps = self.steps * prod(self.sizes[d] for d in self.rows)
-        share = min(element, all / max(1, steps))
-        return rows * share / self.target.core.rate_of(all)
+        share = min(element, nbytes / max(1, steps))
+        return rows * share / self.target.core.rate_of(nbytes)
 
     def _conflicts(self, tile: Mapping[int, int]) -> bool:
         """True if rows lie so far apart that their cache lines meet in the same sets of the first-level cache, more than

@@ -27,11 +27,13 @@ class Core:
     width: int = 6
     """Instructions that enter the back end in a cycle."""
     overlap: float = 0.4
-    """The part of the loads' time that multiply-adds do not hide (measured on Zen 3: 3x3 convolutions by 14x1, 4x3 and 6x2
-    tiles reach 70, 84 and 87 % of the peak; on an Intel Xeon of 2024 a step of 6x4 vectors takes 12.3 cycles, of 16x1 10.8)."""
+    """The part of the loads' time that multiply-adds do not hide (0.4 is what 3x3 convolutions by 14x1, 4x3 and 6x2 tiles
+    tell on Zen 3, 70, 84 and 87 % of the peak, where caches' time is not counted; on an Intel Xeon of 2024 a step of 6x4 vectors takes
+    12.3 cycles, of 16x1 10.8)."""
     exposed: float = 0.02
     """The part of the outer caches' time that multiply-adds never hide, and that comes on top: of two tiles that are otherwise
-    equal, the one that asks them for less."""
+    equal, the one that asks them for less. (Fitted on Zen 3, as its loads and its caches' rates are: 3x3 convolutions of 128
+    channels by 4x3, 3x4 and 6x2 tiles reach 76, 85 and 87 % of the peak.)"""
     l1_bytes: int = 32 << 10
     l1_ways: int = 8
     l2_bytes: int = 512 << 10
@@ -53,7 +55,7 @@ class Core:
     ghz: float = 3.0
     """Billions of cycles a second under vector work on all cores: only to tell cycles as time, never to choose by."""
     dispatch_cycles: float = 8.0
-    """What the interpreter takes to issue one micro-kernel (measured on Zen 5: 2.1 ns)."""
+    """What the interpreter takes to issue one micro-kernel (measured: 2.1 ns on Zen 5, 5.2 on Zen 3)."""
 
     def seconds(self, cycles: float) -> float:
         """So many cycles as time, at `ghz`."""

@@ -7,7 +7,7 @@ from math import prod
 from typing import ClassVar
 
 from mdsl.analysis.tile_sizes import steps_at_a_time
-from mdsl.dialects import arith, linalg, memref, scf
+from mdsl.dialects import linalg, memref, scf
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.indices import Index
 from mdsl.dialects.ukernel import UkernelFunc
@@ -15,9 +15,9 @@ from mdsl.ir.affine import Dim
 from mdsl.ir.core import Builder, Value
 from mdsl.ir.rewrites import rewriting
 from mdsl.ir.typed import memref_of
-from mdsl.ir.types import index
 from mdsl.passes.base import Context, Pass, option
 from mdsl.rewriting import remarks
+from mdsl.rewriting.structured import counted_loop
 from mdsl.target import cost
 
 
@@ -83,13 +83,10 @@ def _cut(op: linalg.LinalgOp, loop: int, trips: int) -> None:
         if times == 1:
             _part(op, loop, start, size, builder)
         else:
-            bounds = (start, start + size * times, size)
-            loops = scf.For.make(
-                *(builder.value(arith.Constant.of(n, index), f"c{n}") for n in bounds), [], iv="k"
-            )
-            builder.add(loops)
-            body = Builder(loops.body, location=op.location)
-            _part(op, loop, loops.iv, size, body)
+            blocks = counted_loop(range(start, start + size * times, size), builder, [], "k")
+            builder.add(blocks)
+            body = Builder(blocks.body, location=op.location)
+            _part(op, loop, blocks.iv, size, body)
             body.add(scf.Yield([], results=[]))
         start += size * times
     op.erase()

@@ -47,7 +47,8 @@ def test_it_is_left_where_all_steps_fit() -> None:
 
 
 def test_the_cost_model_decides_by_the_core() -> None:
-    """Zen 3 gains by it: its second-level cache sends less than the multiply-adds take. Ice Lake's hides."""
+    """Zen 3 gains by it: its second-level cache sends less than the multiply-adds take, and shows; of a core
+    that is only known to have AVX-512 it is taken to hide."""
     chosen = {
         core: _loops(mdsl.opt(_matmul(96, 1024, 64), "block-sums", target=core))
         for core in ("znver3", "avx512")

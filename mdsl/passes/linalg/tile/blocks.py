@@ -31,17 +31,16 @@ from dataclasses import dataclass
 from math import prod
 
 from mdsl.analysis.tile_sizes import TILE, split_dims
-from mdsl.dialects import arith, linalg, scf, tensor, ukernel
+from mdsl.dialects import linalg, scf, tensor, ukernel
 from mdsl.dialects.indices import Index
 from mdsl.ir.core import Builder, Op, Value
 from mdsl.ir.rewrites import rewriting
 from mdsl.ir.typed import shaped_of
-from mdsl.ir.types import index
 from mdsl.passes.linalg.tile.slices import Slicer, Span, on_tiles
 from mdsl.passes.linalg.tile.tiler import Tiler
 from mdsl.passes.linalg.tile.windows import windows
 from mdsl.rewriting import remarks
-from mdsl.rewriting.structured import empty_like, offset
+from mdsl.rewriting.structured import counted_loop, empty_like, offset
 from mdsl.target import contractions, cost
 from mdsl.target.target import ELEMENT_BYTES, Target
 
@@ -210,8 +209,7 @@ class _Sum:
         """`value` and the blocks of `size` from `start` to `end`."""
         if end - start == size:
             return self._onto(value, Span(start, size), builder)
-        bounds = [builder.value(arith.Constant.of(n, index), f"c{n}") for n in (start, end, size)]
-        loop = scf.For.make(bounds[0], bounds[1], bounds[2], [value], iv="k", names=[value.name])
+        loop = counted_loop(range(start, end, size), builder, [value], "k", [value.name])
         builder.add(loop, value.name)
         body = Builder(loop.body, location=self.region.location)
         body.add(scf.Yield([self._onto(loop.carried[0], Span(loop.iv, size), body)], results=[]))

@@ -11,15 +11,15 @@ from collections.abc import Sequence
 
 from mdsl.analysis.regions import captured
 from mdsl.dialects import affine, scf, tensor
-from mdsl.dialects.arith import Constant
 from mdsl.ir.affine import AffineMap, Dim
 from mdsl.ir.attributes import Attribute
 from mdsl.ir.core import Builder, Op, Value
 from mdsl.ir.naming import name_wished
 from mdsl.ir.typed import tensor_of
-from mdsl.ir.types import TensorType, index
+from mdsl.ir.types import TensorType
 from mdsl.passes.nn.autodiff.reverse import SWEEPS, Sweep, gradient_of, operands_in
 from mdsl.rewriting.constants import constant_data
+from mdsl.rewriting.structured import counted_loop
 
 # Slices ---------------------------------------------------------------------------------------------------
 
@@ -115,8 +115,7 @@ class _Loop:
 
     def _loop(self, carried: Sequence[Value], counter: str, names: Sequence[str]) -> scf.For:
         """An empty loop of as many iterations, counted from 0."""
-        bounds = [self.builder.value(Constant.of(n, index), f"c{n}") for n in (0, self.count, 1)]
-        return scf.For.make(bounds[0], bounds[1], bounds[2], carried, counter, names)
+        return counted_loop(range(self.count), self.builder, carried, counter, names)
 
     def _counter(self, builder: Builder, number: Value, backwards: bool) -> tuple[Value, Value]:
         """The number of the iteration, from 0, and the loop's counter in it, from the number of the one that runs."""

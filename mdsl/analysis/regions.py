@@ -52,6 +52,9 @@ def _structure(block: Block, numbers: dict[Value, int], counter: Iterator[int]) 
 
 RESHAPES = (tensor.CollapseShape, tensor.ExpandShape)
 
+LAYOUTS = (*RESHAPES, linalg.Pack, linalg.Unpack)
+"""Ops that give a tensor's elements another shape or order."""
+
 
 def place_of_pair(map: AffineMap, first: int, second: int) -> int | None:
     """Where in the map's results loop `first` is followed by `second`; None if either occurs elsewhere too, or not

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from mdsl.analysis.regions import LAYOUTS
 from mdsl.dialects import linalg, tensor, ukernel
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.func import FuncOp
@@ -12,9 +13,6 @@ from mdsl.ir.affine import AffineMap
 from mdsl.ir.core import BlockArgument, Builder, Op, OpResult, Value
 from mdsl.passes.base import Context, Pass, functions
 from mdsl.rewriting import remarks
-
-LAYOUTS = (tensor.CollapseShape, tensor.ExpandShape, linalg.Pack, linalg.Unpack)
-"""Ops that give a tensor's elements another shape or order."""
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,13 @@ from typing import ClassVar
 
 from mdsl.analysis.code_size import lane_size
 from mdsl.analysis.footprints import MAX_ARGUMENTS
-from mdsl.analysis.regions import sequences, writes_old_content
+from mdsl.analysis.regions import LAYOUTS, sequences, writes_old_content
 from mdsl.dialects import linalg, tensor, ukernel
 from mdsl.dialects.arith import Constant
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.ir.affine import AffineMap, Dim
 from mdsl.ir.attributes import DenseAttr
-from mdsl.ir.core import Builder, Op, Value
+from mdsl.ir.core import Builder, Op, OpResult, Value
 from mdsl.passes.any.canonicalize import drop_unused
 from mdsl.passes.base import Context, Pass, functions, option
 from mdsl.rewriting import remarks
@@ -50,8 +50,9 @@ class Fuse(Pass):
         }
 
     Two elementwise ops become one by putting the producer's body in front of the consumer's, with its
-    indexing maps composed; a reduction takes in an elementwise producer likewise. An op with several
-    users stays where it is. The region's ops share one loop nest when `tile` cuts it, and the epilogue
+    indexing maps composed; a reduction takes in an elementwise producer likewise. What has several users stays where it is, or
+    becomes a second result where the consumer writes the same elements, and the others read it later: the new values of a
+    momentum and of its weight are one op. The region's ops share one loop nest when `tile` cuts it, and the epilogue
     runs on accumulators that are still in registers.
     """
 
@@ -64,10 +65,11 @@ class Fuse(Pass):
     def run(self, module: ModuleOp, context: Context) -> None:
         for func in functions(module):
             blocks = sequences(func)
-            for op in (op for block in blocks for op in block.ops):
-                if isinstance(op, linalg.LinalgOp) and op.block is not None:
-                    fuse_producers(op)
-            drop_unused(func)
+            for shared in (False, True):  # one op with a single result, where that can be
+                for op in (op for block in blocks for op in block.ops):
+                    if isinstance(op, linalg.LinalgOp) and op.block is not None:
+                        fuse_producers(op, shared)
+                drop_unused(func)
             for block in blocks if self.group else ():
                 for op in reversed(block.ops):
                     if isinstance(op, linalg.LinalgOp) and op.results and op.block is block:
@@ -78,8 +80,9 @@ class Fuse(Pass):
 # Merging bodies -------------------------------------------------------------------------------------------
 
 
-def fuse_producers(op: linalg.LinalgOp) -> linalg.LinalgOp:
-    """Merges into `op` whatever single-use elementwise producers it has."""
+def fuse_producers(op: linalg.LinalgOp, shared: bool = False) -> linalg.LinalgOp:
+    """Merges into `op` whatever elementwise producers it has that nothing else reads; with `shared` others too, whose
+    elements are results of the merged op."""
     merged = True
     while merged and _takes_producers(op):
         merged = False
@@ -87,12 +90,12 @@ def fuse_producers(op: linalg.LinalgOp) -> linalg.LinalgOp:
             producer = value.owner
             if isinstance(producer, linalg.LinalgOp) or _is_splat(value):
                 assert isinstance(producer, Op)
-                if _obstacle(producer, op, index) is None:
+                if _obstacle(producer, op, index, shared) is None:
                     remarks.applied(op, f"takes in {remarks.name_of(producer)}")
                     op = _merge(producer, op, index)
                     merged = True
                     break
-    if remarks.wanted():
+    if shared and remarks.wanted():
         _tell_obstacles(op)
     return op
 
@@ -102,7 +105,7 @@ def _tell_obstacles(op: linalg.LinalgOp) -> None:
     for index, value in enumerate(op.inputs if _takes_producers(op) else ()):
         producer = value.owner
         if isinstance(producer, linalg.LinalgOp) and producer.is_elementwise:
-            obstacle = _obstacle(producer, op, index)
+            obstacle = _obstacle(producer, op, index, shared=True)
             remarks.missed(op, f"does not take in {remarks.name_of(producer)}: {obstacle}")
 
 
@@ -120,24 +123,20 @@ def _is_splat(value: Value) -> bool:
     return isinstance(attr, DenseAttr) and attr.is_splat
 
 
-def _obstacle(producer: Op, consumer: linalg.LinalgOp, index: int) -> str | None:
+def _obstacle(producer: Op, consumer: linalg.LinalgOp, index: int, shared: bool) -> str | None:
     """What keeps `consumer` from computing its operand `index`, a splat or another structured op, itself; None if nothing does."""
-    obstacle = _unlike(producer, consumer, index) if isinstance(producer, linalg.LinalgOp) else None
+    obstacle = _unlike(producer, consumer, index, shared) if isinstance(producer, linalg.LinalgOp) else None
     if obstacle is None and not _leaves_extents(producer, consumer, index):
         return "it tells how often a loop runs"
     return obstacle
 
 
-def _unlike(producer: linalg.LinalgOp, consumer: linalg.LinalgOp, index: int) -> str | None:
+def _unlike(producer: linalg.LinalgOp, consumer: linalg.LinalgOp, index: int, shared: bool) -> str | None:
     if not producer.is_elementwise:
         return "it is no elementwise op"
-    if len(producer.results) != 1:
-        return "it has several results"
     if producer.block is not consumer.block:
         return "one of them stands in a group of ops, the other does not"
-    if len(producer.result.users) != 1 or consumer.operands.count(producer.result) != 1:
-        return "it is also read elsewhere"
-    inputs = {*producer.inputs, *consumer.inputs} - {producer.result}
+    inputs = {*producer.inputs, *consumer.inputs} - {*producer.results}
     if _scalars(producer) + _scalars(consumer) > MOST_SCALARS or len(inputs) > MOST_INPUTS:
         return "one body would be too long, or read too many tensors"
     map = consumer.maps[index]
@@ -146,7 +145,59 @@ def _unlike(producer: linalg.LinalgOp, consumer: linalg.LinalgOp, index: int) ->
     repeats = set(range(consumer.num_loops)) - map.dims()
     if not map.is_projected_permutation or repeats & set(consumer.parallel_dims):
         return "its elements would be computed again and again"
+    reads = sum(v.owner is producer for v in consumer.operands)
+    if (reads != 1 or _kept(producer, consumer)) and not (
+        shared and reads == 1 and _has_one_place(producer, consumer, index)
+    ):
+        return "it is also read elsewhere"
     return None
+
+
+def _kept(producer: Op, consumer: Op) -> list[int]:
+    """The numbers of the producer's results that others than `consumer` read, too; a constant is repeated instead."""
+    if isinstance(producer, Constant):
+        return []
+    return [r.index for r in producer.results if any(u is not consumer for u in r.users)]
+
+
+def _has_one_place(producer: linalg.LinalgOp, consumer: linalg.LinalgOp, index: int) -> bool:
+    """True if one op may have the results of both, as the new values of a momentum and of its weight: the same elements are
+    written, and whoever else reads the producer comes behind or can. Two epilogues are not joined: a region has one sum."""
+    if not consumer.is_elementwise or len({*producer.maps[len(producer.inputs) :]}) != 1:
+        return False
+    loops = [Dim(d) for d in _loops(producer, consumer, index)]
+    written = {producer.maps[-1].compose(loops, consumer.num_loops), *consumer.maps[len(consumer.inputs) :]}
+    if len(written) != 1 or len(_sums(producer) | _sums(consumer)) > 1:
+        return False
+    return _layouts_between(producer, consumer) is not None
+
+
+def _layouts_between(producer: Op, consumer: Op) -> list[Op] | None:
+    """The changes of layout in front of `consumer` that read the producer, from first to last; None if something else there
+    does, or the consumer reads one of them."""
+    readers = {_beside(u, consumer) for r in producer.results for u in r.users}
+    found: list[Op] = []
+    op = producer.next
+    while op is not consumer:
+        assert op is not None
+        if op in readers:
+            if not isinstance(op, LAYOUTS):
+                return None
+            found.append(op)
+            readers |= {_beside(u, consumer) for u in op.result.users}
+        op = op.next
+    return None if any(v.owner in found for v in consumer.operands) else found
+
+
+def _beside(op: Op, other: Op) -> Op:
+    """The op in the block of `other` that `op` is or lies in."""
+    return next(a for a in (op, *op.ancestors()) if a.block is other.block)
+
+
+def _sums(op: linalg.LinalgOp) -> set[Op]:
+    """The reductions whose epilogue `op` may be."""
+    owners = [v.owner for v in op.inputs]
+    return {o for o in owners if isinstance(o, linalg.LinalgOp) and o.reduction_dims}
 
 
 def _scalars(op: linalg.LinalgOp) -> int:
@@ -179,13 +230,20 @@ def _loops(producer: linalg.LinalgOp, consumer: linalg.LinalgOp, index: int) -> 
 
 
 def _merge(producer: Op, consumer: linalg.LinalgOp, index: int) -> linalg.LinalgOp:
-    """One op whose body computes the producer's element and goes on with the consumer's."""
+    """One op whose body computes the producer's element and goes on with the consumer's. If others read the producer too,
+    its elements become results behind the consumer's."""
     inputs, maps = _reads(producer, consumer, index)
-    kept = len(consumer.inputs)
+    read, split, own = consumer.inputs[index], len(consumer.inputs), len(consumer.outputs)
+    kept = _kept(producer, consumer)
+    for op in reversed((_layouts_between(producer, consumer) if kept else None) or []):
+        Builder.after(consumer).add(op.detach(), op.result.name)
+    dests = producer.outputs if isinstance(producer, linalg.LinalgOp) else ()
+    outputs = [*consumer.outputs, *(dests[number] for number in kept)]
     all_inputs = [*consumer.inputs[:index], *inputs, *consumer.inputs[index + 1 :]]
     all_maps = [*consumer.maps[:index], *maps, *consumer.maps[index + 1 :]]
-    all_inputs, all_maps, sources = _deduplicate(all_inputs, all_maps, kept - 1 + len(inputs))
-    new = linalg.Generic.make(all_inputs, consumer.outputs, all_maps, consumer.iterators)
+    all_inputs, all_maps, sources = _deduplicate(all_inputs, all_maps, split - 1 + len(inputs))
+    all_maps += [consumer.maps[-1]] * len(kept)
+    new = linalg.Generic.make(all_inputs, outputs, all_maps, consumer.iterators)
     builder = Builder(new.body)
     arguments = [new.body.args[s] for s in sources]
     _keep_names(arguments, producer, consumer, index)
@@ -193,18 +251,20 @@ def _merge(producer: Op, consumer: linalg.LinalgOp, index: int) -> linalg.Linalg
     if isinstance(producer, Constant):
         attr = producer.attributes["value"]
         assert isinstance(attr, DenseAttr)
-        produced = builder.value(Constant.of(attr.array.flat[0], attr.type.element), producer.result.name)
+        made = [builder.value(Constant.of(attr.array.flat[0], attr.type.element), producer.result.name)]
     else:
         assert isinstance(producer, linalg.LinalgOp)
-        inner = arguments[index : index + len(inputs)]
-        loops = _loops(producer, consumer, index)
-        (produced,) = inline_body(producer.body, [*inner, outs[0]], builder, loops)
+        unread = outs[:1] * len(producer.outputs)
+        inner = [*arguments[index : index + len(inputs)], *unread]
+        made = inline_body(producer.body, inner, builder, _loops(producer, consumer, index))
     before, after = arguments[:index], arguments[index + len(inputs) :]
-    new.body.append(
-        linalg.Yield(inline_body(consumer.body, [*before, produced, *after, *outs], builder), results=[])
-    )
+    element = made[read.index] if isinstance(read, OpResult) else made[0]
+    ends = inline_body(consumer.body, [*before, element, *after, *outs[:own]], builder)
+    new.body.append(linalg.Yield([*ends, *(made[number] for number in kept)], results=[]))
     Builder.before(consumer).add(new)
-    consumer.replace_by(*new.results)
+    consumer.replace_by(*new.results[:own])
+    for number, result in zip(kept, new.results[own:], strict=True):
+        producer.results[number].replace_by(result)
     if not isinstance(producer, Constant):
         producer.erase()
     return new

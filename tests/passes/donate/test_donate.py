@@ -11,9 +11,12 @@ import pytest
 import mdsl
 from mdsl.bytecode.decode import decode
 from mdsl.bytecode.encode import encode
-from mdsl.bytecode.module import BytecodeError
+from mdsl.bytecode.module import DTYPES, BytecodeError
 from mdsl.bytecode.verify import verify
+from mdsl.compiler.entry import closed
+from mdsl.dialects import memref, ukernel
 from mdsl.errors import MdslError
+from mdsl.ir.core import Op, Value
 from mdsl.reference import run
 
 HERE = Path(__file__).parent
@@ -110,6 +113,58 @@ def test_a_step_over_a_weight_gradient_needs_no_copy() -> None:
     text = str(mdsl.opt(EXAMPLES[0], "bufferize"))
     main = text.partition("ukernel.func")[0]
     assert "memref.copy" not in main and "matmul_sub" in main
+
+
+LAYERS = """func.func @main(%x: tensor<32x48xf32>, %w: tensor<64x48xf32> {mdsl.parameter}, %v: tensor<40x64xf32> {mdsl.parameter})
+    -> tensor<f32> {
+  %h = nn.linear %x, %w : (tensor<32x48xf32>, tensor<64x48xf32>) -> tensor<32x64xf32>
+  %a = nn.relu %h : (tensor<32x64xf32>) -> tensor<32x64xf32>
+  %y = nn.linear %a, %v : (tensor<32x64xf32>, tensor<40x64xf32>) -> tensor<32x40xf32>
+  %q = nn.mul %y, %y : (tensor<32x40xf32>, tensor<32x40xf32>) -> tensor<32x40xf32>
+  %loss = nn.reduce %q {kind = "mean", keepdims = false} : (tensor<32x40xf32>) -> tensor<f32>
+  return %loss : tensor<f32>
+}"""
+
+
+def users(value: Value) -> list[Op]:
+    """Those of the value and of its views."""
+    return [u for op in value.users for u in (op, *(u for r in op.results for u in users(r)))]
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "written"),
+    [
+        ("sgd", 1),
+        ("sgd{momentum=0.9}", 2),
+        ("sgd{momentum=0.9,nesterov=true}", 2),
+        ("sgd{momentum=0.9,weight_decay=0.01}", 2),
+        ("adam", 3),
+        ("adamw{weight_decay=0.1}", 3),
+    ],
+)
+def test_an_optimizer_is_the_end_of_the_kernel_that_sums_a_gradient(optimizer: str, written: int) -> None:
+    """Weight and states are read and written once, by it, where they lie."""
+    step = mdsl.opt(LAYERS, f"autodiff,{optimizer}")
+    kernels = mdsl.opt(step, "bufferize", target="avx2")
+    main = kernels.lookup("main")
+    assert main is not None and not [op for op in main.walk() if isinstance(op, memref.Copy)]
+    weights = [arg for arg in main.body.args if arg.name in ("w", "v")]
+    updates = {
+        op
+        for weight in weights
+        for op in users(weight)
+        if isinstance(op, ukernel.Dispatch) and "sub" in op.symbol
+    }
+    assert len(updates) >= len(weights) == 2
+    assert {op.attr("outs") for op in updates} == {written} and all("matmul_" in op.symbol for op in updates)
+    random = np.random.default_rng(0)
+    given = [
+        np.abs(random.standard_normal(s.shape)).astype(DTYPES[s.dtype])
+        for s in closed(mdsl.compile(step).inputs)
+    ]
+    wanted = run(step, [a.copy() for a in given])
+    for found, expected in zip(mdsl.compile(step)(*given), wanted, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_file_says_which_outputs_lie_in_inputs(tmp_path: Path) -> None:

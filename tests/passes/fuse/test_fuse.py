@@ -137,9 +137,38 @@ def test_what_merges(case: str) -> None:
     assert len(structured(fused(text))) == left
 
 
-def test_what_is_read_outside_stays() -> None:
-    text = program(exp("e", "%x"), exp("r", "%e"), returns="%e, %r", types=f"{MATRIX}, {MATRIX}")
-    assert len(structured(fused(text))) == 2
+TWO = {"returns": "%e, %r", "types": f"{MATRIX}, {MATRIX}"}
+FLAT = """%flat = tensor.collapse_shape %e [[0, 1]] : tensor<4x6xf32> into tensor<24xf32>"""
+SHARED = {
+    "its element is read by two": ([exp("e", "%x"), exp("r", "%e")], TWO, 1),
+    "three in a row": ([exp("e", "%x"), exp("f", "%e"), add("r", "%f", "%y")],
+                       {"returns": "%e, %f, %r", "types": f"{MATRIX}, {MATRIX}, {MATRIX}"}, 1),
+    "a change of shape that can wait": (
+        [exp("e", "%x"), FLAT, exp("r", "%e")], {"returns": "%flat, %r", "types": f"tensor<24xf32>, {MATRIX}"}, 1),
+    "a change of shape that it reads as well": (
+        [exp("e", "%x"), FLAT, "%back = tensor.expand_shape %flat [[0, 1]] output_shape [4, 6] : tensor<24xf32> into tensor<4x6xf32>",
+         add("r", "%e", "%back")], TWO, 2),
+    "another reader in front": (
+        [exp("e", "%x"), total("t", "%e"), exp("r", "%e")],
+        {"returns": "%t, %r", "types": f"tensor<4xf32>, {MATRIX}"}, 3),
+    "epilogues of two sums": ([product(), add("e", "%m", "%y"), product("n"), add("r", "%e", "%n")], TWO, 4),
+    "two epilogues of one sum": ([product(), exp("e", "%m"), add("r", "%e", "%m")], TWO, 2),
+    "elements in another order": ([exp("e", "%x"), generic("r", [("%e", MATRIX)], "arith.negf {}", [TURNED], "6x4")],
+                                  {"returns": "%e, %r", "types": f"{MATRIX}, tensor<6x4xf32>"}, 2),
+}  # fmt: skip
+"""Ops of a program, what it returns, and how many structured ops are left."""
+
+
+@pytest.mark.parametrize("case", SHARED)
+def test_what_is_read_elsewhere_becomes_a_result_more(case: str) -> None:
+    """Checks results too: `fused` runs both."""
+    parts, returned, left = SHARED[case]
+    text = program(*parts, **returned)
+    assert len(structured(fused(text))) == left
+    for wanted, found in zip(
+        run(mdsl.parse(text), arguments()), mdsl.compile(text)(*arguments()), strict=True
+    ):
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_maps_are_composed() -> None:

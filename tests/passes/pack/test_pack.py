@@ -13,6 +13,7 @@ from mdsl.dialects import linalg, memref
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.ir.core import Op
 from mdsl.ir.typed import tensor_of
+from mdsl.ir.verifier import verify
 from mdsl.passes.base import functions
 from mdsl.reference import run
 
@@ -178,6 +179,40 @@ def test_a_tensor_that_is_in_blocks_as_it_lies_joins_the_product() -> None:
     }}"""
     (unpack,) = [op for op in mdsl.opt(text, "pack", target="avx512").walk() if isinstance(op, linalg.Unpack)]
     assert unpack.result.name == "s"
+
+
+SCALED = """func.func @main(%a: tensor<64x64xf32>, %b: tensor<64x64xf32>, %w: tensor<64x64xf32>, %s: tensor<f32>)
+    -> tensor<64x64xf32> {{
+  %c = nn.matmul %a, %b : (tensor<64x64xf32>, tensor<64x64xf32>) -> tensor<64x64xf32>
+  %m = nn.mul {scaled} -> tensor<64x64xf32>
+  %t = nn.add %c, %m : (tensor<64x64xf32>, tensor<64x64xf32>) -> tensor<64x64xf32>
+  {result}
+  return %r : tensor<64x64xf32>
+}}"""
+MATRICES = "(tensor<64x64xf32>, tensor<64x64xf32>) -> tensor<64x64xf32>"
+
+
+SCALE = "%w, %s : (tensor<64x64xf32>, tensor<f32>)"
+
+
+@pytest.mark.parametrize(
+    ("scaled", "result", "packs"),
+    [
+        (SCALE, f"%r = nn.add %t, %t : {MATRICES}", ["b", "w"]),
+        (SCALE, f"%r = nn.sub %w, %t : {MATRICES}", ["b", "w"]),  # one that the last op reads, too
+        (SCALE, f"%r = nn.add %t, %m : {MATRICES}", ["b", "w"]),
+        ("%w, %a : (tensor<64x64xf32>, tensor<64x64xf32>)", f"%r = nn.add %t, %t : {MATRICES}", ["b", "m"]),
+    ],
+)
+def test_a_pack_moves_in_front_of_an_elementwise_op(scaled: str, result: str, packs: list[str]) -> None:
+    text = SCALED.format(scaled=scaled, result=result)
+    module = mdsl.opt(text, "pack", target="avx512")
+    verify(module)
+    assert sorted(op.operands[0].name or "" for op in module.walk() if isinstance(op, linalg.Pack)) == packs
+    random = np.random.default_rng(0)
+    given = [random.normal(size=shape).astype(np.float32) for shape in ((64, 64), (64, 64), (64, 64), ())]
+    for wanted, found in zip(run(mdsl.parse(text), given), run(module, given), strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
 
 
 PADDED = """

@@ -17,6 +17,7 @@ from mdsl.passes.base import Context, Pass, functions, option
 from mdsl.passes.linalg.pack.constants import cancel_pairs, pack_constants
 from mdsl.passes.linalg.pack.groups import share_blocks
 from mdsl.passes.linalg.pack.move import MOVING, move_behind, move_transpose, unpacked
+from mdsl.passes.linalg.pack.raising import raise_packs
 from mdsl.rewriting import remarks
 from mdsl.rewriting.constants import constant_data
 from mdsl.rewriting.pack_layout import Tiles, pack_op
@@ -40,8 +41,8 @@ class Pack(Pass):
     A kernel then reads the columns of one vector, and of the next step of the reduction, next to each
     other in memory. A pack of a constant is done now ("pre-packed weights"). An elementwise op, a
     reduction, a pooling, a padding, a slice or a concatenation that reads an unpacked tensor is moved in
-    front of the unpack, and a pack of an unpack cancels, so that a layout is kept from one contraction to
-    the next.
+    front of the unpack, a pack in front of an elementwise op that works for it alone, and a pack of an unpack cancels, so that
+    a layout is kept from one contraction to the next.
     Where the channels of groups fill no blocks, one block holds all channels, and depthwise convolutions and
     concatenations around them keep it.
     The scheme is that of Georganas et al., "Anatomy of High-Performance Deep Learning Convolutions on SIMD
@@ -75,6 +76,8 @@ class Pack(Pass):
                     move_behind(op, self._block(op, context.target))
                     if op.block is not None:
                         _tell_unpacked(op, "not whole blocks are moved")
+            if self.propagate:
+                raise_packs(func)
             cancel_pairs(func)
             pack_constants(func)
             drop_unused(func)

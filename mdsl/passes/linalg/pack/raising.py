@@ -1,0 +1,61 @@
+"""pack: a pack moves in front of the elementwise op whose result it packs.
+
+    pack(f(%x))  ->  f(pack(%x))
+
+What is packed then is a tensor that comes in rows anyhow, an argument as a rule, and `f` stands next to the op on blocks that
+reads it, into which `fuse` merges it.
+"""
+
+from __future__ import annotations
+
+from mdsl.dialects import linalg
+from mdsl.ir.affine import Dim
+from mdsl.ir.core import Op
+from mdsl.passes.linalg.pack.move import unpacked
+from mdsl.rewriting import remarks
+from mdsl.rewriting.pack_layout import Tiles, pack_op
+
+
+def raise_packs(func: Op) -> None:
+    """Moves each pack of what an elementwise op makes for it alone, of no more than one tensor of that size, in front of the
+    op. Not where the op may be the end of a contraction or of a chain of ops, and be computed with these."""
+    for pack in reversed(func.body.ops):
+        op = pack.operands[0].owner if isinstance(pack, linalg.Pack) else None
+        if not isinstance(pack, linalg.Pack) or not isinstance(op, linalg.LinalgOp):
+            continue
+        tiles = _tiles(op, pack)
+        if tiles:
+            remarks.applied(op, f"works on the blocks that {remarks.name_of(pack)} makes of its result")
+            _bring_in_front(pack_op(op, tiles))
+
+
+def _bring_in_front(op: linalg.LinalgOp) -> None:
+    """Packs that were made for ops behind `op`, and serve it too, come in front of it."""
+    packs = {v.owner for v in op.inputs if isinstance(v.owner, linalg.Pack)}
+    later = op.next
+    while later is not None and packs:
+        following = later.next
+        if later in packs:
+            for moved in (later.operands[1].owner, later):
+                if isinstance(moved, Op) and op.block is not None:
+                    op.block.insert(moved.detach(), op)
+        later = following
+
+
+def _tiles(op: linalg.LinalgOp, pack: linalg.Pack) -> Tiles:
+    """The loops of `op` that `pack` cuts; none where it stays behind it."""
+    if not op.is_elementwise or len(op.results) != 1 or [*op.result.users] != [pack]:
+        return {}
+    if (
+        pack.layout.order
+        or pack.padding_value is not None
+        or any(isinstance(i, linalg.IndexOp) for i in op.body.ops)
+    ):
+        return {}
+    large = [v for v, m in zip(op.inputs, op.maps, strict=False) if m.dims() == {*op.parallel_dims}]
+    if len(large) > 1 or any(isinstance(v.owner, linalg.LinalgOp) or unpacked(v) for v in large):
+        return {}
+    if not all(m.is_projected_permutation for m in op.maps):
+        return {}
+    loops = [e.position for e in op.maps[-1].results if isinstance(e, Dim)]
+    return {loops[d]: tile for d, tile in pack.tiles.items()}

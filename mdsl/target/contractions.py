@@ -88,7 +88,8 @@ class Contraction:
             return Choice.of([((1,) * len(self.out), 0.0)])
         found: dict[tuple[int, ...], float] = {}
         for block in self._blocks():
-            few, many = (self._grown(block, wanted) for wanted in (self._little(block), self._many(block)))
+            little, many = self._little(block), self._many(block)
+            few, many = self._grown(block, little, self._spare(block)), self._grown(block, many, many)
             in_parts = self._summing(block, self._rows(many)).best < self.steps
             tile = many if in_parts else few
             cycles, key = self._cycles(block, self._rows(tile)), tuple(tile.values())
@@ -114,26 +115,24 @@ class Contraction:
     def _little(self, block: Mapping[int, int]) -> int:
         """As many blocks of rows as are worth `_KERNEL` dispatches, while there are tiles for many workers."""
         cycles = self._block_cycles(block, self._rows(block))
-        return min(int(_KERNEL * self.target.core.dispatch_cycles / cycles), self._number(block) // _TILES)
+        return min(int(_KERNEL * self.target.core.dispatch_cycles / cycles), self._spare(block))
 
     def _many(self, block: Mapping[int, int]) -> int:
         """As many blocks of rows as keep their sums in a quarter of the first-level cache while they wait for the next steps."""
         sums = self._rows(block) * self._vectors(block) * self.target.vector_bytes
-        return min(self.target.core.l1_bytes // 4 // sums, 2 * self._number(block) // _TILES)
+        return min(self.target.core.l1_bytes // 4 // sums, 2 * self._spare(block))
 
-    def _number(self, block: Mapping[int, int]) -> int:
-        return prod(-(-self.sizes[d] // size) for d, size in block.items())
+    def _spare(self, block: Mapping[int, int]) -> int:
+        """Blocks that a tile may have while there are tiles for many workers."""
+        return prod(-(-self.sizes[d] // size) for d, size in block.items()) // _TILES
 
-    def _grown(self, block: Mapping[int, int], wanted: int) -> dict[int, int]:
-        """The tile of a kernel: so many blocks of rows."""
+    def _grown(self, block: Mapping[int, int], wanted: int, most: int) -> dict[int, int]:
+        """The tile of a kernel: `wanted` blocks of rows, or up to `most` if tiles are all alike then."""
         tile = dict(block)
         for d in reversed(self.rows):
+            tile[d] = _alike(self.sizes[d], block[d], wanted, most)
             blocks = -(-self.sizes[d] // block[d])
-            if wanted < 2:
-                break
-            # Rather all than halves, which would not be whole blocks.
-            tile[d] = balanced(self.sizes[d], block[d] * wanted) if blocks >= 2 * wanted else self.sizes[d]
-            wanted = wanted // blocks
+            wanted, most = wanted // blocks, most // blocks
         return tile
 
     @property
@@ -244,6 +243,19 @@ class Contraction:
         panels = prod(-(-self.sizes[d] // tile[d]) for d in others)
         sent = self._vectors(tile) * self.target.vector_bytes / self.target.core.memory_rate
         return panels * self.steps * max(0.0, sent - self._step(tile, self._columns(tile)))
+
+
+def _alike(extent: int, block: int, wanted: int, most: int) -> int:
+    """The smallest tile of at least `wanted` blocks that divides `extent` and does not cut it into more blocks. Where that is
+    more than `most` blocks, and not less than twice `wanted`: a tile of so many as wanted."""
+    wanted = max(1, wanted)
+    blocks = -(-extent // block)
+    tile = next(
+        n
+        for n in range(min(block * wanted, extent), extent + 1)
+        if extent % n == 0 and -(-n // block) * (extent // n) <= blocks
+    )
+    return tile if -(-tile // block) <= max(most, 2 * wanted - 1) else balanced(extent, block * wanted)
 
 
 @dataclass(frozen=True)

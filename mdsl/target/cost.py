@@ -145,8 +145,8 @@ def balanced(size: int, limit: int, *, whole: bool = False) -> int:
 
 
 def in_units(size: int, limit: int, unit: int) -> int:
-    """As `balanced`, in so many whole units."""
-    return min(size, unit * balanced(-(-size // unit), limit // unit))
+    """As `balanced`, in so many whole units, and rather tiles that are alike."""
+    return min(size, unit * balanced(-(-size // unit), limit // unit, whole=True))
 
 
 # Transpositions -------------------------------------------------------------------------------------------------

@@ -83,7 +83,9 @@ def test_a_second_time_measures_nothing(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.parametrize(
-    "change", [{"features": "+sse2"}, {"core": CORES["znver2"]}], ids=["features", "core"]
+    "change",
+    [{"features": "+sse2"}, {"core": replace(CORES["znver2"], name="another")}],
+    ids=["features", "core"],
 )
 def test_another_machine_measures_anew(monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]) -> None:
     seen = _count(monkeypatch)

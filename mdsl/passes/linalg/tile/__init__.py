@@ -48,12 +48,12 @@ class Tile(Pass):
 
     Where a size does not divide its dimension, there are as few tiles as with it, as equal as can be: 56 by 6 are six
     of 6 and four of 5, each kind with loops (and a kernel) of its own. Only the innermost dimension, along which vectors
-    lie, keeps whole tiles and a remainder. Sizes come from the cost model in `target/contractions.py` unless given, by the option or by an
-    attribute of a contraction or the region around it, `mdsl.tile = array<i64: 4, 16>`: one size for each
-    dimension of the result. Columns are the outer loop, so that a panel of weights stays in cache while rows
-    (or pixels) pass by. Where the second operand of products is packed at run time and is more than the second-level cache
-    keeps, each panel of its columns, and in it each block of the sum, is packed right before the products that read it
-    (`blocks.py`); not where sizes are given. `linalg.pack` and `linalg.unpack` become reshapes and transposes first.
+    lie, keeps whole tiles and a remainder. Sizes come from the cost model in `target/contractions.py`, which has tiles alike where
+    that costs nothing, unless given, by the option or by an attribute of a contraction or the region around it,
+    `mdsl.tile = array<i64: 4, 16>`: one size for each dimension of the result. Columns are the outer loop, so that a panel of
+    weights stays in cache while rows (or pixels) pass by. Where the second operand of products is packed at run time and is more
+    than the second-level cache keeps, each panel of its columns, and in it each block of the sum, is packed right before the
+    products that read it (`blocks.py`); not where sizes are given. `linalg.pack` and `linalg.unpack` become reshapes and transposes first.
     """
 
     name: ClassVar[str] = "tile"

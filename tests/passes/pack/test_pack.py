@@ -75,6 +75,7 @@ OTHERS: dict[str, Callable[[Network], str]] = {
     "shuffled": lambda t: t.conv(t.shuffle(t.conv("x", 48), 2), 16),
     "depthwise alone": lambda t: t.conv("x", 16, 3, groups=16),
     "multiplied channels": lambda t: t.conv(t.conv("x", 16), 32, 3, groups=16),
+    "joined with less than a block": lambda t: t.conv(t.concat(t.conv("x", 32), t.slice("x", 0, 3)), 16),
     "joined, then shuffled": lambda t: t.conv(t.shuffle(t.concat(t.conv("x", 20), "x"), 2), 16),
 }
 

@@ -207,7 +207,8 @@ def _concat(op: tensor.Concat, block: int) -> None:
             parts = [(_as_unpacked(v, tiles, builder), 0) for v in op.operands]
             _replace(op, _gather(op, dim, tiles[dim], parts, builder), tiles, builder)
         return
-    packed = [_as_unpacked(v, tiles, builder).operands[0] for v in op.operands]
+    # The last part may be less than a block, and then fills the rest of one with zeros.
+    packed = [_as_unpacked(v, tiles, builder, whole=True).operands[0] for v in op.operands]
     _replace(op, builder.value(tensor.Concat(packed, dim=dim), _packed_name(op)), tiles, builder)
 
 
@@ -223,12 +224,13 @@ def _is_used_blocked(op: Op) -> bool:
     return any(isinstance(u, blocked) and not isinstance(u, linalg.Transpose) for u in op.result.users)
 
 
-def _as_unpacked(value: Value, tiles: Tiles, builder: Builder) -> linalg.Unpack:
-    """The unpack that makes `value`; where there is none, `value` is packed and unpacked again."""
+def _as_unpacked(value: Value, tiles: Tiles, builder: Builder, whole: bool = False) -> linalg.Unpack:
+    """The unpack that makes `value`; where there is none, `value` is packed and unpacked again, in blocks that are no
+    larger than it is, unless these are to be `whole`."""
     found = unpacked(value)
     if found is not None:
         return found
-    sizes = [min(t, shaped_of(value).shape[d]) for d, t in tiles.items()]
+    sizes = [t if whole else min(t, shaped_of(value).shape[d]) for d, t in tiles.items()]
     unpack = unpack_value(pack_value(value, [*tiles], sizes, (), builder), value, [*tiles], sizes, builder)
     unpack.result.name = value.name
     return unpack

@@ -8,49 +8,41 @@ from __future__ import annotations
 
 import mmap
 import os
-import struct
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from mdsl.bytecode.encode import (
+from mdsl.bytecode.file_format import (
     ALIGNMENT,
     CODE,
     CONSTANTS,
     DATA,
     DIGEST,
-    FIXED_ARGUMENT,
     FUNCTIONS,
     HEADER,
-    INDEXED_ARGUMENT,
     KERNELS,
     LOCATIONS,
     PROVENANCE,
-    REGISTER_ARGUMENT,
     SECTION,
     SECTION_NAMES,
     SECTIONS,
     SIGNATURE,
     digest,
+    proof_digest,
 )
-from mdsl.bytecode.isa import OPCODES, Opcode
-from mdsl.bytecode.machine import FLOAT_TYPES, TYPES
 from mdsl.bytecode.module import (
     DTYPES,
     FORMAT_VERSION,
-    MAX_DIMENSIONS,
-    Argument,
-    BufferArgument,
+    TYPES,
     BytecodeError,
     Constant,
     Function,
-    Instruction,
     Kernel,
     Module,
-    Operand,
-    RegisterArgument,
     TensorSpec,
 )
+from mdsl.bytecode.reader import Reader
 from mdsl.support.collector import collector_paused
 from mdsl.support.formats import MAGIC
 from mdsl.support.pages import content
@@ -61,8 +53,8 @@ MAX_REGISTERS = 1 << 20
 Bytes = bytes | mmap.mmap | memoryview
 
 
-def load(path: str | os.PathLike[str]) -> Module:
-    """The module in a file, whose constants are mapped from it, or lie in a copy of it in large pages.
+def load(path: str | os.PathLike[str], code: bool = True) -> Module:
+    """The module in a file, whose constants are mapped from it, or lie in a copy of it in large pages. `code` as for `decode`.
 
     Raises OSError if the file cannot be read, BytecodeError if it is not a sound `.mbc` file.
     """
@@ -70,100 +62,64 @@ def load(path: str | os.PathLike[str]) -> Module:
         if os.fstat(file.fileno()).st_size == 0:
             raise BytecodeError("not an .mbc file: it is empty", 0)
         data = content(file)
-    return decode(data)
+    return decode(data, code)
 
 
 @collector_paused()
-def decode(data: Bytes) -> Module:
+def decode(data: Bytes, code: bool = True) -> Module:
     """The module in the bytes; its constants share their memory if they are aligned there.
 
-    Raises BytecodeError, with the offset of the byte at fault, for anything but a sound module.
+    Without `code` the instructions are read when somebody asks for them, and only then found sound: a program whose proof
+    is in the cache runs without. Raises BytecodeError, with the offset of the byte at fault, for anything but a sound module.
     """
     sections = _sections(data)
-    names = _signature(sections[SIGNATURE])
-    functions = _functions(sections[FUNCTIONS], names)
-    _code(sections[CODE], functions)
-    _locations(sections[LOCATIONS], functions)
-    return Module(
+    functions = _functions(sections[FUNCTIONS], _signature(sections[SIGNATURE]))
+    if code:
+        _read_code(sections, functions)
+    else:
+        functions = _unread(sections, functions)
+    module = Module(
         functions=functions,
         kernels=_kernels(sections[KERNELS]),
         constants=_constants(sections[CONSTANTS], sections[DATA]),
         provenance=_provenance(sections[PROVENANCE]),
     )
+    if not code:
+        module.digest = proof_digest({kind: [section.whole] for kind, section in sections.items()})
+    return module
 
 
-class Reader:
-    """Reads the format's primitives from part of the file; errors name the byte."""
+def _read_code(sections: dict[int, Reader], functions: list[Function]) -> None:
+    """Sets what the sections tell of the functions' instructions."""
+    from mdsl.bytecode.decode_code import read_code  # needs the table of opcodes, which takes long to make
 
-    def __init__(self, data: memoryview, start: int, end: int) -> None:
-        self.data = data
-        self.position = start
-        self.start = start
-        self.end = end
+    read_code(sections[CODE], sections[LOCATIONS], functions)
 
-    def fail(self, message: str, position: int | None = None) -> BytecodeError:
-        return BytecodeError(message, self.position if position is None else position)
 
-    def uint(self, limit: int = 1 << 64, what: str = "number") -> int:
-        """An integer below the limit."""
-        start, value = self.position, 0
-        for shift in range(0, 70, 7):
-            if self.position >= self.end:
-                raise self.fail(f"the section ends inside a {what}")
-            byte = self.data[self.position]
-            self.position += 1
-            value |= (byte & 0x7F) << shift
-            if byte < 0x80:
-                break
-        else:
-            raise self.fail(f"the {what} does not end", start)
-        if value >= limit:
-            raise self.fail(f"{what} {value}, which must be less than {limit}", start)
-        return value
+class _Unread(Function):
+    """A function whose instructions are read when somebody asks for them."""
 
-    def sint(self) -> int:
-        value = self.uint()
-        return value >> 1 if value & 1 == 0 else ~(value >> 1)
+    read: Callable[[], None]
 
-    def count(self, what: str) -> int:
-        """A number of things that follow, each of a byte at least."""
-        start = self.position
-        value = self.uint(what=f"number of {what}")
-        if value > self.end - self.position:
-            raise self.fail(f"{value} {what} in {self.end - self.position} bytes", start)
-        return value
+    def __getattr__(self, name: str) -> Any:
+        """Called for what is not set."""
+        if name not in ("code", "locations", "offsets"):
+            raise AttributeError(name)
+        self.read()
+        return getattr(self, name)
 
-    def float(self) -> float:
-        return struct.unpack("<d", self.raw(8))[0]
 
-    def raw(self, size: int) -> memoryview:
-        if size > self.end - self.position:
-            raise self.fail(f"{size} bytes where {self.end - self.position} are left")
-        self.position += size
-        return self.data[self.position - size : self.position]
-
-    def text(self) -> str:
-        start = self.position
-        try:
-            return str(self.raw(self.count("characters")), "utf-8")
-        except UnicodeDecodeError:
-            raise self.fail("a text that is not UTF-8", start) from None
-
-    def spec(self) -> TensorSpec:
-        name = self.text()
-        start = self.position
-        dtype = self.text()
-        if dtype not in DTYPES:
-            raise self.fail(f"unknown element type '{dtype}'", start)
-        dimensions = self.uint(MAX_DIMENSIONS + 1, "number of dimensions")
-        spec = TensorSpec(name, dtype, tuple(self.uint(1 << 48, "size") for _ in range(dimensions)))
-        if not spec.is_possible:
-            raise self.fail(f"'{name}' has shape {list(spec.shape)}", start)
-        return spec
-
-    def finish(self, what: str) -> None:
-        if self.position != self.end:
-            raise self.fail(f"{self.end - self.position} bytes too many in the section '{what}'")
+def _unread(sections: dict[int, Reader], functions: list[Function]) -> list[Function]:
+    """The functions, all of which are read when one is."""
+    found: list[Function] = []
+    for function in functions:
+        unread = _Unread.__new__(_Unread)
+        vars(unread).update(
+            {n: v for n, v in vars(function).items() if n not in ("code", "locations", "offsets")}
+        )
+        unread.read = lambda: _read_code(sections, found)
+        found.append(unread)
+    return found
 
 
 def _sections(data: Bytes) -> dict[int, Reader]:
@@ -301,59 +257,3 @@ def _functions(reader: Reader, signatures: list[_Signature]) -> list[Function]:
         )
     reader.finish("functions")
     return functions
-
-
-def _code(reader: Reader, functions: list[Function]) -> None:
-    """Read the instructions into the functions, with the byte at which each one begins."""
-    opcodes: list[Opcode] = []
-    for _ in range(reader.count("mnemonics")):
-        start = reader.position
-        mnemonic = reader.text()
-        opcode = OPCODES.get(mnemonic)
-        if opcode is None:
-            raise reader.fail(f"unknown opcode '{mnemonic}'", start)
-        opcodes.append(opcode)
-    for function in functions:
-        offsets = []
-        for _ in range(reader.count("instructions")):
-            offsets.append(reader.position)
-            opcode = opcodes[reader.uint(len(opcodes), "opcode")]
-            operands = tuple(_operand(reader, operand.kind, operand.type) for operand in opcode.operands)
-            function.code.append(Instruction(opcode.mnemonic, operands))
-        function.offsets = tuple(offsets)
-    reader.finish("code")
-
-
-def _operand(reader: Reader, kind: str, element: str) -> Operand:
-    if kind == "calls":
-        return tuple(
-            tuple(_argument(reader) for _ in range(reader.count("arguments")))
-            for _ in range(reader.count("calls"))
-        )
-    if kind == "value" and element in FLOAT_TYPES:
-        return reader.float()
-    if kind in ("value", "integer"):
-        return reader.sint()
-    return reader.uint(1 << 32, kind)
-
-
-def _argument(reader: Reader) -> Argument:
-    match reader.uint(INDEXED_ARGUMENT + 1, "kind of argument"):
-        case tag if tag == REGISTER_ARGUMENT:
-            return RegisterArgument(reader.uint(1 << 32, "register"))
-        case tag if tag == FIXED_ARGUMENT:
-            return BufferArgument(reader.uint(1 << 32, "buffer"), offset=reader.sint())
-        case _:
-            buffer, register = reader.uint(1 << 32, "buffer"), reader.uint(1 << 32, "register")
-            return BufferArgument(buffer, register, reader.sint(), reader.sint())
-
-
-def _locations(reader: Reader, functions: list[Function]) -> None:
-    pool = [reader.text() for _ in range(reader.count("locations"))]
-    for function in functions:
-        start = reader.position
-        count = reader.count("locations")
-        if count not in (0, len(function.code)):
-            raise reader.fail(f"{count} locations for {len(function.code)} instructions", start)
-        function.locations = tuple(pool[reader.uint(len(pool), "location")] for _ in range(count))
-    reader.finish("locations")

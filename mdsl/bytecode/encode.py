@@ -6,18 +6,35 @@ always gives the same bytes.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import struct
-import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
+from mdsl.bytecode.file_format import (
+    ALIGNMENT,
+    CODE,
+    CONSTANTS,
+    DATA,
+    DIGEST,
+    FIXED_ARGUMENT,
+    FUNCTIONS,
+    HEADER,
+    INDEXED_ARGUMENT,
+    KERNELS,
+    LOCATIONS,
+    PROVENANCE,
+    REGISTER_ARGUMENT,
+    SECTION,
+    SIGNATURE,
+    digest,
+    proof_digest,
+)
 from mdsl.bytecode.isa import OPCODES
-from mdsl.bytecode.machine import FLOAT_TYPES
 from mdsl.bytecode.module import (
+    FLOAT_TYPES,
     FORMAT_VERSION,
     Argument,
     BufferArgument,
@@ -28,23 +45,6 @@ from mdsl.bytecode.module import (
 )
 from mdsl.support.files import replacing
 from mdsl.support.formats import MAGIC
-
-HEADER = struct.Struct("<8sIIQ32s")
-SECTION = struct.Struct("<IIQQ")
-DIGEST = slice(HEADER.size - 32, HEADER.size)
-ALIGNMENT = 64
-
-PROVENANCE, KERNELS, CONSTANTS, SIGNATURE, FUNCTIONS, CODE, LOCATIONS, DATA = SECTIONS = tuple(range(1, 9))
-SECTION_NAMES = dict(
-    zip(
-        SECTIONS,
-        ("provenance", "kernels", "constants", "signature", "functions", "code", "locations", "data"),
-        strict=True,
-    )
-)
-
-REGISTER_ARGUMENT, FIXED_ARGUMENT, INDEXED_ARGUMENT = range(3)
-"""The first byte of a dispatch's argument."""
 
 
 def encode(module: Module) -> bytes:
@@ -61,41 +61,38 @@ def save(module: Module, path: str | os.PathLike[str]) -> None:
 
 def pieces(module: Module) -> list[bytes | memoryview]:
     """The file in pieces, so that constants are not copied. Its header is in the first."""
-    places = _places(module)
-    sections: list[list[bytes | memoryview]] = [
-        [_provenance(module)],
-        [_kernels(module)],
-        [_constants(module, places)],
-        [_signature(module)],
-        [_functions(module)],
-        [_code(module)],
-        [_locations(module)],
-        _data(module, places),
-    ]
+    sections = _sections(module)
     table, body = b"", []
     position = HEADER.size + SECTION.size * len(sections)
-    for kind, section in zip(SECTIONS, sections, strict=True):
+    for kind, section in sections.items():
         padding = -position % ALIGNMENT
         size = sum(map(len, section))
         table += SECTION.pack(kind, 0, position + padding, size)
         body += [bytes(padding), *section]
         position += padding + size
     header = HEADER.pack(MAGIC, FORMAT_VERSION, len(sections), position, bytes(32))
-    data = sections[-1]
+    data = sections[DATA]
     head = [header, table, *body[: len(body) - len(data)]]
     return [header[: DIGEST.start] + digest(head, data), table, *body]
 
 
-def digest(head: Iterable[bytes | memoryview], data: Iterable[bytes | memoryview]) -> bytes:
-    """The checksum in the header of a file: SHA-256 of what lies before the data, with zeros in the checksum's
-    place, and of the data's CRC-32, which a load of many weights can wait for. It tells damage, not forgery."""
-    whole, crc = hashlib.sha256(), 0
-    for piece in head:
-        whole.update(piece)
-    for piece in data:
-        crc = zlib.crc32(piece, crc)
-    whole.update(crc.to_bytes(4, "little"))
-    return whole.digest()
+def digest_of(module: Module) -> str:
+    """The digest that the module has when it is read from its file."""
+    return proof_digest(_sections(module))
+
+
+def _sections(module: Module) -> dict[int, list[bytes | memoryview]]:
+    places = _places(module)
+    return {
+        PROVENANCE: [_provenance(module)],
+        KERNELS: [_kernels(module)],
+        CONSTANTS: [_constants(module, places)],
+        SIGNATURE: [_signature(module)],
+        FUNCTIONS: [_functions(module)],
+        CODE: [_code(module)],
+        LOCATIONS: [_locations(module)],
+        DATA: _data(module, places),
+    }
 
 
 class Writer:

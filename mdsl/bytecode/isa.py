@@ -19,7 +19,8 @@ from typing import Literal, NamedTuple
 from mdsl.analysis.intervals import INTEGER_BITS, Transfer, transfer_of
 from mdsl.arithmetic import ops as arithmetic
 from mdsl.bytecode import semantics
-from mdsl.bytecode.machine import BYTES, FLOAT_TYPES, TYPES, Machine
+from mdsl.bytecode.machine import Machine
+from mdsl.bytecode.module import BYTES, FLOAT_TYPES, TYPES
 
 Kind = Literal["read", "write", "update", "integer", "value", "buffer", "kernel", "calls", "label"]
 """What an operand is: a register that is read, written or both; an i64; a

@@ -12,18 +12,11 @@ from typing import NamedTuple
 
 from llvmlite import ir
 
-from mdsl.analysis.intervals import INTEGER_BITS
 from mdsl.arithmetic import ops as arithmetic
-from mdsl.bytecode.module import DTYPES
+from mdsl.bytecode.module import BYTES
 
 I1, I8, I64 = ir.IntType(1), ir.IntType(8), ir.IntType(64)
 POINTER = ir.PointerType()
-
-FLOAT_TYPES = ("f32", "f64", "f16", "bf16")
-TYPES = (*FLOAT_TYPES, *INTEGER_BITS)
-"""The types of registers. A value of type `index` lies in an `i64` register."""
-
-BYTES = {element: DTYPES[element].itemsize for element in TYPES}
 
 stored_type = arithmetic.memory_type
 """The LLVM type of an element in memory and in a register's slot: `i1` is a byte."""
@@ -98,22 +91,9 @@ class Machine(ABC):
 
     @abstractmethod
     def context(self, field: int) -> ir.Value:
-        """An i64 field of the worker's context (see `Context`)."""
+        """An i64 field of the worker's context (see `bytecode.context`)."""
 
     @abstractmethod
     def share(self, lower: ir.Value, trips: ir.Value) -> None:
         """Have the body of the block that begins here run for each trip, `counter` starting at `lower`, by whoever
         has time; go on when all are done."""
-
-
-class Context:
-    """The 64-bit fields of a worker's context, which native code reads."""
-
-    JOB = 0
-    TEAM = 1
-    SHARE_FUNCTION = 2
-    STOP = 3
-    """The counter at which a chunk of a parallel loop ends."""
-    PROFILE = 4
-    FUEL = 5
-    WORDS = 8

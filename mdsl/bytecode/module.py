@@ -16,6 +16,7 @@ import ml_dtypes
 import numpy as np
 
 from mdsl.analysis.footprints import MAX_BYTES
+from mdsl.analysis.intervals import INTEGER_BITS
 
 if TYPE_CHECKING:
     from mdsl.dialects.ukernel import UkernelFunc
@@ -37,6 +38,12 @@ DTYPES: dict[str, np.dtype] = {
     "index": np.dtype(np.int64),
 }
 """The element types and the NumPy dtype of each; `index` is 64 bits wide, `i1` a byte of 0 or 1."""
+
+FLOAT_TYPES = ("f32", "f64", "f16", "bf16")
+TYPES = (*FLOAT_TYPES, *INTEGER_BITS)
+"""The types of registers. A value of type `index` lies in an `i64` register."""
+
+BYTES = {element: DTYPES[element].itemsize for element in TYPES}
 
 ELEMENT_NAMES: dict[np.dtype, str] = {dtype: name for name, dtype in DTYPES.items() if name != "index"}
 
@@ -145,8 +152,8 @@ class Function:
     registers: tuple[str, ...]
     arena: int
     code: list[Instruction]
-    locations: tuple[str, ...] = ()
-    offsets: tuple[int, ...] = field(default=(), compare=False)
+    locations: tuple[str, ...] = field(default_factory=tuple)
+    offsets: tuple[int, ...] = field(default_factory=tuple, compare=False)
     donations: tuple[tuple[int, int], ...] = ()
 
 
@@ -159,6 +166,9 @@ class Module:
     parsed: dict[str, UkernelFunc] = field(default_factory=dict, compare=False, repr=False)
     """Kernels that were assembled from ops just now. Who compiles the module takes them out of here, and need
     not parse their texts."""
+    digest: str = field(default="", init=False, compare=False, repr=False)
+    """Of the sections of its file that the proof of its code follows from; empty for a module that is in none. Who
+    changes a module makes a new one, which has no digest."""
 
     def function(self, name: str | None = None) -> Function:
         """The function of that name; without a name `main`, or the first."""

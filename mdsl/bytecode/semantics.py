@@ -10,17 +10,17 @@ from __future__ import annotations
 from llvmlite import ir
 
 from mdsl.arithmetic import ops as arithmetic
+from mdsl.bytecode.context import Context
 from mdsl.bytecode.machine import (
-    BYTES,
     I1,
     I64,
     POINTER,
-    Context,
     Machine,
     load_element,
     store_element,
     stored_type,
 )
+from mdsl.bytecode.module import BYTES
 
 
 def const(m: Machine) -> None:

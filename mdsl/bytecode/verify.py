@@ -15,9 +15,10 @@ from collections.abc import Callable
 from mdsl.analysis.footprints import MAX_ARGUMENTS, MAX_BYTES, KernelArgument, KernelSignatures
 from mdsl.analysis.intervals import INTEGER_BITS, Interval, affine, clip, constant, whole
 from mdsl.bytecode.isa import Operand
-from mdsl.bytecode.machine import BYTES, TYPES
 from mdsl.bytecode.module import (
+    BYTES,
     DTYPES,
+    TYPES,
     Argument,
     BufferArgument,
     BytecodeError,

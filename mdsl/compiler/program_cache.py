@@ -13,7 +13,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mdsl.bytecode.encode import HEADER, pieces
+from mdsl.bytecode.encode import digest_of, pieces
+from mdsl.bytecode.file_format import HEADER
 from mdsl.bytecode.module import Module
 from mdsl.compiler.driver import to_bytecode
 from mdsl.compiler.fingerprint import made_by
@@ -77,6 +78,7 @@ class KeptProgram:
         self.module.erase()
         if self.key is not None and time.perf_counter() - start > _WORTH_KEEPING:
             cache.store(self.key, pieces(bytecode), HEADER.size)
+            bytecode.digest = digest_of(bytecode)
             self.is_kept = True
         return bytecode
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from mdsl.bytecode.decode import decode
-from mdsl.bytecode.encode import HEADER
+from mdsl.bytecode.file_format import HEADER
 from mdsl.bytecode.module import BytecodeError, Module
 from mdsl.compiler.fingerprint import made_by
 from mdsl.compiler.settings import Settings
@@ -134,6 +134,6 @@ def _onnx() -> bytes:
 def _decoded(data: memoryview) -> Module | None:
     """The module in an entry, None if it is damaged."""
     try:
-        return decode(data)
+        return decode(data, code=False)
     except BytecodeError:
         return None

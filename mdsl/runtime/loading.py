@@ -25,7 +25,7 @@ def load(
     """
     check_engine(engine, threads)
     check_fuel(fuel, engine)
-    return ready(read_bytecode(path), path, engine, threads, fuel)
+    return ready(read_bytecode(path, code=False), path, engine, threads, fuel)
 
 
 def ready(
@@ -43,10 +43,10 @@ def ready(
         raise MdslError(f"{os.fspath(path)}: {first}", *rest) from None
 
 
-def read_bytecode(path: str | os.PathLike[str]) -> Module:
-    """The module in an `.mbc` file. Raises MdslError with the byte at fault, OSError."""
+def read_bytecode(path: str | os.PathLike[str], code: bool = True) -> Module:
+    """The module in an `.mbc` file, `code` as for `decode`. Raises MdslError with the byte at fault, OSError."""
     try:
-        return load_bytecode(path)
+        return load_bytecode(path, code)
     except BytecodeError as error:
         hint = f"{why}; 'mdsl compile' makes one" if (why := advice(path, MBC)) else ""
         raise MdslError(f"{os.fspath(path)}: error: {error}{hint}") from None

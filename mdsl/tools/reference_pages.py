@@ -23,7 +23,7 @@ from mdsl.bytecode import semantics
 from mdsl.bytecode.assemble import assemble
 from mdsl.bytecode.disassemble import disassemble
 from mdsl.bytecode.isa import OPCODES, Opcode, Operand
-from mdsl.bytecode.machine import TYPES
+from mdsl.bytecode.module import TYPES
 from mdsl.compiler.levels import level_of, plan
 from mdsl.compiler.pipeline import parse_flag, run_passes
 from mdsl.ir.core import Op

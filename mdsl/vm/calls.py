@@ -46,7 +46,7 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-from mdsl.bytecode.machine import Context
+from mdsl.bytecode.context import Context
 from mdsl.codegen import native
 from mdsl.support import cache as object_cache
 from mdsl.target.target import Target

@@ -16,7 +16,6 @@ from llvmlite import ir
 from mdsl.analysis.intervals import INTEGER_BITS
 from mdsl.arithmetic import ops as arithmetic
 from mdsl.bytecode.machine import (
-    BYTES,
     I8,
     I64,
     POINTER,
@@ -25,19 +24,20 @@ from mdsl.bytecode.machine import (
     store_element,
     stored_type,
 )
-from mdsl.bytecode.module import Argument, BufferArgument, Function
+from mdsl.bytecode.module import BYTES, Argument, BufferArgument, Function
 from mdsl.bytecode.structure import Step, body_of, live_registers, resolve
 from mdsl.codegen import native
 from mdsl.codegen.llvm_target import triple_of
 from mdsl.target.target import Target
-from mdsl.vm.memory import ARGUMENT_SLOTS, ENTRY, buffer_slot
-from mdsl.vm.native_machine import PLAIN, NativeMachine, Variant, slot_bits
+from mdsl.vm.memory import ARGUMENT_SLOTS, buffer_slot
+from mdsl.vm.native_machine import ENTRY, NativeMachine, slot_bits
+from mdsl.vm.variant import PLAIN, Variant
 
 
 def compile_function(
     function: Function, variant: Variant = PLAIN, target: Target | None = None
 ) -> native.NativeCode:
-    """The native code of a verified function, for `target` or the host. Its symbol `main` is an entry (see `memory.ENTRY`) whose code
+    """The native code of a verified function, for `target` or the host. Its symbol `main` is an entry (see `native_machine.ENTRY`) whose code
     is the table of the kernels' addresses."""
     return native.compile_module(to_llvm(function, variant), ["main"], target=target)
 

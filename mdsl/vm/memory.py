@@ -12,15 +12,11 @@ from itertools import accumulate
 from math import prod
 
 import numpy as np
-from llvmlite import ir
 
 from mdsl.analysis.footprints import MAX_ARGUMENTS
-from mdsl.bytecode.machine import POINTER, Context
+from mdsl.bytecode.context import Context
 from mdsl.support.pages import LARGE_PAGE, NO_ACCESS, advise_large, in_large, protect, worth_large
 from mdsl.vm.locks import NativeLock
-
-ENTRY = ir.FunctionType(ir.VoidType(), [POINTER] * 4)
-"""A function as both engines enter it: void(code, registers, buffers, context)."""
 
 NULL_BUFFER = 0
 """The slot of a buffer at address zero, whose offsets are plain numbers."""

@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 from llvmlite import ir
 
-from mdsl.bytecode.machine import I8, I64, POINTER, Context, Machine
+from mdsl.bytecode.context import Context
+from mdsl.bytecode.machine import I8, I64, POINTER, Machine
 from mdsl.bytecode.module import DTYPES
 from mdsl.ir.floats import bits_of
 from mdsl.target.target import Target
 from mdsl.vm.calls import clock_intrinsic
 from mdsl.vm.memory import KernelProfile
+from mdsl.vm.variant import Variant
+
+ENTRY = ir.FunctionType(ir.VoidType(), [POINTER] * 4)
+"""A function as both engines enter it: void(code, registers, buffers, context)."""
 
 _KERNEL = ir.FunctionType(ir.VoidType(), [POINTER])
 _SHARE = ir.FunctionType(ir.VoidType(), [POINTER] * 5 + [I64] * 3)
-
-
-class Variant(NamedTuple):
-    """What native code does beside its work: count instructions and kernels, or keep to a limit of steps."""
-
-    profiled: bool = False
-    fuelled: bool = False
-
-
-PLAIN = Variant()
 
 
 class NativeMachine(Machine):

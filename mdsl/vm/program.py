@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from mdsl.bytecode.module import DTYPES, BytecodeError, Constant, Module, TensorSpec
-from mdsl.bytecode.verify import verify
 from mdsl.codegen.kernels import Kernels, load_kernels
 from mdsl.errors import MdslError
 from mdsl.support.collector import collector_paused
@@ -21,7 +20,8 @@ from mdsl.vm import interpreter
 from mdsl.vm.calls import MAX_THREADS, native_calls
 from mdsl.vm.frames import FramePool
 from mdsl.vm.memory import Frame, KernelProfile, OutputPool, address, aligned_array, together
-from mdsl.vm.native_machine import Variant
+from mdsl.vm.prepared import prepared
+from mdsl.vm.variant import Variant
 
 ENGINES = ("vm", "jit")
 
@@ -71,8 +71,8 @@ class Program:
     ) -> None:
         _check(engine, threads)
         self.module, self.kernels = module, kernels or Kernels()
-        written = verify(module, self.kernels.signatures)
         self.function = module.function(function)
+        self._prepared = prepared(module, self.function, self.kernels.signatures)
         self.engine = engine
         self.threads = threads
         self.fuel = fuel
@@ -85,7 +85,7 @@ class Program:
         self._constants = [aligned_array(constant.array) for constant in module.constants]
         self._pools = [
             OutputPool(spec.shape, DTYPES[spec.dtype], cleared=reach < spec.nbytes)
-            for spec, reach in zip(self.outputs, written[self.function.name], strict=True)
+            for spec, reach in zip(self.outputs, self._prepared.written, strict=True)
         ]
         by_output = {made: given for given, made in self.function.donations}
         self._given = [by_output.get(k) for k in range(len(self.outputs))] if by_output else []
@@ -142,7 +142,7 @@ class Program:
 
     def _new_profiled(self) -> FramePool:
         variant = Variant(profiled=True, fuelled=self.fuel is not None)
-        words = interpreter.lay_out(self.function, self.kernel_addresses, variant)
+        words = self._prepared.layout.placed(self.kernel_addresses, variant)
         entry = interpreter.entry_address(variant)
         return self._pool(lambda: self._new_frame(entry, words), 1)
 
@@ -160,7 +160,7 @@ class Program:
         """The entry to run and the code that it is given."""
         variant = Variant(fuelled=self.fuel is not None)
         if self.engine == "vm":
-            words = interpreter.lay_out(self.function, self.kernel_addresses, variant)
+            words = self._prepared.layout.placed(self.kernel_addresses, variant)
             return interpreter.entry_address(variant), words
         from mdsl.vm import jit
 

@@ -12,6 +12,7 @@ import pytest
 
 import mdsl
 from mdsl.bytecode import decode, encode
+from mdsl.bytecode.file_format import HEADER
 from mdsl.bytecode.module import Module
 from mdsl.compiler import program_cache as programs
 from mdsl.compiler.settings import Settings
@@ -182,7 +183,7 @@ def test_an_entry_that_is_not_safe_is_compiled_anew(own_cache: Path) -> None:
     entry = _program(own_cache)
     module = decode.decode(entry.read_bytes()[64:])
     module.kernels = []
-    cache.store(entry.parent.name + entry.name, encode.pieces(module), encode.HEADER.size)
+    cache.store(entry.parent.name + entry.name, encode.pieces(module), HEADER.size)
     forged = entry.read_bytes()
     np.testing.assert_array_equal(mdsl.compile(_text())(X), wanted)
     assert entry.read_bytes() != forged

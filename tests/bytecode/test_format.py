@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from mdsl.analysis.footprints import KernelArgument
-from mdsl.bytecode.decode import MAX_REGISTERS, Reader, decode, file_digest, load
+from mdsl.bytecode.decode import MAX_REGISTERS, decode, file_digest, load
 from mdsl.bytecode.disassemble import disassemble
-from mdsl.bytecode.encode import CONSTANTS, DIGEST, HEADER, SECTION, encode, save
+from mdsl.bytecode.encode import encode, save
+from mdsl.bytecode.file_format import CONSTANTS, DIGEST, HEADER, SECTION
 from mdsl.bytecode.isa import OPCODES
 from mdsl.bytecode.module import (
     BufferArgument,
@@ -25,6 +26,7 @@ from mdsl.bytecode.module import (
     RegisterArgument,
     TensorSpec,
 )
+from mdsl.bytecode.reader import Reader
 from mdsl.bytecode.verify import verify
 
 SIGNATURES = {"scale": [KernelArgument("read", 16), KernelArgument("write", 16), KernelArgument("index")]}

@@ -11,7 +11,8 @@ import numpy as np
 
 from mdsl.bytecode.decode import decode
 from mdsl.bytecode.disassemble import disassemble
-from mdsl.bytecode.encode import (
+from mdsl.bytecode.encode import encode
+from mdsl.bytecode.file_format import (
     ALIGNMENT,
     FIXED_ARGUMENT,
     HEADER,
@@ -19,12 +20,11 @@ from mdsl.bytecode.encode import (
     REGISTER_ARGUMENT,
     SECTION,
     SECTION_NAMES,
-    encode,
 )
-from mdsl.bytecode.machine import TYPES
 from mdsl.bytecode.module import (
     DTYPES,
     FORMAT_VERSION,
+    TYPES,
     Constant,
     Function,
     Instruction,

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from mdsl.analysis.footprints import KernelArgument
-from mdsl.analysis.intervals import Interval
-from mdsl.bytecode.machine import FLOAT_TYPES, INTEGER_BITS
-from mdsl.bytecode.module import DTYPES, BufferArgument, Function, Module
+from mdsl.analysis.intervals import INTEGER_BITS, Interval
+from mdsl.bytecode.module import DTYPES, FLOAT_TYPES, BufferArgument, Function, Module
 from mdsl.bytecode.structure import Step, body_of, registers_set
 from mdsl.bytecode.verify import _Verifier
 

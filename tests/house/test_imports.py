@@ -30,7 +30,7 @@ def test_no_circle_of_files() -> None:
 @pytest.mark.parametrize(
     ("module", "digested", "apart"),
     [
-        ("mdsl.vm.interpreter", interpreter._ROOMS, set()),
+        ("mdsl.vm.interpreter", interpreter.ROOMS, set()),
         ("mdsl.codegen.kernels", kernels.ROOMS, {"errors"}),
         # `vm` only times what passes choose between.
         ("mdsl.compiler.driver", fingerprint._ROOMS, {"vm"}),

@@ -10,6 +10,7 @@ import signal
 import numpy as np
 import pytest
 
+from mdsl.bytecode import verify
 from mdsl.bytecode.module import Constant, Function, Instruction, Module, TensorSpec
 from mdsl.support.pages import protect
 from mdsl.vm import program
@@ -50,7 +51,7 @@ def ends(run: program.Program) -> int:
 def test_an_access_outside_ends_the_process(
     buffer: int, engine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(program, "verify", lambda *_: {"main": [8 * SIZES[Y]]})
+    monkeypatch.setattr(verify, "verify", lambda *_: {"main": [8 * SIZES[Y]]})
     assert ends(accessing(buffer, SIZES[buffer] - 1, engine)) == 0
     for index in (SIZES[buffer], -mmap.PAGESIZE // 8):
         assert ends(accessing(buffer, index, engine)) in (signal.SIGSEGV, signal.SIGBUS)

@@ -13,11 +13,20 @@ from mdsl.analysis.intervals import INTEGER_BITS
 from mdsl.bytecode.decode import decode
 from mdsl.bytecode.encode import encode
 from mdsl.bytecode.isa import OPCODES, Opcode
-from mdsl.bytecode.machine import BYTES, FLOAT_TYPES, TYPES
-from mdsl.bytecode.module import DTYPES, Constant, Function, Instruction, Module, TensorSpec
-from mdsl.vm.interpreter import HANDLER, Form, HandlerMachine
-from mdsl.vm.native_machine import PLAIN
+from mdsl.bytecode.module import (
+    BYTES,
+    DTYPES,
+    FLOAT_TYPES,
+    TYPES,
+    Constant,
+    Function,
+    Instruction,
+    Module,
+    TensorSpec,
+)
+from mdsl.vm.handlers import HANDLER, Form, HandlerMachine
 from mdsl.vm.program import Program
+from mdsl.vm.variant import PLAIN
 
 COUNT = 64
 ULP = {"f64": 2.0**-52, "f32": 2.0**-23, "f16": 2.0**-10, "bf16": 2.0**-7}

@@ -21,6 +21,16 @@ from mdsl.syntax.parser import parse
 from mdsl.target.target import Target
 from tests.guarding import guarded_copy
 
+MULTIPLY_ADD = {
+    "f": "%p = arith.mulf %x0, %x1 : {t}\n%s = arith.addf %y0, %p : {t}\nlinalg.yield %s : {t}",
+    "i": "%p = arith.muli %x0, %x1 : {t}\n%s = arith.addi %y0, %p : {t}\nlinalg.yield %s : {t}",
+}
+
+
+def product(element: str) -> str:
+    """The body of a contraction."""
+    return MULTIPLY_ADD["f" if "f" in element else "i"].format(t=element)
+
 
 def memref(shape: Sequence[int], element: str = "f32", pad: int = 0) -> str:
     """The type of a memref whose rows lie `pad` elements further apart than they need to."""
@@ -76,6 +86,11 @@ def vectorized(text: str, target: str = "host") -> ModuleOp:
 def kernel_of(module: ModuleOp) -> UkernelFunc:
     func = next(op for op in module.body.ops if isinstance(op, UkernelFunc))
     return func
+
+
+def names(module: ModuleOp) -> list[str]:
+    """The ops of the micro-kernel."""
+    return [op.name for op in kernel_of(module).walk()]
 
 
 def random_inputs(module: ModuleOp, seed: int = 0) -> list[np.ndarray]:

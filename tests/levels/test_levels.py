@@ -3,9 +3,6 @@ same, keeps the names of its inputs and outputs, upstream accepts it, and mdsl r
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
@@ -30,6 +27,7 @@ from mdsl.reference import run
 from mdsl.syntax.parser import parse
 from mdsl.syntax.printer import print_module
 from mdsl.syntax.resources import print_section, used
+from tests.upstream import needs_upstream, read_by_upstream
 
 Generator = Callable[[Random], str]
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -99,31 +97,21 @@ def test_networks(name: str) -> None:
 # Upstream -------------------------------------------------------------------------------------------------
 
 
-def iree_opt() -> str | None:
-    beside = Path(sys.executable).parent / "iree-opt"
-    return str(beside) if beside.exists() else shutil.which("iree-opt")
-
-
-upstream = pytest.mark.skipif(iree_opt() is None, reason="iree-base-compiler is not installed")
-
-
 def check_upstream(module: ModuleOp, ukernels: bool, unroll: int | None) -> None:
     """Upstream parses and verifies the generic form of each level; all are given to it at once."""
     texts = {name: print_module(m, generic=True) for name, m in stages(module, ukernels, unroll)}
-    source = "\n// -----\n".join(texts.values())
-    command = [str(iree_opt()), "--allow-unregistered-dialect", "--split-input-file", "-"]
-    done = subprocess.run(command, input=source, capture_output=True, text=True, timeout=120, check=False)
+    done = read_by_upstream(texts.values())
     assert done.returncode == 0, f"{done.stderr[:2000]}\n{', '.join(texts)}"
 
 
-@upstream
+@needs_upstream
 @programs
 @pipelines
 def test_upstream_accepts_examples(path: Path, ukernels: bool, unroll: int | None) -> None:
     check_upstream(mdsl.parse(path), ukernels, unroll)
 
 
-@upstream
+@needs_upstream
 @kinds
 @pytest.mark.parametrize("seed", range(6))
 def test_upstream_accepts_random_programs(generate: Generator, seed: int) -> None:

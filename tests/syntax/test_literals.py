@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +15,7 @@ from mdsl.ir.attributes import DenseArrayAttr, DenseAttr, FloatAttr
 from mdsl.ir.floats import bits_of, of_bits, to_numpy, to_python
 from mdsl.ir.types import FLOATS, TensorType, Type, bf16, dtype_of, f16, f32, f64
 from mdsl.syntax.parser import parse
+from tests.upstream import SPLIT, needs_upstream, read_by_upstream
 
 READ = """
 0x1 : f32 | 0x7F800001 : f32 | 0x00000000000000007F800000 : f32 | 0x7FC1 : bf16 | 0xFF81 : bf16 | 0x7C01 : f16
@@ -74,36 +71,20 @@ def test_what_upstream_refuses_is_refused_at_its_place(literal: str) -> None:
         parse(program(literal))
 
 
-IREE_OPT = Path(sys.executable).parent / "iree-opt"
-
-
-@pytest.mark.skipif(
-    not IREE_OPT.exists() and shutil.which("iree-opt") is None, reason="iree-base-compiler is not installed"
-)
+@needs_upstream
 def test_upstream_judges_likewise() -> None:
     """What upstream prints of its reading reads here as what was read here; what is refused here is refused there."""
-    read = upstream("// -----\n".join(map(program, ACCEPTED)))
+    read = read_by_upstream(map(program, ACCEPTED))
     theirs = [re.sub(r"%[^ ]+ =", "%c =", m) for m in read.stdout.split("// -----")]
     ours = [parse(program(literal)) for literal in ACCEPTED]
     assert read.returncode == 0, read.stderr
     for literal, module, text in zip(ACCEPTED, ours, theirs, strict=True):
         assert str(parse(text)) == str(module), literal
-    refused = upstream("// -----\n".join(map(program, WRONG))).stderr
-    places = {int(n) for n in re.findall(r":(\d+):\d+: error", refused)}
-    lines = "// -----\n".join(map(program, WRONG)).split("\n")
+    refused = read_by_upstream(map(program, WRONG))
+    places = {int(n) for n in re.findall(r":(\d+):\d+: error", refused.stderr)}
+    lines = SPLIT.join(map(program, WRONG)).split("\n")
     missed = [w for w in WRONG if not any(w in lines[n - 1] or w in lines[n - 2] for n in places)]
     assert not missed
-
-
-def upstream(text: str) -> subprocess.CompletedProcess[str]:
-    command = [
-        str(IREE_OPT if IREE_OPT.exists() else "iree-opt"),
-        "--split-input-file",
-        "--allow-unregistered-dialect",
-    ]
-    return subprocess.run(
-        [*command, "-"], input=text, capture_output=True, text=True, timeout=60, check=False
-    )
 
 
 @given(st.sampled_from(FLOATS), st.integers(0, 2**64 - 1))

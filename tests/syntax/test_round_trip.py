@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +14,7 @@ from mdsl.ir.registry import operations
 from mdsl.syntax import layout
 from mdsl.syntax.parser import parse
 from mdsl.syntax.printer import print_module
+from tests.upstream import needs_upstream, read_by_upstream
 
 OPS = Path(__file__).parents[2] / "docs" / "ops.mir"
 FILES = sorted(Path(__file__).parent.glob("*.mir"))
@@ -61,23 +59,17 @@ def test_every_op_occurs() -> None:
     assert found >= {name for name in operations() if name.split(".")[0] not in ("nn", "mvm")}
 
 
-def iree_opt() -> str | None:
-    beside = Path(sys.executable).parent / "iree-opt"
-    return str(beside) if beside.exists() else shutil.which("iree-opt")
-
-
 UPSTREAM = ("arith", "math", "builtin", "func", "tensor", "memref", "affine", "scf", "linalg", "vector")
 
 
-@pytest.mark.skipif(iree_opt() is None, reason="iree-base-compiler is not installed")
-@pytest.mark.parametrize(
-    ("path", "generic"), [(p, g) for p in FILES for g in (True, False) if g or p.stem in UPSTREAM], ids=str
-)
-def test_upstream_accepts(path: Path, generic: bool) -> None:
+@needs_upstream
+def test_upstream_accepts() -> None:
     """The generic form always, the custom form where the dialect is upstream's own."""
-    text = print_module(parse(path.read_text(), path.name), generic=generic)
-    command = [str(iree_opt()), "--allow-unregistered-dialect", "-"]
-    done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=60, check=False)
+    forms = [
+        (path, generic) for path in FILES for generic in (True, False) if generic or path.stem in UPSTREAM
+    ]
+    texts = [print_module(parse(path.read_text(), path.name), generic=generic) for path, generic in forms]
+    done = read_by_upstream(texts)
     assert done.returncode == 0, done.stderr
 
 

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -27,8 +23,8 @@ from mdsl.reference import run
 from mdsl.syntax.parser import parse
 from mdsl.syntax.printer import print_module
 from mdsl.target.target import Target
+from tests.upstream import needs_upstream, read_by_upstream
 
-IREE_OPT = Path(sys.executable).with_name("iree-opt")
 TOLERANCE = {"f64": 1e-12, "f32": 3e-6, "f16": 2e-3, "bf16": 1.6e-2}
 
 
@@ -254,13 +250,11 @@ def test_every_op_has_a_rule_and_a_case() -> None:
     assert {case[0] for case in CASES} == declared
 
 
-@pytest.mark.skipif(not IREE_OPT.exists(), reason="iree-opt is not installed")
+@needs_upstream
 def test_upstream_accepts_every_lowering() -> None:
     module = parse("".join(program(*case, name=f"f{i}") for i, case in enumerate(CASES)), "all.mir")
     LowerNn().run(module, Context(Target.host()))
-    text = print_module(module, generic=True)
-    command = [str(IREE_OPT), "--allow-unregistered-dialect", "-", "-o", "/dev/null"]
-    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+    done = read_by_upstream([print_module(module, generic=True)])
     assert done.returncode == 0, done.stderr[:2000]
 
 

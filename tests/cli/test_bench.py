@@ -137,8 +137,13 @@ def test_profile_of_bytecode_names_places(tmp_path: Path) -> None:
 # Ablation -------------------------------------------------------------------------------------------------
 
 
+@cache
+def ablation(*options: str) -> list[dict]:
+    return json.loads(bench(CNN, *options, "--ablation", "--runs=1", "--json=-").stdout)["rows"]
+
+
 def test_ablation_counts_instructions_and_dispatches() -> None:
-    rows = json.loads(bench(CNN, "--ablation", "--runs=5", "--json=-").stdout)["rows"]
+    rows = ablation()
     names = ["interpreted", "+ micro-kernels", *(f"+ unroll-dispatch={n}" for n in (2, 4, 8)), "jit"]
     assert [row["name"] for row in rows] == names
     interpreted, single, *_, by_eight, jit = rows
@@ -163,9 +168,8 @@ NETWORK = """func.func @main(%image: tensor<1x3x8x8xf32>) -> tensor<1x5xf32> {
 }"""
 
 
-@pytest.mark.parametrize(
-    "optimizer", ["adamw", pytest.param("sgd={momentum=0.9,nesterov=true}", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd={momentum=0.9,nesterov=true}"])
 def test_ablation_of_a_training_step(optimizer: str, tmp_path: Path) -> None:
     """Of the program that `mdsl train` makes: forwards, backwards and the update in place."""
     (tmp_path / "net.mir").write_text(NETWORK)
@@ -209,8 +213,7 @@ def test_ablation_has_the_settings() -> None:
         json.loads(bench(CNN, *options, *more, "--runs=1", "--json=-").stdout)
         for more in ([], ["--no-ukernels"])
     ]
-    rows = json.loads(bench(CNN, *options, "--ablation", "--runs=1", "--json=-").stdout)["rows"]
-    usual = json.loads(bench(CNN, "--ablation", "--runs=1", "--json=-").stdout)["rows"]
+    rows, usual = ablation(*options), ablation()
     for row, other, found in zip([rows[1], rows[0]], [usual[1], usual[0]], alone, strict=True):
         assert row["instructions"] == found["profile"]["instructions"] != other["instructions"], row["name"]
 
@@ -399,11 +402,12 @@ def test_rounds_that_disagree_are_told() -> None:
     assert benchmarks._contender_cells(found)[-1].startswith("ratio UNSTEADY, 2.00 to 4.00 over rounds")
 
 
-def test_regret_compares_the_models_tiles_with_the_fastest() -> None:
-    found = json.loads(bench(CNN, "--regret", "--json=-").stdout)
+def test_regret_compares_the_models_tiles_with_the_fastest(tmp_path: Path) -> None:
+    path = tmp_path / "regret.json"
+    shown = bench(CNN, "--regret", "--json", path).stdout
+    found = json.loads(path.read_text())
     tilings = found["regret"]["tilings"]
     assert any(tiling["shape"] == "1x1568 * 4x1568x16" for tiling in tilings) or len(tilings) == 4
     assert all(0 < tiling["least"] <= tiling["seconds"] for tiling in tilings)
     assert found["share"] >= 0
-    shown = bench(CNN, "--regret").stdout
     assert "given away" in shown and "more than the fastest" in shown

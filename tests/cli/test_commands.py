@@ -25,7 +25,8 @@ from mdsl.cli.progress import progress
 from mdsl.errors import MdslError
 from mdsl.passes import all_passes, pass_names
 from mdsl.support.progress import tell
-from mdsl.target.target import TARGETS, Target, TargetError
+from mdsl.target.target import Target, TargetError
+from tests.targets import EVERY
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -155,7 +156,7 @@ def test_compile_to_text(net: Path, emit: str, word: str) -> None:
     assert [p.name for p in net.parent.iterdir()] == ["net.mir"]
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", EVERY)
 def test_every_target_on_every_host(net: Path, target: str) -> None:
     """Nothing is executed: `--tune` is refused at the first thing that must be timed, where the target cannot run."""
     machine = Target.parse(target)

@@ -32,14 +32,14 @@ kinds = pytest.mark.parametrize("generate", GENERATORS.values(), ids=GENERATORS)
 
 
 @kinds
-@settings(max_examples=30, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=16, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_engines_agree(generate: Generator, data: st.DataObject) -> None:
     random = data.draw(st.randoms(use_true_random=False))
     compare(generate(random), some_settings(random, 3))
 
 
-@settings(max_examples=40, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=20, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.randoms(use_true_random=False))
 def test_engines_agree_on_nan_and_infinity(random: Random) -> None:
     compare(exceptional(random), some_settings(random, 2), exceptional_arrays)

@@ -61,8 +61,9 @@ def losses_in_f32() -> np.ndarray:
     return np.array(trainer_of(DROPOUT, "f32").train(200))
 
 
-@pytest.mark.parametrize("element", ["f16", "bf16"])
-@pytest.mark.parametrize("loss_scale", ["", 1024, "dynamic"])
+@pytest.mark.parametrize(
+    ("element", "loss_scale"), [("f16", ""), ("f16", 1024), ("f16", "dynamic"), ("bf16", "dynamic")]
+)
 def test_200_steps_follow_those_in_f32(element: str, loss_scale: str | float) -> None:
     trainer = trainer_of(DROPOUT, element, loss_scale=loss_scale)
     wanted, found = losses_in_f32(), np.array(trainer.train(200))

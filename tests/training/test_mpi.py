@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,10 +18,9 @@ from test_trainer import CNN, DROPOUT, EXPLODING, samples
 import mdsl
 from mdsl.cli import command
 from mdsl.training.processes import Processes
+from tests.upstream import installed
 
-MPIEXEC = shutil.which(
-    "mpiexec", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-)
+MPIEXEC = installed("mpiexec")
 needs_mpi = pytest.mark.skipif(
     MPIEXEC is None or find_spec("mpi4py") is None, reason="needs mpi4py and an MPI library"
 )
@@ -79,17 +77,10 @@ def test_two_processes_give_what_one_gives_also_when_resumed(place: Path) -> Non
         np.testing.assert_allclose(
             both[name], array, rtol=1e-5, atol=1e-5 * np.abs(array).max(), err_msg=name
         )
-    again = [*COMMON, "--steps=50", "-o", "one.safetensors", "--resume"]
-    code, _, err = command_of_two(again)
-    assert code == 1 and err.count("the checkpoint is of a run with another") == 1
 
 
 @needs_mpi
 def test_errors_of_all_and_of_one_end_all(place: Path) -> None:
-    code, _, err = command_of_two(["train", "none.mir", "--data=train.npz"])
-    assert code == 1 and err.count("none.mir: error: cannot read the file") == 1
-    code, _, err = command_of_two([*COMMON[:3], "--batch=15"])
-    assert code == 1 and "error: 2 processes cannot share a batch of 15 evenly" in err
     (place / "net.mir").write_text(EXPLODING)
     wild = [*COMMON, "--lr=100", "--optimizer=sgd", "--steps=200"]
     code, _, err = command_of_two(wild)
@@ -97,6 +88,18 @@ def test_errors_of_all_and_of_one_end_all(place: Path) -> None:
     (place / "one.py").write_text(ALONE)
     code, _, err = finished(two(["one.py"]))
     assert code != 0 and "ZeroDivisionError" in err
+
+
+@needs_mpi
+@pytest.mark.slow
+def test_what_no_process_begins_with_is_said_once(place: Path) -> None:
+    code, _, err = command_of_two(["train", "none.mir", "--data=train.npz"])
+    assert code == 1 and err.count("none.mir: error: cannot read the file") == 1
+    code, _, err = command_of_two([*COMMON[:3], "--batch=15"])
+    assert code == 1 and "error: 2 processes cannot share a batch of 15 evenly" in err
+    assert command([*COMMON, "--steps=1", "--loss-scale=1024", "-o", "one.safetensors"]) == 0
+    code, _, err = command_of_two([*COMMON, "--steps=2", "-o", "one.safetensors", "--resume"])
+    assert code == 1 and err.count("the checkpoint is of a run with another") == 1
 
 
 ALONE = """

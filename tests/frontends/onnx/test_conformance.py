@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from _pytest.mark import ParameterSet
 
@@ -16,12 +18,20 @@ def test_the_table_lists_every_case(golden: bool) -> None:
     assert set(read_table()) == set(cases()), "renew the table: pytest --golden, see its head"
 
 
+_SLOW = re.compile(
+    r"_expanded|reduce_\w+_random|attention_3d_(causal|diff|gqa_|scaled|softcap)"
+    r"|attention_[34]d_(gqa|diff_heads|with_past_and_present|attn_mask|causal)_.*_"
+    r"|gridsample_.*_additional|sce_.*(weight|ii|\dd)\w*_log_prob"
+)
+"""What is written as the simpler nodes that another case's node stands for, of each of which there are cases; and what puts
+together features of an operator that other cases have one by one, or other numbers."""
+
+
 def _case(name: str) -> ParameterSet:
-    """What is written as the simpler nodes that another case's node stands for is slow: of each such node there are cases."""
-    return pytest.param(name, marks=pytest.mark.slow if "_expanded" in name else ())
+    return pytest.param(name, marks=pytest.mark.slow if _SLOW.search(name) else ())
 
 
-@pytest.mark.parametrize("name", map(_case, read_table()))
+@pytest.mark.parametrize("name", [_case(name) for name in read_table()])
 def test_case(name: str, golden: bool) -> None:
     if golden:
         pytest.skip("the table is being renewed")

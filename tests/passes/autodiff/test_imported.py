@@ -76,13 +76,14 @@ def test_imported_operators(case: Case) -> None:
 LOWERED = ("LSTM", "GRU", "RNN", "Attention", "Resize", "GatherElements", "ConvTranspose")
 
 
+@pytest.mark.parametrize("ukernels", [True, pytest.param(False, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("case", [c for c in CASES if c[0] in LOWERED], ids=lambda case: case[0])
-def test_the_engines_compute_the_same(case: Case) -> None:
+def test_the_engines_compute_the_same(case: Case, ukernels: bool) -> None:
     module = mdsl.grad(imported(case, F32), seed="ones")
     random = np.random.default_rng(0)
     inputs = [np.asarray(random.normal(size=shape), np.float32) for shape in case[1].values()]
     wanted = mdsl.compile(module, engine="reference")(*inputs)
-    for executable in (mdsl.compile(module, threads=2), mdsl.compile(module, ukernels=False)):
-        for found, partial in zip(executable(*inputs), wanted, strict=True):
-            scale = max(1.0, float(np.abs(partial).max(initial=0)))
-            np.testing.assert_allclose(found, partial, rtol=0, atol=1e-4 * scale)
+    executable = mdsl.compile(module, threads=2, ukernels=ukernels)
+    for found, partial in zip(executable(*inputs), wanted, strict=True):
+        scale = max(1.0, float(np.abs(partial).max(initial=0)))
+        np.testing.assert_allclose(found, partial, rtol=0, atol=1e-4 * scale)

@@ -303,7 +303,7 @@ def test_what_cannot_be_bufferized_is_an_error(body: str, message: str) -> None:
         Bufferize().run(module, Context(Target.host()))
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(seed=st.integers(0, 2**32), length=st.integers(1, 12))
 def test_random_programs_keep_their_results(seed: int, length: int) -> None:
     """Through bufferize, plan-memory and lower-linalg-to-loops."""

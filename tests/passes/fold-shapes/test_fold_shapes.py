@@ -111,7 +111,7 @@ def random_chain(choose: random.Random) -> Chain:
     return chain
 
 
-@settings(max_examples=120, derandomize=True, deadline=None)
+@settings(max_examples=60, derandomize=True, deadline=None)
 @given(st.randoms(use_true_random=False))
 def test_means_the_same(choose: random.Random) -> None:
     chain = random_chain(choose)

@@ -95,7 +95,7 @@ def kernels(compiled: VmExecutable) -> list[str]:
     return [k.name for k in compiled.module.kernels]
 
 
-@settings(max_examples=12, derandomize=True, deadline=None)
+@settings(max_examples=8, derandomize=True, deadline=None)
 @given(
     st.tuples(
         st.integers(1, 3), st.integers(1, 21), st.integers(1, 37), st.integers(1, 9), st.integers(1, 18)

@@ -7,6 +7,7 @@ processors, while the next ones are proved and written as LLVM IR.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache as memoize
@@ -32,6 +33,10 @@ _SYMBOL = "kernel"
 
 _MANY = 8
 """Kernels from which on the cache has those of a program together, too: one file to read in place of two a kernel."""
+
+_SWITCH = 2e-4
+"""Seconds after which Python lets another thread have the interpreter, while LLVM compiles beside it. A kernel takes a score of calls
+of LLVM, each of which waits for that before the next: with Python's 5 ms compilation began in earnest when all kernels were written."""
 
 ROOMS = ("grammar.lark", "ir", "dialects", "syntax", "target", "analysis", "reference", "rewriting", "passes", "arithmetic",
          "codegen")  # fmt: skip
@@ -115,6 +120,8 @@ class _Loading:
 
     def __enter__(self) -> _Loading:
         self._alone.__enter__()
+        self._interval = sys.getswitchinterval()
+        sys.setswitchinterval(_SWITCH)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
@@ -122,6 +129,7 @@ class _Loading:
             if kind is None:
                 self._link()
         finally:
+            sys.setswitchinterval(self._interval)
             if self._threads is not None:
                 self._threads.shutdown(cancel_futures=True)
             self._alone.__exit__(None, None, None)

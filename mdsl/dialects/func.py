@@ -154,15 +154,21 @@ class FunctionLike(Op):
         end.operands = [*end.operands[:place], value, *end.operands[place:]]
         self.update_type()
         self.set_result_attributes([*given[:place], dict(attributes or {}), *given[place:]])
-        for argument, number in self.donations().items():
-            if number >= place:
-                self.donate(argument, number + 1)
+        if place + 1 < len(end.operands):
+            for argument, number in self.donations().items():
+                if number >= place:
+                    self.donate(argument, number + 1)
 
     def donate(self, argument: int, result: int) -> None:
         """Lets a result take an argument's memory."""
-        attributes = self.arg_attributes()
-        attributes[argument][DONATED] = IntegerAttr(result, i32)
-        self.set_arg_attributes(attributes)
+        found = self.attributes.get("arg_attrs")
+        dictionaries = (
+            list(found.values) if isinstance(found, ArrayAttr) else [DictAttr(()) for _ in self.body.args]
+        )
+        own = dictionaries[argument]
+        entries = dict(own.entries) if isinstance(own, DictAttr) else {}
+        dictionaries[argument] = DictAttr(tuple({**entries, DONATED: IntegerAttr(result, i32)}.items()))
+        self.attributes["arg_attrs"] = ArrayAttr(tuple(dictionaries))
 
     def return_renewed(self, argument: BlockArgument, value: Value) -> None:
         """Returns `value` too, behind the others: what comes of the argument, in whose memory it may lie."""

@@ -40,7 +40,8 @@ def names_under(root: Op, like: Iterable[Value] | None = None) -> dict[Value, st
     _collect(root, found, 0)
     if like is not None:
         stems = {_stem(name_wished(value)) for value in like}
-        found = [f for f in found if _stem(name_wished(f[0])) in stems]
+        alike = {name: _stem(cleaned(name)) in stems for name in {value.name for value, _ in found} if name}
+        found = [f for f in found if (alike[f[0].name] if f[0].name else _stem(name_wished(f[0])) in stems)]
     taken: dict[str, list[tuple[int, int]]] = {}
     numbers: dict[tuple[str, tuple[int, int]], int] = {}  # lower ones are taken in that scope
     free: dict[str, int] = {}  # this one and higher ones nobody has

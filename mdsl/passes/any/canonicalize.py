@@ -78,8 +78,9 @@ def _materialise(folded: Value | Attribute, op: Op, result: Value) -> Value:
 
 
 def merge_equal(block: Block, known: dict[Hashable, Op]) -> bool:
-    """Replaces pure ops by an equal one that dominates them."""
+    """Replaces pure ops by an equal one that dominates them: one of the block or among `known`, which is left as it was."""
     changed = False
+    own: list[Hashable] = []
     for op in block.ops:
         # Two destinations are two buffers, even if they look alike or one takes the other's place later.
         if op.has("pure") and not op.regions and op.name not in ("tensor.empty", "memref.view"):
@@ -94,8 +95,11 @@ def merge_equal(block: Block, known: dict[Hashable, Op]) -> bool:
                 changed = True
                 continue
             known[key] = op
+            own.append(key)
         for region in op.regions:
-            changed |= merge_equal(region.block, {} if op.has("isolated") else dict(known))
+            changed |= merge_equal(region.block, {} if op.has("isolated") else known)
+    for key in own:
+        del known[key]
     return changed
 
 
@@ -103,8 +107,8 @@ def drop_unused(root: Op) -> bool:
     """Erases pure ops (and loads) whose results nothing uses, users before producers."""
     changed = False
     for op in reversed(list(root.walk())):
-        unused = op.results and not any(r.users for r in op.results)
-        if op.block is not None and unused and is_droppable(op):
+        unused = op.results and not op.results[0].users and not any(r.users for r in op.results)
+        if unused and op.block is not None and is_droppable(op):
             with rewriting(op, "drop"):
                 op.erase()
             changed = True

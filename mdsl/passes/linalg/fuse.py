@@ -136,6 +136,10 @@ def _unlike(producer: linalg.LinalgOp, consumer: linalg.LinalgOp, index: int, sh
         return "it is no elementwise op"
     if producer.block is not consumer.block:
         return "one of them stands in a group of ops, the other does not"
+    reads = sum(v.owner is producer for v in consumer.operands)
+    elsewhere = reads != 1 or bool(_kept(producer, consumer))
+    if elsewhere and not (shared and reads == 1 and consumer.is_elementwise):
+        return "it is also read elsewhere"
     inputs = {*producer.inputs, *consumer.inputs} - {*producer.results}
     if _scalars(producer) + _scalars(consumer) > MOST_SCALARS or len(inputs) > MOST_INPUTS:
         return "one body would be too long, or read too many tensors"
@@ -145,10 +149,7 @@ def _unlike(producer: linalg.LinalgOp, consumer: linalg.LinalgOp, index: int, sh
     repeats = set(range(consumer.num_loops)) - map.dims()
     if not map.is_projected_permutation or repeats & set(consumer.parallel_dims):
         return "its elements would be computed again and again"
-    reads = sum(v.owner is producer for v in consumer.operands)
-    if (reads != 1 or _kept(producer, consumer)) and not (
-        shared and reads == 1 and _has_one_place(producer, consumer, index)
-    ):
+    if elsewhere and not _has_one_place(producer, consumer, index):
         return "it is also read elsewhere"
     return None
 
@@ -163,7 +164,7 @@ def _kept(producer: Op, consumer: Op) -> list[int]:
 def _has_one_place(producer: linalg.LinalgOp, consumer: linalg.LinalgOp, index: int) -> bool:
     """True if one op may have the results of both, as the new values of a momentum and of its weight: the same elements are
     written, and whoever else reads the producer comes behind or can. Two epilogues are not joined: a region has one sum."""
-    if not consumer.is_elementwise or len({*producer.maps[len(producer.inputs) :]}) != 1:
+    if len({*producer.maps[len(producer.inputs) :]}) != 1:
         return False
     loops = [Dim(d) for d in _loops(producer, consumer, index)]
     written = {producer.maps[-1].compose(loops, consumer.num_loops), *consumer.maps[len(consumer.inputs) :]}

@@ -31,7 +31,7 @@ def raise_packs(func: Op) -> None:
 
 def _bring_in_front(op: linalg.LinalgOp) -> None:
     """Packs that were made for ops behind `op`, and serve it too, come in front of it."""
-    packs = {v.owner for v in op.inputs if isinstance(v.owner, linalg.Pack)}
+    packs = {v.owner for v in op.inputs if isinstance(v.owner, linalg.Pack) and len(v.users) > 1}
     later = op.next
     while later is not None and packs:
         following = later.next

@@ -216,6 +216,35 @@ def test_a_pack_moves_in_front_of_an_elementwise_op(scaled: str, result: str, pa
         np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
 
 
+BY_COLUMNS = """func.func @main(%x: tensor<{k}x{m}xf32>, %dy: tensor<{k}x{n}xf32>) -> tensor<{m}x{n}xf32> {{
+  %t = nn.transpose %x {{perm = [1, 0]}} : (tensor<{k}x{m}xf32>) -> tensor<{m}x{k}xf32>
+  %dw = nn.matmul %t, %dy : (tensor<{m}x{k}xf32>, tensor<{k}x{n}xf32>) -> tensor<{m}x{n}xf32>
+  return %dw : tensor<{m}x{n}xf32>
+}}"""
+
+
+@pytest.mark.parametrize(
+    ("steps", "rows", "columns", "turned"),
+    [
+        (128, 512, 256, True),  # a line of each step: 2 of 64 sets have to keep 128
+        (12, 512, 256, False),  # they keep as many
+        (128, 508, 256, False),  # all sets have some: lines are not whole numbers of sets apart
+        (400, 508, 256, True),
+        (128, 512, 64, False),  # few panels of columns read them again
+    ],
+)
+def test_rows_whose_steps_lie_far_apart_are_turned(steps: int, rows: int, columns: int, turned: bool) -> None:
+    text = BY_COLUMNS.format(k=steps, m=rows, n=columns)
+    packed = mdsl.opt(text, "pack", target="avx2")
+    found = [op for op in packed.walk() if isinstance(op, linalg.Transpose)]
+    assert [op.result.name for op in found] == ["x_turned"] * turned
+    random = np.random.default_rng(0)
+    given = [random.normal(size=(steps, size)).astype(np.float32) for size in (rows, columns)]
+    (wanted,), (run_packed,) = run(mdsl.parse(text), given), run(packed, given)
+    for result in (run_packed, mdsl.compile(text)(*given)):
+        np.testing.assert_allclose(result, wanted, rtol=1e-4, atol=1e-3)
+
+
 PADDED = """
 func.func @main(%x: tensor<2x4xf32>, %given: f32) -> tensor<2x4xf32> {{
   %five = arith.constant 5.0 : f32

@@ -18,6 +18,7 @@ from mdsl.passes.linalg.pack.constants import cancel_pairs, pack_constants
 from mdsl.passes.linalg.pack.groups import share_blocks
 from mdsl.passes.linalg.pack.move import MOVING, move_behind, move_transpose, unpacked
 from mdsl.passes.linalg.pack.raising import raise_packs
+from mdsl.passes.linalg.pack.turning import turn_rows
 from mdsl.rewriting import remarks
 from mdsl.rewriting.constants import constant_data
 from mdsl.rewriting.pack_layout import Tiles, pack_op
@@ -43,7 +44,8 @@ class Pack(Pass):
     reduction, a pooling, a padding, a slice or a concatenation that reads an unpacked tensor is moved in
     front of the unpack, a pack in front of an elementwise op that works for it alone, and a pack of an unpack cancels, so that
     a layout is kept from one contraction to the next.
-    Where the channels of groups fill no blocks, one block holds all channels, and depthwise convolutions and
+    The first operand of products is turned if the steps of a row lie too far apart for the first-level cache, as in the gradient of
+    a weight. Where the channels of groups fill no blocks, one block holds all channels, and depthwise convolutions and
     concatenations around them keep it.
     The scheme is that of Georganas et al., "Anatomy of High-Performance Deep Learning Convolutions on SIMD
     Architectures" (SC 2018).
@@ -87,6 +89,7 @@ class Pack(Pass):
 
     def _visit(self, op: linalg.LinalgOp, target: Target) -> None:
         if op.is_contraction:
+            op = turn_rows(op, target)
             tiles = _blocked_loops(op, self._block(op, target))
         elif self.propagate and len(op.results) == 1:
             tiles = _inherited_tiles(op)

@@ -7,12 +7,11 @@ Registers are 64-bit slots, each with one element type for its whole life.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import TYPE_CHECKING, NamedTuple
 
-import ml_dtypes
 import numpy as np
 
 from mdsl.analysis.footprints import MAX_BYTES
@@ -25,27 +24,47 @@ FORMAT_VERSION = 4
 
 MAX_DIMENSIONS = 32
 
-DTYPES: dict[str, np.dtype] = {
-    "f32": np.dtype(np.float32),
-    "f64": np.dtype(np.float64),
-    "f16": np.dtype(np.float16),
-    "bf16": np.dtype(ml_dtypes.bfloat16),
-    "i1": np.dtype(np.bool_),
-    "i8": np.dtype(np.int8),
-    "i16": np.dtype(np.int16),
-    "i32": np.dtype(np.int32),
-    "i64": np.dtype(np.int64),
-    "index": np.dtype(np.int64),
-}
+
+class _Dtypes(Mapping[str, np.dtype]):
+    """`bf16` is of another package than NumPy, which is imported when the type is asked for: most programs have none."""
+
+    _NAMES = {
+        "f32": "float32", "f64": "float64", "f16": "float16", "bf16": "bfloat16", "i1": "bool", "i8": "int8",
+        "i16": "int16", "i32": "int32", "i64": "int64", "index": "int64",
+    }  # fmt: skip
+
+    def __getitem__(self, element: str) -> np.dtype:
+        if element == "bf16":
+            from ml_dtypes import bfloat16
+
+            return np.dtype(bfloat16)
+        return np.dtype(self._NAMES[element])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._NAMES)
+
+    def __len__(self) -> int:
+        return len(self._NAMES)
+
+    def __contains__(self, element: object) -> bool:
+        return element in self._NAMES
+
+    def element(self, dtype: np.dtype) -> str:
+        """The element type of an array with this dtype; of a 64-bit integer `i64`."""
+        return next(element for element, name in self._NAMES.items() if name == dtype.name)
+
+
+DTYPES = _Dtypes()
 """The element types and the NumPy dtype of each; `index` is 64 bits wide, `i1` a byte of 0 or 1."""
 
 FLOAT_TYPES = ("f32", "f64", "f16", "bf16")
 TYPES = (*FLOAT_TYPES, *INTEGER_BITS)
 """The types of registers. A value of type `index` lies in an `i64` register."""
 
-BYTES = {element: DTYPES[element].itemsize for element in TYPES}
-
-ELEMENT_NAMES: dict[np.dtype, str] = {dtype: name for name, dtype in DTYPES.items() if name != "index"}
+BYTES = {
+    "f32": 4, "f64": 8, "f16": 2, "bf16": 2,
+    **{element: max(bits // 8, 1) for element, bits in INTEGER_BITS.items()},
+}  # fmt: skip
 
 
 class BytecodeError(Exception):
@@ -98,7 +117,7 @@ class Constant(NamedTuple):
 
     @property
     def spec(self) -> TensorSpec:
-        return TensorSpec(self.name, ELEMENT_NAMES[self.array.dtype], self.array.shape)
+        return TensorSpec(self.name, DTYPES.element(self.array.dtype), self.array.shape)
 
 
 class Kernel(NamedTuple):

@@ -60,15 +60,13 @@ def tuned(llvm_ir: str, target: Target) -> str:
     ordered. Where a multiply-add takes one lane of a register, elements to be broadcast are frozen: LLVM would load some
     of them into all lanes, for which Neoverse cores need a unit that multiplies and adds, and copy the address."""
     if target.isa.by_element:
-        llvm_ir = _BROADCAST.sub(_FROZEN, llvm_ir)
+        llvm_ir = re.sub(_BROADCAST, _FROZEN, llvm_ir, flags=re.MULTILINE)
     if not target.tune:
         return llvm_ir
     return re.sub(r"^define .*\)", rf'\g<0> "tune-cpu"="{target.tune}"', llvm_ir, flags=re.MULTILINE)
 
 
-_BROADCAST = re.compile(
-    r'%"([^"]+)" = insertelement (<[^>]+>) (<[^>]+>), (\w+) (%"[^"]+"), i32 0$', re.MULTILINE
-)
+_BROADCAST = r'%"([^"]+)" = insertelement (<[^>]+>) (<[^>]+>), (\w+) (%"[^"]+"), i32 0$'
 _FROZEN = r'%"\1.frozen" = freeze \4 \5\n  %"\1" = insertelement \2 \3, \4 %"\1.frozen", i32 0'
 
 

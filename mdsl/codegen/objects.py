@@ -13,6 +13,7 @@ import mmap
 import struct
 import sys
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from typing import NamedTuple
 
 from mdsl.support.pages import EXECUTABLE, protect
@@ -182,16 +183,18 @@ class _Object:
                 self._relocate(section, places, memory, base)
 
     def _defined(self, places: dict[int, int]) -> dict[str, int]:
-        return {name: places[s] + value for name, s, value in self._symbols() if s in places}
+        return {
+            self._name(name): places[s] + value for name, s, value in self._symbols if name and s in places
+        }
 
     def _layout(self) -> tuple[dict[int, int], int, int]:
         """Where each section lies, the bytes of those that nothing writes to, which come first with the stubs, and of all."""
         places: dict[int, int] = {}
         listed = [(i, s) for i, s in enumerate(self.sections) if s.in_memory]
         end = self._place([(i, s) for i, s in listed if not self._is_written(s)], 0, places)
-        for name, section, _ in self._symbols():
+        for name, section, _ in self._symbols:
             if name and not section:
-                self.stubs[name], end = end, end + _STUB
+                self.stubs[self._name(name)], end = end, end + _STUB
         fixed = max(_up(end, mmap.PAGESIZE), mmap.PAGESIZE)
         end = self._place([(i, s) for i, s in listed if self._is_written(s)], fixed, places)
         return places, fixed, _up(end, mmap.PAGESIZE)
@@ -216,12 +219,11 @@ class _Object:
         memory: mmap.mmap | bytearray,
         base: int | None,
     ) -> None:
-        symbols = list(self._symbols())
         start, end = places[relocations.info], places[relocations.info] + self.sections[relocations.info].size
         for offset, info, addend in struct.iter_unpack("<QQq", self._data(relocations)):
-            kind, (name, section, value) = info & 0xFFFFFFFF, symbols[info >> 32]
+            kind, (name, section, value) = info & 0xFFFFFFFF, self._symbols[info >> 32]
             place = start + offset
-            target = addend + (self._stub(name, kind) if not section else places[section] + value)
+            target = addend + (places[section] + value if section else self._stub(self._name(name), kind))
             if kind == _ABSOLUTE and place + 8 <= end and base is not None:
                 struct.pack_into("<Q", memory, place, base + target)
             elif kind in (_RELATIVE, _CALL) and place + 4 <= end:
@@ -235,11 +237,15 @@ class _Object:
             raise ValueError(f"{name} is used, not called")
         return self.stubs[name]
 
-    def _symbols(self) -> Iterable[tuple[str, int, int]]:
-        """Name, section and value of each symbol."""
-        names = self.sections[self.symbols.link]
-        for name, _, _, section, value, _ in struct.iter_unpack("<IBBHQQ", self._data(self.symbols)):
-            yield self._text(names, name), section, value
+    @cached_property
+    def _symbols(self) -> list[tuple[int, int, int]]:
+        """Where the name of each symbol is, its section and its value. Nobody asks for the names of those that are of this
+        object alone, which most are."""
+        rows = struct.iter_unpack("<IBBHQQ", self._data(self.symbols))
+        return [(name if info >> 4 else 0, section, value) for name, info, _, section, value, _ in rows]
+
+    def _name(self, offset: int) -> str:
+        return self._text(self.sections[self.symbols.link], offset)
 
     def _data(self, section: _Section) -> bytes:
         return self.image[section.offset : section.offset + section.size]

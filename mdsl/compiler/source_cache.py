@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import stat
 from collections.abc import Iterable
 from functools import cached_property
@@ -28,8 +27,6 @@ from mdsl.support.source_digest import source_digest
 
 _READERS = ("frontends", "runtime")
 """What a program follows from that is read from a file, beside the compiler's own rooms."""
-
-_KEY = re.compile("[0-9a-f]{64}")
 
 
 def is_kept(settings: Settings) -> bool:
@@ -94,7 +91,7 @@ class KeptSource:
 def _program(known: Any) -> str | None:
     """The key in an entry, whatever that may be, if the files that it names are as they were."""
     match known:
-        case {"program": str(program), "files": list(files)} if _KEY.fullmatch(program):
+        case {"program": str(program), "files": list(files)} if cache.is_key(program):
             return program if all(map(_is_same, files)) else None
         case _:
             return None

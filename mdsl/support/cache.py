@@ -37,7 +37,7 @@ _SWEEP_AFTER = MAX_BYTES // 32
 _unswept = _SWEEP_AFTER
 """Bytes of new entries since the last look; it begins so that a process looks after its first."""
 
-_ENTRY = re.compile(r"[0-9a-f]{62}|\.new-.*")
+_ENTRY = r"[0-9a-f]{62}|\.new-.*"
 """The name of an entry's file, or of a temporary one, in a folder named by the first two digits of its key."""
 
 T = TypeVar("T")
@@ -52,6 +52,11 @@ def key(*parts: str | bytes) -> str:
         digest.update(len(data).to_bytes(8, "little"))
         digest.update(data)
     return digest.hexdigest()
+
+
+def is_key(name: str) -> bool:
+    """True for what `key` may give."""
+    return len(name) == 64 and set(name) <= set("0123456789abcdef")
 
 
 def directory() -> Path | None:
@@ -137,7 +142,7 @@ def sweep(folder: Path, max_bytes: int = MAX_BYTES) -> None:
     for path in folder.glob("[0-9a-f][0-9a-f]/*"):
         with suppress(OSError):
             status = path.lstat()
-            if _ENTRY.fullmatch(path.name) and not path.parent.is_symlink():
+            if re.fullmatch(_ENTRY, path.name) and not path.parent.is_symlink():
                 entries.append((status.st_mtime, status.st_size, path))
     excess = sum(size for _, size, _ in entries)
     if excess <= max_bytes:

@@ -11,18 +11,18 @@ UNSEEN = (
 """For a regular expression's `[...]`: controls except line ends and tabs, what changes the direction of text, what has
 no width, halves of characters."""
 
-_UNSEEN = re.compile(f"[{UNSEEN}]")
-_UNSEEN_OR_END = re.compile(f"[\n{UNSEEN}]")
+_UNSEEN, _UNSEEN_OR_END = f"[{UNSEEN}]", f"[\n{UNSEEN}]"
+"""Not compiled before something is to be shown: that takes longer than many an import."""
 
 
 def escaped(text: str) -> str:
     """The text with escapes, as Python writes them; lines stay lines."""
-    return _UNSEEN.sub(_escape, text)
+    return re.sub(_UNSEEN, _escape, text)
 
 
 def one_line(text: str) -> str:
     """The same where a line end would let a name pass for a line of ours."""
-    return _UNSEEN_OR_END.sub(_escape, text)
+    return re.sub(_UNSEEN_OR_END, _escape, text)
 
 
 def _escape(found: re.Match[str]) -> str:

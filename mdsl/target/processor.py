@@ -111,28 +111,36 @@ def _number(name: str) -> int:
 
 def _said(name: str) -> str:
     """What Linux tells of the first processor."""
-    found = re.search(rf"^{re.escape(name)}\s*:\s*(.*)$", _cpuinfo(), re.MULTILINE)
-    return found[1].strip() if found else ""
+    return _cpuinfo().get(name, "")
 
 
 @cache
-def _cpuinfo() -> str:
+def _cpuinfo() -> dict[str, str]:
+    """The lines of that; of a key that comes again, as with every further processor, the first."""
     try:
-        return Path("/proc/cpuinfo").read_text(errors="replace")
+        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
     except OSError:
-        return ""
+        return {}
+    pairs = (line.partition(":") for line in reversed(lines))
+    return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 def cache_bytes(level: int, default: int) -> int:
     """The size of the first core's data cache of that level, from Linux's /sys; `default` elsewhere."""
+    return _caches().get(level, default)
+
+
+@cache
+def _caches() -> dict[int, int]:
+    """The sizes of the first core's data caches by level."""
+    found: dict[int, int] = {}
     for folder in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
         try:
             kind = (folder / "type").read_text().strip()
-            if int((folder / "level").read_text()) != level or kind == "Instruction":
-                continue
+            level = int((folder / "level").read_text())
             size = re.fullmatch(r"(\d+)([KM]?)", (folder / "size").read_text().strip())
         except (OSError, ValueError):
             continue
-        if size:
-            return int(size[1]) << {"": 0, "K": 10, "M": 20}[size[2]]
-    return default
+        if size and kind != "Instruction":
+            found.setdefault(level, int(size[1]) << {"": 0, "K": 10, "M": 20}[size[2]])
+    return found

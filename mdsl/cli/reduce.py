@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -79,11 +80,11 @@ def _reduce_program(
         if not is_passed_on(place):
             written.update(write(smaller, place))
         left.append(f"{smaller.count_nested()} of {whole} ops")
-        show(f"{left[-1]} after {tests} tests")
 
     whole = module.count_nested()
     with tempfile.TemporaryDirectory(prefix="mdsl-") as folder:
-        best = reduce_program(module, _tester(script, Path(folder) / "candidate.mir", write), accepted)
+        tester = _tester(script, Path(folder) / "candidate.mir", write, left, show)
+        best = reduce_program(module, tester, accepted)
     for stale in written.difference(write(best, place)):  # weights that the program has no more
         stale.unlink(missing_ok=True)
     left.append(f"{best.count_nested()} of {whole} ops")
@@ -102,20 +103,28 @@ def _reduce_model(
         if not is_passed_on(place):
             write(smaller, place)
         left.append(f"{len(smaller.graph.node)} of {whole} nodes")
-        show(f"{left[-1]} after {tests} tests")
 
     model = load_model(source)
     whole = len(model.graph.node)
     with tempfile.TemporaryDirectory(prefix="mdsl-") as folder:
-        best = reduce_model(model, _tester(script, Path(folder) / "candidate.onnx", write), accepted)
+        tester = _tester(script, Path(folder) / "candidate.onnx", write, left, show)
+        best = reduce_model(model, tester, accepted)
     write(best, place)
     left.append(f"{len(best.graph.node)} of {whole} nodes")
 
 
-def _tester(script: Script, path: Path, write: Callable[[Any, Path], object]) -> Callable[[Any], bool]:
-    """Hands candidates to the script, as files of one name."""
+def _tester(
+    script: Script,
+    path: Path,
+    write: Callable[[Any, Path], object],
+    left: list[str],
+    show: Callable[[str], None],
+) -> Callable[[Any], bool]:
+    """Hands candidates to the script, as files of one name, and says before each what is left."""
+    tests = count(1)
 
     def is_interesting(candidate: Any) -> bool:
+        show(f"{left[-1] if left else 'all'} left, test {next(tests)}")
         write(candidate, path)
         return script.run(path) is True
 

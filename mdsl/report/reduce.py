@@ -7,7 +7,8 @@ always valid, `report/reduce_onnx.py` a model.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Hashable, Sequence
 from typing import Generic, TypeVar
 
 from mdsl.dialects.arith import Constant
@@ -23,6 +24,9 @@ from mdsl.syntax.printer import print_module
 
 T = TypeVar("T")
 
+_LATER = 4
+"""Parts that are left out at a time, at most, once all have been tried in halves, quarters and so on."""
+
 Count = Callable[[T], int]
 """How many parts of a kind there are."""
 Way = Callable[[T, range], T | None]
@@ -32,20 +36,28 @@ Way = Callable[[T, range], T | None]
 class Reducer(Generic[T]):
     """The smallest `best` so far, and the tests that it took.
 
-    `is_interesting` is the test; `accepted` is called with every smaller thing that passes it.
+    `is_interesting` is the test, which is not asked twice about what has the same `key`; `accepted` is called with every
+    smaller thing that passes it.
     """
 
     def __init__(
-        self, start: T, is_interesting: Callable[[T], bool], accepted: Callable[[T, int], None]
+        self,
+        start: T,
+        is_interesting: Callable[[T], bool],
+        accepted: Callable[[T, int], None],
+        key: Callable[[T], Hashable],
     ) -> None:
         self.best = start
-        self.is_interesting, self.accepted = is_interesting, accepted
+        self.is_interesting, self.accepted, self.key = is_interesting, accepted, key
+        self.tried = {key(start)}
         self.tests = 0
 
     def attempt(self, candidate: T | None) -> bool:
-        """Takes the candidate if there is one and it is interesting."""
-        if candidate is None:
+        """Takes the candidate if there is one, it is new and interesting."""
+        key = None if candidate is None else self.key(candidate)
+        if candidate is None or key in self.tried:
             return False
+        self.tried.add(key)
         self.tests += 1
         if not self.is_interesting(candidate):
             return False
@@ -54,18 +66,19 @@ class Reducer(Generic[T]):
         return True
 
     def reduce(self, sweeps: Sequence[tuple[Count[T], Sequence[Way[T]]]]) -> T:
-        """Sweeps again and again, until nothing can go."""
-        before = None
+        """Sweeps again and again, until nothing can go. Large parts are tried the first time: later few of them could go."""
+        before, most = None, sys.maxsize
         while before is not self.best:
             before = self.best
             for count, ways in sweeps:
-                self.sweep(count, ways)
+                self.sweep(count, ways, most)
+            most = _LATER
         return self.best
 
-    def sweep(self, count: Count[T], ways: Sequence[Way[T]]) -> None:
-        """Leaves out as many of the `count` parts as it can, from the end: `ways` leave out those of a range, and are tried in
-        order."""
-        size = max(1, count(self.best) // 2)
+    def sweep(self, count: Count[T], ways: Sequence[Way[T]], most: int) -> None:
+        """Leaves out as many of the `count` parts as it can, from the end, `most` at a time: `ways` leave out those of a range,
+        and are tried in order."""
+        size = max(1, min(most, count(self.best) // 2))
         while size:
             end = count(self.best)
             while end > 0:
@@ -85,15 +98,7 @@ def reduce_program(
         raise MdslError(
             "error: the test does not find the program interesting as it is (its exit code must be 0)"
         )
-    tried = {print_module(module)}
-
-    def is_new_and_interesting(candidate: ModuleOp) -> bool:
-        text = print_module(candidate)
-        known = text in tried
-        tried.add(text)
-        return not known and is_interesting(candidate)
-
-    reducer = Reducer(module.clone(), is_new_and_interesting, accepted)
+    reducer = Reducer(module.clone(), is_interesting, accepted, print_module)
     return reducer.reduce([(count, [_edited(edit) for edit in edits]) for count, edits in SWEEPS])
 
 

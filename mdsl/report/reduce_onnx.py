@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +52,12 @@ def reduce_model(
 
         return way
 
-    reducer = Reducer(model, is_interesting, accepted)
+    reducer = Reducer(model, is_interesting, accepted, _digest)
     return reducer.reduce([(count, [edited(edit)]) for count, edit in _SWEEPS])
+
+
+def _digest(model: Any) -> bytes:
+    return sha256(model.SerializeToString(deterministic=True)).digest()
 
 
 def _passes(onnx: Any, model: Any) -> bool:

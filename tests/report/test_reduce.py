@@ -15,6 +15,7 @@ import onnx.parser
 import pytest
 
 from mdsl.ir.verifier import verify
+from mdsl.report.reduce import Reducer
 from mdsl.syntax.parser import parse
 
 ROOT = Path(__file__).parents[2]
@@ -106,6 +107,23 @@ def test_a_model_stays_a_model(mdsl: Callable[..., Any], script: Shell, model: P
     assert [node.op_type for node in found.graph.node] == ["LeakyRelu"]
     assert not found.graph.node[0].attribute and not found.graph.initializer
     assert [i.name for i in found.graph.input] == ["r"] and [o.name for o in found.graph.output] == ["z"]
+
+
+def test_nothing_is_tested_twice() -> None:
+    tested: list[tuple[int, ...]] = []
+
+    def is_interesting(candidate: tuple[int, ...]) -> bool:
+        tested.append(candidate)
+        return {3, 17} <= set(candidate)
+
+    def without(old: tuple[int, ...], part: range) -> tuple[int, ...]:
+        return old[: part.start] + old[part.stop :]
+
+    reducer = Reducer(
+        tuple(range(20)), is_interesting, lambda smaller, tests: None, lambda candidate: candidate
+    )
+    assert reducer.reduce([(len, [without, without])]) == (3, 17)
+    assert len(set(tested)) == len(tested) == reducer.tests
 
 
 def test_a_model_is_reduced_as_a_program_if_that_is_asked_for(

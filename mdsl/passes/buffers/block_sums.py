@@ -56,12 +56,20 @@ class BlockSums(Pass):
     def _choose(self, op: linalg.LinalgOp, context: Context) -> None:
         sizes = op.loop_sizes()
         loops = [d for d in op.reduction_dims if sizes[d] > 1]
-        choice = steps_at_a_time(op, context.target) if loops and not self.steps else None
-        steps = choice.best if choice else self.steps
+        if not loops:
+            remarks.missed(op, "is summed at once: it is one step")
+            return
         # The outermost loop of the sum is cut: each of its trips is so many steps.
         each = prod(sizes[d] for d in loops[1:])
-        if not loops or steps >= each * sizes[loops[0]] or not _is_cuttable(op, loops[0]):
-            remarks.missed(op, "is summed at once", sums=choice)
+        choice = None if self.steps else steps_at_a_time(op, context.target)
+        steps = choice.best if choice else self.steps
+        if steps >= each * sizes[loops[0]]:
+            why = "the cheapest" if choice else f"{steps} steps are asked for"
+            remarks.missed(op, f"is summed at once, {each * sizes[loops[0]]} steps: {why}", sums=choice)
+            return
+        if not _is_cuttable(op, loops[0]):
+            why = "its outermost loop also moves a window, or is counted in the body"
+            remarks.missed(op, f"is summed at once: {why}", sums=choice)
             return
         trips = cost.balanced(sizes[loops[0]], max(1, steps // each), whole=True)
         remarks.applied(op, f"is summed {trips * each} steps at a time", sums=choice)

@@ -56,6 +56,26 @@ def test_the_cost_model_decides_by_the_core() -> None:
     assert chosen["znver3"] and not chosen["avx512"]
 
 
+CONV = """func.func @main(%x: tensor<1x16x20x20xf32>, %w: tensor<16x1x3x3xf32>) -> tensor<1x16x18x18xf32> {
+  %y = nn.conv2d %x, %w {groups = 16} : (tensor<1x16x20x20xf32>, tensor<16x1x3x3xf32>) -> tensor<1x16x18x18xf32>
+  return %y : tensor<1x16x18x18xf32>
+}"""
+
+
+@pytest.mark.parametrize(
+    "program, pipeline, why",
+    [
+        (_matmul(96, 256, 32), "block-sums{steps=256}", "256 steps: 256 steps are asked for"),
+        (_matmul(96, 1024, 64), "block-sums", "1024 steps: the cheapest"),
+        (_matmul(96, 1, 64), "block-sums", "it is one step"),
+        (CONV, "block-sums{steps=3}", "its outermost loop also moves a window, or is counted in the body"),
+    ],
+)
+def test_a_sum_that_stays_whole_says_why(program: str, pipeline: str, why: str) -> None:
+    told = mdsl.trace(program, pipeline, target="avx512")["block-sums"].remarks
+    assert next(r.message for r in told if r.kind == "missed").endswith(why)
+
+
 def test_few_columns_stay_vectors() -> None:
     """A sum alone, without what followed it, is not done across the lanes: each row would gather its columns anew."""
     text = (Path(__file__).parents[3] / "examples/passes/block-sums.mir").read_text()

@@ -46,6 +46,7 @@ def test_weights_that_matter_stay_beside_the_program(
     ).stat().st_size / 2
 
 
+@pytest.mark.slow
 def test_a_failure_of_a_command_is_reduced(mdsl: Callable[..., Any], script: Shell, tmp_path: Path) -> None:
     (tmp_path / "net.mir").write_text(
         """func.func @unused(%x: tensor<4xf32>) -> tensor<4xf32> {

@@ -30,7 +30,7 @@ def trainer_of(network: str, element: str, **options: Any) -> mdsl.Trainer:
 
 @pytest.mark.parametrize("element", ["f16", "bf16"])
 @pytest.mark.parametrize("network", [MLP, CNN], ids=["mlp", "cnn"])
-@pytest.mark.parametrize("engine", ["vm", "reference"])
+@pytest.mark.parametrize("engine", ["vm", pytest.param("reference", marks=pytest.mark.slow)])
 def test_gradients_in_16_bits(network: str, element: str, engine: str) -> None:
     random = np.random.default_rng(0)
     found: dict[str, list[np.ndarray]] = {}

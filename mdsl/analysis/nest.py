@@ -309,8 +309,13 @@ def _independent(earlier: Nest, later: Nest, aliases: AliasAnalysis) -> bool:
 # Merging axes -------------------------------------------------------------------------------------------
 
 
+SHORT = 8
+"""Steps of a loop below which a sum over a window has one loop less: its end, and the start of the next round, take as long."""
+
+
 def collapse(group: Group) -> Group:
-    """Neighbouring axes that lie without gaps in all operands become one: fewer loops, fuller vectors."""
+    """Neighbouring axes that lie without gaps in all operands become one: fewer loops, fuller vectors. So do a short axis of a
+    sum and the one around it that moves a window: of what has the index (x + k, c), k * C + c is one axis."""
     changed = True
     while changed:
         changed = False
@@ -341,9 +346,11 @@ def _mergeable(nest: Nest, outer: Axis, inner: Axis, group: Group) -> bool:
         if len(at_outer) != 1 or len(at_inner) != 1 or at_inner[0] != at_outer[0] + 1:
             return False
         d = at_outer[0]
-        if access.indices[d].lone_axis is not outer or access.indices[d + 1].lone_axis is not inner:
+        plain = access.indices[d].lone_axis is outer
+        moves = inner in nest.reduction and inner.extent < SHORT and access.indices[d].factor(outer) == 1
+        if not (plain or moves) or access.indices[d + 1].lone_axis is not inner:
             return False
-        if group.private(access.memory):
+        if plain and group.private(access.memory):
             continue
         without_gap = (
             access.shape[d + 1] == inner.extent and access.strides[d] == inner.extent * access.strides[d + 1]
@@ -356,11 +363,13 @@ def _mergeable(nest: Nest, outer: Axis, inner: Axis, group: Group) -> bool:
 def _merge_axes(nest: Nest, outer: Axis, inner: Axis, axis: Axis) -> Nest:
     def access(old: Access) -> Access:
         pairs = zip(old.indices, old.indices[1:], strict=False)
-        at = [d for d, (one, next) in enumerate(pairs) if one.lone_axis is outer and next.lone_axis is inner]
+        at = [d for d, (one, next) in enumerate(pairs) if one.factor(outer) == 1 and next.lone_axis is inner]
         if not at:  # depends on neither, or is an operand that the body does not use
             return old
         d = at[0]
-        indices = (*old.indices[:d], Linear(((axis, 1),)), *old.indices[d + 2 :])
+        start = {key: factor * inner.extent for key, factor in old.indices[d].terms if key is not outer}
+        moved = Linear.of({**start, axis: 1}, old.indices[d].constant * inner.extent)
+        indices = (*old.indices[:d], moved, *old.indices[d + 2 :])
         groups = (*old.groups[:d], old.groups[d] + old.groups[d + 1], *old.groups[d + 2 :])
         return Access(old.memory, indices, groups)
 

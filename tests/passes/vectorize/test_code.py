@@ -201,3 +201,25 @@ def test_a_body_of_many_operands_loads_late_and_stores_early(in_place: bool) -> 
     module = check(kernel({"x": many, "a": row, "b": row, "c": row}, op), target="avx512")
     moves = [name for name in names(module) if name in ("vector.load", "vector.store")]
     assert moves.index("vector.store") == 32 + in_place and moves.count("vector.load") == 65
+
+
+@pytest.mark.parametrize(
+    ("samples", "dilation", "loops"),
+    [
+        (4, 1, 2),  # over rows, and over 14 pixels of 4 samples
+        (8, 1, 3),  # eight steps are enough for a loop of their own
+        (4, 2, 3),  # the window moves by two pixels
+    ],
+)
+def test_a_short_sum_in_a_window_is_one_loop_with_the_windows(samples: int, dilation: int, loops: int):
+    """As in the gradient of a convolution's weight, which sums over samples, rows and pixels."""
+    image, grad, out = memref([3, 13 * dilation + 3, samples]), memref([3, 14, samples, 8]), memref([3, 8])
+    conv = generic(
+        [("%image", image, f"y, x + w * {dilation}, n"), ("%grad", grad, "y, w, n, o")],
+        [("%out", out, "x, o")],
+        "pprrr",
+        product("f32"),
+        "xoywn",
+    )
+    module = check(kernel({"image": image, "grad": grad, "out": out}, conv), target="avx2", native=False)
+    assert sum(op.name == "scf.for" for op in kernel_of(module).walk()) == loops

@@ -23,7 +23,7 @@ class ArgSort(NnOp):
     """Positions along `axis` of the elements in ascending (or `descending`) order, the first `count` of them.
 
     Equal elements keep their order; NaN counts as the largest. Each element is compared with every other:
-    the time grows with the square of the axis's size.
+    the time grows with the square of the axis's size; where only a few of many are wanted, with their product.
     """
 
     name = "nn.argsort"

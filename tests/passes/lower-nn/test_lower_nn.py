@@ -171,6 +171,9 @@ CASES: list[tuple[str, str, str, str]] = [
     ("nn.argsort", "17x2xf16", "5x2xi64", "{axis = 0, descending = true, count = 5}"),
     ("nn.argsort", "2x30x2xi8", "2x30x2xi64", "{axis = 1}"),
     ("nn.argsort", "2x30xi8", "2x7xi64", "{descending = true, count = 7}"),
+    ("nn.argsort", "2x300xi8", "2x3xi64", "{descending = true, count = 3}"),
+    ("nn.argsort", "700x2xf32", "2x2xi64", "{axis = 0, count = 2}"),
+    ("nn.argsort", "300xf32", "0xi64", "{count = 0}"),
     *[("nn.scatter", f"2x5x3x{e} 2x9x3xi64 2x9x3x{e}", f"2x5x3x{e}", f'{{axis = 1, kind = "{k}"}}') for e in ("f32", "i8") for k in ("set", "add", "mul", "max", "min")],
     ("nn.scatter", "5x3xf32 4x1xi32 4x3xf32", "5x3xf32", ""),
     ("nn.scatter", "5x3xi1 4xindex 5x4xi1", "5x3xi1", "{axis = -1}"),
@@ -514,6 +517,21 @@ def test_argsort_is_stable_and_has_nan_last() -> None:
     assert outcome(program("nn.argsort", "7xf32", "7xi64"), x).tolist() == [4, 2, 5, 0, 3, 1, 6]
     text = program("nn.argsort", "7xf32", "7xi64", "{descending = true}")
     assert outcome(text, x).tolist() == [1, 6, 0, 3, 2, 5, 4]
+
+
+@pytest.mark.parametrize("descending", [False, True])
+def test_the_first_few_of_many(descending: bool) -> None:
+    """Found part by part, with ties between parts, and in the rest of the last one what stands at either end."""
+    x = np.random.default_rng(3).integers(0, 9, (2, 1000)).astype(np.float32)
+    x[0, 990:] = np.nan
+    x[1, ::7] = -np.inf
+    text = program(
+        "nn.argsort", "2x1000xf32", "2x20xi64", f"{{count = 20, descending = {str(descending).lower()}}}"
+    )
+    key = np.where(np.isnan(x), np.inf, x) * (-1 if descending else 1)
+    np.testing.assert_array_equal(outcome(text, x), np.argsort(key, 1, kind="stable")[:, :20])
+    x[...] = np.nan if not descending else -np.inf
+    np.testing.assert_array_equal(outcome(text, x), [range(20)] * 2)
 
 
 def test_signs_of_remainders() -> None:

@@ -32,7 +32,7 @@ kinds = pytest.mark.parametrize("generate", GENERATORS.values(), ids=GENERATORS)
 
 
 @kinds
-@settings(max_examples=16, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=12, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_engines_agree(generate: Generator, data: st.DataObject) -> None:
     random = data.draw(st.randoms(use_true_random=False))

@@ -37,7 +37,6 @@ PIPELINES = [(True, None), (True, 4), (False, None)]
 
 kinds = pytest.mark.parametrize("generate", [graph, structured, loops], ids=lambda f: f.__name__)
 programs = pytest.mark.parametrize("path", PROGRAMS, ids=lambda p: p.stem)
-pipelines = pytest.mark.parametrize(("ukernels", "unroll"), PIPELINES)
 
 
 def stages(module: ModuleOp, ukernels: bool, unroll: int | None) -> Iterator[tuple[str, ModuleOp]]:
@@ -106,7 +105,7 @@ def check_upstream(module: ModuleOp, ukernels: bool, unroll: int | None) -> None
 
 @needs_upstream
 @programs
-@pipelines
+@pytest.mark.parametrize(("ukernels", "unroll"), PIPELINES[1:])
 def test_upstream_accepts_examples(path: Path, ukernels: bool, unroll: int | None) -> None:
     check_upstream(mdsl.parse(path), ukernels, unroll)
 

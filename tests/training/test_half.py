@@ -133,6 +133,7 @@ def test_a_step_whose_gradients_are_infinite_is_skipped(engine: str, optimizer: 
     before = {name: array.copy() for name, array in trainer.arrays.items()}
     trainer.train(1)
     assert trainer.arrays["loss_scale"] == 32768 and trainer.arrays["skipped_steps"] == 1
+    assert trainer.arrays["good_steps"] == 0  # in a row
     for name in trainer.arrays:
         if name.startswith("w"):
             np.testing.assert_array_equal(trainer.arrays[name], before[name], err_msg=name)

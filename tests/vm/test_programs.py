@@ -118,7 +118,7 @@ def programs(draw: st.DrawFn) -> Module:
     return Module([function], constants=[Constant("w", np.linspace(-2, 2, SIZE, dtype=np.float32))])
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 @given(programs(), st.integers(0, 2**32 - 1))
 def test_engines_agree(module: Module, seed: int) -> None:
     x = np.random.default_rng(seed).uniform(-3, 3, SIZE).astype(np.float32)

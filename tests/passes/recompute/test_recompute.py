@@ -58,7 +58,7 @@ def outputs(module: ModuleOp, engine: str = "vm") -> tuple[list[np.ndarray], int
     return found, exe.program.function.arena if engine == "vm" else 0  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("engine", ["vm", "reference"])
+@pytest.mark.parametrize("engine", ["vm", pytest.param("reference", marks=pytest.mark.slow)])
 def test_elementwise_values_are_the_same_to_the_bit_in_less_memory(engine: str) -> None:
     module = step(deep(GELU), 256)
     less = mdsl.opt(module, "recompute{budget=0.4}")

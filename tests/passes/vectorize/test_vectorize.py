@@ -10,7 +10,7 @@ from kernels import check, generic, kernel, kernel_of, memref, names, product
 FLOATS = ["f32", "f64", "f16", "bf16"]
 EXTENTS = st.sampled_from([1, 2, 3, 4, 5, 7, 8, 10, 14, 16, 17, 26, 32, 40])
 SMALL = st.sampled_from([1, 2, 3, 5, 6])
-fast = settings(max_examples=16, deadline=None)
+fast = settings(max_examples=10, deadline=None)
 
 
 @fast

@@ -87,10 +87,15 @@ def line(told: Told) -> str:
     return f"{one_line(text)}\n"
 
 
+_UNITS = ((1e6, "Mcycles"), (1e3, "kcycles"))
+"""Used from a tenth of one on."""
+
+
 def described(choice: Choice[Any], count: int = SHOWN) -> str:
     """`4x64: 1.20 Mcycles; 6x32: 1.31`: the best candidates, the chosen one first."""
-    shown = [f"{spelled(c.what)}: {c.cycles / 1e6:.3g}" for c in choice.candidates[:count]]
-    shown[:1] = [f"{text} Mcycles" for text in shown[:1]]
+    size, unit = next(((n, u) for n, u in _UNITS if 10 * choice.candidates[0].cycles >= n), (1.0, "cycles"))
+    shown = [f"{spelled(c.what)}: {c.cycles / size:.3g}" for c in choice.candidates[:count]]
+    shown[:1] = [f"{text} {unit}" for text in shown[:1]]
     more = len(choice.candidates) - count
     return "; ".join([*shown, *([f"{more} more"] if more > 0 else [])])
 

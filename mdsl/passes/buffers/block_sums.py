@@ -49,15 +49,16 @@ class BlockSums(Pass):
 
     def run(self, module: ModuleOp, context: Context) -> None:
         kernels = [op for op in module.body.ops if isinstance(op, UkernelFunc)]
-        for op in [op for kernel in kernels for op in kernel.body.ops]:
-            if isinstance(op, linalg.LinalgOp) and op.is_contraction and not op.results:
-                self._choose(op, context)
+        for kernel in kernels:
+            for op in list(kernel.body.ops):
+                if isinstance(op, linalg.LinalgOp) and op.is_contraction and not op.results:
+                    self._choose(kernel, op, context)
 
-    def _choose(self, op: linalg.LinalgOp, context: Context) -> None:
+    def _choose(self, kernel: UkernelFunc, op: linalg.LinalgOp, context: Context) -> None:
         sizes = op.loop_sizes()
         loops = [d for d in op.reduction_dims if sizes[d] > 1]
         if not loops:
-            remarks.missed(op, "is summed at once: it is one step")
+            remarks.missed(kernel, "sums at once: it is one step")
             return
         # The outermost loop of the sum is cut: each of its trips is so many steps.
         each = prod(sizes[d] for d in loops[1:])
@@ -65,14 +66,14 @@ class BlockSums(Pass):
         steps = choice.best if choice else self.steps
         if steps >= each * sizes[loops[0]]:
             why = "the cheapest" if choice else f"{steps} steps are asked for"
-            remarks.missed(op, f"is summed at once, {each * sizes[loops[0]]} steps: {why}", sums=choice)
+            remarks.missed(kernel, f"sums at once, {each * sizes[loops[0]]} steps: {why}", sums=choice)
             return
         if not _is_cuttable(op, loops[0]):
             why = "its outermost loop also moves a window, or is counted in the body"
-            remarks.missed(op, f"is summed at once: {why}", sums=choice)
+            remarks.missed(kernel, f"sums at once: {why}", sums=choice)
             return
         trips = cost.balanced(sizes[loops[0]], max(1, steps // each), whole=True)
-        remarks.applied(op, f"is summed {trips * each} steps at a time", sums=choice)
+        remarks.applied(kernel, f"sums {trips * each} steps at a time", sums=choice)
         with rewriting(op, "block"):
             _cut(op, loops[0], trips)
 

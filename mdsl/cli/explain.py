@@ -154,6 +154,8 @@ def _page(e: Explanation, profile: LayerProfile | None) -> str:
             lines.append(
                 f"    measured {seconds_text(times[0])}; at the measured peak, its tensors in caches, it would be {limit}"
             )
+    elif e.within:
+        lines.append(f"  it is a part of {', '.join(f'@{kernel}' for kernel in e.within)}")
     else:
         lines.append("  nothing of its own is left: it is a part of what it was fused into, or of no use")
     return "".join(f"{one_line(line)}\n" for line in lines)
@@ -188,6 +190,7 @@ def _json(found: list[Explanation], profile: LayerProfile | None) -> str:
             "op": e.name, "opcode": e.opcode, "type": e.type, "location": e.location,
             "remarks": [record(t) for t in e.told],
             "kernels": [{"kernel": u.kernel, **dataclasses.asdict(u.work)} for u in e.uses],
+            "within": e.within,
             "memory": [dataclasses.asdict(m) for m in e.memory],
             "constants": [dataclasses.asdict(c) for c in e.constants],
             "flops": e.work.flops, "bytes": e.bytes, "roofline_seconds": e.seconds,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 
@@ -19,9 +19,12 @@ from mdsl.ir.core import Op
 from mdsl.ir.naming import cleaned
 from mdsl.report.arena import Data, Peak, Place, constants_of, memory_of, peak_of
 from mdsl.report.remarks import Remarks, Told
-from mdsl.rewriting.remarks import name_of
+from mdsl.rewriting.remarks import Remark, name_of
 from mdsl.target.cost import roofline_cycles
 from mdsl.target.target import Target
+
+_HINTS = 3
+"""Names that an error lists, at most."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,8 @@ class Explanation:
     location: str
     told: list[Told] = field(default_factory=list)
     uses: list[Use] = field(default_factory=list)
+    within: list[str] = field(default_factory=list)
+    """Where it has no dispatch of its own: the kernels that compute it with others."""
     memory: list[Place] = field(default_factory=list)
     constants: list[Data] = field(default_factory=list)
     bytes: int = 0
@@ -65,6 +70,8 @@ class Tracer:
         self._told = list(told)
         self._about = _about(told)
         self._found: dict[str, list[_Piece]] = {}
+        self._within: dict[str, list[str]] = {}
+        self._fused = self._fusions()
         self._take(lowered)
         self.peak: Peak | None = peak_of(list(entry(lowered).body.ops))
 
@@ -80,6 +87,10 @@ class Tracer:
     def _take(self, module: ModuleOp) -> None:
         """Notes every dispatch of the program, and every op outside of kernels that moves memory, by its place in the source."""
         kernels = kernels_of(module)
+        for symbol, kernel in kernels.items():
+            computing = (op for op in kernel.walk() if not isinstance(op, arith.Constant))
+            for place in dict.fromkeys(_place(op) for op in computing):
+                self._within.setdefault(place, []).append(symbol)
         for outer in entry(module).body.ops:
             memory, constants, moved = list(memory_of(outer)), list(constants_of(outer)), traffic(outer)
             for op in outer.walk():
@@ -108,9 +119,18 @@ class Tracer:
         if not found:
             names = [e.name for e in self.source]
             names += dict.fromkeys(n for pieces in self._found.values() for p in pieces for n in p.names)
-            hint = nearest(query if query[:1] in "%@" else f"%{query}", names)
+            hint = nearest(query if query[:1] in "%@" else f"%{query}", names) or self._containing(
+                query, names
+            )
             raise MdslError(f"error: no op, line or kernel '{query}'{hint}")
         return [self.explained(e) for e in found]
+
+    def _containing(self, query: str, names: Sequence[str]) -> str:
+        """A few of the names, and of the places, that have the query in them."""
+        known = dict.fromkeys((*(e.location for e in self.source), *names))
+        found = [name for name in known if query.lower() in name.lower()]
+        more = f" and {len(found) - _HINTS} more" if len(found) > _HINTS else ""
+        return f"; names with it: {', '.join(found[:_HINTS])}{more}" if found else ""
 
     def all(self) -> list[Explanation]:
         """Of every op of the source that became dispatches."""
@@ -130,11 +150,31 @@ class Tracer:
         pieces = self._found.get(source.location, []) if first is source else []
         for kernel in dict.fromkeys(p.kernel for p in pieces):
             found.uses.append(Use(kernel, sum((p.work for p in pieces if p.kernel == kernel), Work())))
+        found.within = [] if pieces or first is not source else self._holders(source.location)
         found.bytes = sum({p.outer: p.moved for p in pieces}.values())
         found.memory = list(dict.fromkeys(m for p in pieces for m in p.memory))
         found.constants = list(dict.fromkeys(c for p in pieces for c in p.constants))
         cycles = roofline_cycles(found.work.flops, found.bytes, self.target)
         found.seconds = self.target.core.seconds(cycles)
+        return found
+
+    def _holders(self, place: str) -> list[str]:
+        """The kernels that have ops of the place; of equal ones only one is kept, so else those of what it was fused with."""
+        places = [place]
+        for known in places:  # it grows
+            places += [other for other in self._fused.get(known, ()) if other not in places]
+        taken = [piece.kernel for known in places for piece in self._found.get(known, ())]
+        return self._within.get(place) or list(dict.fromkeys(taken))
+
+    def _fusions(self) -> dict[str, list[str]]:
+        """The places that each was fused with, as remarks tell."""
+        located = {e.name: e.location for e in reversed(self.source)}
+        found: dict[str, list[str]] = {}
+        for told in self._told:
+            names = _names(told.remark) if told.step.startswith("fuse") else []
+            places = [_owner(name, located) for name in (told.remark.op, *names)] if names else []
+            for place in places:
+                found.setdefault(place, []).extend(other for other in places if other)
         return found
 
 
@@ -176,10 +216,21 @@ def _about(told: Sequence[Told]) -> dict[str, list[int]]:
     """The numbers of the remarks on an op, by its place, and of those that another op took it in, by its name."""
     found: dict[str, list[int]] = {}
     for number, remark in enumerate(t.remark for t in told):
-        names = re.findall(r"%[\w.$/-]+", remark.message) if remark.kind == "applied" else []
-        for key in (*names, *([remark.location.place] if remark.location is not None else [])):
+        for key in (*_names(remark), *([remark.location.place] if remark.location is not None else [])):
             found.setdefault(key, []).append(number)
     return found
+
+
+def _owner(name: str, located: Mapping[str, str]) -> str:
+    """The place of the op that a value was named after: of `%conv1_packed` that of `%conv1`; empty if there is none."""
+    while name and name not in located:
+        name = name.rpartition("_")[0]
+    return located.get(name, "")
+
+
+def _names(remark: Remark) -> list[str]:
+    """What it says that another op was taken in by, or took in."""
+    return re.findall(r"%[\w.$/-]+", remark.message) if remark.kind == "applied" else []
 
 
 def _is_line(query: str, place: str) -> bool:

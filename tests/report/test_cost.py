@@ -10,6 +10,7 @@ import pytest
 import mdsl
 from mdsl.cli import command
 from mdsl.compiler.settings import Settings
+from mdsl.errors import MdslError
 from mdsl.report.cost import cost_of
 from mdsl.report.explain import Tracer
 from mdsl.report.units import bytes_text
@@ -95,6 +96,34 @@ def test_explaining_finds_an_op_by_name_and_line(
     steps = {r["pass"] for r in found["remarks"]}
     assert {"pack", "tile", "outline-ukernels", "vectorize"} <= steps
     assert sum(k["calls"] for k in found["kernels"]) >= 1
+
+
+FUSED = """func.func @main(%x: tensor<32x64xf32>, %w: tensor<64x64xf32>, %b: tensor<64xf32>) -> tensor<32x64xf32> {
+  %first = nn.matmul %x, %w : (tensor<32x64xf32>, tensor<64x64xf32>) -> tensor<32x64xf32>
+  %biased = nn.add %first, %b : (tensor<32x64xf32>, tensor<64xf32>) -> tensor<32x64xf32>
+  %positive = nn.relu %biased : (tensor<32x64xf32>) -> tensor<32x64xf32>
+  %second = nn.matmul %positive, %w : (tensor<32x64xf32>, tensor<64x64xf32>) -> tensor<32x64xf32>
+  %biased_second = nn.add %second, %b : (tensor<32x64xf32>, tensor<64xf32>) -> tensor<32x64xf32>
+  %y = nn.relu %biased_second : (tensor<32x64xf32>) -> tensor<32x64xf32>
+  return %y : tensor<32x64xf32>
+}"""
+
+
+def test_what_was_fused_tells_its_kernel() -> None:
+    """Also in the second of two layers that share a kernel, which has the places of the first."""
+    tracer = Tracer.lowering(mdsl.parse(FUSED), Settings(target="avx2"))
+    for layer in (("first", "biased", "positive"), ("second", "biased_second", "y")):
+        found = [tracer.find(name)[0] for name in layer]
+        kernels = {use.kernel for e in found for use in e.uses if "matmul" in use.kernel}
+        assert kernels
+        assert all(e.uses or kernels <= set(e.within) for e in found), [e.within for e in found]
+
+
+def test_an_op_that_is_not_there_is_answered_with_names_that_have_it() -> None:
+    with pytest.raises(
+        MdslError, match="no op, line or kernel 'SECOND'; names with it: %second, %biased_second"
+    ):
+        Tracer.lowering(mdsl.parse(FUSED), Settings(target="avx2")).find("SECOND")
 
 
 def test_explaining_a_kernel_finds_its_op(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

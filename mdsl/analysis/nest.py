@@ -310,7 +310,7 @@ def _independent(earlier: Nest, later: Nest, aliases: AliasAnalysis) -> bool:
 
 
 SHORT = 8
-"""Steps of a loop below which a sum over a window has one loop less: its end, and the start of the next round, take as long."""
+"""Steps below which the innermost loop of a sum is too short to be one: its end, and the start of the next round, take as long."""
 
 
 def collapse(group: Group) -> Group:

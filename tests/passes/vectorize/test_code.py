@@ -223,3 +223,19 @@ def test_a_short_sum_in_a_window_is_one_loop_with_the_windows(samples: int, dila
     )
     module = check(kernel({"image": image, "grad": grad, "out": out}, conv), target="avx2", native=False)
     assert sum(op.name == "scf.for" for op in kernel_of(module).walk()) == loops
+
+
+@pytest.mark.parametrize(("samples", "together"), [(4, 4), (6, 6), (8, 2)])
+def test_few_steps_inside_of_loops_are_written_out(samples: int, together: int):
+    """As where a stride keeps samples and pixels apart, in the gradient of a convolution's weight."""
+    image, grad, out = memref([3, 29, samples]), memref([4, 3, 14, samples, 8]), memref([4, 3, 8])
+    conv = generic(
+        [("%image", image, "y, x + w * 2, n"), ("%grad", grad, "m, y, w, n, o")],
+        [("%out", out, "m, x, o")],
+        "ppprrr",
+        product("f32"),
+        "mxoywn",
+    )
+    text = kernel({"image": image, "grad": grad, "out": out}, conv)
+    check(text, target="avx2", native=False)
+    assert [op.name for op in vectorized(text, "avx2").walk()].count("vector.fma") == together

@@ -9,7 +9,7 @@ from math import ceil, log2, prod
 import numpy as np
 
 from mdsl.analysis.alias import AliasAnalysis
-from mdsl.analysis.nest import Access, Axis, Group, Linear, Nest
+from mdsl.analysis.nest import SHORT, Access, Axis, Group, Linear, Nest
 from mdsl.ir.core import Op, Value
 from mdsl.ir.types import FloatType, IntegerType, Type, dtype_of, element_of
 from mdsl.passes.buffers.vectorize.late import late_arguments
@@ -317,13 +317,18 @@ def _split(nest: Nest, points: int, target: Target) -> int:
 
 
 def _unroll(nest: Nest, chosen: Plan, target: Target) -> int:
-    """Steps that together read a cache line of each stream, so that it is asked for once.
+    """Steps that together read a cache line of each stream, so that it is asked for once. All, where they are few and loops lie
+    around them: their ends, and the start of the next round, would take as long. Not where products
+    take registers of their own, of which there are too few.
 
     One, where an operand has a single use: LLVM then puts the sum in its place, and two such steps need copies.
     """
     points = prod(chosen.block.values())
     if any(_loads(access, chosen.block) >= points for access in nest.inputs):
         return 1
+    extent = nest.reduction[-1].extent
+    if target.isa.fma and len(nest.reduction) > 1 and chosen.split[nest] == 1 and 1 < extent < SHORT:
+        return extent
     steps = cost.steps_a_line(target)
     return steps if nest.reduction[-1].extent // chosen.split[nest] % steps == 0 else 1
 

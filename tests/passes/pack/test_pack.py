@@ -12,7 +12,7 @@ import mdsl
 from mdsl.dialects import linalg, memref
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.ir.core import Op
-from mdsl.ir.typed import tensor_of
+from mdsl.ir.typed import shaped_of, tensor_of
 from mdsl.ir.verifier import verify
 from mdsl.passes.base import functions
 from mdsl.reference import run
@@ -75,6 +75,7 @@ OTHERS: dict[str, Callable[[Network], str]] = {
     "shuffled": lambda t: t.conv(t.shuffle(t.conv("x", 48), 2), 16),
     "depthwise alone": lambda t: t.conv("x", 16, 3, groups=16),
     "multiplied channels": lambda t: t.conv(t.conv("x", 16), 32, 3, groups=16),
+    "colours": lambda t: t.conv("x", 3, 3),
     "joined with less than a block": lambda t: t.conv(t.concat(t.conv("x", 32), t.slice("x", 0, 3)), 16),
     "joined, then shuffled": lambda t: t.conv(t.shuffle(t.concat(t.conv("x", 20), "x"), 2), 16),
 }
@@ -105,6 +106,18 @@ def test_engine_agrees(name: str) -> None:
     text, x = program(name)
     expected, found = (np.asarray(mdsl.compile(text, engine=e)(x)) for e in ("reference", "vm"))
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("target", ["avx512", "avx2", "neon"])
+def test_three_channels_are_computed_as_four(target: str) -> None:
+    """For a vector of three is loaded in two pieces."""
+    text, _ = program("colours")
+    (convolution,) = (
+        op
+        for op in mdsl.opt(text, "pack", target=target).walk()
+        if isinstance(op, linalg.LinalgOp) and op.is_contraction
+    )
+    assert shaped_of(convolution.result).shape[-1] == 4
 
 
 @pytest.mark.parametrize("name", KEPT)

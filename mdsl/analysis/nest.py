@@ -355,7 +355,7 @@ def _mergeable(nest: Nest, outer: Axis, inner: Axis, group: Group) -> bool:
         without_gap = (
             access.shape[d + 1] == inner.extent and access.strides[d] == inner.extent * access.strides[d + 1]
         )
-        if not without_gap or access.type is None or not access.type.is_dense:
+        if not without_gap:
             return False
     return True
 

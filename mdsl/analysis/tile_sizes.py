@@ -6,13 +6,16 @@ Everything but a contraction is bound by memory: a kernel gets about `cost.ELEME
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
+from itertools import pairwise
 from math import prod
 
 from mdsl.dialects import linalg
 from mdsl.ir.attributes import DenseArrayAttr
 from mdsl.ir.core import Op
 from mdsl.ir.typed import shaped_of
+from mdsl.ir.types import MemRefType, dense_strides
 from mdsl.target import contractions, cost
 from mdsl.target.target import ELEMENT_BYTES, Target
 
@@ -41,7 +44,16 @@ def contraction_tile(op: linalg.LinalgOp, target: Target) -> list[int]:
 
 def contraction_tiles(op: linalg.LinalgOp, target: Target) -> cost.Choice[tuple[int, ...]]:
     """All tilings that fit the registers, each a size for each dimension of the output."""
-    return _tilings(_contraction(op, target))
+    pixels = _pixels(op)
+    found = _tilings(_contraction(op, target))
+    if pixels is None:
+        return found
+    at, row = (op.maps[-1].dim_positions() or ()).index(pixels[0]), op.loop_sizes()[pixels[1]]
+    split = [
+        (*t[:at], max(1, t[at] // row), min(t[at], row), *t[at + 1 :])
+        for t in (c.what for c in found.candidates)
+    ]
+    return cost.Choice(tuple(replace(c, what=t) for c, t in zip(found.candidates, split, strict=True)))
 
 
 def steps_at_a_time(op: linalg.LinalgOp, target: Target) -> cost.Choice[int]:
@@ -68,26 +80,46 @@ def split_dims(op: linalg.LinalgOp) -> tuple[list[int], list[int]]:
 
 
 def _contraction(op: linalg.LinalgOp, target: Target) -> contractions.Contraction:
-    sizes, out = op.loop_sizes(), op.maps[-1].dim_positions() or ()
+    """What the model knows of the op; an image's rows and columns are one dimension, in the columns' place."""
+    sizes, out = [*op.loop_sizes()], op.maps[-1].dim_positions() or ()
     rows, columns = split_dims(op)
     steps = prod(sizes[d] for d in op.reduction_dims)
     lanes = target.lanes(str(shaped_of(op.outputs[0]).element))
-    inner = [d for d in rows if d != (out or (None,))[-1]]
-    strides = [_stride(op, d) for d in inner]
+    units = [1] * len(sizes)
+    pixels = _pixels(op)
+    if pixels is not None:
+        across, along = pixels
+        units[along] = sizes[along]
+        sizes[across], sizes[along] = 1, sizes[across] * sizes[along]
+        out = tuple(d for d in out if d != across)
+    inner = tuple(d for d in rows if d in out[:-1])
     left = shaped_of(op.operands[0]).nbytes
     return contractions.Contraction(
-        tuple(sizes), out, tuple(inner), tuple(columns), tuple(strides), left, steps, lanes, target
-    )
+        tuple(sizes), tuple(out), inner, tuple(columns), tuple(_stride(op, d) for d in inner),
+        tuple(units[d] for d in inner), left, steps, lanes, target,
+    )  # fmt: skip
+
+
+def _pixels(op: linalg.LinalgOp) -> tuple[int, int] | None:
+    """The loops over an image's rows and over its columns, if they count what the first operand has without gaps."""
+    sizes, out = op.loop_sizes(), op.maps[-1].dim_positions() or ()
+    rows, _ = split_dims(op)
+    for across, along in pairwise(out[:-1]):
+        counted = {across, along} <= {*rows} and min(sizes[across], sizes[along]) > 1
+        if counted and _stride(op, across) == sizes[along] * _stride(op, along):
+            return across, along
+    return None
 
 
 def _stride(op: linalg.LinalgOp, dim: int) -> int:
-    """Bytes from one step of a loop to the next in the first operand, which lies there whole."""
-    type, total, each = shaped_of(op.operands[0]), 0, 1
-    for expr, extent in zip(reversed(op.maps[0].results), reversed(type.shape), strict=True):
-        factors, _ = expr.coefficients() or ({}, 0)
-        total += each * factors.get(dim, 0)
-        each *= extent
-    return total * ELEMENT_BYTES[str(type.element)]
+    """Bytes from one step of a loop to the next in the first operand."""
+    type = shaped_of(op.operands[0])
+    layout = type.layout if isinstance(type, MemRefType) else dense_strides(type.shape)
+    factors = [(expr.coefficients() or ({}, 0))[0] for expr in op.maps[0].results]
+    return (
+        sum(f.get(dim, 0) * s for f, s in zip(factors, layout, strict=True))
+        * ELEMENT_BYTES[str(type.element)]
+    )
 
 
 def transform_tile(sizes: Sequence[int], out: Sequence[int], elements: int) -> list[int]:

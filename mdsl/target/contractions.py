@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from itertools import product
 from math import prod
 
-from mdsl.target.cost import Choice, balanced, blocks, registers, step
+from mdsl.target.cost import Choice, balanced, near_equal, registers, step
 from mdsl.target.target import Target
 
 _KERNEL = 512.0
@@ -75,6 +75,9 @@ class Contraction:
     """Those that only the second has."""
     strides: tuple[int, ...]
     """Bytes from one row to the next in the first operand, for each of `rows`."""
+    units: tuple[int, ...]
+    """For each of `rows`: a tile has fewer, or so many, or a multiple of it: the pixels of an image's row, of two dimensions
+    that are counted as one for their elements lie without gaps. Elsewhere 1."""
     left: int
     """Bytes of the first operand."""
     steps: int
@@ -92,7 +95,7 @@ class Contraction:
             few, many = self._grown(block, little, self._spare(block)), self._grown(block, many, many)
             in_parts = self._summing(block, self._rows(many)).best < self.steps
             tile = many if in_parts else few
-            cycles, key = self._cycles(block, self._rows(tile)), tuple(tile.values())
+            cycles, key = self._cycles(block, tile), tuple(tile.values())
             found[key] = min(cycles, found.get(key, cycles))
         return Choice.of(found.items())
 
@@ -102,8 +105,12 @@ class Contraction:
         rows = prod(self.sizes[d] for d in self.rows)
         if rows <= 1 or 0 in self.sizes:
             return Choice.of([(self.steps, 0.0)])
-        block = min(self._blocks(), key=lambda block: self._cycles(block, rows))
+        block = min(self._blocks(), key=lambda block: self._cycles(block, self._whole))
         return self._summing(block, rows)
+
+    @property
+    def _whole(self) -> dict[int, int]:
+        return {d: self.sizes[d] for d in self.out}
 
     def _blocks(self) -> list[dict[int, int]]:
         """What fits the registers."""
@@ -130,7 +137,8 @@ class Contraction:
         """The tile of a kernel: `wanted` blocks of rows, or up to `most` if tiles are all alike then."""
         tile = dict(block)
         for d in reversed(self.rows):
-            tile[d] = _alike(self.sizes[d], block[d], wanted, most)
+            unit = self.units[self.rows.index(d)]
+            tile[d] = _alike(self.sizes[d], block[d], wanted, most, unit)
             blocks = -(-self.sizes[d] // block[d])
             wanted, most = wanted // blocks, most // blocks
         return tile
@@ -157,20 +165,34 @@ class Contraction:
             rows = rows // tile[d] if tile[d] == self.sizes[d] else 1
         return tile
 
-    def _cycles(self, block: Mapping[int, int], rows: int) -> float:
-        """Estimated cycles of the whole contraction, cut into such blocks, several of which are a tile of so many rows."""
-        parts = list(self._parts(block))
+    def _cycles(self, block: Mapping[int, int], tile: Mapping[int, int]) -> float:
+        """Estimated cycles of the whole contraction, cut into such blocks, several of which are a tile."""
+        parts, rows = list(self._parts(block, tile)), self._rows(tile)
         total = sum(times * self._block_cycles(part, rows) for part, times in parts)
         return (total + self._waiting(block)) * (1 + _REMAINDER * (len(parts) - 1))
 
-    def _parts(self, tile: Mapping[int, int]) -> Iterator[tuple[dict[int, int], int]]:
-        """Each kind of tile, and how often it occurs: near-equal ones, and along vectors whole ones and what is left."""
-        size, extent = tile[self._vector], self.sizes[self._vector]
-        others = {d: self.sizes[d] for d in tile if d != self._vector}
-        for part, times in blocks(others, tile):
+    def _parts(
+        self, block: Mapping[int, int], tile: Mapping[int, int]
+    ) -> Iterator[tuple[dict[int, int], int]]:
+        """Each kind of block, and how often it occurs: near-equal ones of near-equal tiles, and along vectors whole ones and
+        what is left."""
+        size, extent = block[self._vector], self.sizes[self._vector]
+        others = [d for d in block if d != self._vector]
+        for pieces in product(*(self._pieces(d, block[d], tile[d]) for d in others)):
+            part, times = dict(zip(others, (n for n, _ in pieces), strict=True)), prod(n for _, n in pieces)
             for along, n in ((size, extent // size), (extent % size, 1)):
                 if along and n:
                     yield {**part, self._vector: along}, times * n
+
+    def _pieces(self, d: int, block: int, tile: int) -> list[tuple[int, int]]:
+        """The blocks along a dimension of which a tile has so much: sizes, and how often each occurs."""
+        unit = self.units[self.rows.index(d)] if d in self.rows else 1
+        row = unit if tile < unit else self.sizes[d]
+        found: Counter[int] = Counter()
+        for part, times in near_equal(row, tile):
+            for size, n in near_equal(part, block):
+                found[size] += times * n * (self.sizes[d] // row)
+        return [*found.items()]
 
     def _block_cycles(self, block: Mapping[int, int], rows: int) -> float:
         return self._summing(block, rows).candidates[0].cycles
@@ -245,17 +267,19 @@ class Contraction:
         return panels * self.steps * max(0.0, sent - self._step(tile, self._columns(tile)))
 
 
-def _alike(extent: int, block: int, wanted: int, most: int) -> int:
-    """The smallest tile of at least `wanted` blocks that divides `extent` and does not cut it into more blocks. Where that is
-    more than `most` blocks, and not less than twice `wanted`: a tile of so many as wanted."""
-    wanted = max(1, wanted)
-    blocks = -(-extent // block)
+def _alike(extent: int, block: int, wanted: int, most: int, unit: int) -> int:
+    """The smallest tile of at least `wanted` blocks that divides `extent`, and `unit` or is so many whole ones, and does not cut
+    it into more blocks. Where that is more than `most` blocks, and not less than twice `wanted`: a tile of so many as wanted."""
+    limit = min(block * max(1, wanted), extent)
+    blocks = extent // unit * -(-unit // block) if unit > 1 else -(-extent // block)
     tile = next(
         n
-        for n in range(min(block * wanted, extent), extent + 1)
-        if extent % n == 0 and -(-n // block) * (extent // n) <= blocks
+        for n in range(limit, extent + 1)
+        if extent % n == 0 and 0 in (n % unit, unit % n) and -(-n // block) * (extent // n) <= blocks
     )
-    return tile if -(-tile // block) <= max(most, 2 * wanted - 1) else balanced(extent, block * wanted)
+    if -(-tile // block) <= max(most, 2 * max(1, wanted) - 1):
+        return tile
+    return balanced(unit, limit) if limit < unit else unit * balanced(extent // unit, limit // unit)
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,9 @@ def test_loops_of_all_targets(program: str, golden: bool) -> None:
 
 
 @pytest.mark.parametrize("program", programs())
-def test_loops(program: str) -> None:
+def test_loops(program: str, golden: bool) -> None:
+    if golden:
+        return  # the file is just being written
     text = (FOLDER / f"{program}.txt").read_text()
     for names, listing in re.findall(r"^(\S.*)\n((?: .*\n)*)", text, re.MULTILINE):
         for name in set(names.split(", ")) & set(FIRST):

@@ -110,6 +110,16 @@ def test_neighbouring_dimensions_without_gaps_are_one():
     assert set(types) == {"vector<16xf32>", "vector<6xf32>"}
 
 
+def test_they_are_where_other_dimensions_have_gaps():
+    """Some rows of each of 5 images: the rows follow upon each other, the images do not."""
+    t = "memref<5x2x7xf32, strided<[70, 7, 1]>>"
+    body = "%r = arith.negf %x0 : f32\nlinalg.yield %r : f32"
+    op = generic([("%in", t, "a, b, c")], [("%out", t, "a, b, c")], "ppp", body, "abc")
+    module = check(kernel({"in": t, "out": t}, op), target="avx512", native=False)
+    types = {str(op.result.type) for op in kernel_of(module).walk() if op.name == "vector.load"}
+    assert types == {"vector<14xf32>"}
+
+
 def test_bodies_that_read_memory_become_loops():
     """A gather: its index is data, so it is lowered to scalar loops."""
     table, where, out = memref([10, 4]), memref([3], "i32"), memref([3, 4])

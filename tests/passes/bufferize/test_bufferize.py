@@ -182,6 +182,25 @@ def test_a_border_and_a_concatenation_are_written_in_place() -> None:
     assert not find(module, "memref.copy") and not find(module, "memref.alloc")
 
 
+@pytest.mark.parametrize(("place", "copies"), [(0, 0), (4, 1)])
+def test_a_part_is_written_in_place_if_it_goes_back_to_where_it_was(place: int, copies: int) -> None:
+    """Elsewhere it is a part of the result, as it was."""
+    module = check(f"""
+    func.func @main(%x: tensor<8xf32>) -> tensor<8xf32> {{
+      %y = arith.addf %x, %x : tensor<8xf32>
+      %part = tensor.extract_slice %y[0] [2] [1] : tensor<8xf32> to tensor<2xf32>
+      %twice = linalg.generic {{indexing_maps = [affine_map<(d0) -> (d0)>], iterator_types = ["parallel"]}}
+        outs(%part : tensor<2xf32>) {{
+      ^bb0(%old: f32):
+        %new = arith.addf %old, %old : f32
+        linalg.yield %new : f32
+      }} -> tensor<2xf32>
+      %r = tensor.insert_slice %twice into %y[{place}] [2] [1] : tensor<2xf32> into tensor<8xf32>
+      func.return %r : tensor<8xf32>
+    }}""")
+    assert len(find(module, "memref.copy")) == copies
+
+
 def test_an_iteration_that_reads_anothers_tile_sees_the_old_content() -> None:
     module = check("""
     func.func @main(%x: tensor<8xf32>) -> tensor<8xf32> {

@@ -109,6 +109,34 @@ def test_what_a_broadcast_gives_is_loaded_and_transformed_outside() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("map", "shape", "divisions"),
+    [
+        ("(d0 floordiv 3, d0 mod 3)", (4, 3), ["arith.divsi", "arith.remsi"]),
+        ("((d0 - 4) floordiv 3 + 2, 0)", (5, 1), ["arith.floordivsi"]),
+        ("(0, (d0 - 4) mod 3)", (1, 3), ["arith.floordivsi"]),
+    ],
+)
+def test_indices_are_divided_by_one_instruction_if_none_is_negative(
+    map: str, shape: tuple[int, int], divisions: list[str]
+) -> None:
+    """An instruction rounds towards zero, a map downwards."""
+    module = lowered(
+        f"""
+        func.func @main(%x: memref<{shape[0]}x{shape[1]}xf32>, %y: memref<12xf32> {{mdsl.output}}) {{
+          linalg.generic {{indexing_maps = [affine_map<(d0) -> {map}>, affine_map<(d0) -> (d0)>],
+            iterator_types = ["parallel"]}} ins(%x : memref<{shape[0]}x{shape[1]}xf32>) outs(%y : memref<12xf32>) {{
+          ^bb0(%in: f32, %out: f32):
+            linalg.yield %in : f32
+          }}
+          func.return
+        }}""",
+        array(*shape),
+    )
+    found = [op.name for op in innermost(module).body.ops]
+    assert [name for name in found if "div" in name or "rem" in name] == divisions
+
+
 def test_an_output_that_is_also_an_input_is_read_in_each_iteration() -> None:
     lowered(
         """

@@ -20,7 +20,8 @@ from mdsl.analysis.intervals import INTEGER_BITS, Transfer, transfer_of
 from mdsl.arithmetic import ops as arithmetic
 from mdsl.bytecode import semantics
 from mdsl.bytecode.machine import Machine
-from mdsl.bytecode.module import BYTES, FLOAT_TYPES, TYPES
+from mdsl.bytecode.module import FLOAT_TYPES, TYPES
+from mdsl.target.target import ELEMENT_BYTES
 
 Kind = Literal["read", "write", "update", "integer", "value", "buffer", "kernel", "calls", "label"]
 """What an operand is: a register that is read, written or both; an i64; a
@@ -183,10 +184,10 @@ def _arithmetic() -> Iterable[Opcode]:
 
 def _casts() -> Iterable[Opcode]:
     """The ops that give another type. An `index_cast` is an `extsi`, a `trunci` or a `mov`."""
-    wider = lambda a, b: BYTES[a] < BYTES[b] or (a == "i1" and b == "i8")  # noqa: E731
+    wider = lambda a, b: ELEMENT_BYTES[a] < ELEMENT_BYTES[b] or (a == "i1" and b == "i8")  # noqa: E731
     allowed: dict[str, Callable[[str, str], bool]] = {
         "extf": wider, "truncf": lambda a, b: wider(b, a), "extsi": wider, "extui": wider,
-        "trunci": lambda a, b: wider(b, a), "bitcast": lambda a, b: a != b and BYTES[a] == BYTES[b],
+        "trunci": lambda a, b: wider(b, a), "bitcast": lambda a, b: a != b and ELEMENT_BYTES[a] == ELEMENT_BYTES[b],
         "sitofp": lambda a, b: True, "uitofp": lambda a, b: True,
         "fptosi": lambda a, b: True, "fptoui": lambda a, b: True,
     }  # fmt: skip

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from llvmlite import ir
 
 from mdsl.arithmetic import ops as arithmetic
-from mdsl.bytecode.module import BYTES
+from mdsl.target.target import ELEMENT_BYTES
 
 I1, I8, I64 = ir.IntType(1), ir.IntType(8), ir.IntType(64)
 POINTER = ir.PointerType()
@@ -24,14 +24,14 @@ stored_type = arithmetic.memory_type
 
 def load_element(builder: ir.IRBuilder, pointer: ir.Value, element: str) -> ir.Value:
     """A byte that is neither 0 nor 1 counts as true, so that no hostile constant makes a third `i1`."""
-    value = builder.load(pointer, typ=stored_type(element), align=BYTES[element])
+    value = builder.load(pointer, typ=stored_type(element), align=ELEMENT_BYTES[element])
     return builder.icmp_unsigned("!=", value, I8(0)) if element == "i1" else value
 
 
 def store_element(builder: ir.IRBuilder, value: ir.Value, pointer: ir.Value, element: str) -> None:
     if element == "i1":
         value = builder.zext(value, I8)
-    builder.store(value, pointer, align=BYTES[element])
+    builder.store(value, pointer, align=ELEMENT_BYTES[element])
 
 
 class CallArgument(NamedTuple):

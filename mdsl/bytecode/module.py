@@ -50,8 +50,9 @@ class _Dtypes(Mapping[str, np.dtype]):
         return element in self._NAMES
 
     def element(self, dtype: np.dtype) -> str:
-        """The element type of an array with this dtype; of a 64-bit integer `i64`."""
-        return next(element for element, name in self._NAMES.items() if name == dtype.name)
+        """The element type of arrays of this dtype, `i64` for 64-bit integers. Raises KeyError where mdsl has none."""
+        found = {name: element for element, name in self._NAMES.items() if element != "index"}
+        return found[str(dtype)]
 
 
 DTYPES = _Dtypes()
@@ -60,11 +61,6 @@ DTYPES = _Dtypes()
 FLOAT_TYPES = ("f32", "f64", "f16", "bf16")
 TYPES = (*FLOAT_TYPES, *INTEGER_BITS)
 """The types of registers. A value of type `index` lies in an `i64` register."""
-
-BYTES = {
-    "f32": 4, "f64": 8, "f16": 2, "bf16": 2,
-    **{element: max(bits // 8, 1) for element, bits in INTEGER_BITS.items()},
-}  # fmt: skip
 
 
 class BytecodeError(Exception):
@@ -171,7 +167,7 @@ class Function:
     registers: tuple[str, ...]
     arena: int
     code: list[Instruction]
-    locations: tuple[str, ...] = field(default_factory=tuple)
+    locations: tuple[str, ...] = field(default_factory=tuple)  # no default in the class; see `decode`
     offsets: tuple[int, ...] = field(default_factory=tuple, compare=False)
     donations: tuple[tuple[int, int], ...] = ()
 

@@ -20,7 +20,7 @@ from mdsl.bytecode.machine import (
     store_element,
     stored_type,
 )
-from mdsl.bytecode.module import BYTES
+from mdsl.target.target import ELEMENT_BYTES
 
 
 def const(m: Machine) -> None:
@@ -74,7 +74,7 @@ def copy(m: Machine, element: str) -> None:
     m.spend(lambda: m.immediate("count"))
     target = _address(m, "target", m.read("target_index"), element)
     source = _address(m, "source", m.read("source_index"), element)
-    nbytes = m.builder.mul(m.immediate("count"), I64(BYTES[element]))
+    nbytes = m.builder.mul(m.immediate("count"), I64(ELEMENT_BYTES[element]))
     module = m.builder.module
     memmove = module.declare_intrinsic("llvm.memmove", [POINTER, POINTER, I64])
     m.builder.call(memmove, [target, source, nbytes, I1(0)])

@@ -16,7 +16,6 @@ from mdsl.analysis.footprints import MAX_ARGUMENTS, MAX_BYTES, KernelArgument, K
 from mdsl.analysis.intervals import INTEGER_BITS, Interval, affine, clip, constant, whole
 from mdsl.bytecode.isa import Operand
 from mdsl.bytecode.module import (
-    BYTES,
     DTYPES,
     TYPES,
     Argument,
@@ -30,6 +29,7 @@ from mdsl.bytecode.module import (
 from mdsl.bytecode.module import Operand as Value
 from mdsl.bytecode.structure import Step, error, resolve
 from mdsl.bytecode.verify_state import Block, State, writes_of_blocks
+from mdsl.target.target import ELEMENT_BYTES
 
 Observe = Callable[[Function, int, int, Interval], None]
 """Called with what is proved of a pointer that a dispatch passes: the function, the instruction's index, the buffer's
@@ -251,14 +251,14 @@ class _Verifier:
         buffer = self.buffers[step.number(name)]
         if write and not buffer.writable:
             raise self._fail(f"writes to '{buffer.name}', which is read-only")
-        size = buffer.nbytes // BYTES[element]
+        size = buffer.nbytes // ELEMENT_BYTES[element]
         if count < 1:
             raise self._fail(f"a count of {count}")
         if elements.lo < 0 or elements.hi + count > size:
             reach = Interval(elements.lo, elements.hi + count - 1)
             raise self._fail(f"may use elements {reach} of '{buffer.name}', which has {size} of {element}")
         if write:
-            width = BYTES[element]
+            width = ELEMENT_BYTES[element]
             self._note_write(step.number(name), elements.lo * width, (elements.hi + count) * width - 1)
 
     # -- dispatch -------------------------------------------------------------------------------------

@@ -24,11 +24,11 @@ from mdsl.bytecode.machine import (
     store_element,
     stored_type,
 )
-from mdsl.bytecode.module import BYTES, Argument, BufferArgument, Function
+from mdsl.bytecode.module import Argument, BufferArgument, Function
 from mdsl.bytecode.structure import Step, body_of, live_registers, resolve
 from mdsl.codegen import native
 from mdsl.codegen.llvm_target import triple_of
-from mdsl.target.target import Target
+from mdsl.target.target import ELEMENT_BYTES, Target
 from mdsl.vm.memory import ARGUMENT_SLOTS, buffer_slot
 from mdsl.vm.native_machine import ENTRY, NativeMachine, slot_bits
 from mdsl.vm.variant import PLAIN, Variant
@@ -203,5 +203,5 @@ def constant(value: int | float, element: str) -> ir.Constant:
     kind = arithmetic.llvm_type(element)
     if element in INTEGER_BITS:
         return kind(value)
-    bits = ir.IntType(8 * BYTES[element])(slot_bits(value, element))
+    bits = ir.IntType(8 * ELEMENT_BYTES[element])(slot_bits(value, element))
     return bits if kind == bits.type else bits.bitcast(kind)

@@ -15,6 +15,7 @@ from mdsl.bytecode.encode import encode, save
 from mdsl.bytecode.file_format import CONSTANTS, DIGEST, HEADER, SECTION
 from mdsl.bytecode.isa import OPCODES
 from mdsl.bytecode.module import (
+    DTYPES,
     BufferArgument,
     BytecodeError,
     Constant,
@@ -28,6 +29,7 @@ from mdsl.bytecode.module import (
 )
 from mdsl.bytecode.reader import Reader
 from mdsl.bytecode.verify import verify
+from mdsl.target.target import ELEMENT_BYTES
 
 SIGNATURES = {"scale": [KernelArgument("read", 16), KernelArgument("write", 16), KernelArgument("index")]}
 
@@ -306,6 +308,16 @@ def test_locations_are_all_or_none() -> None:
     code = [Instruction("ret")] * 2
     with pytest.raises(BytecodeError, match="1 locations for 2 instructions"):
         decode(encode(Module([Function("f", (), (), (), 0, code, ("net.mir:1:1",))])))
+
+
+def test_element_types_are_those_of_dtypes() -> None:
+    assert DTYPES.keys() == ELEMENT_BYTES.keys()
+    for element, dtype in DTYPES.items():
+        assert DTYPES.element(dtype) == ("i64" if element == "index" else element)
+        assert dtype.itemsize == ELEMENT_BYTES[element]
+    for unknown in (">f4", "u1", "c8"):
+        with pytest.raises(KeyError):
+            DTYPES.element(np.dtype(unknown))
 
 
 def test_disassembly() -> None:

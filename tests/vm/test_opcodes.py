@@ -14,7 +14,6 @@ from mdsl.bytecode.decode import decode
 from mdsl.bytecode.encode import encode
 from mdsl.bytecode.isa import OPCODES, Opcode
 from mdsl.bytecode.module import (
-    BYTES,
     DTYPES,
     FLOAT_TYPES,
     TYPES,
@@ -24,6 +23,7 @@ from mdsl.bytecode.module import (
     Module,
     TensorSpec,
 )
+from mdsl.target.target import ELEMENT_BYTES
 from mdsl.vm.handlers import HANDLER, Form, HandlerMachine
 from mdsl.vm.program import Program
 from mdsl.vm.variant import PLAIN
@@ -258,7 +258,7 @@ def move_program(element: str) -> Module:
     ]
     spec = lambda name: TensorSpec(name, element, (COUNT,))  # noqa: E731
     outputs = tuple(map(spec, ("y", "z", "filled", "chosen")))
-    return Module([Function("main", (spec("x"),), outputs, types, COUNT * BYTES[element], code)])
+    return Module([Function("main", (spec("x"),), outputs, types, COUNT * ELEMENT_BYTES[element], code)])
 
 
 @pytest.mark.parametrize("element", TYPES)

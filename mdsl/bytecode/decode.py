@@ -96,29 +96,31 @@ def _read_code(sections: dict[int, Reader], functions: list[Function]) -> None:
     read_code(sections[CODE], sections[LOCATIONS], functions)
 
 
+_OF_CODE = ("code", "locations", "offsets")
+"""The fields of a function that `_read_code` sets."""
+
+
 class _Unread(Function):
     """A function whose instructions are read when somebody asks for them."""
 
-    read: Callable[[], None]
+    def __init__(self, function: Function, read: Callable[[], None]) -> None:
+        super().__init__(**vars(function))
+        self.read = read
+        for name in _OF_CODE:
+            delattr(self, name)
 
     def __getattr__(self, name: str) -> Any:
         """Called for what is not set."""
-        if name not in ("code", "locations", "offsets"):
+        if name not in _OF_CODE:
             raise AttributeError(name)
         self.read()
-        return getattr(self, name)
+        return vars(self)[name]
 
 
 def _unread(sections: dict[int, Reader], functions: list[Function]) -> list[Function]:
     """The functions, all of which are read when one is."""
     found: list[Function] = []
-    for function in functions:
-        unread = _Unread.__new__(_Unread)
-        vars(unread).update(
-            {n: v for n, v in vars(function).items() if n not in ("code", "locations", "offsets")}
-        )
-        unread.read = lambda: _read_code(sections, found)
-        found.append(unread)
+    found += [_Unread(function, lambda: _read_code(sections, found)) for function in functions]
     return found
 
 

@@ -51,7 +51,7 @@ def handler_of(form: Form) -> tuple[str, int]:
 
 
 def generate(group: str, variant: Variant) -> ir.Module:
-    """A module with the handlers of a group a table of their addresses, and its length."""
+    """A module with the handlers of a group, a table of their addresses, and its length."""
     module = ir.Module(context=ir.Context())
     module.triple = triple_of(Target.host())
     functions = [_handler(module, form, variant) for form in _members(group)]

@@ -35,6 +35,9 @@ ROOMS = ("ir", "target", "analysis", "arithmetic", "bytecode", "codegen", "vm")
 _ENTER = 0
 """The number in the core group of what C calls."""
 
+HANDLER, KERNEL = range(2)
+"""What a word of code may be the address of."""
+
 
 class Layout(NamedTuple):
     """The words of a function's code, which have zeros where addresses belong."""
@@ -43,15 +46,14 @@ class Layout(NamedTuple):
     handlers: list[tuple[str, int]]
     """The handlers in use, by group and number."""
     addresses: np.ndarray
-    """Rows of a word's place, what it is the address of (0: a handler, 1: a kernel), and the number of that one in `handlers`, or
-    of the module's kernel."""
+    """Rows of a word's place, what it is the address of, and the number of that: a `HANDLER` in `handlers`, a `KERNEL` in the module."""
 
     def placed(self, kernels: Sequence[int], variant: Variant = PLAIN) -> np.ndarray:
         """The words with all addresses; `kernels` has that of each of the module's kernels."""
         tables = {group: _table(group, variant) for group in dict(self.handlers)}
-        known = ([tables[group][number] for group, number in self.handlers], kernels)
+        known = {HANDLER: [tables[group][number] for group, number in self.handlers], KERNEL: kernels}
         words = self.words.copy()
-        for kind, addresses in enumerate(known):
+        for kind, addresses in known.items():
             rows = self.addresses[self.addresses[:, 1] == kind]
             words[rows[:, 0]] = np.array(addresses, np.uint64)[rows[:, 2]]
         return words

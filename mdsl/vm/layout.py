@@ -7,7 +7,7 @@ import numpy as np
 from mdsl.bytecode.module import Argument, BufferArgument, Function
 from mdsl.bytecode.structure import Step, live_registers, resolve
 from mdsl.vm.handlers import ARGUMENT_WORDS, Form, followed, handler_of
-from mdsl.vm.interpreter import Layout
+from mdsl.vm.interpreter import HANDLER, KERNEL, Layout
 from mdsl.vm.memory import NULL_BUFFER, KernelProfile, buffer_slot
 from mdsl.vm.native_machine import slot_bits
 
@@ -15,9 +15,6 @@ from mdsl.vm.native_machine import slot_bits
 def lay_out(function: Function) -> Layout:
     """The words of a verified function's code, whatever the variant and wherever handlers and kernels lie."""
     return _Writer(function).layout()
-
-
-_HANDLER, _KERNEL = range(2)
 
 
 class _Writer:
@@ -46,7 +43,7 @@ class _Writer:
 
     def _step(self, step: Step, index: int) -> None:
         form = Form(step.opcode.mnemonic, _arity(step), self._takes_last(index))
-        self._address(_HANDLER, self.forms.setdefault(form, len(self.forms)))
+        self._address(HANDLER, self.forms.setdefault(form, len(self.forms)))
         for name in step.operands:
             self._operand(step, name, index)
         if step.opcode.mnemonic == "parallel_begin":
@@ -82,7 +79,7 @@ class _Writer:
     def _operand(self, step: Step, name: str, index: int) -> None:
         operand, _ = step.operands[name]
         if operand.kind == "kernel":
-            self._address(_KERNEL, step.number(name))
+            self._address(KERNEL, step.number(name))
         self.words += self._values(step, name, index)
 
     def _values(self, step: Step, name: str, index: int) -> list[int]:

@@ -31,6 +31,7 @@ def test_no_circle_of_files() -> None:
     ("module", "digested", "apart"),
     [
         ("mdsl.vm.interpreter", interpreter.ROOMS, set()),
+        ("mdsl.vm.prepared", interpreter.ROOMS, set()),
         ("mdsl.codegen.kernels", kernels.ROOMS, {"errors"}),
         # `vm` only times what passes choose between.
         ("mdsl.compiler.driver", fingerprint._ROOMS, {"vm"}),

@@ -76,8 +76,8 @@ class Contraction:
     strides: tuple[int, ...]
     """Bytes from one row to the next in the first operand, for each of `rows`."""
     units: tuple[int, ...]
-    """For each of `rows`: a tile has fewer, or so many, or a multiple of it: the pixels of an image's row, of two dimensions
-    that are counted as one for their elements lie without gaps. Elsewhere 1."""
+    """For each of `rows`, what a tile has a multiple of unless it has less: the pixels of an image's row, where its rows and
+    columns are counted as one dimension, since their elements lie without gaps; elsewhere 1."""
     left: int
     """Bytes of the first operand."""
     steps: int
@@ -137,11 +137,13 @@ class Contraction:
         """The tile of a kernel: `wanted` blocks of rows, or up to `most` if tiles are all alike then."""
         tile = dict(block)
         for d in reversed(self.rows):
-            unit = self.units[self.rows.index(d)]
-            tile[d] = _alike(self.sizes[d], block[d], wanted, most, unit)
+            tile[d] = _alike(self.sizes[d], block[d], wanted, most, self._unit(d))
             blocks = -(-self.sizes[d] // block[d])
             wanted, most = wanted // blocks, most // blocks
         return tile
+
+    def _unit(self, d: int) -> int:
+        return self.units[self.rows.index(d)] if d in self.rows else 1
 
     @property
     def _vector(self) -> int:
@@ -186,7 +188,7 @@ class Contraction:
 
     def _pieces(self, d: int, block: int, tile: int) -> list[tuple[int, int]]:
         """The blocks along a dimension of which a tile has so much: sizes, and how often each occurs."""
-        unit = self.units[self.rows.index(d)] if d in self.rows else 1
+        unit = self._unit(d)
         row = unit if tile < unit else self.sizes[d]
         found: Counter[int] = Counter()
         for part, times in near_equal(row, tile):

@@ -251,6 +251,8 @@ def test_rows_whose_steps_lie_far_apart_are_turned(steps: int, rows: int, column
     packed = mdsl.opt(text, "pack", target="avx2")
     found = [op for op in packed.walk() if isinstance(op, linalg.Transpose)]
     assert [op.result.name for op in found] == ["x_turned"] * turned
+    told = [r.message for r in mdsl.trace(text, "pack", target="avx2")["pack"].remarks]
+    assert any(message.startswith("reads %x turned") for message in told) == turned
     random = np.random.default_rng(0)
     given = [random.normal(size=(steps, size)).astype(np.float32) for size in (rows, columns)]
     (wanted,), (run_packed,) = run(mdsl.parse(text), given), run(packed, given)

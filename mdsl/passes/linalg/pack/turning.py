@@ -16,6 +16,7 @@ from math import gcd, prod
 from mdsl.dialects import linalg
 from mdsl.ir.affine import AffineMap
 from mdsl.ir.core import Builder
+from mdsl.ir.naming import name_wished
 from mdsl.ir.typed import shaped_of
 from mdsl.rewriting import remarks
 from mdsl.rewriting.constants import constant_data
@@ -31,16 +32,16 @@ def turn_rows(op: linalg.LinalgOp, target: Target) -> linalg.LinalgOp:
     order = _order(op, target)
     if order is None:
         return op
+    value = op.operands[0]
     remarks.applied(
         op,
-        f"reads {op.operands[0].name} turned: its steps lie too far apart to stay in the first-level cache",
+        f"reads %{name_wished(value)} turned: its steps lie too far apart to stay in the first-level cache",
     )
-    builder, value = Builder.before(op), op.operands[0]
+    builder = Builder.before(op)
     name = f"{value.name}_turned" if value.name else None
     turned = transpose(value, order, builder, name)
     positions = op.maps[0].dim_positions() or ()
     maps = [AffineMap.select(op.num_loops, [positions[p] for p in order]), *op.maps[1:]]
-    name = op.result.name
     (new,) = with_maps(op, [turned, *op.operands[1:]], maps, op.iterators, builder)
     op.replace_by(new, rename=True)
     assert isinstance(new.owner, linalg.LinalgOp)

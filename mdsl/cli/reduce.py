@@ -76,7 +76,7 @@ def _reduce_program(
     def write(candidate: ModuleOp, path: Path) -> list[Path]:
         return write_program(candidate, path, program)
 
-    def accepted(smaller: ModuleOp, tests: int) -> None:
+    def accepted(smaller: ModuleOp) -> None:
         if not is_passed_on(place):
             written.update(write(smaller, place))
         left.append(f"{smaller.count_nested()} of {whole} ops")
@@ -99,7 +99,7 @@ def _reduce_model(
         with writing(path) as file:
             file.write(candidate.SerializeToString())
 
-    def accepted(smaller: Any, tests: int) -> None:
+    def accepted(smaller: Any) -> None:
         if not is_passed_on(place):
             write(smaller, place)
         left.append(f"{len(smaller.graph.node)} of {whole} nodes")

@@ -34,7 +34,7 @@ Way = Callable[[T, range], T | None]
 
 
 class Reducer(Generic[T]):
-    """The smallest `best` so far, and the tests that it took.
+    """The smallest `best` so far.
 
     `is_interesting` is the test, which is not asked twice about what has the same `key`; `accepted` is called with every
     smaller thing that passes it.
@@ -44,13 +44,12 @@ class Reducer(Generic[T]):
         self,
         start: T,
         is_interesting: Callable[[T], bool],
-        accepted: Callable[[T, int], None],
+        accepted: Callable[[T], None],
         key: Callable[[T], Hashable],
     ) -> None:
         self.best = start
         self.is_interesting, self.accepted, self.key = is_interesting, accepted, key
         self.tried = {key(start)}
-        self.tests = 0
 
     def attempt(self, candidate: T | None) -> bool:
         """Takes the candidate if there is one, it is new and interesting."""
@@ -58,11 +57,10 @@ class Reducer(Generic[T]):
         if candidate is None or key in self.tried:
             return False
         self.tried.add(key)
-        self.tests += 1
         if not self.is_interesting(candidate):
             return False
         self.best = candidate
-        self.accepted(candidate, self.tests)
+        self.accepted(candidate)
         return True
 
     def reduce(self, sweeps: Sequence[tuple[Count[T], Sequence[Way[T]]]]) -> T:
@@ -91,7 +89,7 @@ class Reducer(Generic[T]):
 
 
 def reduce_program(
-    module: ModuleOp, is_interesting: Callable[[ModuleOp], bool], accepted: Callable[[ModuleOp, int], None]
+    module: ModuleOp, is_interesting: Callable[[ModuleOp], bool], accepted: Callable[[ModuleOp], None]
 ) -> ModuleOp:
     """The smallest valid program that is interesting. Raises MdslError if `module` is not."""
     if not is_interesting(module):

@@ -27,9 +27,7 @@ def load_model(path: Path) -> Any:
         raise MdslError(f"{path}: error: not a readable ONNX model: {error}") from None
 
 
-def reduce_model(
-    model: Any, is_interesting: Callable[[Any], bool], accepted: Callable[[Any, int], None]
-) -> Any:
+def reduce_model(model: Any, is_interesting: Callable[[Any], bool], accepted: Callable[[Any], None]) -> Any:
     """The smallest model that is interesting and, if `model` does, passes onnx's checker. Raises MdslError if `model` is
     not interesting."""
     import onnx

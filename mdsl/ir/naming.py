@@ -40,8 +40,7 @@ def names_under(root: Op, like: Iterable[Value] | None = None) -> dict[Value, st
     _collect(root, found, 0)
     if like is not None:
         stems = {_stem(name_wished(value)) for value in like}
-        alike = {name: _stem(cleaned(name)) in stems for name in {value.name for value, _ in found} if name}
-        found = [f for f in found if (alike[f[0].name] if f[0].name else _stem(name_wished(f[0])) in stems)]
+        found = [f for f in found if _stem(name_wished(f[0])) in stems]
     taken: dict[str, list[tuple[int, int]]] = {}
     numbers: dict[tuple[str, tuple[int, int]], int] = {}  # lower ones are taken in that scope
     free: dict[str, int] = {}  # this one and higher ones nobody has
@@ -103,6 +102,7 @@ def _numbered(base: str, number: int) -> str:
 _NUMBERS = re.compile(r"(_\d+)+\Z", re.ASCII)
 
 
+@lru_cache(_KNOWN)
 @lru_cache(_KNOWN)
 def _stem(name: str) -> str:
     """What a name that a value wishes has in common with all that it may get instead, as `_numbered` makes them."""

@@ -249,16 +249,9 @@ def _merge(producer: Op, consumer: linalg.LinalgOp, index: int) -> linalg.Linalg
     arguments = [new.body.args[s] for s in sources]
     _keep_names(arguments, producer, consumer, index)
     outs = list(new.body.args[len(all_inputs) :])
-    if isinstance(producer, Constant):
-        attr = producer.attributes["value"]
-        assert isinstance(attr, DenseAttr)
-        made = [builder.value(Constant.of(attr.array.flat[0], attr.type.element), producer.result.name)]
-    else:
-        assert isinstance(producer, linalg.LinalgOp)
-        unread = outs[:1] * len(producer.outputs)
-        inner = [*arguments[index : index + len(inputs)], *unread]
-        made = inline_body(producer.body, inner, builder, _loops(producer, consumer, index))
-    before, after = arguments[:index], arguments[index + len(inputs) :]
+    end = index + len(inputs)
+    before, inner, after = arguments[:index], arguments[index:end], arguments[end:]
+    made = _elements(producer, consumer, index, [*inner, *outs[:1] * len(dests)], builder)
     element = made[read.index] if isinstance(read, OpResult) else made[0]
     ends = inline_body(consumer.body, [*before, element, *after, *outs[:own]], builder)
     new.body.append(linalg.Yield([*ends, *(made[number] for number in kept)], results=[]))
@@ -269,6 +262,18 @@ def _merge(producer: Op, consumer: linalg.LinalgOp, index: int) -> linalg.Linalg
     if not isinstance(producer, Constant):
         producer.erase()
     return new
+
+
+def _elements(
+    producer: Op, consumer: linalg.LinalgOp, index: int, arguments: Sequence[Value], builder: Builder
+) -> list[Value]:
+    """What the producer makes in an iteration of the consumer: an element of each result."""
+    if isinstance(producer, Constant):
+        attr = producer.attributes["value"]
+        assert isinstance(attr, DenseAttr)
+        return [builder.value(Constant.of(attr.array.flat[0], attr.type.element), producer.result.name)]
+    assert isinstance(producer, linalg.LinalgOp)
+    return inline_body(producer.body, arguments, builder, _loops(producer, consumer, index))
 
 
 def _keep_names(arguments: Sequence[Value], producer: Op, consumer: linalg.LinalgOp, index: int) -> None:

@@ -49,11 +49,12 @@ def contraction_tiles(op: linalg.LinalgOp, target: Target) -> cost.Choice[tuple[
     if pixels is None:
         return found
     at, row = (op.maps[-1].dim_positions() or ()).index(pixels[0]), op.loop_sizes()[pixels[1]]
-    split = [
-        (*t[:at], max(1, t[at] // row), min(t[at], row), *t[at + 1 :])
-        for t in (c.what for c in found.candidates)
-    ]
-    return cost.Choice(tuple(replace(c, what=t) for c, t in zip(found.candidates, split, strict=True)))
+
+    def apart(tile: tuple[int, ...]) -> tuple[int, ...]:
+        """With the image's rows and columns as two dimensions again."""
+        return *tile[:at], max(1, tile[at] // row), min(tile[at], row), *tile[at + 1 :]
+
+    return cost.Choice(tuple(replace(c, what=apart(c.what)) for c in found.candidates))
 
 
 def steps_at_a_time(op: linalg.LinalgOp, target: Target) -> cost.Choice[int]:

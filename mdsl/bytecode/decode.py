@@ -142,7 +142,15 @@ def _sections(data: Bytes) -> dict[int, Reader]:
         raise BytecodeError(f"{len(view) - size} bytes after the end", size)
     if file_digest(view) != written:
         raise BytecodeError("the file was altered: its checksum does not match", DIGEST.start)
-    return _table(view, count)
+    return _copied(_table(view, count))
+
+
+def _copied(sections: dict[int, Reader]) -> dict[int, Reader]:
+    """All but the data of a copy. Files are mapped, and then change when somebody writes to them: what was digested, and proved,
+    would be something else than what is read later."""
+    end = max(section.end for kind, section in sections.items() if kind != DATA)
+    copy = memoryview(bytes(sections[DATA].data[:end]))
+    return {k: s if k == DATA else Reader(copy, s.start, s.end) for k, s in sections.items()}
 
 
 def file_digest(view: memoryview) -> bytes:

@@ -11,9 +11,19 @@ import pytest
 import mdsl
 from mdsl.analysis.footprints import KernelArgument
 from mdsl.bytecode import decode_code, file_format, verify
-from mdsl.bytecode.decode import decode, file_digest
+from mdsl.bytecode.decode import decode, file_digest, load
 from mdsl.bytecode.encode import digest_of, encode
-from mdsl.bytecode.file_format import CODE, CONSTANTS, DIGEST, FUNCTIONS, HEADER, SECTION, SECTIONS, SIGNATURE
+from mdsl.bytecode.file_format import (
+    CODE,
+    CONSTANTS,
+    DIGEST,
+    FUNCTIONS,
+    HEADER,
+    LOCATIONS,
+    SECTION,
+    SECTIONS,
+    SIGNATURE,
+)
 from mdsl.bytecode.module import (
     BufferArgument,
     BytecodeError,
@@ -24,6 +34,7 @@ from mdsl.bytecode.module import (
     TensorSpec,
 )
 from mdsl.codegen.kernels import Kernels
+from mdsl.runtime.loading import ready
 from mdsl.vm import layout, prepared
 from mdsl.vm.program import Program
 
@@ -102,6 +113,29 @@ def test_code_is_read_when_it_is_asked_for(saved: Path) -> None:
     assert [f.offsets for f in later.functions] == [f.offsets for f in whole.functions]
 
 
+@pytest.mark.parametrize("engine", ["vm", "jit"])
+def test_code_is_that_which_was_loaded(saved: Path, engine: str) -> None:
+    """Whatever is written to the file since, which is mapped: the proof is of what it was."""
+    wanted, whole = mdsl.load(saved)(X), load(saved)
+    later = load(saved, code=False)
+    data = saved.read_bytes()
+    with saved.open("r+b") as file:
+        for kind in (CODE, LOCATIONS):
+            start, size = section(data, kind)
+            file.seek(start)
+            file.write(bytes(size))
+    program = ready(later, saved, engine, 1)
+    assert later.functions[0].code == whole.functions[0].code
+    assert later.functions[0].locations == whole.functions[0].locations
+    np.testing.assert_array_equal(program(X), wanted)
+
+
+def section(data: bytes, kind: int) -> tuple[int, int]:
+    """Where a section begins, and how long it is."""
+    _, _, start, size = SECTION.unpack_from(data, HEADER.size + SECTION.size * SECTIONS.index(kind))
+    return start, size
+
+
 def forge(data: bytes) -> bytes:
     """The bytes with a checksum that fits them."""
     return data[: DIGEST.start] + file_digest(memoryview(data)) + data[DIGEST.stop :]
@@ -109,7 +143,7 @@ def forge(data: bytes) -> bytes:
 
 def test_damaged_code_is_found_when_it_is_loaded(saved: Path) -> None:
     data = saved.read_bytes()
-    _, _, start, size = SECTION.unpack_from(data, HEADER.size + SECTION.size * SECTIONS.index(CODE))
+    start, size = section(data, CODE)
     saved.write_bytes(forge(data[: start + size - 3] + b"\xff\xff\xff" + data[start + size :]))
     with pytest.raises(mdsl.MdslError, match=r"net\.mbc: error: .*at byte"):
         mdsl.load(saved)

@@ -161,14 +161,12 @@ class FunctionLike(Op):
 
     def donate(self, argument: int, result: int) -> None:
         """Lets a result take an argument's memory."""
+        # The others' attributes are left as they are: of a network's parameters, each is donated.
         found = self.attributes.get("arg_attrs")
-        dictionaries = (
-            list(found.values) if isinstance(found, ArrayAttr) else [DictAttr(()) for _ in self.body.args]
-        )
-        own = dictionaries[argument]
-        entries = dict(own.entries) if isinstance(own, DictAttr) else {}
-        dictionaries[argument] = DictAttr(tuple({**entries, DONATED: IntegerAttr(result, i32)}.items()))
-        self.attributes["arg_attrs"] = ArrayAttr(tuple(dictionaries))
+        kept = list(found.values) if isinstance(found, ArrayAttr) else [DictAttr(())] * len(self.body.args)
+        own = {**self._entries(kept[argument]), DONATED: IntegerAttr(result, i32)}
+        kept[argument] = DictAttr(tuple(own.items()))
+        self.attributes["arg_attrs"] = ArrayAttr(tuple(kept))
 
     def return_renewed(self, argument: BlockArgument, value: Value) -> None:
         """Returns `value` too, behind the others: what comes of the argument, in whose memory it may lie."""
@@ -222,7 +220,11 @@ class FunctionLike(Op):
         found = self.attributes.get(name)
         if not isinstance(found, ArrayAttr):
             return [{} for _ in range(count)]
-        return [dict(d.entries) if isinstance(d, DictAttr) else {} for d in found.values]
+        return [self._entries(d) for d in found.values]
+
+    @staticmethod
+    def _entries(dictionary: Attribute) -> dict[str, Attribute]:
+        return dict(dictionary.entries) if isinstance(dictionary, DictAttr) else {}
 
     def _set_dictionaries(self, name: str, attrs: Sequence[dict[str, Attribute]]) -> None:
         if any(attrs):

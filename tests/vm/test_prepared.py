@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -96,12 +96,32 @@ def test_other_ways_to_run_are_made_of_it(saved: Path, monkeypatch: pytest.Monke
     np.testing.assert_allclose(np.asarray(program(X)).sum(1), 1, rtol=1e-5)
 
 
-def test_a_damaged_entry_is_made_anew(saved: Path, own_cache: Path) -> None:
-    wanted = mdsl.load(saved)(X)
-    for entry in own_cache.glob("*/*"):
-        data = entry.read_bytes()
-        entry.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
-    np.testing.assert_array_equal(mdsl.load(saved)(X), wanted)
+DAMAGES = {
+    "a bit flipped": lambda entries: [data[:-1] + bytes([data[-1] ^ 1]) for data in entries],
+    "cut": lambda entries: [data[: len(data) - 8] for data in entries],
+    "longer": lambda entries: [data + bytes(8) for data in entries],
+    "of another": lambda entries: [*entries[1:], entries[0]],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_entry_is_made_anew(
+    damage: str, saved: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted, made = mdsl.load(saved)(X), []
+
+    def count(*given: Any) -> prepared.Prepared:
+        made.append(given)
+        return prepare(*given)
+
+    prepare = prepared._prepare
+    monkeypatch.setattr(prepared, "_prepare", count)
+    entries = sorted(own_cache.glob("*/*"))
+    for entry, data in zip(entries, DAMAGES[damage]([e.read_bytes() for e in entries]), strict=True):
+        entry.write_bytes(data)
+    for _ in range(2):
+        np.testing.assert_array_equal(mdsl.load(saved)(X), wanted)
+    assert len(made) == 1
 
 
 def test_code_is_read_when_it_is_asked_for(saved: Path) -> None:

@@ -126,8 +126,10 @@ class Tracer:
         return [self.explained(e) for e in found]
 
     def _containing(self, query: str, names: Sequence[str]) -> str:
-        """A few of the names, and of the places, that have the query in them."""
-        known = dict.fromkeys((*(e.location for e in self.source), *names))
+        """A few of the names, those of a model's nodes among them, that have the query in them. (Lines of a file all have its
+        path.)"""
+        nodes = [e.location for e in self.source if not re.search(r":\d+:\d+$", e.location)]
+        known = dict.fromkeys((*nodes, *names))
         found = [name for name in known if query.lower() in name.lower()]
         more = f" and {len(found) - _HINTS} more" if len(found) > _HINTS else ""
         return f"; names with it: {', '.join(found[:_HINTS])}{more}" if found else ""

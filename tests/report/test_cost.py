@@ -124,6 +124,8 @@ def test_an_op_that_is_not_there_is_answered_with_names_that_have_it() -> None:
         MdslError, match="no op, line or kernel 'SECOND'; names with it: %second, %biased_second"
     ):
         Tracer.lowering(mdsl.parse(FUSED), Settings(target="avx2")).find("SECOND")
+    with pytest.raises(MdslError, match="no op, line or kernel 'net'$"):
+        Tracer.lowering(mdsl.parse(FUSED, "net.mir"), Settings(target="avx2")).find("net")
 
 
 def test_explaining_a_kernel_finds_its_op(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

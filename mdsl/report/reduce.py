@@ -8,7 +8,8 @@ always valid, `report/reduce_onnx.py` a model.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
+from hashlib import sha256
 from typing import Generic, TypeVar
 
 from mdsl.dialects.arith import Constant
@@ -36,8 +37,8 @@ Way = Callable[[T, range], T | None]
 class Reducer(Generic[T]):
     """The smallest `best` so far.
 
-    `is_interesting` is the test, which is not asked twice about what has the same `key`; `accepted` is called with every
-    smaller thing that passes it.
+    `is_interesting` is the test, which is not asked twice about what is the same when `written`; `accepted` is called with
+    every smaller thing that passes it.
     """
 
     def __init__(
@@ -45,23 +46,27 @@ class Reducer(Generic[T]):
         start: T,
         is_interesting: Callable[[T], bool],
         accepted: Callable[[T], None],
-        key: Callable[[T], Hashable],
+        written: Callable[[T], bytes],
     ) -> None:
         self.best = start
-        self.is_interesting, self.accepted, self.key = is_interesting, accepted, key
-        self.tried = {key(start)}
+        self.is_interesting, self.accepted, self.written = is_interesting, accepted, written
+        self.tried: set[bytes] = set()
+        self._is_new(start)
 
     def attempt(self, candidate: T | None) -> bool:
         """Takes the candidate if there is one, it is new and interesting."""
-        key = None if candidate is None else self.key(candidate)
-        if candidate is None or key in self.tried:
-            return False
-        self.tried.add(key)
-        if not self.is_interesting(candidate):
+        if candidate is None or not self._is_new(candidate) or not self.is_interesting(candidate):
             return False
         self.best = candidate
         self.accepted(candidate)
         return True
+
+    def _is_new(self, candidate: T) -> bool:
+        """Notes a digest of it, for thousands may be tried."""
+        digest = sha256(self.written(candidate)).digest()
+        is_new = digest not in self.tried
+        self.tried.add(digest)
+        return is_new
 
     def reduce(self, sweeps: Sequence[tuple[Count[T], Sequence[Way[T]]]]) -> T:
         """Sweeps again and again, until nothing can go. Large parts are tried the first time: later few of them could go."""
@@ -96,7 +101,7 @@ def reduce_program(
         raise MdslError(
             "error: the test does not find the program interesting as it is (its exit code must be 0)"
         )
-    reducer = Reducer(module.clone(), is_interesting, accepted, print_module)
+    reducer = Reducer(module.clone(), is_interesting, accepted, lambda m: print_module(m).encode())
     return reducer.reduce([(count, [_edited(edit) for edit in edits]) for count, edits in SWEEPS])
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -50,12 +49,12 @@ def reduce_model(model: Any, is_interesting: Callable[[Any], bool], accepted: Ca
 
         return way
 
-    reducer = Reducer(model, is_interesting, accepted, _digest)
+    reducer = Reducer(model, is_interesting, accepted, _bytes)
     return reducer.reduce([(count, [edited(edit)]) for count, edit in _SWEEPS])
 
 
-def _digest(model: Any) -> bytes:
-    return sha256(model.SerializeToString(deterministic=True)).digest()
+def _bytes(model: Any) -> bytes:
+    return model.SerializeToString(deterministic=True)
 
 
 def _passes(onnx: Any, model: Any) -> bool:

@@ -120,7 +120,7 @@ def test_nothing_is_tested_twice() -> None:
     def without(old: tuple[int, ...], part: range) -> tuple[int, ...]:
         return old[: part.start] + old[part.stop :]
 
-    reducer = Reducer(tuple(range(20)), is_interesting, lambda smaller: None, lambda candidate: candidate)
+    reducer = Reducer(tuple(range(20)), is_interesting, lambda smaller: None, bytes)
     assert reducer.reduce([(len, [without, without])]) == (3, 17)
     assert len(set(tested)) == len(tested)
 

@@ -41,7 +41,8 @@ def digest(head: Iterable[bytes | memoryview], data: Iterable[bytes | memoryview
 
 def proof_digest(sections: Mapping[int, Sequence[bytes | memoryview]]) -> str:
     """A digest of those sections, each in pieces, that the proof of a module's code follows from, and the code as it is laid
-    out: all but the kernels, of whose texts it sees only what they touch, and what tells of numbers and origins. Unlike the file's checksum it
-    cannot be forged."""
-    parts = (b"".join(sections[kind]) for kind in (CONSTANTS, SIGNATURE, FUNCTIONS, CODE))
+    out: all but the kernels, of whose texts it sees only what they touch, the constants' data, and the provenance. The locations
+    are in it because they are read with the code, of which a proof says that it can be. Unlike the file's checksum it cannot be
+    forged."""
+    parts = (b"".join(sections[kind]) for kind in (CONSTANTS, SIGNATURE, FUNCTIONS, CODE, LOCATIONS))
     return cache.key("proof", *parts)

@@ -161,15 +161,16 @@ def forge(data: bytes) -> bytes:
     return data[: DIGEST.start] + file_digest(memoryview(data)) + data[DIGEST.stop :]
 
 
-def test_damaged_code_is_found_when_it_is_loaded(saved: Path) -> None:
+@pytest.mark.parametrize("kind", [CODE, LOCATIONS])
+def test_damaged_code_is_found_when_it_is_loaded(saved: Path, kind: int) -> None:
     data = saved.read_bytes()
-    start, size = section(data, CODE)
+    start, size = section(data, kind)
     saved.write_bytes(forge(data[: start + size - 3] + b"\xff\xff\xff" + data[start + size :]))
     with pytest.raises(mdsl.MdslError, match=r"net\.mbc: error: .*at byte"):
         mdsl.load(saved)
 
 
-@pytest.mark.parametrize("kind", [CONSTANTS, SIGNATURE, FUNCTIONS, CODE])
+@pytest.mark.parametrize("kind", [CONSTANTS, SIGNATURE, FUNCTIONS, CODE, LOCATIONS])
 def test_the_digest_sees_every_byte_that_a_proof_reads(saved: Path, kind: int) -> None:
     """However the file is laid out: its own checksum covers what comes last only by a CRC, which can be forged."""
     data = saved.read_bytes()

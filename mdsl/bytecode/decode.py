@@ -9,6 +9,7 @@ from __future__ import annotations
 import mmap
 import os
 from collections.abc import Callable
+from dataclasses import fields, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -103,11 +104,15 @@ _OF_CODE = ("code", "locations", "offsets")
 class _Unread(Function):
     """A function whose instructions are read when somebody asks for them."""
 
-    def __init__(self, function: Function, read: Callable[[], None]) -> None:
-        super().__init__(**vars(function))
-        self.read = read
-        for name in _OF_CODE:
-            delattr(self, name)
+    read: Callable[[], None]
+
+    @staticmethod
+    def of(function: Function, read: Callable[[], None]) -> _Unread:
+        """The function without its code, which `read` sets."""
+        found = object.__new__(_Unread)
+        vars(found).update({name: value for name, value in vars(function).items() if name not in _OF_CODE})
+        found.read = read
+        return found
 
     def __getattr__(self, name: str) -> Any:
         """Called for what is not set."""
@@ -116,11 +121,21 @@ class _Unread(Function):
         self.read()
         return vars(self)[name]
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Function) and all(
+            getattr(self, f.name) == getattr(other, f.name) for f in fields(Function) if f.compare
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __copy__(self) -> Function:
+        return replace(self)
+
 
 def _unread(sections: dict[int, Reader], functions: list[Function]) -> list[Function]:
     """The functions, all of which are read when one is."""
     found: list[Function] = []
-    found += [_Unread(function, lambda: _read_code(sections, found)) for function in functions]
+    found += [_Unread.of(function, lambda: _read_code(sections, found)) for function in functions]
     return found
 
 

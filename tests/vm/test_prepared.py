@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -131,6 +133,15 @@ def test_code_is_read_when_it_is_asked_for(saved: Path) -> None:
     assert encode(later) == data
     assert [f.code for f in later.functions] == [f.code for f in whole.functions]
     assert [f.offsets for f in later.functions] == [f.offsets for f in whole.functions]
+
+
+def test_a_function_whose_code_is_not_read_yet_is_as_any_other(saved: Path) -> None:
+    whole = load(saved).functions[0]
+    assert load(saved, code=False).functions[0] == whole == load(saved, code=False).functions[0]
+    for change in ({}, {"code": whole.code}, {"arena": 64}):
+        assert replace(load(saved, code=False).functions[0], **change) == replace(whole, **change)
+    assert load(saved, code=False).functions[0] != replace(whole, arena=whole.arena + 64)
+    assert copy(load(saved, code=False).functions[0]) == whole
 
 
 @pytest.mark.parametrize("engine", ["vm", "jit"])

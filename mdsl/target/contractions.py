@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from itertools import product
 from math import prod
 
-from mdsl.target.cost import Choice, balanced, near_equal, registers, step
+from mdsl.target.cost import PASSING, Choice, balanced, near_equal, registers, step
 from mdsl.target.target import Target
 
 _KERNEL = 512.0
@@ -36,9 +36,6 @@ _TILES = 32
 
 _EPILOGUE = 1.0
 """Cycles for an accumulator at a tile's end: it is made, finished and stored."""
-
-_PASSING = 2
-"""Ways of a cache that what passes by takes: the second operand's vectors, and what is stored."""
 
 _REMAINDER = 0.02
 """What a remainder adds to all cycles: another kernel is more code, and its loop more often too short to share
@@ -239,13 +236,12 @@ class Contraction:
         """True if rows lie so far apart that their cache lines meet in the same sets of the first-level cache, more than
         it keeps: each step then fetches lines that the steps before had already."""
         core = self.target.core
-        sets = core.l1_bytes // (core.line * core.l1_ways)
         places = [
             range(0, stride * tile[d], stride or 1) for d, stride in zip(self.rows, self.strides, strict=True)
         ]
         lines = {sum(place) // core.line for place in product(*places)}
-        most = max(Counter(line % sets for line in lines).values())
-        return most > core.l1_ways - _PASSING
+        most = max(Counter(line % core.l1_sets for line in lines).values())
+        return most > core.l1_ways - PASSING
 
     def _rows(self, tile: Mapping[int, int]) -> int:
         return prod(size for d, size in tile.items() if d in self.rows)

@@ -70,6 +70,11 @@ class Core:
         """Loads of vectors of so many bytes, a cycle."""
         return self.load_units * min(1.0, self.load_bytes / vector_bytes)
 
+    @property
+    def l1_sets(self) -> int:
+        """Sets of the first-level cache: lines that lie so many lines apart meet in one."""
+        return self.l1_bytes // (self.line * self.l1_ways)
+
     def rate_of(self, nbytes: float) -> float:
         """Bytes a cycle at which so much arrives when it is read again and again: no less than loads take them from a half of
         the first-level cache; the other half, and an eighth of the second, have other uses."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
-from math import log2, prod
+from math import gcd, log2, prod
 from typing import Generic, TypeVar
 
 from mdsl.target.target import ELEMENT_BYTES, Target
@@ -41,6 +41,9 @@ LINE = 64
 
 WORTH_PREFETCHING = 8192
 """Bytes from which an operand is worth a prefetch: less arrives with the first lines."""
+
+PASSING = 2
+"""Ways of a cache that what passes by takes: the second operand's vectors, and what is stored."""
 
 _WEIGHTS = 16.0
 """Bytes a cycle of a weight from memory, as far as multiplications do not hide its way, which are not subtracted here
@@ -147,6 +150,14 @@ def balanced(size: int, limit: int, *, whole: bool = False) -> int:
 def in_units(size: int, limit: int, unit: int) -> int:
     """As `balanced`, in so many whole units, and rather tiles that are alike."""
     return min(size, unit * balanced(-(-size // unit), limit // unit, whole=True))
+
+
+def lines_kept(apart: int, target: Target) -> int:
+    """How many lines, so many bytes apart, the first-level cache keeps while others pass by."""
+    core = target.core
+    sets = core.l1_sets
+    taken = sets // gcd(sets, apart // core.line) if apart % core.line == 0 else sets
+    return taken * max(1, core.l1_ways - PASSING)
 
 
 # Transpositions -------------------------------------------------------------------------------------------------

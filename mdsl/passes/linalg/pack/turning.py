@@ -11,7 +11,7 @@ the rows lie one behind the other, and a line has several steps of a row.
 
 from __future__ import annotations
 
-from math import gcd, prod
+from math import prod
 
 from mdsl.dialects import linalg
 from mdsl.ir.affine import AffineMap
@@ -21,6 +21,7 @@ from mdsl.ir.typed import shaped_of
 from mdsl.rewriting import remarks
 from mdsl.rewriting.constants import constant_data
 from mdsl.rewriting.structured import transpose, with_maps
+from mdsl.target import cost
 from mdsl.target.target import ELEMENT_BYTES, Target
 
 _COLUMNS = 16
@@ -64,14 +65,6 @@ def _order(op: linalg.LinalgOp, target: Target) -> list[int] | None:
     columns = prod(sizes[d] for d in weight.dims() & out.dims() - image.dims())
     apart = prod(type.shape[summed[-1] + 1 :]) * ELEMENT_BYTES[str(type.element)]
     lines = prod(type.shape[p] for p in summed) * min(apart, target.core.line) // target.core.line
-    if columns < _COLUMNS * lanes or lines <= _lines_kept(apart, target):
+    if columns < _COLUMNS * lanes or lines <= cost.lines_kept(apart, target):
         return None
     return [*(p for p in range(len(positions)) if p not in summed), *summed]
-
-
-def _lines_kept(apart: int, target: Target) -> int:
-    """How many lines, so many bytes apart, the first-level cache keeps while columns pass through two ways of it."""
-    core = target.core
-    sets = core.l1_bytes // (core.line * core.l1_ways)
-    taken = sets // gcd(sets, apart // core.line) if apart % core.line == 0 else sets
-    return taken * max(1, core.l1_ways - 2)

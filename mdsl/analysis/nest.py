@@ -310,7 +310,8 @@ def _independent(earlier: Nest, later: Nest, aliases: AliasAnalysis) -> bool:
 
 
 SHORT = 8
-"""Steps below which the innermost loop of a sum is too short to be one: its end, and the start of the next round, take as long."""
+"""Steps below which the innermost loop of a sum is too short to be one: its end, and the start of the next round, take as
+long (measured on Zen 2)."""
 
 
 def collapse(group: Group) -> Group:

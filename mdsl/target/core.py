@@ -56,7 +56,8 @@ class Core:
     ghz: float = 3.0
     """Billions of cycles a second under vector work on all cores: only to tell cycles as time, never to choose by."""
     dispatch_cycles: float = 8.0
-    """What the interpreter takes to issue one micro-kernel (measured: 2.1 ns on Zen 5, 5.2 on Zen 3)."""
+    """What the interpreter takes to issue one micro-kernel (measured: 2.1 ns on Zen 5, 5.2 on Zen 3; Zen 2 is taken to be
+as Zen 3)."""
 
     def seconds(self, cycles: float) -> float:
         """So many cycles as time, at `ghz`."""

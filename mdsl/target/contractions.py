@@ -22,8 +22,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
-from math import prod
+from math import isqrt, prod
 
 from mdsl.target.cost import PASSING, Choice, balanced, near_equal, registers, step
 from mdsl.target.target import Target
@@ -272,12 +273,19 @@ def _alike(extent: int, block: int, wanted: int, most: int, unit: int) -> int:
     blocks = extent // unit * -(-unit // block) if unit > 1 else -(-extent // block)
     tile = next(
         n
-        for n in range(limit, extent + 1)
-        if extent % n == 0 and 0 in (n % unit, unit % n) and -(-n // block) * (extent // n) <= blocks
+        for n in _divisors(extent)
+        if n >= limit and 0 in (n % unit, unit % n) and -(-n // block) * (extent // n) <= blocks
     )
     if -(-tile // block) <= max(most, 2 * max(1, wanted) - 1):
         return tile
     return balanced(unit, limit) if limit < unit else unit * balanced(extent // unit, limit // unit)
+
+
+@cache
+def _divisors(number: int) -> list[int]:
+    """All of them, the least first: a million rows are asked about for each of hundreds of blocks."""
+    small = [n for n in range(1, isqrt(number) + 1) if number % n == 0]
+    return sorted({*small, *(number // n for n in small)})
 
 
 @dataclass(frozen=True)

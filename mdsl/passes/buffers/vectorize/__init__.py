@@ -32,9 +32,9 @@ class Vectorize(Pass):
 
     One rule makes every kernel: vectors lie along the innermost dimension of the output, the other parallel
     dimensions are blocked until the accumulators fill the registers, the reductions are loops that carry the
-    accumulators, the epilogue works on them in registers, and each is stored once. Weights that a tile reads from
-    end to end are asked for 8 KB ahead (`memref.prefetch`), and of pixels that lie in blocks of channels those of
-    the next tile. Inputs of a copy or a formula that lie across are transposed in registers (`vector.shuffle`); a body
+    accumulators, the epilogue works on them in registers, and each is stored once. Weights that the few
+    blocks of a tile read from end to end are asked for 8 KB ahead (`memref.prefetch`), and of pixels that lie in blocks of
+    channels those of the next tile. Inputs of a copy or a formula that lie across are transposed in registers (`vector.shuffle`); a body
     of more operands than there are registers loads each where it is used. Before:
 
         ukernel.func @k(%a: memref<2x512xf32>, %b: memref<512x16xf32>, %out: memref<2x16xf32>) {

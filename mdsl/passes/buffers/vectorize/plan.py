@@ -65,6 +65,8 @@ class Plan:
     """Steps of the innermost reduction in a round of its loop; by default 1."""
     prefetch_bytes: int = 0
     """How far ahead of a stream to ask for it (see `Core`)."""
+    prefetch_blocks: int = 1
+    """Blocks of a tile that may all ask for the same stream (see `cost.asked_for`)."""
     across: Axis | None = None
     """The axis along which inputs are loaded that are strided along `vector`, to be transposed in registers."""
     runs: dict[Access, int] = field(default_factory=dict)
@@ -95,8 +97,11 @@ def plan(group: Group, target: Target, aliases: AliasAnalysis) -> Plan:
     """The cheapest vector axis, then the block that keeps the FMA units busiest within the registers."""
     lanes = min(target.lanes(element) for nest in group.nests for element in nest.elements())
     order = _by_output(group)
+    ahead, often = target.core.prefetch_bytes, cost.asked_for(target)
     choices = [
-        _choice(group, Plan(axis, lanes, across=across, runs=runs, prefetch_bytes=target.core.prefetch_bytes))
+        _choice(
+            group, Plan(axis, lanes, across=across, runs=runs, prefetch_bytes=ahead, prefetch_blocks=often)
+        )
         for axis in (*reversed(order), None)
         for across, runs in _transpositions(group, axis, lanes, target)
     ]
@@ -270,22 +275,18 @@ def _block_reduction(nest: Nest, chosen: Plan, group: Group, target: Target) -> 
 
 
 def streams(nest: Nest, chosen: Plan) -> list[Access]:
-    """The inputs that a tile reads once, from end to end: vectors that lie side by side along the innermost
-    reduction. They come from far away (weights, which nothing else has read), and the processor's own
-    prefetcher stops at each page."""
+    """The inputs that a block reads from end to end: vectors that lie side by side along the innermost reduction. They come
+    from far away (weights, which nothing else has read), and the processor's own prefetcher stops at each page. Each block
+    of the tile asks for them, though one would do: not where those are many."""
     inner = nest.reduction[-1]
-    blocked = {
-        axis
-        for axis, size in chosen.block.items()
-        if size < vectors(axis, chosen.lanes if axis is chosen.vector else 1)
-    }
     found: list[Access] = []
     for access in nest.inputs:
         if access.type is None or access.along(chosen.vector) != "contiguous" or inner not in access.axes:
             continue
         others = set(nest.parallel) - set(access.axes)
+        blocks = prod(sum(times for _, times in chosen.pieces(axis)) for axis in others)
         bytes = prod(axis.extent for axis in access.axes) * ELEMENT_BYTES[str(access.type.element)]
-        if others and not others & blocked and bytes >= cost.WORTH_PREFETCHING:
+        if others and blocks <= chosen.prefetch_blocks and bytes >= cost.WORTH_PREFETCHING:
             found.append(access)
     return found
 

@@ -80,6 +80,12 @@ def test_convolution(size: list[int], kernel: list[int], attributes: dict[str, A
         ([4, 4], [1, 1], {"strides": [2, 3]}),
         ([4, 4], [5, 5], {"strides": [2, 2], "auto_pad": "SAME_UPPER"}),
         ([3, 4, 5], [2, 3, 3], {"strides": [2, 1, 2], "pads": [0, 1, 1, 0, 1, 1]}),
+        ([4, 3], [4, 4], {"strides": [2, 2], "pads": [1, 1, 1, 1]}),
+        ([3, 4], [5, 3], {"strides": [2, 2], "pads": [1, 0, 2, 3], "group": 2}),
+        ([9, 8], [3, 3], {"strides": [2, 2], "pads": [1, 1, 1, 1], "output_padding": [1, 1]}),
+        ([1, 1], [4, 4], {"strides": [1, 1]}),
+        ([1, 1], [3, 4], {"strides": [2, 3], "pads": [1, 0, 0, 2], "output_padding": [1, 2]}),
+        ([1], [3], {"strides": [2], "pads": [2, 0], "output_padding": [1]}),
     ],
 )
 def test_transposed_convolution(
@@ -91,6 +97,19 @@ def test_transposed_convolution(
     )
     inputs = {"x": x} if constant else {"x": x, **weights}
     agree(node("ConvTranspose", "x w b", **attributes), inputs, weights if constant else None)
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride", "pad", "convolutions"),
+    [(4, 4, 2, 1, 4), (16, 3, 2, 1, 4), (40, 4, 2, 1, 1), (9, 2, 2, 0, 1), (1, 4, 1, 0, 0)],
+)
+def test_transposed_convolutions_multiply_few_zeros(
+    size: int, kernel: int, stride: int, pad: int, convolutions: int
+) -> None:
+    """Phases are convolutions of their own where one for all would multiply many zeros; a pixel is multiplied by the whole kernel."""
+    op = node("ConvTranspose", "x w", strides=[stride] * 2, pads=[pad] * 4)
+    proto = model([op], [("x", F32, [1, 4, size, size])], ["y"], {"w": normal(4, 3, kernel, kernel)}, 17)
+    assert sum(op.name == "nn.conv2d" for op in import_model(proto).walk()) == convolutions
 
 
 @pytest.mark.parametrize("ceil", [0, 1])

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from math import prod
 
 import numpy as np
 
 from mdsl.dialects import nn
-from mdsl.frontends.onnx.building import reversed_along, times, trimmed
 from mdsl.frontends.onnx.expressions import Expr
 from mdsl.frontends.onnx.registry import Node, converts
 from mdsl.frontends.onnx.rules.norm import p_norm
@@ -18,9 +16,7 @@ from mdsl.frontends.onnx.windows import (
     avg_pool,
     convolve,
     max_pool,
-    pad_axis,
     places,
-    strided,
     windows_of,
 )
 from mdsl.ir.core import Value
@@ -51,120 +47,6 @@ def conv(node: Node) -> Value:
         raise node.malformed(f"kernel_shape = {node.attr('kernel_shape')} is not that of {tensor_of(weight)}")
     windows = windows_of(node, shape[2:], sizes)
     return convolve(node, node.operand(0), weight, node.input(2), windows, node.attr("group", 1), None)
-
-
-@converts("ConvTranspose")
-def conv_transpose(node: Node) -> Value:
-    """Each phase of the result, its positions modulo the stride, is a convolution with every stride-th element
-    of the mirrored kernel: one convolution makes them all as channels, which are then interleaved (Shi et al.,
-    "Is the deconvolution layer the same as a convolutional layer?", 2016).
-
-    With k = phase + stride * m: y[stride * q + phase - low] = sum over m of x[q - m] w[phase + stride * m].
-    """
-    x, sizes, groups = node.operand(0), image_sizes(node), node.attr("group", 1)
-    weight = node.operand(1)
-    c, per_group, *kernel = tensor_of(weight).shape
-    if len(kernel) != len(sizes) or node.type().shape[1] not in (c, DYNAMIC) or groups < 1 or c % groups:
-        raise node.malformed(f"weights {tensor_of(weight)} and group = {groups} do not fit {node.type()}")
-    windows = windows_of(node, node.attr("kernel_shape", kernel), sizes)
-    node.static(weight)
-    low, high = _cut(node, windows, sizes)
-    reach = [e - h for e, h in zip(windows.extents, high, strict=True)]
-    weight, kernel = _spread_kernel(node, weight, windows)
-    strides = windows.strides
-    taps = [-(-k // s) for k, s in zip(kernel, strides, strict=True)]
-    filters = _phases(node, weight, groups, taps, strides)
-    # Which q are needed: those of the result's first and last element. The last element is reach - 1 behind the
-    # place that x's last one starts at.
-    before = [t - 1 - p // s for t, p, s in zip(taps, low, strides, strict=True)]
-    behind = [(r - 1) // s for r, s in zip(reach, strides, strict=True)]
-    for d in range(len(sizes)):  # negative: elements that contribute to nothing
-        if before[d] < 0 or behind[d] < 0:
-            x = trimmed(node, x, [2 + d], [max(0, -before[d])], [max(0, -behind[d])], f"part{d}")
-    ones = [1] * len(sizes)
-    slide = Windows(taps, ones, ones, [max(0, b) for b in before], [max(0, b) for b in behind])
-    bias = node.input(2)
-    phases = prod(strides)
-    if bias is not None and phases > 1:
-        column = node.reshape(bias, (groups * per_group, 1), "bias_column")
-        repeated = node.broadcast(column, (groups * per_group, phases), "bias_phases")
-        bias = node.reshape(repeated, (groups * per_group * phases,), "bias")
-    if phases == 1:
-        return convolve(node, x, filters, bias, slide, groups, None)
-    y = convolve(node, x, filters, bias, slide, groups, "phases")
-    first = [p % s for p, s in zip(low, strides, strict=True)]
-    rest = [-r % s for r, s in zip(reach, strides, strict=True)]
-    return _interleave(node, y, groups * per_group, strides, first, rest)
-
-
-def _cut(node: Node, windows: Windows, sizes: Sequence[int]) -> tuple[list[int], list[int]]:
-    """What is cut off at the start and at the end of the full result; negative at the end: what is added."""
-    extra = list(node.attr("output_padding", [0] * len(sizes)))
-    mode, wanted = node.attr("auto_pad", "NOTSET"), node.attr("output_shape")
-    full = [(n - 1) * s + e for n, s, e in zip(sizes, windows.strides, windows.extents, strict=True)]
-    if wanted is not None:
-        if DYNAMIC in sizes:
-            raise node.unsupported(f"output_shape needs known sizes, got {node.type()}")
-        more = [f - o for f, o in zip(full, list(wanted)[-len(sizes) :], strict=True)]
-    elif mode in ("SAME_UPPER", "SAME_LOWER"):  # the result is stride times as large as x
-        more = [e - s for e, s in zip(windows.extents, windows.strides, strict=True)]
-    else:
-        more = []
-    low, high = windows.low, [h - e for h, e in zip(windows.high, extra, strict=True)]
-    if more:
-        total = [max(0, m + e) for m, e in zip(more, extra, strict=True)]
-        low = [t // 2 if mode == "SAME_UPPER" else t - t // 2 for t in total]
-        high = [m - p for m, p in zip(more, low, strict=True)]
-    out = [f - p - h for n, f, p, h in zip(sizes, full, low, high, strict=True) if n != DYNAMIC]
-    if min(out, default=1) < 1 or min(low) < 0:
-        raise node.unsupported(f"its result would have the sizes {out}")
-    return low, high
-
-
-def _spread_kernel(node: Node, weight: Value, windows: Windows) -> tuple[Value, list[int]]:
-    """The kernel with zeros between its elements, so that its dilation is 1; and its sizes."""
-    for d, dilation in enumerate(windows.dilations):
-        shape = list(tensor_of(weight).shape)
-        axis, k = 2 + d, shape[2 + d]
-        if dilation == 1 or k == 1:
-            continue
-        split = node.reshape(weight, (*shape[: axis + 1], 1, *shape[axis + 1 :]), f"split{d}")
-        padded = pad_axis(node, split, axis + 1, 0, dilation - 1, f"spread{d}")
-        merged = node.reshape(padded, (*shape[:axis], k * dilation, *shape[axis + 1 :]), f"merged{d}")
-        weight = strided(node, merged, axis, 0, (k - 1) * dilation + 1, 1, f"dilated{d}")
-    return weight, list(tensor_of(weight).shape[2:])
-
-
-def _phases(node: Node, weight: Value, groups: int, taps: Sequence[int], strides: Sequence[int]) -> Value:
-    """(C, O / groups, kernel..) as (O * phases, C / groups, taps..), mirrored: a convolution's weights."""
-    c, per_group, *kernel = tensor_of(weight).shape
-    rank = len(kernel)
-    for d, (k, t, s) in enumerate(zip(kernel, taps, strides, strict=True)):
-        weight = pad_axis(node, weight, 2 + d, 0, t * s - k, f"whole{d}")
-    split = [n for pair in zip(taps, strides, strict=True) for n in pair]
-    weight = node.reshape(weight, (groups, c // groups, per_group, *split), "taps")
-    order = [0, 2, *range(4, 4 + 2 * rank, 2), 1, *range(3, 3 + 2 * rank, 2)]
-    weight = node.build(nn.Transpose(weight, perm=order), "turned")
-    weight = node.reshape(weight, (groups * per_group * prod(strides), c // groups, *taps), "filters")
-    mirrored = [2 + d for d, t in enumerate(taps) if t > 1]
-    return reversed_along(node, weight, mirrored, "mirrored") if mirrored else weight
-
-
-def _interleave(
-    node: Node, y: Value, channels: int, strides: Sequence[int], low: Sequence[int], high: Sequence[int]
-) -> Value:
-    """(N, channels * phases, sizes..) as (N, channels, sizes * strides..), without the first `low` and the last
-    `high` elements."""
-    n, _, *sizes = node.sizes(y)
-    rank = len(sizes)
-    split = node.reshape(y, (n, channels, *strides, *sizes), "phase_images")
-    order = [0, 1, *(d for i in range(rank) for d in (2 + rank + i, 2 + i))]
-    turned = node.build(nn.Transpose(split, perm=order), "interleaved")
-    full = [times(node, [size, s]) for size, s in zip(sizes, strides, strict=True)]
-    if not any(low) and not any(high):
-        return node.reshape(turned, (n, channels, *full))
-    whole = node.reshape(turned, (n, channels, *full), "full")
-    return trimmed(node, whole, range(2, 2 + rank), low, high, None)
 
 
 # Pooling --------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import mdsl
 from mdsl.dialects import nn
+from mdsl.dialects.arith import Constant
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.nn.dynamic import Dynamic
 from mdsl.dialects.nn.training import Composite
@@ -20,6 +21,7 @@ from mdsl.passes.base import Context
 from mdsl.passes.nn.lower_nn import LowerNn
 from mdsl.passes.nn.lower_nn.build import RULES
 from mdsl.reference import run
+from mdsl.rewriting.constants import constant_data
 from mdsl.syntax.parser import parse
 from mdsl.syntax.printer import print_module
 from mdsl.target.target import Target
@@ -306,6 +308,25 @@ def test_nan_wins(op: str) -> None:
         True,
         False,
     ]
+
+
+@pytest.mark.parametrize("element", ["f32", "f16"])
+@pytest.mark.parametrize("op", ["linear", "matmul"])
+def test_weights_have_no_subnormals(op: str, element: str) -> None:
+    """But those of 16 bits, which are added up in f32 and are no smaller than others are there."""
+    weight = np.array([[1.5, 1e-40], [-1e-38, 2e-38], [-3, 0]], np.float32)
+    if element == "f16":
+        weight = np.array([[1.5, 6e-6], [-6e-8, 7e-5], [-3, 0]], np.float16)
+    n = 2 if op == "linear" else 3  # a linear layer's weight has a row for each output
+    text = f"""func.func @main(%x: tensor<1x{n}x{element}>) -> tensor<1x{5 - n}x{element}> {{
+      %w = arith.constant dense<{weight.tolist()}> : tensor<3x2x{element}>
+      %y = nn.{op} %x, %w : (tensor<1x{n}x{element}>, tensor<3x2x{element}>) -> tensor<1x{5 - n}x{element}>
+      func.return %y : tensor<1x{5 - n}x{element}>
+    }}"""
+    constants = (constant_data(op.result) for op in lowered(text).walk() if isinstance(op, Constant))
+    (kept,) = (data for data in constants if np.size(data) == 6)
+    wanted = weight if element == "f16" else np.array([[1.5, 0], [0, 2e-38], [-3, 0]], np.float32)
+    np.testing.assert_array_equal(kept, wanted)
 
 
 def test_sixteen_bit_sums_do_not_stagnate() -> None:

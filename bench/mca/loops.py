@@ -119,7 +119,7 @@ def _x86(opcode: str, operands: list[str]) -> str:
     memory = [operand for operand in operands if "(" in operand]
     if opcode.startswith("prefetch"):
         return "prefetch"
-    if any(re.fullmatch(r"-?\d*\(%r[sb]p\)", operand) for operand in memory):
+    if any(re.fullmatch(r"-?\d*\(%rsp\)", operand) for operand in memory):
         return "spill"
     if re.match(r"vfn?m(add|sub)", opcode):
         if memory:
@@ -151,7 +151,7 @@ def _aarch64(opcode: str, operands: list[str]) -> str:
     if base == "prfm":
         return "prefetch"
     if re.match(r"(ldr|ldp|ldur|str|stp|stur)$", base) and any(
-        re.match(r"\[(sp|x29)\b", operand) for operand in operands
+        re.match(r"\[sp\b", operand) for operand in operands
     ):
         return "spill"
     if not _ARM_VECTOR.match(first):

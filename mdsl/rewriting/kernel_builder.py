@@ -268,11 +268,11 @@ class KernelBuilder:
             at = [self.constants.get(0, index)] * len(at)
         return memory, at, AffineMap(len(at), 0, tuple(results))
 
-    def prefetch(self, access: Access, env: dict[Axis, Linear], along: Axis | None) -> None:
+    def prefetch(self, access: Access, env: dict[Axis, Linear], along: Axis | None, locality: int) -> None:
         """Asks for the cache line of the vector at `env`, which may lie outside of the memory."""
         indices = [i.substitute(env) for i in access.indices]
         memory, values = self._address(access, indices, squeeze=access.along(along) == "contiguous")
-        self.add(memref.Prefetch.of(memory, values))
+        self.add(memref.Prefetch.of(memory, values, locality))
 
     def _gather(
         self, access: Access, indices: Sequence[Linear], along: Axis, lanes: int, name: str, depth: int

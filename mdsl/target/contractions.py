@@ -316,7 +316,7 @@ class Products:
         spilled = packed * max(0.0, 1 - core.l2_bytes / 2 / panel)
         packing = (packed + 2 * spilled) / core.l3_rate + _RUN * panels * self.steps
         sums = self.rows * row
-        fits = panel + sums + self.rows * steps * self.element <= core.l2_bytes * 7 / 8
+        fits = panel + sums + self.rows * steps * self.element <= core.l2_kept
         rate = _CARRIED * core.l2_rate if fits else _LATE * core.l3_rate
         keeping = (parts - 1) * panels * 2 * sums / rate
         return packing + keeping + panels * parts * _JOIN

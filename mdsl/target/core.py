@@ -76,12 +76,17 @@ as Zen 3)."""
         """Sets of the first-level cache: lines that lie so many lines apart meet in one."""
         return self.l1_bytes // (self.line * self.l1_ways)
 
+    @property
+    def l2_kept(self) -> float:
+        """Bytes of what is read again that the second-level cache keeps: an eighth has other uses."""
+        return self.l2_bytes * 7 / 8
+
     def rate_of(self, nbytes: float) -> float:
         """Bytes a cycle at which so much arrives when it is read again and again: no less than loads take them from a half of
-        the first-level cache; the other half, and an eighth of the second, have other uses."""
+        the first-level cache; the other half has other uses."""
         if nbytes <= self.l1_bytes / 2:
             return inf
-        return self.l2_rate if nbytes <= self.l2_bytes * 7 / 8 else self.l3_rate
+        return self.l2_rate if nbytes <= self.l2_kept else self.l3_rate
 
 
 _KB, _MB = 1 << 10, 1 << 20

@@ -162,8 +162,8 @@ def lines_kept(apart: int, target: Target) -> int:
 
 def asked_for(target: Target) -> int:
     """How often a line may be prefetched that is needed from memory once: loads are kept waiting for as long as memory takes
-    to send it. (On an Intel Xeon of 2024 ResNet-50 takes 0.90 of the time if each of a tile's 2 to 14 blocks asks for the
-    weights that all of them read; 1.02 with 8-float vectors and 17 blocks.)"""
+    to send it. (On an Intel Xeon of 2024 ResNet-50 took 0.90 of the time when each of a tile's 2 to 14 blocks asked for all
+    weights that it reads; 1.02 with vectors of 8 floats and 17 blocks.)"""
     core = target.core
     return max(1, int(core.line / core.memory_rate * target.load_rate))
 

@@ -173,30 +173,6 @@ def test_shifted_reads_are_not_one_sweep():
     assert "memref.alloca" in names(module)
 
 
-@pytest.mark.parametrize("rows, depth, expected", [(2, 512, 2), (2, 16, 0), (24, 512, 2), (640, 512, 0)])
-def test_what_a_tile_reads_from_end_to_end_is_prefetched(rows: int, depth: int, expected: int) -> None:
-    """Panels of 32 columns: long enough for two rows; too short; read by two blocks of rows, by too many."""
-    args = {"a": memref([rows, depth]), "b": memref([depth, 32]), "c": memref([rows, 32])}
-    text = kernel(args, f"linalg.matmul ins(%a, %b : {args['a']}, {args['b']}) outs(%c : {args['c']})")
-    found = [op for op in vectorized(text, "avx512").walk() if op.name == "memref.prefetch"]
-    assert len(found) == expected
-    if rows == 2:  # of more the reference takes seconds
-        check(text, 1e-4)
-
-
-@pytest.mark.parametrize("places, expected", [(16, 1), (1, 0)])
-def test_the_rows_of_the_next_tile_are_prefetched(places: int, expected: int) -> None:
-    """14 rows of 16 channels, in each block of channels at another place; one block's rows lie end to end."""
-    pixels, weights, out = memref([places, 14, 16]), memref([places, 16, 32]), memref([14, 32])
-    maps = [("%x", pixels, "c, p, k"), ("%w", weights, "c, k, n")]
-    body = generic(maps, [("%y", out, "p, n")], "pprr", product("f32"), "pnck")
-    text = kernel({"x": pixels, "w": weights, "y": out}, body)
-    module = vectorized(text, "avx512")
-    found = [op for op in module.walk() if op.name == "memref.prefetch" and op.operands[0].name == "x"]
-    assert len(found) == expected
-    check(text, 1e-4)
-
-
 @pytest.mark.parametrize("in_place", [False, True])
 def test_a_body_of_many_operands_loads_late_and_stores_early(in_place: bool) -> None:
     """Two sums of half of the operands each: those of the second are loaded when the first is stored, but for one that

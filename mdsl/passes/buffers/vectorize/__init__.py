@@ -32,9 +32,9 @@ class Vectorize(Pass):
 
     One rule makes every kernel: vectors lie along the innermost dimension of the output, the other parallel
     dimensions are blocked until the accumulators fill the registers, the reductions are loops that carry the
-    accumulators, the epilogue works on them in registers, and each is stored once. Weights that the few
-    blocks of a tile read from end to end are asked for 8 KB ahead (`memref.prefetch`), and of pixels that lie in blocks of
-    channels those of the next tile. Inputs of a copy or a formula that lie across are transposed in registers (`vector.shuffle`); a body
+    accumulators, the epilogue works on them in registers, and each is stored once. Weights that come from
+    memory are asked for ahead (`memref.prefetch`), those of the next tile by all blocks of a tile, each for its share; of
+    pixels that lie in blocks of channels those of the next block. Inputs of a copy or a formula that lie across are transposed in registers (`vector.shuffle`); a body
     of more operands than there are registers loads each where it is used. Before:
 
         ukernel.func @k(%a: memref<2x512xf32>, %b: memref<512x16xf32>, %out: memref<2x16xf32>) {
@@ -217,7 +217,7 @@ class _BlockVectorizer:
         if remarks.wanted():
             _tell(last, chosen)
         with rewriting(last, "vectorize"):
-            GroupEmitter(group, chosen, builder).emit()
+            GroupEmitter(group, chosen, builder, self.target).emit()
             for nest in group.nests:
                 nest.op.erase()
 

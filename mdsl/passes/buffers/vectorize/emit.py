@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import ceil
 
 from mdsl.analysis.code_size import is_function
 from mdsl.analysis.nest import Access, Axis, Group, Linear, Nest
@@ -18,13 +17,12 @@ from mdsl.passes.buffers.vectorize.plan import (
     Point,
     combining_op,
     neutral,
-    rows_ahead,
-    streams,
 )
+from mdsl.passes.buffers.vectorize.prefetching import prefetch
 from mdsl.passes.buffers.vectorize.transposition import load_transposed
 from mdsl.rewriting.kernel_builder import KernelBuilder, Key, is_regular
 from mdsl.target import cost
-from mdsl.target.target import ELEMENT_BYTES
+from mdsl.target.target import Target
 
 Write = tuple[Access, Point, Value]
 
@@ -32,12 +30,16 @@ Write = tuple[Access, Point, Value]
 class GroupEmitter:
     """Emits one group by its plan."""
 
-    def __init__(self, group: Group, plan: Plan, out: KernelBuilder) -> None:
+    def __init__(self, group: Group, plan: Plan, out: KernelBuilder, target: Target) -> None:
         self.group = group
         self.plan = plan
         self.out = out
+        self.target = target
         self.writes: dict[Key, Write] = {}
         self.pieces: list[Point] = []
+        """The points of the block that is being emitted."""
+        self.sizes: dict[Axis, int] = {}
+        """Of that block."""
 
     def emit(self) -> None:
         """Loops over blocks, those of each size together."""
@@ -60,7 +62,7 @@ class GroupEmitter:
 
     def _block(self, base: dict[Axis, Linear], sizes: dict[Axis, int]) -> None:
         """All nests at the points of one block: at once, as vectors of several dimensions, if every access is regular."""
-        self.pieces = self._points(base, sizes)
+        self.pieces, self.sizes = self._points(base, sizes), sizes
         self.out.enter_leaf()
         self.writes.clear()
         if self.plan.late:
@@ -183,7 +185,7 @@ class GroupEmitter:
         for start in range(0, step * unroll, step):
             results = self._step(nest, points, {**env, inner: Linear(((loop.iv, 1),), start)}, results)
         if step == 1:
-            self._prefetch(nest, env, loop.iv, unroll)
+            prefetch(self, nest, env, loop.iv, unroll)
         return self.out.close_loop(results)
 
     def _step(
@@ -198,28 +200,6 @@ class GroupEmitter:
                 step = self.evaluate(nest, point.at(at), carried[len(results) : len(results) + width])
                 results += [self.out.spread(v, point.shape) for v in step]
         return results
-
-    def _prefetch(self, nest: Nest, env: dict[Axis, Linear], counter: Value, steps: int) -> None:
-        """Asks for what `streams` will read `Core.prefetch_bytes` later (at their ends, for what the next tile reads), each
-        cache line once in a round of so many steps; and for the next tile's `rows_ahead`."""
-        inner = nest.reduction[-1]
-        for access in streams(nest, self.plan):
-            assert access.type is not None
-            places = {self.out.key(access, p.env, p.dims): p for p in self.pieces if p.dims}
-            step = len(places) * self.plan.lanes * ELEMENT_BYTES[str(access.type.element)]
-            lines: dict[int, dict[Axis, Linear]] = {}
-            start = ceil(self.plan.prefetch_bytes / step)
-            for ahead in range(start, start + steps):
-                for point in places.values():
-                    at = {**point.env, **env, inner: Linear(((counter, 1),), ahead)}
-                    lines.setdefault(access.offset(at) // cost.LINE, at)
-            for at in lines.values():
-                self.out.prefetch(access, at, self.plan.vector)
-        first = self.pieces[0]
-        for access, axis in rows_ahead(nest, self.plan):
-            behind = first.env[axis].plus(self.plan.block[axis])
-            row = Linear.of({**dict(behind.terms), counter: 1}, behind.constant)
-            self.out.prefetch(access, {**first.env, **env, axis: row, inner: Linear()}, None)
 
     def _neutral(self, nest: Nest, output: int, point: Point) -> Value:
         op = combining_op(nest, output)

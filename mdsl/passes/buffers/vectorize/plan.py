@@ -15,7 +15,7 @@ from mdsl.ir.types import FloatType, IntegerType, Type, dtype_of, element_of
 from mdsl.passes.buffers.vectorize.late import late_arguments
 from mdsl.rewriting.kernel_builder import Dims, shape_of
 from mdsl.target import cost
-from mdsl.target.target import ELEMENT_BYTES, Target
+from mdsl.target.target import Target
 
 COMBINING = {
     "arith.addf": "add", "arith.addi": "add", "arith.mulf": "mul", "arith.muli": "mul",
@@ -63,10 +63,6 @@ class Plan:
     """Accumulators for each point of another reduction, where there are few points; by default 1."""
     unroll: dict[Nest, int] = field(default_factory=dict)
     """Steps of the innermost reduction in a round of its loop; by default 1."""
-    prefetch_bytes: int = 0
-    """How far ahead of a stream to ask for it (see `Core`)."""
-    prefetch_blocks: int = 1
-    """Blocks of a tile that may all ask for the same stream (see `cost.asked_for`)."""
     across: Axis | None = None
     """The axis along which inputs are loaded that are strided along `vector`, to be transposed in registers."""
     runs: dict[Access, int] = field(default_factory=dict)
@@ -97,11 +93,8 @@ def plan(group: Group, target: Target, aliases: AliasAnalysis) -> Plan:
     """The cheapest vector axis, then the block that keeps the FMA units busiest within the registers."""
     lanes = min(target.lanes(element) for nest in group.nests for element in nest.elements())
     order = _by_output(group)
-    ahead, often = target.core.prefetch_bytes, cost.asked_for(target)
     choices = [
-        _choice(
-            group, Plan(axis, lanes, across=across, runs=runs, prefetch_bytes=ahead, prefetch_blocks=often)
-        )
+        _choice(group, Plan(axis, lanes, across=across, runs=runs))
         for axis in (*reversed(order), None)
         for across, runs in _transpositions(group, axis, lanes, target)
     ]
@@ -272,42 +265,6 @@ def _block_reduction(nest: Nest, chosen: Plan, group: Group, target: Target) -> 
     counts = {a: vectors(a, chosen.lanes) if a is chosen.vector else a.extent for a in group.axes}
     options = list(_fitting(list(counts.items()), nest, chosen, target.isa.free, {}))
     return min(options, key=lambda block: _cycles(block, counts, nest, chosen, target))
-
-
-def streams(nest: Nest, chosen: Plan) -> list[Access]:
-    """The inputs that a block reads from end to end: vectors that lie side by side along the innermost reduction. They come
-    from far away (weights, which nothing else has read), and the processor's own prefetcher stops at each page. Each block
-    of the tile asks for them, though one would do: not where those are many."""
-    inner = nest.reduction[-1]
-    found: list[Access] = []
-    for access in nest.inputs:
-        if access.type is None or access.along(chosen.vector) != "contiguous" or inner not in access.axes:
-            continue
-        others = set(nest.parallel) - set(access.axes)
-        blocks = prod(sum(times for _, times in chosen.pieces(axis)) for axis in others)
-        bytes = prod(axis.extent for axis in access.axes) * ELEMENT_BYTES[str(access.type.element)]
-        if others and blocks <= chosen.prefetch_blocks and bytes >= cost.WORTH_PREFETCHING:
-            found.append(access)
-    return found
-
-
-def rows_ahead(nest: Nest, chosen: Plan) -> list[tuple[Access, Axis]]:
-    """The inputs that a tile reads row by row, a cache line a row, in each round of an outer reduction from
-    another place (pixels in blocks of channels), and the axis of their rows. The processor's prefetcher does
-    not follow from place to place; a step of the innermost reduction for each element of the line is enough
-    to ask for the rows of the next tile, one at a time."""
-    *outer, inner = nest.reduction
-    rows = [axis for axis, size in chosen.block.items() if axis is not chosen.vector and size > 1]
-    found: list[tuple[Access, Axis]] = []
-    for access in nest.inputs:
-        windows = any(len(index.terms) > 1 for index in access.indices)
-        if access.type is None or windows or access.along(inner) != "contiguous":
-            continue
-        own = [axis for axis in rows if axis in access.axes]
-        places = any(axis in access.axes for axis in outer)
-        if places and len(own) == 1 and chosen.block[own[0]] <= inner.extent <= chosen.lanes:
-            found.append((access, own[0]))
-    return found
 
 
 def _split(nest: Nest, points: int, target: Target) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from kernels import check, generic, kernel, kernel_of, memref, names, product, unrolled, vectorized
 
+import mdsl
 from mdsl.syntax.parser import parse
 from mdsl.syntax.printer import print_module
 
@@ -225,3 +226,14 @@ def test_few_steps_inside_of_loops_are_written_out(samples: int, together: int):
     text = kernel({"image": image, "grad": grad, "out": out}, conv)
     check(text, target="avx2", native=False)
     assert [op.name for op in vectorized(text, "avx2").walk()].count("vector.fma") == together
+
+
+@pytest.mark.parametrize("target", ["avx512", "avx2"])
+def test_few_channels_stay_vectors(target: str) -> None:
+    """Filters of three channels are loaded as vectors: across the channels that are summed, each pixel would gather them anew."""
+    text = """func.func @main(%x: tensor<1x16x36x36xf32>, %w: tensor<3x16x9x9xf32>) -> tensor<1x3x28x28xf32> {
+      %y = nn.conv2d %x, %w : (tensor<1x16x36x36xf32>, tensor<3x16x9x9xf32>) -> tensor<1x3x28x28xf32>
+      func.return %y : tensor<1x3x28x28xf32>
+    }"""
+    kernels = mdsl.opt(text, "vectorize", target=target)
+    assert not any(op.name == "vector.reduction" for op in kernels.walk())

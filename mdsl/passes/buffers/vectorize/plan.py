@@ -194,8 +194,9 @@ def _nest_cost(nest: Nest, along: Axis | None, chosen: Plan, group: Group) -> fl
             case "strided":
                 length = chosen.runs.get(access)
                 if along in nest.reduction:
-                    # Lanes that are gathered are so for each few rows anew.
-                    elements = max(elements, nest.size // cost.SMALL)
+                    # Lanes that are gathered are so anew for each block of the rows that share them.
+                    shared = (n for axis, n in _rows(group).items() if axis not in access.axes)
+                    elements = nest.size // prod(shared)
                 total += elements * (cost.transposed(length, filled) if length else cost.STRIDED)
             case _:
                 total += elements
@@ -249,15 +250,21 @@ def _block_elementwise(chosen: Plan, order: Sequence[Axis], budget: int) -> dict
 
 def _block_lanes_reduced(chosen: Plan, group: Group, target: Target) -> None:
     """Rows that share their operands, and as many accumulators a row as hide the latency of an FMA."""
-    chosen.block = dict.fromkeys(group.axes, 1)
-    budget = cost.SMALL
-    for axis in reversed(group.axes):
-        divisors = [n for n in range(1, min(budget, axis.extent) + 1) if axis.extent % n == 0]
-        chosen.block[axis] = max(divisors) if max(divisors) > 1 else min(budget, axis.extent)
-        budget //= chosen.block[axis]
+    chosen.block = _rows(group)
     rows = prod(chosen.block.values())
     longest = max(vectors(axis, chosen.lanes) for axis in chosen.lanes_reduced.values())
     chosen.chains = max(1, min(cost.chains_of(rows, target), longest))
+
+
+def _rows(group: Group) -> dict[Axis, int]:
+    """How many of each parallel axis a block has whose sums lie across the lanes."""
+    block = dict.fromkeys(group.axes, 1)
+    budget = cost.SMALL
+    for axis in reversed(group.axes):
+        divisors = [n for n in range(1, min(budget, axis.extent) + 1) if axis.extent % n == 0]
+        block[axis] = max(divisors) if max(divisors) > 1 else min(budget, axis.extent)
+        budget //= block[axis]
+    return block
 
 
 def _block_reduction(nest: Nest, chosen: Plan, group: Group, target: Target) -> dict[Axis, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,12 +17,12 @@ from mdsl.cli.terminal import styled, takes_colours
 from mdsl.errors import MdslError, nearest
 
 if TYPE_CHECKING:
-    from mdsl.compiler.pipeline import Hook
     from mdsl.dialects.builtin import ModuleOp
     from mdsl.passes.base import Pass
     from mdsl.report.diff.forms import Form
     from mdsl.report.diff.model import Diff
     from mdsl.report.diff.unified import Written
+    from mdsl.report.diff.watching import Changes
 
 FORMS = ("structural", "unified", "side", "stat", "json")
 
@@ -103,20 +104,20 @@ class Shown:
     places: frozenset[str] = frozenset()
     """Where that was written which `only` means."""
 
-    def hook(self, module: ModuleOp) -> Hook:
-        """Of passes that begin with `module`."""
+    def hook(self, module: ModuleOp, idle: Callable[[Pass], None]) -> Changes:
+        """Of passes that begin with `module`; `idle` is called with each that changes nothing."""
         from mdsl.report.diff.forms import Form, places_called
         from mdsl.report.diff.unified import unified
         from mdsl.report.diff.watching import Diffs, TextChanges
 
         self.places = places_called(module, self.only) if self.only is not None else frozenset()
         if self.form is not Form.UNIFIED:
-            return Diffs(self._show)
+            return Diffs(self._show, idle)
 
         def show(step: Pass, before: Written, after: Written) -> None:
             self._unified(unified(before, after, f"before {step}", f"after {step}"))
 
-        return TextChanges(show)
+        return TextChanges(show, idle)
 
     def programs(self, before: ModuleOp, after: ModuleOp, old: str, new: str, title: str = "") -> None:
         """Shows what differs between two programs, which are called `old` and `new`, and their difference `title`."""

@@ -163,7 +163,7 @@ def opt(
     """
     from mdsl.cli.files import read_program, write_program
     from mdsl.compiler.pipeline import parse_flag, parse_pipeline
-    from mdsl.report.diff.watching import Dump, Idle
+    from mdsl.report.diff.watching import Changes, Dump
     from mdsl.report.timing import Timing
     from mdsl.target.target import Target
 
@@ -188,14 +188,18 @@ def opt(
     shown = diffs.shown(output)
     telling = progress("checking") if check_each else nullcontext()
     with telling, remarks_written(remarks, remarks_missed, remarks_format, remarks_output, program) as told:
-        idle = Idle(lambda step: note(_unchanged(step, module, told)))
+
+        def idle(step: Pass) -> None:
+            note(_unchanged(step, module, told))
+
+        changes = shown.hook(module, idle) if shown else Changes(idle)
         priced = [costs(machine, measure, shown.put if shown else _on_stderr)] if cost or measure else []
         run_asked(
             module,
             steps,
             machine,
             [told, *every],
-            [*priced, idle, *([shown.hook(module)] if shown else [])],
+            [*priced, changes],
             verify_each=verify_each,
             start=watch.compile_from,
             stop=watch.compile_to,
@@ -210,7 +214,7 @@ def opt(
         shown.finish()
     else:
         write_program(module, output, program, generic=generic, history=history)
-    if diffs.exit_code and idle.changed:
+    if diffs.exit_code and changes.changed:
         raise typer.Exit(1)
 
 

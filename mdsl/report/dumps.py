@@ -20,6 +20,7 @@ class Folder(Compared):
     def __init__(
         self, folder: Path, write: Callable[[ModuleOp, Path], object], write_text: Callable[[str, Path], None]
     ) -> None:
+        super().__init__()
         self.folder, self.write, self.write_text = folder, write, write_text
         self.number = 0
         folder.mkdir(parents=True, exist_ok=True)

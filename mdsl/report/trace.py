@@ -17,7 +17,7 @@ from mdsl.dialects.builtin import ModuleOp
 from mdsl.passes.base import Pass
 from mdsl.report.cost import Cost, cost_of
 from mdsl.report.diff.compare import compare
-from mdsl.report.diff.model import Diff, Matching, Snapshot
+from mdsl.report.diff.model import Diff, Snapshot
 from mdsl.report.diff.text import structural
 from mdsl.report.remarks import Remarks
 from mdsl.report.units import count_text, flops_text, seconds_text
@@ -60,7 +60,7 @@ class Step:
     def diff(self) -> Diff:
         """What the pass changed."""
         if not self.changed:
-            return Diff(self.name, self.before, self.after, Matching(), (), ())
+            return Diff.none(self.name, self.before)
         return compare(self.before, self.after, self.name)
 
     @property
@@ -126,6 +126,7 @@ class Trace:
     @staticmethod
     def of(module: ModuleOp, steps: Sequence[Pass], target: Target, *, verify_each: bool = True) -> Trace:
         """Runs `steps` on `module`, in place, and keeps a copy of the program between them. Raises MdslError."""
+        module.name_maps()
         recorder = _Recorder(target, module)
         with recorder.remarks.collecting() as remarks:
             run_passes(module, steps, context_of(target), hooks=[remarks, recorder], verify_each=verify_each)

@@ -73,7 +73,7 @@ def _kinds(module: ModuleOp) -> Counter[str]:
 
 def data(diff: Diff) -> dict[str, Any]:
     """The diff for JSON: every rewrite with its ops, and which rewrites are alike."""
-    old, new = Names(diff.before.module), Names(diff.after.module)
+    old, new = diff.before.names, diff.after.names
     groups = {id(rewrite): k for k, group in enumerate(diff.groups) for rewrite in group.rewrites}
     return {
         "pass": diff.title,

@@ -65,9 +65,9 @@ class Names:
     """The text of a program's ops, with the names that they have in the whole program."""
 
     def __init__(self, module: ModuleOp) -> None:
+        """`module` has aliases for its maps."""
         self.module = module
         self.printer = _Pieces()
-        module.name_maps()
         self.printer.map_names = module.map_names
         self.named: set[Op] = set()
 
@@ -223,6 +223,9 @@ def within(lines: Sequence[Line], width: int, rows: int | None = None) -> list[L
     found: list[Line] = []
     for line in lines:
         room = max(20, width - 2 - 2 * line.indent)
+        if len(line.text) <= room:
+            found.append(line)
+            continue
         pieces = _broken(line.text, room)
         if rows is not None and len(pieces) > rows:
             pieces = [*pieces[: rows - 1], f"{pieces[rows - 1][: room - 8]} ..."]

@@ -10,6 +10,7 @@ from typing import ClassVar
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.ir.core import Block, BlockArgument, Op, OpResult, Value
 from mdsl.ir.naming import name_wished
+from mdsl.report.diff.lines import Names
 
 
 @dataclass
@@ -24,13 +25,25 @@ class Snapshot:
     origin: dict[Op | Value, Op | Value] = field(default_factory=dict[Op | Value, Op | Value])
 
     @cached_property
+    def names(self) -> Names:
+        """The text of its ops, for whoever shows them."""
+        if not self.origin:
+            self.module.name_maps()
+        return Names(self.module)
+
+    @cached_property
     def ops(self) -> list[Op]:
         """The program's ops at that moment, from the module on, in order."""
         return list(self.module.walk())
 
+    @cached_property
+    def order(self) -> dict[Op, int]:
+        """The place of each op in that order."""
+        return {op: i for i, op in enumerate(self.ops)}
+
     @staticmethod
     def take(module: ModuleOp) -> Snapshot:
-        """A copy of `module` as it is now, which prints the same."""
+        """A copy of `module`, whose maps have aliases, as it is now, which prints the same."""
         values: dict[Value, Value] = {}
         copy = module.clone(values)
         taken = Snapshot(copy)
@@ -134,6 +147,11 @@ class Diff:
     printer: ClassVar[Callable[[Diff], str]] = staticmethod(lambda diff: diff.title)
     """Writes a diff as text. The structural form, which lies above the model, puts itself here."""
 
+    @staticmethod
+    def none(title: str, program: Snapshot) -> Diff:
+        """That of a pass that changed nothing."""
+        return Diff(title, program, program, Matching(), (), ())
+
     def __bool__(self) -> bool:
         """True if anything differs."""
         return bool(self.rewrites)
@@ -150,7 +168,7 @@ class Diff:
     def kept(self) -> Iterator[Op]:
         """The ops after the pass that no rewrite has touched, in order."""
         touched = {op for rewrite in self.rewrites for op in rewrite.after}
-        return (op for op in self.after.module.walk() if op in self.matching.backward and op not in touched)
+        return (op for op in self.after.ops if op in self.matching.backward and op not in touched)
 
 
 def symbol(op: Op) -> str | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable
+from itertools import pairwise
 
 from mdsl.ir.core import Block, Op, OpResult, Value
 from mdsl.report.diff.matching import gaps, rising
@@ -90,6 +92,8 @@ class _Changes:
         """Of the ops that are in both blocks, as many as can be have stayed where they were."""
         places = {op: i for i, op in enumerate(old.ops)}
         came = [(op, self.matching.backward[op]) for op in new.ops if op in self.matching.backward]
+        if all(a < b for a, b in pairwise([-1, *(places.get(source, -1) for _, source in came)])):
+            return
         here = [(op, source) for op, source in came if source in places]
         stayed = {here[i][0] for i in rising([places[source] for _, source in here])}
         for op, source in came:
@@ -99,16 +103,14 @@ class _Changes:
 
     def _enclose_moved(self) -> None:
         """What went into something new, or out of what is gone, belongs to that rewrite."""
-        for new, old in self.matching.backward.items():
-            into = self.new.get(new.parent) if new.parent else None
-            out_of = self.gone.get(old.parent) if old.parent else None
-            if into is None and out_of is None:
-                continue
-            self.moved[new] = old
-            self.parent.setdefault(new, new)
-            for around in (into, out_of):
-                if around is not None:
-                    self.join(around, new)
+        sides = (self.new, self.matching.backward), (self.gone, self.matching.forward)
+        for around, known in sides:
+            for holder, rewrite in around.items():
+                for op in (op for region in holder.regions for op in region.block.ops if op in known):
+                    new = op if around is self.new else known[op]
+                    self.moved[new] = self.matching.backward[new]
+                    self.parent.setdefault(new, new)
+                    self.join(rewrite, new)
 
 
 def _says_the_same(old: Op, new: Op) -> bool:
@@ -280,11 +282,14 @@ def _next_user(op: Op, value: Value) -> Op | None:
 
 
 def _rewrites(changes: _Changes) -> Iterable[Rewrite]:
-    order = {op: i for i, op in enumerate(changes.after.ops)}
-    anchors, places, at = {}, {}, 0
-    for i, op in enumerate(changes.before.ops):
-        at = order.get(changes.matching.forward.get(op, op), at)
-        anchors[op], places[op] = at, i
+    order, places = changes.after.order, changes.before.order
+    stayed = [i for i, op in enumerate(changes.before.ops) if op in changes.matching.forward]
+
+    def anchor(op: Op) -> int:
+        """Where that is now which came last before `op`, or is `op`."""
+        last = bisect_right(stayed, places[op]) - 1
+        return order[changes.matching.forward[changes.before.ops[stayed[last]]]] if last >= 0 else 0
+
     members: dict[Op, tuple[set[Op], set[Op]]] = defaultdict(lambda: (set(), set()))
     for root in changes.gone.values():
         members[changes.rewrite(root)][0].add(root)
@@ -304,7 +309,7 @@ def _rewrites(changes: _Changes) -> Iterable[Rewrite]:
     for key, (gone, new) in members.items():
         before = tuple(sorted(gone, key=places.__getitem__))
         after = tuple(sorted(new, key=order.__getitem__))
-        at = min([anchors[op] for op in before] or [order[op] for op in after])
+        at = min([anchor(op) for op in before] or [order[op] for op in after])
         kind = _kind(changes, before, after)
         if kind == "move":
             before = tuple(changes.moved[op] for op in after)

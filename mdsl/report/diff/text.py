@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from mdsl.ir.core import Op
-from mdsl.report.diff.lines import Line, Names, count, folded, head, within
+from mdsl.report.diff.lines import Line, count, folded, head, within
 from mdsl.report.diff.model import Diff, Group, Rewrite
 from mdsl.report.diff.weights import weights_told
 from mdsl.support.escapes import one_line
@@ -69,7 +69,7 @@ def _definitions(lines: Sequence[Line], maps: dict[str, str], style: Style) -> l
 
 def heading(diff: Diff) -> str:
     """What happened, in a line."""
-    before, after = (side.module.count_nested() for side in (diff.before, diff.after))
+    before, after = (len(side.ops) - 1 for side in (diff.before, diff.after))
     ops = f"{before:,} -> {count(after, 'op')}" if before != after else count(after, "op")
     ways = "" if len(diff.groups) == len(diff.rewrites) else f" in {count(len(diff.groups), 'way')}"
     return f"=== {diff.title}: {count(len(diff.rewrites), 'change')}{ways}, {ops}"
@@ -78,7 +78,7 @@ def heading(diff: Diff) -> str:
 class _Writer:
     def __init__(self, diff: Diff, style: Style) -> None:
         self.diff, self.style = diff, style
-        self.old, self.new = Names(diff.before.module), Names(diff.after.module)
+        self.old, self.new = diff.before.names, diff.after.names
         self.limits = style.shares(len(diff.groups))
         altered = (r for r in diff.rewrites if r.kind != "move")
         self.altered = {
@@ -109,7 +109,7 @@ class _Writer:
         """How many ops in front of each place of the program after have stayed as they were."""
         kept = set(self.diff.kept())
         found = [0]
-        for op in self.diff.after.module.walk():
+        for op in self.diff.after.ops:
             found.append(found[-1] + (op in kept and op is not self.diff.after.module))
         return found
 

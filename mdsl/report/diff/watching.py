@@ -14,23 +14,65 @@ from mdsl.report.diff.unified import Written
 from mdsl.syntax.printer import print_module
 
 
-class Compared(Hook):
-    """Compares the program after each pass with what it was before it."""
+class Changes(Hook):
+    """Tells passes that changed something from those that did not: `idle` is called with each of the latter; `changed` says
+    whether there was another one. What is kept of the program is made anew only where that changed."""
+
+    def __init__(self, idle: Callable[[Pass], None] = lambda step: None) -> None:
+        self.idle = idle
+        self.changed = False
+        self.links: object = None
 
     def before(self, module: ModuleOp, step: Pass) -> None:
-        self.snapshot = Snapshot.take(module)
+        now = links(module)
+        if now != self.links:
+            self.links = now
+            self.begin(module)
 
     def after(self, module: ModuleOp, step: Pass, seconds: float) -> None:
-        self.compared(module, step, compare(self.snapshot, Snapshot(module), str(step)))
+        now = links(module)
+        if now == self.links:
+            self.idle(step)
+            self.same(module, step)
+        else:
+            self.changed = True
+            self.links = now
+            self.altered(module, step)
+
+    def begin(self, module: ModuleOp) -> None:
+        """Called in front of a pass if the program is not what it was after the last one, or if there was none."""
+
+    def same(self, module: ModuleOp, step: Pass) -> None:
+        """Called after a pass that changed nothing."""
+
+    def altered(self, module: ModuleOp, step: Pass) -> None:
+        """Called after a pass that changed something."""
+
+
+class Compared(Changes):
+    """Compares the program after each pass with what it was before it."""
+
+    def begin(self, module: ModuleOp) -> None:
+        self.last = Snapshot.take(module)
+
+    def same(self, module: ModuleOp, step: Pass) -> None:
+        self.compared(module, step, Diff.none(str(step), self.last))
+
+    def altered(self, module: ModuleOp, step: Pass) -> None:
+        before, self.last = self.last, Snapshot.take(module)
+        self.compared(module, step, compare(before, self.last, str(step)))
 
     def compared(self, module: ModuleOp, step: Pass, diff: Diff) -> None:
-        """Called after `step` with what it changed, if anything. The diff refers to the program, which the next pass changes."""
+        """Called after `step` with what it changed, if anything."""
 
 
 class Diffs(Compared):
     """Hands the diff of every pass that changed something to `show`."""
 
-    def __init__(self, show: Callable[[Diff], None]) -> None:
+    def __init__(
+        self, show: Callable[[Diff], None], idle: Callable[[Pass], None] = lambda step: None
+    ) -> None:
+        super().__init__(idle)
         self.show = show
 
     def compared(self, module: ModuleOp, step: Pass, diff: Diff) -> None:
@@ -38,36 +80,22 @@ class Diffs(Compared):
             self.show(diff)
 
 
-class TextChanges(Hook):
+class TextChanges(Changes):
     """Hands every pass that changed the program's text or weights to `show`, with these before and after it."""
 
-    def __init__(self, show: Callable[[Pass, Written, Written], None]) -> None:
+    def __init__(
+        self, show: Callable[[Pass, Written, Written], None], idle: Callable[[Pass], None] = lambda step: None
+    ) -> None:
+        super().__init__(idle)
         self.show = show
 
-    def before(self, module: ModuleOp, step: Pass) -> None:
-        self.old = Written.of(module)
+    def begin(self, module: ModuleOp) -> None:
+        self.last = Written.of(module)
 
-    def after(self, module: ModuleOp, step: Pass, seconds: float) -> None:
-        new = Written.of(module)
-        if new.differs(self.old):
-            self.show(step, self.old, new)
-
-
-class Idle(Hook):
-    """Hands each pass that changed nothing to `show`; `changed` tells whether another one did."""
-
-    def __init__(self, show: Callable[[Pass], None]) -> None:
-        self.show = show
-        self.changed = False
-
-    def before(self, module: ModuleOp, step: Pass) -> None:
-        self.links = links(module)
-
-    def after(self, module: ModuleOp, step: Pass, seconds: float) -> None:
-        if links(module) == self.links:
-            self.show(step)
-        else:
-            self.changed = True
+    def altered(self, module: ModuleOp, step: Pass) -> None:
+        before, self.last = self.last, Written.of(module)
+        if self.last.differs(before):
+            self.show(step, before, self.last)
 
 
 class Dump(Hook):

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mdsl.cli.files import read_bound
+from mdsl.cli.files import read_sized
 from mdsl.cli.load import ProgramFile, Threads
 from mdsl.cli.progress import progress
 from mdsl.cli.settings import takes_settings
-from mdsl.cli.tables import table
+from mdsl.cli.tables import percent, shortened, table
 from mdsl.compiler.settings import DEFAULT, Settings
 from mdsl.support.escapes import escaped, one_line
 
@@ -43,11 +44,9 @@ def explain(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Tell what an op became: its kernels, what passes did to it and what kept them from more, its memory and its cost."""
-    from mdsl.compiler.driver import bind_dims
     from mdsl.report.explain import Tracer
 
-    module, sizes = read_bound(program, settings.bind)
-    bind_dims(module, sizes)
+    module, settings = read_sized(program, settings)
     with progress("compiling"):
         tracer = Tracer.lowering(module, settings)
     found = tracer.all() if op is None else tracer.find(op)
@@ -74,7 +73,10 @@ def _measured(e: Explanation, profile: LayerProfile | None) -> tuple[float, floa
 def _table(found: list[Explanation], profile: LayerProfile | None) -> None:
     from mdsl.report.units import bytes_text, count_text, flops_text, seconds_text
 
-    header = ["op", "is", "kernels", "calls", "work", "moved", "at the roofline"]
+    header = ["op", "is", "kernels", "calls", "work", "moved", "at the roofline", "share"]
+    total = sum(e.seconds for e in found)
+    timed = {e.location: _measured(e, profile) for e in found}
+    taken = sum(times[0] for times in timed.values() if times)
     rows: list[list[str]] = []
     for e in found:
         kernels = f"@{e.uses[0].kernel}" + (f" +{len(e.uses) - 1}" if len(e.uses) > 1 else "")
@@ -86,11 +88,15 @@ def _table(found: list[Explanation], profile: LayerProfile | None) -> None:
             flops_text(e.work.flops),
             bytes_text(e.bytes),
         ]
-        rows.append([*row, seconds_text(e.seconds)])
+        rows.append([*row, seconds_text(e.seconds), percent(e.seconds, total)])
         if profile is not None:
-            times = _measured(e, profile)
-            rows[-1] += [seconds_text(times[0]), f"{100 * times[1] / times[0]:.0f} %"] if times else ["", ""]
-    table([*header, *(["measured", "of the peak"] if profile else [])], rows, words=(0, 1, 2))
+            times = timed[e.location]
+            rows[-1] += (
+                [seconds_text(times[0]), percent(times[0], taken), f"{100 * times[1] / times[0]:.0f} %"]
+                if times
+                else ["", "", ""]
+            )
+    table([*header, *(["measured", "share", "of the peak"] if profile else [])], rows, words=(0, 1, 2))
 
 
 def _memory(tracer: Tracer) -> str:
@@ -104,11 +110,11 @@ def _memory(tracer: Tracer) -> str:
         f"arena: {bytes_text(peak.arena)}; most in use: {bytes_text(peak.nbytes)}, while {tracer.name_at(peak.op)} is computed"
     ]
     lines += [f"  {p.name}: {bytes_text(p.nbytes)} from byte {p.offset} on, {p.type}" for p in peak.places]
-    return "".join(f"{one_line(line)}\n" for line in lines)
+    return "".join(f"{_with_short_names(one_line(line))}\n" for line in lines)
 
 
-_LARGEST = 5
-"""Constants that are named."""
+_LARGEST, _READERS = 5, 3
+"""Constants that are named, and of each the ops that read it."""
 
 
 def _constants(found: list[Explanation]) -> str:
@@ -124,9 +130,11 @@ def _constants(found: list[Explanation]) -> str:
     total = sum(constant.nbytes for constant in readers)
     lines = [f"constants: {bytes_text(total)} in {count_text(len(readers))}"]
     for constant in sorted(readers, key=lambda c: -c.nbytes)[:_LARGEST]:
-        read = ", ".join(readers[constant])
+        names = readers[constant]
+        more = f" and {len(names) - _READERS} more" if len(names) > _READERS else ""
+        read = f"{', '.join(names[:_READERS])}{more}"
         lines.append(f"  {constant.name}: {bytes_text(constant.nbytes)}, {constant.type}, for {read}")
-    return "".join(f"{one_line(line)}\n" for line in lines)
+    return "".join(f"{_with_short_names(one_line(line))}\n" for line in lines)
 
 
 def _page(e: Explanation, profile: LayerProfile | None) -> str:
@@ -158,7 +166,12 @@ def _page(e: Explanation, profile: LayerProfile | None) -> str:
         lines.append(f"  it is a part of {', '.join(f'@{kernel}' for kernel in e.within)}")
     else:
         lines.append("  nothing of its own is left: it is a part of what it was fused into, or of no use")
-    return "".join(f"{one_line(line)}\n" for line in lines)
+    first, *rest = lines
+    return "".join(f"{one_line(line)}\n" for line in (first, *map(_with_short_names, rest)))
+
+
+def _with_short_names(line: str) -> str:
+    return re.sub(r"[%@][^\s,:]+", lambda name: shortened(name[0]), line)
 
 
 def _decisions(told: Sequence[Told]) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -16,6 +17,7 @@ from mdsl.support.files import check_writable, is_stream, replacing
 if TYPE_CHECKING:
     import numpy as np
 
+    from mdsl.compiler.settings import Settings
     from mdsl.dialects.builtin import ModuleOp
     from mdsl.frontends.onnx import Source
     from mdsl.ir.attributes import Resource
@@ -32,6 +34,14 @@ def read_bound(path: str, bind: Mapping[str, Any]) -> tuple[ModuleOp, Mapping[st
     from mdsl.compiler.reading import module_of
 
     return module_of(read_source(path), bind)
+
+
+def read_sized(path: str, settings: Settings) -> tuple[ModuleOp, Settings]:
+    """The same with all that `settings` bind, and the settings without what they bind. Raises MdslError, OSError."""
+    from mdsl.compiler.driver import bind_dims
+
+    module, sizes = read_bound(path, settings.bind)
+    return bind_dims(module, sizes), replace(settings, bind={})
 
 
 def read_source(path: str) -> ModuleOp | Source:

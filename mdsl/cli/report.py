@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mdsl.cli.files import check_output, note, read_bound, write_text
+from mdsl.cli.files import check_output, note, read_sized, write_text
 from mdsl.cli.load import ProgramFile, Threads, default_output
 from mdsl.cli.progress import progress, stoppable
 from mdsl.cli.settings import takes_settings
@@ -43,15 +43,13 @@ def report(
     settings: Settings = DEFAULT,
 ) -> None:
     """Write a page, which needs no network, that shows each pass of the pipeline: what it changed, why, and what that is worth."""
-    from mdsl.compiler.driver import bind_dims
     from mdsl.compiler.entry import signature
     from mdsl.report.page import page
     from mdsl.report.page.collect import collected
 
     place = default_output(program, ".html") if output is None else output
     check_output(place, program)
-    module, sizes = read_bound(program, settings.bind)
-    bind_dims(module, sizes)
+    module, settings = read_sized(program, settings)
     signature(module)  # tells of dimensions without a size
     machine = settings.machine()
     if (measure or savings) and not machine.runs_here:

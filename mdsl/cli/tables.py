@@ -12,9 +12,24 @@ import typer
 from mdsl.cli.terminal import styled
 from mdsl.support.escapes import one_line
 
+CUT = "..."
+"""Stands for the middle of a name that is too long for a table."""
+
+_WIDEST = 48
+
+
+def shortened(name: str) -> str:
+    """A name without its middle if it is long; what has spaces is no name."""
+    if len(name) <= _WIDEST or " " in name:
+        return name
+    end = (_WIDEST - len(CUT)) // 2
+    return f"{name[: _WIDEST - len(CUT) - end]}{CUT}{name[-end:]}"
+
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], words: Sequence[int] = (0,)) -> None:
-    """The columns of `words` to the left, those of figures to the right; `rich` draws it on a terminal."""
+    """The columns of `words` to the left, those of figures to the right; `rich` draws it on a terminal. Long names lose their
+    middle."""
+    rows = [[shortened(one_line(cell)) for cell in row] for row in rows]
     if sys.stdout.isatty():
         from rich.console import Console
         from rich.table import Table
@@ -24,10 +39,9 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], words: Sequence[
         for number, column in enumerate(drawn.columns):
             column.justify = "left" if number in words else "right"
         for row in rows:
-            drawn.add_row(*(Text(one_line(cell)) for cell in row))
+            drawn.add_row(*map(Text, row))
         Console(file=styled(sys.stdout)).print(drawn)
         return
-    rows = [[one_line(cell) for cell in row] for row in rows]
     widths = [max(len(cell) for cell in column) for column in zip(header, *rows, strict=True)]
     for row in [header, *rows]:
         cells = [

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from mdsl.analysis.regions import captured
 from mdsl.dialects import arith, memref
 from mdsl.ir.core import Op, Value
+from mdsl.ir.naming import name_wished
 from mdsl.ir.types import MemRefType
 
 
@@ -60,7 +61,7 @@ def memory_of(op: Op) -> Iterable[Place]:
         view = _view(value)
         shift = arith.constant_of(view.operands[1]) if view is not None else None
         if view is not None and isinstance(shift, int) and isinstance(view.result.type, MemRefType):
-            yield Place(f"%{view.result.name}", str(view.result.type), shift, view.result.type.nbytes)
+            yield Place(f"%{name_wished(view.result)}", str(view.result.type), shift, view.result.type.nbytes)
 
 
 def constants_of(op: Op) -> Iterable[Data]:

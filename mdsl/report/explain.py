@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from math import prod
 
 from mdsl.analysis.work import Work, kernels_of, traffic, trips, work_of
@@ -19,7 +20,7 @@ from mdsl.ir.core import Op
 from mdsl.ir.naming import cleaned
 from mdsl.report.arena import Data, Peak, Place, constants_of, memory_of, peak_of
 from mdsl.report.remarks import Remarks, Told
-from mdsl.rewriting.remarks import Remark, name_of
+from mdsl.rewriting.remarks import name_of
 from mdsl.target.cost import roofline_cycles
 from mdsl.target.target import Target
 
@@ -54,6 +55,11 @@ class Explanation:
     """That the ops it became must move: of each memref once."""
     seconds: float = 0.0
     """At the roofline of the target: no code is faster."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What it may be called by."""
+        return self.name, self.name.removeprefix("%"), self.location, self.opcode
 
     @property
     def work(self) -> Work:
@@ -103,7 +109,8 @@ class Tracer:
 
     def find(self, query: str) -> list[Explanation]:
         """Of the ops that `query` means: `%conv1` or `conv1`, `12` or `net.mir:12` (a line), the name of an ONNX node, `@kernel`,
-        or all that use a tensor in the arena or a constant. Raises MdslError with the nearest name if it means none."""
+        or all that use a tensor in the arena or a constant; else those whose name, node or kind it fits (`nn.conv2d`, `*gate*`),
+        where `...` stands for anything as `*` does. Raises MdslError with the nearest name if it means none."""
         name = query.removeprefix("%")
         printed = cleaned(name)  # a name of another format may have characters that the text does not
         found = [
@@ -111,11 +118,13 @@ class Tracer:
             for e in self.source
             if name == e.location or printed == e.name.removeprefix("%") or _is_line(query, e.location)
         ]
-        used = {query, f"%{query}"}
+        used = {query, f"%{query}", f"%{printed}"}
         places = {
             place for place, pieces in self._found.items() if any(used.intersection(p.names) for p in pieces)
         }
         found = found or [e for e in self.source if e.location in places]
+        pattern = query.replace("...", "*")
+        found = found or [e for e in self.source if any(fnmatchcase(n, pattern) for n in e.names)]
         if not found:
             names = [e.name for e in self.source]
             names += dict.fromkeys(n for pieces in self._found.values() for p in pieces for n in p.names)
@@ -145,8 +154,7 @@ class Tracer:
 
     def explained(self, source: Explanation) -> Explanation:
         """What became of it. Of several ops at one place the first has the dispatches."""
-        numbers = {*self._about.get(source.location, ()), *self._about.get(source.name, ())}
-        told = [self._told[number] for number in sorted(numbers)]
+        told = [self._told[number] for number in sorted(set(self._about.get(source.location, ())))]
         found = Explanation(source.name, source.opcode, source.type, source.location, told)
         first = next(e for e in self.source if e.location == source.location)
         pieces = self._found.get(source.location, []) if first is source else []
@@ -170,13 +178,10 @@ class Tracer:
 
     def _fusions(self) -> dict[str, list[str]]:
         """The places that each was fused with, as remarks tell."""
-        located = {e.name: e.location for e in reversed(self.source)}
         found: dict[str, list[str]] = {}
-        for told in self._told:
-            names = _names(told.remark) if told.step.startswith("fuse") else []
-            places = [_owner(name, located) for name in (told.remark.op, *names)] if names else []
-            for place in places:
-                found.setdefault(place, []).extend(other for other in places if other)
+        for remark in (told.remark for told in self._told if told.remark.fused):
+            for place in remark.places:
+                found.setdefault(place, []).extend(remark.places)
         return found
 
 
@@ -215,24 +220,12 @@ def _place(op: Op) -> str:
 
 
 def _about(told: Sequence[Told]) -> dict[str, list[int]]:
-    """The numbers of the remarks on an op, by its place, and of those that another op took it in, by its name."""
+    """The numbers of the remarks about what was written at a place."""
     found: dict[str, list[int]] = {}
     for number, remark in enumerate(t.remark for t in told):
-        for key in (*_names(remark), *([remark.location.place] if remark.location is not None else [])):
-            found.setdefault(key, []).append(number)
+        for place in remark.places:
+            found.setdefault(place, []).append(number)
     return found
-
-
-def _owner(name: str, located: Mapping[str, str]) -> str:
-    """The place of the op that a value was named after: of `%conv1_packed` that of `%conv1`; empty if there is none."""
-    while name and name not in located:
-        name = name.rpartition("_")[0]
-    return located.get(name, "")
-
-
-def _names(remark: Remark) -> list[str]:
-    """What it says that another op was taken in by, or took in."""
-    return re.findall(r"%[\w.$/-]+", remark.message) if remark.kind == "applied" else []
 
 
 def _is_line(query: str, place: str) -> bool:

@@ -122,6 +122,8 @@ def record(told: Told) -> dict[str, Any]:
         "column": place.column if place else None,
         "message": remark.message,
         "facts": {name: _plain(fact) for name, fact in remark.facts.items()},
+        "fused": remark.fused,
+        "others": [{"op": o.op, "place": o.location.place if o.location else None} for o in remark.others],
     }
 
 
@@ -148,5 +150,6 @@ def _document(told: Told) -> str:
         lines.append(f"DebugLoc: {{ {spot} }}")
     lines += [f"Function: {quoted(remark.function)}", "Args:"]
     lines += [f"  - Op: {quoted(remark.op)}", f"  - String: {quoted(' ' + remark.message)}"]
+    lines += [f"  - Other: {quoted(other.op)}" for other in remark.others]
     lines += [f"  - {name}: {quoted(_plain(fact))}" for name, fact in remark.facts.items()]
     return "\n".join([*lines, "...", ""])

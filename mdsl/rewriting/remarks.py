@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from mdsl.ir.attributes import StringAttr
-from mdsl.ir.core import Op
+from mdsl.ir.core import Op, Value
 from mdsl.ir.location import Location
 from mdsl.ir.naming import name_wished
 
 Kind = Literal["applied", "missed"]
+
+
+@dataclass(frozen=True)
+class Other:
+    """Another op that a remark is about, as it was at that moment."""
+
+    op: str
+    location: Location | None
 
 
 @dataclass(frozen=True)
@@ -31,6 +39,16 @@ class Remark:
     """What was done, or what kept the pass from it; after the op's name it makes a sentence."""
     facts: Mapping[str, Any]
     """The numbers behind the decision, by name: numbers, text, lists of them, a `cost.Choice`."""
+    others: tuple[Other, ...] = ()
+    """Further ops that the message is about."""
+    fused: bool = False
+    """Whether the op and the others are computed together from now on."""
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Where that was written which it is about, its own op first."""
+        found = (self.location, *(other.location for other in self.others))
+        return tuple(dict.fromkeys(place.place for place in found if place is not None))
 
 
 Listener = Callable[[Remark], None]
@@ -38,9 +56,14 @@ Listener = Callable[[Remark], None]
 _listener: ContextVar[Listener | None] = ContextVar("remarks", default=None)
 
 
-def applied(op: Op, message: str, **facts: Any) -> None:
-    """Tells what the running pass did to `op`."""
-    _tell("applied", op, message, facts)
+def applied(op: Op, message: str, *others: Op, **facts: Any) -> None:
+    """Tells what the running pass did to `op`, in a message that is about `others` too."""
+    _tell("applied", op, message, others, facts)
+
+
+def fused(op: Op, message: str, *others: Op, **facts: Any) -> None:
+    """Tells that the running pass has `op` computed together with `others`."""
+    _tell("applied", op, message, others, facts, fused=True)
 
 
 def begun(op: Op) -> Callable[[str], None]:
@@ -48,13 +71,14 @@ def begun(op: Op) -> Callable[[str], None]:
     listener = _listener.get()
     if listener is None:
         return lambda message: None
-    remark = _remark("applied", op, "", {})
+    remark = _remark("applied", op, "", (), {})
     return lambda message: listener(replace(remark, message=message))
 
 
-def missed(op: Op, message: str, **facts: Any) -> None:
-    """Tells why the running pass left `op` as it is, or did less than it might have."""
-    _tell("missed", op, message, facts)
+def missed(op: Op, message: str, *others: Op, **facts: Any) -> None:
+    """Tells why the running pass left `op` as it is, or did less than it might have; `others` are ops that the message is
+    about too."""
+    _tell("missed", op, message, others, facts)
 
 
 def wanted() -> bool:
@@ -76,18 +100,28 @@ def name_of(op: Op) -> str:
     """How a person would point at the op: `%conv1`, `@main`, or what it is called."""
     named = next((r for r in op.results if r.name), None)
     if named:
-        return f"%{name_wished(named)}"
+        return value_name(named)
     symbol = op.attributes.get("sym_name")
     return f"@{symbol.value}" if isinstance(symbol, StringAttr) else op.name
 
 
-def _tell(kind: Kind, op: Op, message: str, facts: Mapping[str, Any]) -> None:
+def value_name(value: Value) -> str:
+    """How a person would point at the value: as the text spells it, where no other bears the name."""
+    return f"%{name_wished(value)}"
+
+
+def _tell(
+    kind: Kind, op: Op, message: str, others: Sequence[Op], facts: Mapping[str, Any], *, fused: bool = False
+) -> None:
     listener = _listener.get()
     if listener is not None:
-        listener(_remark(kind, op, message, facts))
+        listener(_remark(kind, op, message, others, facts, fused))
 
 
-def _remark(kind: Kind, op: Op, message: str, facts: Mapping[str, Any]) -> Remark:
+def _remark(
+    kind: Kind, op: Op, message: str, others: Sequence[Op], facts: Mapping[str, Any], fused: bool = False
+) -> Remark:
     around = next((a for a in op.ancestors() if "sym_name" in a.attributes), None)
     function = name_of(around)[1:] if around is not None else ""
-    return Remark(kind, name_of(op), op.name, function, op.location, message, facts)
+    named = tuple(Other(name_of(other), other.location) for other in others)
+    return Remark(kind, name_of(op), op.name, function, op.location, message, facts, named, fused)

@@ -228,3 +228,32 @@ def test_a_program_on_memory_is_explained_by_its_dispatches(
     assert command(["explain", str(lowered), "--json", "--target=avx2"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found and sum(e["flops"] for e in found) == 2 * M * K * N
+
+
+def test_remarks_of_what_took_an_op_in_are_found_by_its_place() -> None:
+    """`fuse` tells them of %b_packed, which no op of the source is called: the product's place is among the others."""
+    (found,) = Tracer.lowering(mdsl.parse(CHAIN, "net.mir"), Settings(target="avx2")).find("a")
+    taken = [t.remark for t in found.told if t.remark.fused and t.remark.places[0] != found.location]
+    assert taken and all(found.location in remark.places for remark in taken)
+
+
+def test_long_names_are_cut_and_found_as_cut(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = "network." + "block." * 12 + "product"
+    net = tmp_path / "net.mir"
+    net.write_text(PRODUCT.replace("%c", f"%{name}"))
+    assert command(["explain", str(net), "--target=avx2"]) == 0
+    text = capsys.readouterr().out
+    cut = text.splitlines()[1].split()[0]
+    assert "..." in cut and len(cut) < 50 and name not in text
+    for query in (cut, "*product", "nn.matmul"):
+        assert command(["explain", str(net), "--op", query, "--target=avx2"]) == 0
+        first, *rest = capsys.readouterr().out.splitlines()
+        assert first.startswith(f"%{name} = ") and any("..." in line for line in rest)
+        assert not any(name in line for line in rest)
+
+
+def test_a_bound_size_is_bound_once(capsys: pytest.CaptureFixture[str]) -> None:
+    net = CNN.parents[1] / "passes" / "bind.mir"
+    assert command(["explain", str(net), "--bind", "batch=2", "--measure"]) == 0
+    head = capsys.readouterr().out.splitlines()[0].split("  ")
+    assert [name.strip() for name in head if name.strip()][-3:] == ["measured", "share", "of the peak"]

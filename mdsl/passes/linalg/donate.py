@@ -51,15 +51,19 @@ class Donate(Pass):
 def _donate(function: FuncOp, argument: BlockArgument, number: int) -> None:
     made = _maker(function.body.terminator.operands[number])
     if made is None:
-        remarks.missed(function, f"%{argument.name}: its new value is not computed element by element")
+        remarks.missed(
+            function, f"{remarks.value_name(argument)}: its new value is not computed element by element"
+        )
         return
     op, out = made
     place = _read_at(op, out, argument)
     if place is None:
-        remarks.missed(function, f"%{argument.name}: its new value does not read it element by element")
+        remarks.missed(
+            function, f"{remarks.value_name(argument)}: its new value does not read it element by element"
+        )
         return
     _overwrite(op, place, out)
-    remarks.applied(function, f"%{argument.name} is overwritten by its new value")
+    remarks.applied(function, f"{remarks.value_name(argument)} is overwritten by its new value")
 
 
 def _maker(value: Value) -> tuple[linalg.Generic, int] | None:

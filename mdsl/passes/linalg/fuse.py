@@ -91,7 +91,7 @@ def fuse_producers(op: linalg.LinalgOp, shared: bool = False) -> linalg.LinalgOp
             if isinstance(producer, linalg.LinalgOp) or _is_splat(value):
                 assert isinstance(producer, Op)
                 if _obstacle(producer, op, index, shared) is None:
-                    remarks.applied(op, f"takes in {remarks.name_of(producer)}")
+                    remarks.fused(op, f"takes in {remarks.name_of(producer)}", producer)
                     op = _merge(producer, op, index)
                     merged = True
                     break
@@ -106,7 +106,7 @@ def _tell_obstacles(op: linalg.LinalgOp) -> None:
         producer = value.owner
         if isinstance(producer, linalg.LinalgOp) and producer.is_elementwise:
             obstacle = _obstacle(producer, op, index, shared=True)
-            remarks.missed(op, f"does not take in {remarks.name_of(producer)}: {obstacle}")
+            remarks.missed(op, f"does not take in {remarks.name_of(producer)}: {obstacle}", producer)
 
 
 def _takes_producers(op: linalg.LinalgOp) -> bool:
@@ -309,7 +309,7 @@ def _group(last: linalg.LinalgOp) -> None:
         main = _main_producer(last)
         if main is None:
             return
-        remarks.applied(last, f"is the epilogue of {remarks.name_of(main)}")
+        remarks.fused(last, f"is the epilogue of {remarks.name_of(main)}", main)
         members.insert(0, main)
     elif not last.reduction_dims:
         return
@@ -336,7 +336,7 @@ def _main_producer(op: linalg.LinalgOp) -> linalg.LinalgOp | None:
         if single and map.is_permutation and producer.maps[-1].is_projected_permutation:
             return producer
         obstacle = "it does not read it element by element" if single else "that is also read elsewhere"
-        remarks.missed(op, f"is not the epilogue of {remarks.name_of(producer)}: {obstacle}")
+        remarks.missed(op, f"is not the epilogue of {remarks.name_of(producer)}: {obstacle}", producer)
     return None
 
 

@@ -70,12 +70,14 @@ class FuseAttention(Pass):
     def _visit(self, second: linalg.LinalgOp, target: Target) -> None:
         if not _is_attention(widest_region(_root(second), _belongs, Order())):
             return
-        if not _is_attention(_members(second, target)):
+        members = _members(second, target)
+        if not _is_attention(members):
             remarks.missed(
                 second, "is not one kernel with the scores before it: a block of rows does not fit the cache"
             )
             return
-        remarks.applied(second, "is one kernel with the scores and the softmax before it")
+        others = (op for op in members if op is not second)
+        remarks.fused(second, "is one kernel with the scores and the softmax before it", *others)
         if self.late_division:
             second = _divide_late(second) or second
         for op in _members(second, target):

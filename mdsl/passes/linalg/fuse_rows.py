@@ -90,9 +90,8 @@ def _group(
         return set(widest)
     members = grow(root, belongs, order, fits)
     if _normalises(members):
-        remarks.applied(
-            root, f"and {len(members) - 1} ops before it stay in cache row by row", ops=len(members)
-        )
+        message = f"and {len(members) - 1} ops before it stay in cache row by row"
+        remarks.fused(root, message, *members[:-1], ops=len(members))
         group(members)
     else:
         remarks.missed(

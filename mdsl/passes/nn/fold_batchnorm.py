@@ -65,7 +65,7 @@ def _visit(op: nn.BatchNorm) -> None:
     operands = [*op.operands]
     obstacle = _obstacle(layer, op)
     if isinstance(layer, nn.Conv2d | nn.Linear | nn.Matmul) and obstacle is None:
-        remarks.applied(op, f"is folded into the weights of {remarks.name_of(layer)}")
+        remarks.fused(op, f"is folded into the weights of {remarks.name_of(layer)}", layer)
         operands += layer.operands
         _fold(layer, op, factor, offset)
     elif tensor_of(op.x).element not in (f16, bf16):

@@ -61,7 +61,7 @@ def _visit(erf: Op) -> None:
     x = scaled[0]
     for product, factor, has_x in _products(share, x):
         if has_x and factor == 0.5 and product.result.type == x.type:
-            remarks.applied(erf, f"is part of GELU, {remarks.name_of(product)}")
+            remarks.fused(erf, f"is part of GELU, {remarks.name_of(product)}", product)
             _replace(product, x, [erf, share])
             return
     remarks.missed(erf, "is not multiplied by half of what it is the error function of")

@@ -89,7 +89,7 @@ class Loss(Pass):
             )
         op = self._compare(function, compared, axis)
         loss = Builder.before(function.body.terminator).value(op, "loss")
-        remarks.applied(op, f"is the loss of %{compared.name}")
+        remarks.applied(op, f"is the loss of {remarks.value_name(compared)}")
         function.insert_result(0, loss)
 
     def _compare(self, function: FuncOp, compared: Value, axis: int) -> Op:

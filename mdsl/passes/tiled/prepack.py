@@ -105,11 +105,10 @@ def _prepack(constant: Constant) -> None:
         remarks.missed(constant, f"stays in its order: {obstacle}")
         return
     rows = max(r.rows for r in reads)
-    reader = remarks.name_of(reads[0].user)
+    reader = reads[0].user
     more = f" and {len(reads) - 1} more" if len(reads) > 1 else ""
-    remarks.applied(
-        constant, f"is laid out in tiles of {rows} rows, one stream for {reader}{more}", rows=rows
-    )
+    message = f"is laid out in tiles of {rows} rows, one stream for {remarks.name_of(reader)}{more}"
+    remarks.applied(constant, message, *dict.fromkeys(r.user for r in reads), rows=rows)
     laid = {layout: _laid_out(read, constant, data) for layout, read in layouts.items()}
     for read in reads:
         with rewriting(read.user, "read tiles"):

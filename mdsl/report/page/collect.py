@@ -23,7 +23,7 @@ from mdsl.report.diff.text import Style, structural
 from mdsl.report.explain import Explanation, Tracer
 from mdsl.report.remarks import Told, described
 from mdsl.report.trace import Step, Trace
-from mdsl.rewriting.remarks import Remark
+from mdsl.rewriting.remarks import Remark, value_name
 from mdsl.syntax.printer import Printer
 from mdsl.target.cost import Choice
 
@@ -88,15 +88,16 @@ class _Collector:
         steps.append(self._bytecode(bytecode, len(steps)))
         remarks = [self._remark(r, n + 1) for n, step in enumerate(trace) for r in step.remarks]
         core, target = trace.target.core, trace.target
-        explained = tracer.all()
+        explained = [tracer.explained(e) for e in tracer.source]
         peak = 2 * target.lanes("f32") * target.fma_rate * core.ghz * 1e9
         return {
             "steps": steps,
             "texts": list(self.texts),
             "places": self._named(trace.source),
             "remarks": remarks,
-            "layers": [self._layer(e, times) for e in explained],
+            "layers": [self._layer(e, times) for e in explained if e.uses],
             "uses": [[self.places[e.location], use.kernel] for e in explained for use in e.uses],
+            "parts": [[self.places[e.location], kernel] for e in explained for kernel in e.within],
             "roofline": {
                 "peak": peak,
                 "memory": core.memory_rate * core.ghz * 1e9,
@@ -150,17 +151,17 @@ class _Collector:
         names: dict[str, list[str]] = {}
         for op in source.walk():
             if op.location is not None:
-                names.setdefault(op.location.place, []).extend(f"%{r.name}" for r in op.results if r.name)
+                names.setdefault(op.location.place, []).extend(value_name(r) for r in op.results if r.name)
         return [" ".join([*names.get(place, [])[:3], place]) for place in self.places]
 
     # The rest ---------------------------------------------------------------------------------------------
 
     def _remark(self, remark: Remark, number: int) -> dict[str, Any]:
         choice = next((described(f) for f in remark.facts.values() if isinstance(f, Choice)), None)
-        place = remark.location.place if remark.location else ""
+        places = dict.fromkeys(self.places[p] for p in remark.places if p in self.places)
         return {
             "step": number, "kind": remark.kind, "op": remark.op, "message": remark.message, "choice": choice,
-            "place": self.places.get(place),
+            "places": list(places),
         }  # fmt: skip
 
     def _layer(self, e: Explanation, times: Times) -> dict[str, Any]:

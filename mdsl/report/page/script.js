@@ -232,7 +232,7 @@ function showOp() {
       : `${seconds(layer.seconds)}, ${((100 * layer.limit) / layer.seconds).toFixed(0)} % of the roofline`;
     found.push(make("p", {}, `${layer.name}: ${layer.calls} calls of @${layer.kernel}, ${flops(layer.flops)}, ${bytes(layer.bytes)} moved, ${time}`));
   }
-  const remarks = data.remarks.filter((remark) => remark.place === place);
+  const remarks = data.remarks.filter((remark) => remark.places.includes(place));
   if (remarks.length) found.push(make("h3", {}, "Decisions"), list(remarks));
   found.push(make("h3", {}, "Its way through the levels"));
   let before = "";
@@ -247,8 +247,9 @@ function showOp() {
       make("button", { onclick: (event) => { event.preventDefault(); go({ step: index, tab: "Program" }); scrollToPlace(); } }, "there"));
     found.push(make("details", { open: index === state.step || lines.length === 1 }, summary, ...shown));
   });
-  const kernels = [...new Set(data.uses.filter(([at]) => at === place).map(([, kernel]) => kernel))];
-  if (kernels.length) found.push(make("h3", {}, "Kernels, as assembly"));
+  const own = data.uses.some(([at]) => at === place);
+  const kernels = [...new Set((own ? data.uses : data.parts).filter(([at]) => at === place).map(([, kernel]) => kernel))];
+  if (kernels.length) found.push(make("h3", {}, own ? "Kernels, as assembly" : "It is a part of, as assembly"));
   for (const kernel of kernels) {
     const text = make("pre", {}, "...");
     found.push(make("details", {
@@ -297,7 +298,7 @@ function search(words) {
       if (count < 5 && data.texts[text].toLowerCase().includes(wanted)) { count += 1; hits.push([`${step.name}: ${data.texts[text].trim().slice(0, 110)}`, { step: index, tab: "Program", place: place ?? state.place }]); }
     }
   });
-  for (const remark of data.remarks) if (`${remark.op} ${remark.message}`.toLowerCase().includes(wanted)) hits.push([`${data.steps[remark.step].name}: ${remark.op} ${remark.message}`, { place: remark.place ?? state.place }]);
+  for (const remark of data.remarks) if (`${remark.op} ${remark.message}`.toLowerCase().includes(wanted)) hits.push([`${data.steps[remark.step].name}: ${remark.op} ${remark.message}`, { place: remark.places[0] ?? state.place }]);
   const items = hits.slice(0, 60).map(([text, target]) => make("li", {}, make("button", { onclick: () => { go(target); scrollToPlace(); } }, text)));
   $("view").replaceChildren(make("h2", {}, `${hits.length} found for "${words}"`), make("ul", { class: "results" }, ...items));
   return undefined;

@@ -20,6 +20,7 @@ from mdsl.passes.dispatch.bufferize.forward import forward_copies
 from mdsl.passes.dispatch.bufferize.ops import Globals, OpBufferizer
 from mdsl.passes.dispatch.bufferize.prepare import prepare
 from mdsl.passes.dispatch.bufferize.storage import Storage, StorageMap, copy_all, is_tensor
+from mdsl.rewriting import remarks
 
 
 @dataclass(frozen=True)
@@ -169,11 +170,10 @@ def _bufferize_kernel(
         for call in op.calls():
             layouts.setdefault(tuple(_layout(v.type) for v in call), []).append(op)
     variants = [kernel, *(kernel.clone() for _ in list(layouts)[1:])]
-    for variant, (layout, users) in zip(
-        variants, layouts.items() or [(_dense_layout(kernel), [])], strict=True
-    ):
+    found = zip(variants, layouts.items() or [(_dense_layout(kernel), [])], strict=True)
+    for number, (variant, (layout, users)) in enumerate(found):
         if variant is not kernel:
-            _add_variant(variant, kernel, globals.module, users, aliases)
+            _add_variant(variant, variants[number - 1], kernel.symbol, globals.module, users, aliases)
         _bufferize_variant(variant, _formal_types(layout, users), aliases, globals)
 
 
@@ -199,15 +199,18 @@ def _formal_types(layout: Sequence[Type], users: Sequence[ukernel.Dispatch]) -> 
 
 def _add_variant(
     variant: ukernel.UkernelFunc,
-    kernel: ukernel.UkernelFunc,
+    last: ukernel.UkernelFunc,
+    base: str,
     module: ModuleOp,
     users: Sequence[ukernel.Dispatch],
     aliases: AliasAnalysis,
 ) -> None:
-    name = module.fresh_symbol(kernel.symbol)
+    """Names `variant` after the kernel `base`, behind its `last` variant, and has `users` call it."""
+    name = module.fresh_symbol(base)
     variant.attributes["sym_name"] = StringAttr(name)
-    module.body.insert(variant, kernel.next)
+    module.body.insert(variant, last.next)
     for op in dict.fromkeys(users):
+        remarks.applied(op, f"calls @{name}: that is @{base} for memory of other strides", kernel=name)
         aliases.retarget(op, name)
 
 

@@ -65,7 +65,7 @@ def _forward(copy: memref.Copy, order: Order, aliases: AliasAnalysis) -> bool:
     if not may_rewrite(copy, "forward"):
         return False
     if is_told(local):
-        remarks.applied(local, f"is computed in %{target.name}, into which it was copied")
+        remarks.applied(local, f"is computed in {remarks.value_name(target)}, into which it was copied")
     plan.hoist()
     for link, type in zip(chain, types[1:], strict=True):
         inverse = _inverse(link, target, type)

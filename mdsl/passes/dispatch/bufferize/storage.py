@@ -90,12 +90,15 @@ class StorageMap:
         """
         if dest not in self.undefined and self.can_write(op, dest, others):
             if dest.name != name and is_told(op):
-                remarks.applied(op, f"is written over %{dest.name}, which nobody reads any more")
+                remarks.applied(
+                    op, f"is written over {remarks.value_name(dest)}, which nobody reads any more"
+                )
             return self.memory[dest], self.storage[dest]
         builder = Builder.before(op)
         memory = self.fresh(tensor_of(dest), builder, name or dest.name)
         if reads and dest not in self.undefined:
-            remarks.missed(op, f"copies %{dest.name} first: the old content is read later, or is not its own")
+            old = remarks.value_name(dest)
+            remarks.missed(op, f"copies {old} first: the old content is read later, or is not its own")
             builder.add(memref.Copy(self.memory[dest], memory))
         elif is_told(op):
             remarks.applied(op, f"has memory of its own: {memory.type}")

@@ -112,13 +112,9 @@ class Pack(Pass):
 
 def _tell_unpacked(op: Op, why: str) -> None:
     """What is in blocks until `op` reads it, and why not there."""
-    found = [
-        remarks.name_of(unpack)
-        for v in op.operands
-        if (unpack := v.owner) and isinstance(unpack, linalg.Unpack)
-    ]
+    found = [unpack for v in op.operands if isinstance(unpack := v.owner, linalg.Unpack)]
     if found:
-        remarks.missed(op, f"reads {found[0]}, which is unpacked for it: {why}")
+        remarks.missed(op, f"reads {remarks.name_of(found[0])}, which is unpacked for it: {why}", found[0])
 
 
 _ROWS_WORTH_PACKING = 16

@@ -27,7 +27,8 @@ def cancel_pairs(func: Op) -> None:
             continue
         if unpack.operands[0].type == op.result.type:
             clear_rest(op, unpack, cleared)
-            remarks.applied(op, f"is {remarks.name_of(unpack)} before it was unpacked: the blocks stay")
+            message = f"is {remarks.name_of(unpack)} before it was unpacked: the blocks stay"
+            remarks.applied(op, message, unpack)
             op.replace_by(unpack.operands[0])
 
 

@@ -25,7 +25,7 @@ def raise_packs(func: Op) -> None:
             continue
         tiles = _tiles(op, pack)
         if tiles:
-            remarks.applied(op, f"works on the blocks that {remarks.name_of(pack)} makes of its result")
+            remarks.applied(op, f"works on the blocks that {remarks.name_of(pack)} makes of its result", pack)
             _bring_in_front(pack_op(op, tiles))
 
 

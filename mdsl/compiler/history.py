@@ -6,8 +6,7 @@ takes over the location of the op that it is made from, and with it the history 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from functools import cache
+from collections.abc import Iterator
 
 from mdsl.dialects.arith import Constant
 from mdsl.ir.attributes import Attribute
@@ -15,28 +14,34 @@ from mdsl.ir.core import Op, Value
 from mdsl.ir.location import Location
 from mdsl.ir.types import Type
 
-State = tuple[dict[str, Attribute], list[Type]]
-"""What an op says by itself."""
+State = tuple[str | Attribute | Type, ...]
+"""What an op says by itself: its attributes' names, their values, the types of its results."""
 
 
 class History:
-    """Follows the ops under `root` from pass to pass: what each said after the last one tells which the next one rewrites."""
+    """Follows the ops under `root` from pass to pass: what each said after the last one, which it keeps as `recorded`, tells
+    which the next one rewrites."""
 
     def __init__(self, root: Op) -> None:
         self.root = root
-        self.states = {op: _kept_state(op) for op in root.walk()}
+        for op in root.walk():
+            op.recorded = _kept_state(op)
 
     def record(self, step: str) -> list[Op]:
         """Adds `step` to the history of each op that is new or another since it was last called; returns these, in program order."""
-        known, self.states = self.states, {}
         changed: list[Op] = []
+        places: list[Location | None] = []
         for op in self.root.walk():
-            state = known.get(op)
-            if state is None or not _says(op, state):
-                state = _kept_state(op)
+            state = _kept_state(op)
+            if op.recorded != state:
                 changed.append(op)
-            self.states[op] = state
-        _add(step, changed, known)
+                places.append(op.location or (_borrowed(op) if op.recorded is None else None))
+                op.recorded = state
+        # Many ops share a location; by identity, for to hash one is to hash its history.
+        further = {id(place): place.through(step) for place in places if place is not None}
+        for op, place in zip(changed, places, strict=True):
+            if place is not None:
+                op.location = further[id(place)]
         return changed
 
 
@@ -45,33 +50,15 @@ def links(root: Op) -> list[tuple[Op, State, list[Value], Op | None]]:
     return [(op, _state(op), op.operands, op.parent) for op in root.walk()]
 
 
-def _add(step: str, changed: Sequence[Op], before: Collection[Op]) -> None:
-    @cache
-    def through(location: Location) -> Location:
-        return location.through(step)
-
-    places = [op.location or (None if op in before else _borrowed(op)) for op in changed]
-    for op, place in zip(changed, places, strict=True):
-        if place is not None:
-            op.location = through(place)
-
-
 def _kept_state(op: Op) -> State:
     """What tells whether the op is rewritten in place. A constant never is: it is replaced by another, and its data, the most
     that a program has, must not be kept for it."""
-    return ({}, []) if isinstance(op, Constant) else _state(op)
-
-
-def _says(op: Op, state: State) -> bool:
-    """As `_kept_state(op) == state`, without making one for each op of a program."""
-    attributes, types = state
-    return isinstance(op, Constant) or (
-        op.attributes == attributes and [result.type for result in op.results] == types
-    )
+    return () if isinstance(op, Constant) else _state(op)
 
 
 def _state(op: Op) -> State:
-    return dict(op.attributes), [result.type for result in op.results]
+    attributes = op.attributes
+    return (*attributes, *attributes.values(), *[result.type for result in op.results])
 
 
 def _borrowed(op: Op) -> Location | None:

@@ -327,8 +327,8 @@ class AffineMap:
 
     @staticmethod
     def select(num_dims: int, positions: Iterable[int]) -> AffineMap:
-        """The map that yields the dimensions at `positions`."""
-        return AffineMap(num_dims, 0, tuple(Dim(p) for p in positions))
+        """The map that yields the dimensions at `positions`; of those that are alike there is one."""
+        return _selecting(num_dims, tuple(positions))
 
     def evaluate(
         self, dims: Sequence[Any], symbols: Sequence[Any] = (), arithmetic: Arithmetic | None = None
@@ -371,3 +371,8 @@ class AffineMap:
         """This map with dimension i replaced by `inner[i]`, over `num_dims` dimensions."""
         symbols = [Sym(i) for i in range(self.num_symbols)]
         return AffineMap(num_dims, self.num_symbols, self.evaluate(inner, symbols, EXPRESSIONS))
+
+
+@lru_cache(maxsize=4096)
+def _selecting(num_dims: int, positions: tuple[int, ...]) -> AffineMap:
+    return AffineMap(num_dims, 0, tuple(Dim(p) for p in positions))

@@ -110,6 +110,9 @@ class Op:
     the types are inferred by the class's `infer`.
     """
 
+    # A walk over a program waits for memory: what every op has lies in the op itself.
+    __slots__ = ("_operands", "attributes", "block", "location", "next", "prev", "recorded", "regions", "results", "verified")  # fmt: skip
+
     name: ClassVar[str]
     traits: ClassVar[frozenset[str]] = frozenset()
     relations: ClassVar[tuple[Any, ...]] = ()
@@ -170,6 +173,7 @@ class Op:
         self._operands: list[Value] = []
         self.operands = operands
         self.verified: object = None  # the verifier's: the fields that it found right
+        self.recorded: object = None  # the history's: what the op said after the last pass
 
     def set_result_types(self, types: Sequence[Type]) -> None:
         self.results = [OpResult(t, self, i) for i, t in enumerate(types)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left, insort
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import lru_cache
 
 from mdsl.ir.core import Block, Op, Value
@@ -36,11 +36,9 @@ def names_under(root: Op, like: Iterable[Value] | None = None) -> dict[Value, st
 
     A scope is an interval of op positions; two values may bear one name if their scopes are disjoint.
     """
+    stems = None if like is None else {_stem(name_wished(value)) for value in like}
     found: list[tuple[Value, tuple[int, int]]] = []
-    _collect(root, found, 0)
-    if like is not None:
-        stems = {_stem(name_wished(value)) for value in like}
-        found = [f for f in found if _stem(name_wished(f[0])) in stems]
+    _collect(root, found, 0, stems)
     taken: dict[str, list[tuple[int, int]]] = {}
     numbers: dict[tuple[str, tuple[int, int]], int] = {}  # lower ones are taken in that scope
     free: dict[str, int] = {}  # this one and higher ones nobody has
@@ -60,20 +58,24 @@ def names_under(root: Op, like: Iterable[Value] | None = None) -> dict[Value, st
     return names
 
 
-def _collect(op: Op, found: list[tuple[Value, tuple[int, int]]], at: int) -> int:
-    """Appends the values of the op's regions with their scopes; positions count from `at`."""
+def _collect(
+    op: Op, found: list[tuple[Value, tuple[int, int]]], at: int, stems: Collection[str] | None
+) -> int:
+    """Appends the values of the op's regions with their scopes, or those of some stems; positions count from `at`."""
     for region in op.regions:
         start = at
         values: list[Value] = list(region.block.args)
         inner = region.block.first
         while inner is not None:
             at += 1
-            values.extend(inner.results)
+            values += inner.results
             if inner.regions and "isolated" not in inner.traits:
-                at = _collect(inner, found, at)
+                at = _collect(inner, found, at, stems)
             inner = inner.next
         at += 1
-        found.extend((v, (start, at)) for v in values)
+        if stems is not None:
+            values = [v for v in values if _stem(name_wished(v)) in stems]
+        found += [(v, (start, at)) for v in values]
     return at
 
 

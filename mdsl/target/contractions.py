@@ -237,6 +237,8 @@ class Contraction:
         """True if rows lie so far apart that their cache lines meet in the same sets of the first-level cache, more than
         it keeps: each step then fetches lines that the steps before had already."""
         core = self.target.core
+        if self._rows(tile) <= core.l1_ways - PASSING:
+            return False
         places = [
             range(0, stride * tile[d], stride or 1) for d, stride in zip(self.rows, self.strides, strict=True)
         ]

@@ -87,8 +87,8 @@ def merge_equal(block: Block, known: dict[Hashable, Op]) -> bool:
             key = (
                 op.name,
                 tuple(op.operands),
-                tuple(sorted(op.attributes.items(), key=lambda a: a[0])),
-                tuple(r.type for r in op.results),
+                frozenset(op.attributes.items()),
+                tuple([r.type for r in op.results]),
             )
             if key in known:
                 op.replace_by(*known[key].results)
@@ -106,12 +106,18 @@ def merge_equal(block: Block, known: dict[Hashable, Op]) -> bool:
 def drop_unused(root: Op) -> bool:
     """Erases pure ops (and loads) whose results nothing uses, users before producers."""
     changed = False
-    for op in reversed(list(root.walk())):
-        unused = op.results and not op.results[0].users and not any(r.users for r in op.results)
-        if unused and op.block is not None and is_droppable(op):
-            with rewriting(op, "drop"):
-                op.erase()
-            changed = True
+    for region in reversed(root.regions):
+        op = region.block.last
+        while op is not None:
+            before = op.prev
+            if op.regions:
+                changed |= drop_unused(op)
+            unused = op.results and not op.results[0].users and not any(r.users for r in op.results)
+            if unused and is_droppable(op):
+                with rewriting(op, "drop"):
+                    op.erase()
+                changed = True
+            op = before
     return changed
 
 

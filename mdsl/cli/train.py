@@ -92,6 +92,13 @@ def train(
         bool,
         typer.Option("--mpi", help="Share each batch among the processes that mpiexec has started."),
     ] = False,
+    local_statistics: Annotated[
+        bool,
+        typer.Option(
+            "--local-statistics",
+            help="With --mpi: batch normalisation may use the statistics of each process's share.",
+        ),
+    ] = False,
 ) -> None:
     """Train a network: gradients, optimiser and all in the VM. The checkpoint resumes to the bit."""
     from mdsl.errors import MdslError
@@ -116,7 +123,7 @@ def train(
                 trainer = Trainer(
                     network, arrays, loss=loss, optimizer=optimizer, lr=rate, batch=batch, seed=seed, init=init,
                     frozen=freeze or (), engine=engine, threads=threads, comm=processes.comm,
-                    loss_scale=loss_scale, recompute=recompute,
+                    loss_scale=loss_scale, recompute=recompute, local_statistics=local_statistics,
                 )  # fmt: skip
             if resume and checkpoint.exists():
                 trainer.resume(checkpoint)

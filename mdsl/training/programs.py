@@ -13,7 +13,7 @@ from mdsl.compiler.pipeline import parse_pipeline, run_passes
 from mdsl.dialects.arith import Constant
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.func import GRADIENT, NAME, PARAMETER, STATE, FuncOp, Return
-from mdsl.dialects.nn.training import CrossEntropy
+from mdsl.dialects.nn.training import BatchNormTrain, CrossEntropy
 from mdsl.errors import MdslError
 from mdsl.ir.attributes import Attribute, DenseResourceAttr, FloatAttr, Resource, StringAttr, UnitAttr
 from mdsl.ir.core import Builder, Region
@@ -60,8 +60,10 @@ def programs_of(
     apart: bool = False,
     loss_scale: str = "",
     recompute: str = "",
+    whole_batch: bool = True,
 ) -> Programs:
-    """The programs for a network, which is altered; with `apart` gradients and update are two. Raises MdslError."""
+    """The programs for a network, which is altered; with `apart` gradients and update are two. Without `whole_batch` they see
+    a share of it, and a network that needs the statistics of all is refused. Raises MdslError."""
     run_passes(network, parse_pipeline(f"inline,rebatch{{size={batch}}}", "training"))
     function = _function(network)
     inputs = tuple(str(a.name) for a in function.args)
@@ -78,6 +80,8 @@ def programs_of(
         for p in parse_pipeline(train_mode, "training")
     ]
     run_passes(network, modes)
+    if not whole_batch:
+        _refuse_statistics(network)
     trained = _trained(function, frozen)
     scaling = _scaling(loss_scale)
     run_passes(network, [Autodiff(tuple(trained), seed="argument" if scaling else "")])
@@ -95,6 +99,17 @@ def programs_of(
     return Programs(
         network, update, judge, weights, inputs, target, axis, _first_states(update or network), roles
     )
+
+
+def _refuse_statistics(network: ModuleOp) -> None:
+    """Raises MdslError for a layer that looks at a whole batch."""
+    for op in network.walk():
+        if isinstance(op, BatchNormTrain):
+            message = (
+                "uses the statistics of a batch, and each process would those of its share: the network would "
+                "not learn what one process teaches it (allowed by --local-statistics)"
+            )
+            raise MdslError(*op.error(message).lines())
 
 
 def _update_of(function: FuncOp, trained: Sequence[str]) -> ModuleOp:

@@ -132,7 +132,8 @@ import mdsl
 from mpi4py import MPI
 
 data = dict(np.load("cnn.npz"))
-trainer = mdsl.Trainer("cnn.mir", data, init="random", optimizer="sgd", lr=0.0, batch=16, comm=MPI.COMM_WORLD)
+trainer = mdsl.Trainer("cnn.mir", data, init="random", optimizer="sgd", lr=0.0, batch=16, comm=MPI.COMM_WORLD,
+                       local_statistics=True)
 trainer.train(1)
 mean, variance = (trainer.parameters[f"norm1_{n}"] for n in ("mean", "variance"))
 found = trainer.processes.gather([*mean, *variance])
@@ -160,14 +161,33 @@ def test_running_statistics_are_those_of_both(place: Path) -> None:
     assert 0 < np.abs(variance - alone.parameters["norm1_variance"]).max() < 0.1
 
 
+class Third:
+    """A communicator, as far as no process speaks."""
+
+    def Get_rank(self) -> int:
+        return 2
+
+    def Get_size(self) -> int:
+        return 3
+
+
+def test_statistics_of_a_share_are_not_taken_for_those_of_a_batch() -> None:
+    """A network that looks at the whole batch is refused where a process has a third of it, at the layer; one that does not
+    is taken, and that of one process alone."""
+
+    def trainer(network: str, comm: object, **options: bool) -> mdsl.Trainer:
+        return mdsl.Trainer(network, samples(network), init="random", batch=12, comm=comm, **options)
+
+    with pytest.raises(
+        mdsl.MdslError, match=r":\d+:\d+: error: .* uses the statistics of a batch.*\n +%norm1,"
+    ):
+        trainer(CNN, Third())
+    trainer(CNN, Third(), local_statistics=True)
+    trainer(CNN, None)
+    trainer(DROPOUT, Third())
+
+
 def test_shares_are_the_whole() -> None:
-    class Third:
-        def Get_rank(self) -> int:
-            return 2
-
-        def Get_size(self) -> int:
-            return 3
-
     np.testing.assert_array_equal(Processes(Third()).share(np.arange(12)), [8, 9, 10, 11])
     np.testing.assert_array_equal(Processes().share(np.arange(12)), np.arange(12))
 

@@ -17,7 +17,7 @@ Tiles = dict[int, int]
 
 
 def pack_op(op: linalg.LinalgOp, tiles: Tiles) -> linalg.LinalgOp:
-    """Replaces `op` by one on packed operands, which it gives, whose result is unpacked. New loops come last, in order of
+    """Replaces `op` by one on packed operands, which it gives, whose results are unpacked. New loops come last, in order of
     `tiles`."""
     builder = Builder.before(op)
     outer = op.num_loops
@@ -29,12 +29,15 @@ def pack_op(op: linalg.LinalgOp, tiles: Tiles) -> linalg.LinalgOp:
         _permuted(m, o, len(s)) for m, o, s in zip(maps, orders, (m.results for m in op.maps), strict=True)
     ]
     iterators = [*op.iterators, *(op.iterators[d] for d in tiles)]
-    (new,) = with_maps(op, packed, maps, iterators, builder)
-    result_name = op.result.name
-    new.name = f"{result_name}_packed" if result_name else None
-    op.replace_by(unpack_value(new, op.result, *_layout(op.maps[-1], tiles), builder).result)
-    assert isinstance(new.owner, linalg.LinalgOp)
-    return new.owner
+    new = with_maps(op, packed, maps, iterators, builder)
+    plain: list[Value] = []
+    for value, result, map in zip(new, op.results, op.maps[len(op.inputs) :], strict=True):
+        value.name = f"{result.name}_packed" if result.name else None
+        plain.append(unpack_value(value, result, *_layout(map, tiles), builder).result)
+    op.replace_by(*plain)
+    owner = new[0].owner
+    assert isinstance(owner, linalg.LinalgOp)
+    return owner
 
 
 def _packed_map(map: AffineMap, inner: dict[int, int], num_dims: int) -> AffineMap:

@@ -229,6 +229,71 @@ def test_a_pack_moves_in_front_of_an_elementwise_op(scaled: str, result: str, pa
         np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
 
 
+PLACES = """func.func @main(%x: tensor<2x16x8x6xf32>, %v: tensor<24x16x1x1xf32>) -> (tensor<2x24x4x3xi32>, tensor<2x24x8x6xf32>) {
+  %c = nn.conv2d %x, %v : (tensor<2x16x8x6xf32>, tensor<24x16x1x1xf32>) -> tensor<2x24x8x6xf32>
+  %p = nn.argmax_pool2d %c {kernel = [2, 2], strides = [2, 2]} : (tensor<2x24x8x6xf32>) -> tensor<2x24x4x3xi32>
+  return %p, %c : tensor<2x24x4x3xi32>, tensor<2x24x8x6xf32>
+}"""
+
+
+@pytest.mark.parametrize("target", ["avx512", "avx2"])
+def test_an_op_of_two_results_works_on_blocks(target: str) -> None:
+    """The largest element of a window and its place, of which one is read; 24 channels leave half a block."""
+    packed = mdsl.opt(PLACES, "pack", target=target)
+    verify(packed)
+    (pool,) = [op for op in packed.walk() if isinstance(op, linalg.LinalgOp) and len(op.results) == 2]
+    lanes = 16 if target == "avx512" else 8
+    assert [shaped_of(r).shape for r in pool.results] == [(2, -(-24 // lanes), 4, 3, lanes)] * 2
+    random = np.random.default_rng(0)
+    given = [random.normal(size=shape).astype(np.float32) for shape in ((2, 16, 8, 6), (24, 16, 1, 1))]
+    wanted, _ = run(mdsl.parse(PLACES), given)
+    for found in (run(packed, given), mdsl.compile(PLACES)(*given)):
+        np.testing.assert_array_equal(found[0], wanted)
+
+
+OTHER_LAYOUT = """func.func @main(%x: tensor<{have}xf32>) -> tensor<{want}xf32> {{
+  %zero = arith.constant 0.0 : f32
+  %d = tensor.empty() : tensor<{plain}xf32>
+  %u = linalg.unpack %x {unpack} into %d : tensor<{have}xf32> -> tensor<{plain}xf32>
+  %e = tensor.empty() : tensor<{want}xf32>
+  %y = linalg.pack %u padding_value(%zero : f32) {pack} into %e : tensor<{plain}xf32> -> tensor<{want}xf32>
+  return %y : tensor<{want}xf32>
+}}"""
+CHANNELS = "inner_dims_pos = [1] inner_tiles = [4]"
+
+
+@pytest.mark.parametrize(
+    ("plain", "have", "unpack", "want", "pack", "at_once"),
+    [
+        (  # samples as well
+            "6x8x5", "6x2x5x4", CHANNELS,
+            "2x3x5x2x4", "outer_dims_perm = [1, 0, 2] inner_dims_pos = [0, 1] inner_tiles = [2, 4]", True,
+        ),
+        ("6x8x5", "6x2x5x4", CHANNELS, "3x8x5x2", "inner_dims_pos = [0] inner_tiles = [2]", True),  # in their place
+        ("6x8x5", "6x2x5x4", CHANNELS, "2x6x5x4", f"outer_dims_perm = [1, 0, 2] {CHANNELS}", True),
+        (  # from one order into another, of blocks and in them
+            "6x8x5", "2x5x3x4x2", "outer_dims_perm = [1, 2, 0] inner_dims_pos = [1, 0] inner_tiles = [4, 2]",
+            "3x2x5x2x4", "inner_dims_pos = [0, 1] inner_tiles = [2, 4]", True,
+        ),
+        ("6x7x5", "6x2x5x4", CHANNELS, "2x6x5x4", f"outer_dims_perm = [1, 0, 2] {CHANNELS}", False),  # a rest
+        ("6x8x5", "6x2x5x4", CHANNELS, "6x4x5x2", "inner_dims_pos = [1] inner_tiles = [2]", False),  # other blocks
+    ],
+)  # fmt: skip
+def test_blocks_change_their_layout_at_once(
+    plain: str, have: str, unpack: str, want: str, pack: str, at_once: bool
+) -> None:
+    text = OTHER_LAYOUT.format(plain=plain, have=have, unpack=unpack, want=want, pack=pack)
+    packed = mdsl.opt(text, "pack")
+    verify(packed)
+    assert count(packed, linalg.Transpose) == at_once
+    assert count(packed, linalg.Pack) == count(packed, linalg.Unpack) == (not at_once)
+    shape = [int(n) for n in have.split("x")]
+    x = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+    (wanted,) = run(mdsl.parse(text), [x])
+    for found in (run(packed, [x])[0], mdsl.compile(text)(x)):
+        np.testing.assert_array_equal(found, wanted)
+
+
 BY_COLUMNS = """func.func @main(%x: tensor<{k}x{m}xf32>, %dy: tensor<{k}x{n}xf32>) -> tensor<{m}x{n}xf32> {{
   %t = nn.transpose %x {{perm = [1, 0]}} : (tensor<{k}x{m}xf32>) -> tensor<{m}x{k}xf32>
   %dw = nn.matmul %t, %dy : (tensor<{m}x{k}xf32>, tensor<{k}x{n}xf32>) -> tensor<{m}x{n}xf32>

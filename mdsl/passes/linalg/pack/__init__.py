@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from mdsl.dialects import linalg
 from mdsl.dialects.builtin import ModuleOp
-from mdsl.ir.affine import AffineMap, Dim
+from mdsl.ir.affine import Dim
 from mdsl.ir.core import Op
 from mdsl.ir.typed import shaped_of
 from mdsl.passes.any.canonicalize import drop_unused
@@ -18,6 +18,7 @@ from mdsl.passes.linalg.pack.constants import cancel_pairs, pack_constants
 from mdsl.passes.linalg.pack.groups import share_blocks
 from mdsl.passes.linalg.pack.move import MOVING, move_behind, move_transpose, unpacked
 from mdsl.passes.linalg.pack.raising import raise_packs
+from mdsl.passes.linalg.pack.relayout import change_at_once
 from mdsl.passes.linalg.pack.turning import turn_rows
 from mdsl.rewriting import remarks
 from mdsl.rewriting.constants import constant_data
@@ -43,7 +44,8 @@ class Pack(Pass):
     other in memory. A pack of a constant is done now ("pre-packed weights"). An elementwise op, a
     reduction, a pooling, a padding, a slice or a concatenation that reads an unpacked tensor is moved in
     front of the unpack, a pack in front of an elementwise op that works for it alone, and a pack of an unpack cancels, so that
-    a layout is kept from one contraction to the next.
+    a layout is kept from one contraction to the next, also by an op of several results, as a window's largest element and its
+    place. A pack of an unpack in another layout becomes one transposition.
     The first operand of products is turned if the steps of a row lie too far apart for the first-level cache, as in the gradient of
     a weight. Where the channels of groups fill no blocks, one block holds all channels, and depthwise convolutions and
     concatenations around them keep it.
@@ -81,6 +83,7 @@ class Pack(Pass):
             if self.propagate:
                 raise_packs(func)
             cancel_pairs(func)
+            change_at_once(func)
             pack_constants(func)
             drop_unused(func)
 
@@ -91,7 +94,7 @@ class Pack(Pass):
         if op.is_contraction:
             op = turn_rows(op, target)
             tiles = _blocked_loops(op, self._block(op, target))
-        elif self.propagate and len(op.results) == 1:
+        elif self.propagate:
             tiles = _inherited_tiles(op)
             if tiles and _is_better_plain(op, tiles):
                 _tell_unpacked(
@@ -205,7 +208,7 @@ def _inherited_tiles(op: linalg.LinalgOp) -> Tiles:
             expr = map.results[position]
             if not isinstance(expr, Dim) or found.setdefault(expr.position, tile) != tile:
                 return {}
-    fits = all(dim in op.parallel_dims and _plain_everywhere(dim, maps) for dim in found)
+    fits = all(dim in op.parallel_dims and _plain_everywhere(dim, op) for dim in found)
     return found if fits else {}
 
 
@@ -234,12 +237,13 @@ def _is_read_plain(op: linalg.LinalgOp) -> bool:
     return all(
         user.has("terminator")
         or (isinstance(user, linalg.LinalgOp) and user.is_elementwise and _is_read_plain(user))
-        for user in op.result.users
+        for result in op.results
+        for user in result.users
     )
 
 
-def _plain_everywhere(dim: int, maps: Sequence[AffineMap]) -> bool:
-    """True if `dim` occurs in the maps only as itself."""
-    return all(isinstance(e, Dim) or dim not in e.dims() for m in maps for e in m.results) and all(
-        dim in m.dims() for m in maps[-1:]
+def _plain_everywhere(dim: int, op: linalg.LinalgOp) -> bool:
+    """True if `dim` occurs in the maps only as itself, and in those of all results."""
+    return all(isinstance(e, Dim) or dim not in e.dims() for m in op.maps for e in m.results) and all(
+        dim in m.dims() for m in op.maps[len(op.inputs) :]
     )

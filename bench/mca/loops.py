@@ -132,7 +132,7 @@ def _x86(opcode: str, operands: list[str]) -> str:
     if re.match(r"v?mov", opcode) and memory:
         return "store" if "(" in operands[-1] else "load"
     if re.match(r"v?mov([au]p[sd]|dq[au]|q$|d$)", opcode):
-        return "move"
+        return "shuffle" if "{%k" in operands[-1] else "move"  # under a mask it selects, as blends do
     return "shuffle" if _X86_SHUFFLES.match(opcode) else "arithmetic"
 
 

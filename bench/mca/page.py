@@ -79,7 +79,14 @@ each other.
 _FAULTS = """
 ## Spills and moves
 
-All innermost loops that copy registers or keep vectors on the stack; there should be none.
+All innermost loops that copy registers or keep vectors on the stack; there should be none. Those that remain:
+
+- A multiplication of SSE overwrites a factor, which is copied before unless it is used for the last time. On a Sandy Bridge these copies
+  wait for one unit with the shuffles that broadcast elements, which is all that the shares of 86 lack.
+- A single copy in a loop is one of an address, beside the vectors.
+- Winograd's transforms have 36 values of a window at once, more than there are registers; a multiply-add overwrites one of its three
+  operands, which is copied where it is used again. For AArch64 LLVM loads a window first and computes then.
+- Softmax copies the coefficients of the exponential's polynomial likewise; with 16 registers some of its constants wait on the stack.
 """
 
 _CORES = """

@@ -93,9 +93,9 @@ def attention(p: Program, x: Val, axes: Sequence[int]) -> Val:
     if x.rank < 2:
         return softmax(p, x, axes)
     swapped = [*range(x.rank - 2), x.rank - 1, x.rank - 2]
-    turned = p.emit("nn.transpose", [x], [x.shape[d] for d in swapped], f"perm = {swapped}")
+    transposed = p.emit("nn.transpose", [x], [x.shape[d] for d in swapped], f"perm = {swapped}")
     shape = (*x.shape[:-1], x.shape[-2])
-    scores = p.squash(p.emit("nn.matmul", [x, turned], shape, bound=1000.0))
+    scores = p.squash(p.emit("nn.matmul", [x, transposed], shape, bound=1000.0))
     weights = p.emit("nn.softmax", [scores], shape, "axis = -1", bound=1.0)
     return p.emit("nn.matmul", [weights, x], x.shape, bound=x.bound)
 

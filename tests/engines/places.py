@@ -109,7 +109,7 @@ class Writer(LineWriter):
         at = self.random.choice(["%c1", "%c4", *self.counters])
         self.keep(self.let(f"tensor.insert {number} into {self.pick()}[{at}] : {WHOLE}"))
 
-    def turned(self) -> None:
+    def reshaped(self) -> None:
         """Rows of another shape, one of them overwritten."""
         rows = self.let(
             f"tensor.expand_shape {self.pick()} [[0, 1]] output_shape [3, 4] : {WHOLE} into {ROWS}", "rows"
@@ -201,7 +201,7 @@ PLAIN: list[Callable[[Writer], None]] = [
     Writer.late,
     Writer.late,
     Writer.element,
-    Writer.turned,
+    Writer.reshaped,
     Writer.selection,
 ]
 STATEMENTS = [*PLAIN, Writer.branch, Writer.loop, Writer.loop, Writer.parallel]

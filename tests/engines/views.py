@@ -13,9 +13,9 @@ MEMORY = "memref<12xf32>"
 PART = "memref<4xf32, strided<[1], offset: ?>>"
 
 
-def generic(left: str, right: str, out: str, types: str, result: str, turned: bool = False) -> str:
-    """out = (left + right) / 2, `left` read from its end if it is turned."""
-    places = ["3 - i" if turned else "i", "i", "i"]
+def generic(left: str, right: str, out: str, types: str, result: str, backwards: bool = False) -> str:
+    """out = (left + right) / 2, `left` read from its end if it is backwards."""
+    places = ["3 - i" if backwards else "i", "i", "i"]
     maps = ", ".join(f"affine_map<(i) -> ({place})>" for place in places)
     return (
         f'linalg.generic {{indexing_maps = [{maps}], iterator_types = ["parallel"]}} ins({left}, {right} : {types})'
@@ -84,11 +84,11 @@ class Writer(LineWriter):
         self.line(f"memref.copy {self.part()}, {self.part()} : {PART} to {PART}")
 
     def add(self) -> None:
-        """What it reads may be what it overwrites, element by element or shifted or turned."""
+        """What it reads may be what it overwrites, element by element or shifted or backwards."""
         out = self.part()
         left = out if self.random.random() < 0.4 else self.part()
-        turned = self.random.random() < 0.3
-        self.line(generic(left, self.part(), out, f"{PART}, {PART}", PART, turned))
+        backwards = self.random.random() < 0.3
+        self.line(generic(left, self.part(), out, f"{PART}, {PART}", PART, backwards))
 
     def dispatch(self) -> None:
         a, b, o = self.part(), self.part(), self.part()

@@ -196,8 +196,8 @@ def _by_matrix(x: Expr, axis: int, places: Array, weights: Array) -> Expr:
     if axis == rank - 1:
         return x.of(nn.Matmul, matrix)
     order = [d for d in range(rank) if d != axis] + [axis]
-    turned = x.of(nn.Transpose, perm=order).of(nn.Matmul, matrix)
-    return turned.of(nn.Transpose, perm=[order.index(d) for d in range(rank)])
+    transposed = x.of(nn.Transpose, perm=order).of(nn.Matmul, matrix)
+    return transposed.of(nn.Transpose, perm=[order.index(d) for d in range(rank)])
 
 
 def _scaled(x: Expr, axis: int, weights: Array) -> Expr:

@@ -172,8 +172,8 @@ def _convolve_volume(
         for k in range(kd)
     ]  # fmt: skip
     stacked = layers[0] if kd == 1 else node.build(nn.Concat(*layers, axis=2), "layers")
-    turned = node.build(nn.Transpose(stacked, perm=[0, 3, 1, 2, 4, 5]), "slices")
-    images = node.reshape(turned, (times(node, [n, od]), c * kd, h, w), "images")
+    transposed = node.build(nn.Transpose(stacked, perm=[0, 3, 1, 2, 4, 5]), "slices")
+    images = node.reshape(transposed, (times(node, [n, od]), c * kd, h, w), "images")
     filters = node.reshape(weight, (o, per_group * kd, kh, kw), "filters")
     y = convolve(node, images, filters, bias, windows.part([1, 2]), groups, "features")
     oh, ow = node.sizes(y)[2:]

@@ -75,7 +75,7 @@ def _like(array: Array, value: Value) -> Array:
 # Random numbers -------------------------------------------------------------------------------------------
 
 ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
-"""By how many bits the second word is turned in each round of a group of four, in turn."""
+"""By how many bits the second word is rotated in each round of a group of four, in turn."""
 
 PARITY = 0x1BD11BDA
 """What the third key word has beside the exclusive or of the other two."""

@@ -36,9 +36,9 @@ def test_every_engine_adds_up_in_order(axis: int) -> None:
     for place, row in zip(places, w, strict=True):
         wanted[place] += row
     module = mdsl.grad(text(100, 24, 3000, axis), "table")
-    turned = [np.ascontiguousarray(a.T) if axis else a for a in (table, w)]
+    transposed = [np.ascontiguousarray(a.T) if axis else a for a in (table, w)]
     for engine, threads in (("vm", 1), ("vm", 2), ("jit", 2), ("reference", 1)):
-        _, found = mdsl.compile(module, engine=engine, threads=threads)(*turned, places)
+        _, found = mdsl.compile(module, engine=engine, threads=threads)(*transposed, places)
         np.testing.assert_array_equal(found.T if axis else found, wanted)
 
 

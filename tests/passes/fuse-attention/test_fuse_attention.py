@@ -27,11 +27,11 @@ def program(heads: int, queries: int, keys: int, d: int, e: int, scale: bool, ma
         moved = f"tensor<{batch}x{heads}x{rows}x{width}xf32>"
         lines.append(f"%{n}_split = nn.reshape %{n} : ({types[n]}) -> {split}")
         lines.append(f"%{n}_heads = nn.transpose %{n}_split {{perm = [0, 2, 1, 3]}} : ({split}) -> {moved}")
-    key, turned = f"tensor<{batch}x{heads}x{keys}x{d}xf32>", f"tensor<{batch}x{heads}x{d}x{keys}xf32>"
+    key, transposed = f"tensor<{batch}x{heads}x{keys}x{d}xf32>", f"tensor<{batch}x{heads}x{d}x{keys}xf32>"
     query, value = f"tensor<{batch}x{heads}x{queries}x{d}xf32>", f"tensor<{batch}x{heads}x{keys}x{e}xf32>"
     out = f"tensor<{batch}x{heads}x{queries}x{e}xf32>"
-    lines.append(f"%kt = nn.transpose %k_heads {{perm = [0, 1, 3, 2]}} : ({key}) -> {turned}")
-    lines.append(f"%s0 = nn.matmul %q_heads, %kt : ({query}, {turned}) -> {scores}")
+    lines.append(f"%kt = nn.transpose %k_heads {{perm = [0, 1, 3, 2]}} : ({key}) -> {transposed}")
+    lines.append(f"%s0 = nn.matmul %q_heads, %kt : ({query}, {transposed}) -> {scores}")
     name = "s0"
     if scale:
         lines.append("%scale = arith.constant dense<0.5> : tensor<f32>")

@@ -13,7 +13,7 @@ from mdsl.ir.verifier import verify
 from mdsl.passes.linalg import fuse
 from mdsl.reference import run
 
-ID, ROW, COLUMN, TURNED = "d0, d1", "d1", "d0", "d1, d0"
+ID, ROW, COLUMN, TRANSPOSED = "d0, d1", "d1", "d0", "d1, d0"
 
 
 def generic(
@@ -26,7 +26,7 @@ def generic(
     to: str = "",
 ) -> str:
     """An elementwise op or, where `out` lacks d1, a reduction over d1, on loops of 4 and 6 trips."""
-    kinds = "parallel", "parallel" if out in (ID, TURNED) else "reduction"
+    kinds = "parallel", "parallel" if out in (ID, TRANSPOSED) else "reduction"
     affine = ", ".join(f"affine_map<(d0, d1) -> ({m})>" for m in [*maps, out])
     arguments = [f"%{name}_{n}" for n in range(len(inputs))]
     if kinds[1] == "reduction":
@@ -153,7 +153,7 @@ SHARED = {
         {"returns": "%t, %r", "types": f"tensor<4xf32>, {MATRIX}"}, 3),
     "epilogues of two sums": ([product(), add("e", "%m", "%y"), product("n"), add("r", "%e", "%n")], TWO, 4),
     "two epilogues of one sum": ([product(), exp("e", "%m"), add("r", "%e", "%m")], TWO, 2),
-    "elements in another order": ([exp("e", "%x"), generic("r", [("%e", MATRIX)], "arith.negf {}", [TURNED], "6x4")],
+    "elements in another order": ([exp("e", "%x"), generic("r", [("%e", MATRIX)], "arith.negf {}", [TRANSPOSED], "6x4")],
                                   {"returns": "%e, %r", "types": f"{MATRIX}, tensor<6x4xf32>"}, 2),
 }  # fmt: skip
 """Ops of a program, what it returns, and how many structured ops are left."""
@@ -172,10 +172,10 @@ def test_what_is_read_elsewhere_becomes_a_result_more(case: str) -> None:
 
 
 def test_maps_are_composed() -> None:
-    """A producer that is read turned reads its own operands turned."""
-    turned = generic("r", [("%s", MATRIX)], "arith.negf {}", [TURNED], "6x4")
+    """A producer that is read transposed reads its own operands transposed."""
+    transposed = generic("r", [("%s", MATRIX)], "arith.negf {}", [TRANSPOSED], "6x4")
     text = program(
-        add("s", "%x", "%row", ROW, "tensor<6xf32>"), turned, returns="%r", types="tensor<6x4xf32>"
+        add("s", "%x", "%row", ROW, "tensor<6xf32>"), transposed, returns="%r", types="tensor<6x4xf32>"
     )
     module = fused(text)
     (op,) = structured(module)

@@ -108,16 +108,22 @@ def test_engine_agrees(name: str) -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("target", ["avx512", "avx2", "neon"])
-def test_three_channels_are_computed_as_four(target: str) -> None:
-    """For a vector of three is loaded in two pieces."""
-    text, _ = program("colours")
+@pytest.mark.parametrize(
+    ("channels", "target", "computed"),
+    [(3, "avx512", 4), (3, "avx2", 4), (3, "neon", 4), (5, "avx512", 8), (11, "avx512", 16), (6, "avx512", 6), (7, "neon", 4)],
+)  # fmt: skip
+def test_an_odd_number_of_channels_is_computed_as_one_access(
+    channels: int, target: str, computed: int
+) -> None:
+    """For a vector of three, say, is loaded in two pieces."""
+    net = Network(1, 16, 7, 6)
+    text = net.text(net.conv("x", channels, 3))
     (convolution,) = (
         op
         for op in mdsl.opt(text, "pack", target=target).walk()
         if isinstance(op, linalg.LinalgOp) and op.is_contraction
     )
-    assert shaped_of(convolution.result).shape[-1] == 4
+    assert shaped_of(convolution.result).shape[-1] == computed
 
 
 @pytest.mark.parametrize("name", KEPT)
@@ -302,7 +308,7 @@ BY_COLUMNS = """func.func @main(%x: tensor<{k}x{m}xf32>, %dy: tensor<{k}x{n}xf32
 
 
 @pytest.mark.parametrize(
-    ("steps", "rows", "columns", "turned"),
+    ("steps", "rows", "columns", "transposed"),
     [
         (128, 512, 256, True),  # a line of each step: 2 of 64 sets have to keep 128
         (12, 512, 256, False),  # they keep as many
@@ -311,13 +317,15 @@ BY_COLUMNS = """func.func @main(%x: tensor<{k}x{m}xf32>, %dy: tensor<{k}x{n}xf32
         (128, 512, 64, False),  # few panels of columns read them again
     ],
 )
-def test_rows_whose_steps_lie_far_apart_are_turned(steps: int, rows: int, columns: int, turned: bool) -> None:
+def test_rows_whose_steps_lie_far_apart_are_transposed(
+    steps: int, rows: int, columns: int, transposed: bool
+) -> None:
     text = BY_COLUMNS.format(k=steps, m=rows, n=columns)
     packed = mdsl.opt(text, "pack", target="avx2")
     found = [op for op in packed.walk() if isinstance(op, linalg.Transpose)]
-    assert [op.result.name for op in found] == ["x_turned"] * turned
+    assert [op.result.name for op in found] == ["x_transposed"] * transposed
     told = [r.message for r in mdsl.trace(text, "pack", target="avx2")["pack"].remarks]
-    assert any(message.startswith("reads %x turned") for message in told) == turned
+    assert any(message.startswith("reads %x transposed") for message in told) == transposed
     random = np.random.default_rng(0)
     given = [random.normal(size=(steps, size)).astype(np.float32) for size in (rows, columns)]
     (wanted,), (run_packed,) = run(mdsl.parse(text), given), run(packed, given)

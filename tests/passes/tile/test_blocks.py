@@ -21,16 +21,16 @@ SMALL = replace(_AVX512, core=replace(_AVX512.core, l2_bytes=64 << 10, l3_rate=0
 """A machine whose second-level cache holds little of the operands below, and whose next one is slow."""
 
 
-def products(rows: int, steps: int, columns: int, ends: bool = False, turned: bool = False) -> str:
+def products(rows: int, steps: int, columns: int, ends: bool = False, transposed: bool = False) -> str:
     a, b, c = (f"tensor<{n}x{m}xf32>" for n, m in ((rows, steps), (steps, columns), (rows, columns)))
-    given = f"tensor<{columns}x{steps}xf32>" if turned else b
-    turn = f"%t = nn.transpose %b {{perm = [1, 0]}} : ({given}) -> {b}" if turned else ""
+    given = f"tensor<{columns}x{steps}xf32>" if transposed else b
+    turn = f"%t = nn.transpose %b {{perm = [1, 0]}} : ({given}) -> {b}" if transposed else ""
     end = f"""%s = nn.add %c, %bias : ({c}, tensor<{columns}xf32>) -> {c}
       %y = nn.relu %s : ({c}) -> {c}"""
     return f"""
     func.func @main(%a: {a}, %b: {given}, %bias: tensor<{columns}xf32>) -> {c} {{
       {turn}
-      %c = nn.matmul %a, {"%t" if turned else "%b"} : ({a}, {b}) -> {c}
+      %c = nn.matmul %a, {"%t" if transposed else "%b"} : ({a}, {b}) -> {c}
       {end if ends else ""}
       return {"%y" if ends else "%c"} : {c}
     }}"""
@@ -53,12 +53,12 @@ def blocks_of(module: ModuleOp) -> list[scf.For]:
     steps=st.integers(60, 500),
     vectors=st.integers(4, 20),
     ends=st.booleans(),
-    turned=st.booleans(),
+    transposed=st.booleans(),
 )
 def test_blocks_mean_what_the_whole_does(
-    rows: int, steps: int, vectors: int, ends: bool, turned: bool
+    rows: int, steps: int, vectors: int, ends: bool, transposed: bool
 ) -> None:
-    text = products(rows, steps, 16 * vectors, ends, turned)
+    text = products(rows, steps, 16 * vectors, ends, transposed)
     values = arrays(text)
     (expected,) = run(mdsl.parse(text), values)
     (tiled,) = run(mdsl.opt(text, "tile", target=SMALL), values)

@@ -104,7 +104,7 @@ def region(result: tuple[int, ...], maps: list[str], columns: int) -> str:
 @pytest.mark.parametrize(
     ("result", "maps"),
     [
-        ((48, 32), ["(i, j) -> (j, i)", "(i, j) -> (j, i)", "(i, j) -> (i, j)"]),  # turned
+        ((48, 32), ["(i, j) -> (j, i)", "(i, j) -> (j, i)", "(i, j) -> (i, j)"]),  # transposed
         ((32,), ["(i) -> (i, i)", "(i) -> (i, i)", "(i) -> (i)"]),  # the diagonal
         ((2, 32, 48), ["(b, i, j) -> (i, j)", "(b, i, j) -> (i, j)", "(b, i, j) -> (b, i, j)"]),  # repeated
         ((32, 32), ["(i, j) -> (i, j)", "(i, j) -> (j, i)", "(i, j) -> (i, j)"]),  # read at two places
@@ -123,9 +123,9 @@ def test_a_region_is_cut_as_its_result_is(result: tuple[int, ...], maps: list[st
 
 def test_sizes_of_a_turned_product_are_in_the_order_of_the_result() -> None:
     """The model's tile of the product is wide, that of its transpose tall."""
-    turned = ["(i, j) -> (j, i)", "(i, j) -> (j, i)", "(i, j) -> (i, j)"]
-    plain = [m.replace("(j, i)", "(i, j)") for m in turned]
-    tall = mdsl.opt(region((48, 32), turned, 48), "tile", target="avx2")
+    transposed = ["(i, j) -> (j, i)", "(i, j) -> (j, i)", "(i, j) -> (i, j)"]
+    plain = [m.replace("(j, i)", "(i, j)") for m in transposed]
+    tall = mdsl.opt(region((48, 32), transposed, 48), "tile", target="avx2")
     wide = mdsl.opt(region((32, 48), plain, 48), "tile", target="avx2")
     assert steps(tall) and steps(tall) == steps(wide)
 

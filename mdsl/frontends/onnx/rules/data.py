@@ -84,8 +84,10 @@ def depth_to_space(node: Node) -> Value:
     split, order = (n, block, block, channels // block**2, h, w), [0, 3, 4, 1, 5, 2]
     if node.attr("mode", "DCR") == "CRD":
         split, order = (n, channels // block**2, block, block, h, w), [0, 1, 4, 2, 5, 3]
-    turned = node.build(nn.Transpose(node.reshape(x, split, "blocks"), perm=order), "interleaved")
-    return node.reshape(turned, (n, channels // block**2, times(node, [h, block]), times(node, [w, block])))
+    transposed = node.build(nn.Transpose(node.reshape(x, split, "blocks"), perm=order), "interleaved")
+    return node.reshape(
+        transposed, (n, channels // block**2, times(node, [h, block]), times(node, [w, block]))
+    )
 
 
 @converts("SpaceToDepth")
@@ -99,8 +101,8 @@ def space_to_depth(node: Node) -> Value:
         raise node.malformed(f"blocksize = {block} does not divide {h} x {w}")
     split = x.reshape((n, c, h // block, block, w // block, block))
     order = [0, 1, 3, 5, 2, 4] if node.attr("mode", "DCR") == "CRD" else [0, 3, 5, 1, 2, 4]
-    turned = split.of(nn.Transpose, perm=order)
-    return turned.reshape((n, c * block**2, h // block, w // block)).value
+    transposed = split.of(nn.Transpose, perm=order)
+    return transposed.reshape((n, c * block**2, h // block, w // block)).value
 
 
 @converts("ReverseSequence")
@@ -110,11 +112,11 @@ def reverse_sequence(node: Node) -> Value:
     node.static(x.value)
     time, batch = node.attr("time_axis", 0), node.attr("batch_axis", 1)
     order = [time, batch, *range(2, x.type.rank)]
-    turned = x if time == 0 else x.of(nn.Transpose, perm=order)
-    steps, count, *rest = turned.shape
+    transposed = x if time == 0 else x.of(nn.Transpose, perm=order)
+    steps, count, *rest = transposed.shape
     counter = lengths.like(along(steps, 0, 2))
     source = (lengths - 1 - counter).where(counter < lengths, counter)
-    table = turned.reshape((steps * count, *rest))
+    table = transposed.reshape((steps * count, *rest))
     found = table.of(nn.Gather, source * np.int64(count) + np.arange(count), axis=0)
     return (found if time == 0 else found.of(nn.Transpose, perm=order)).value
 

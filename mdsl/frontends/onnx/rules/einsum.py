@@ -110,7 +110,7 @@ def _contract(
     def matrix(x: Value, labels: Labels, groups: Sequence[Labels], name: str) -> Value:
         order = [labels.index(d) for group in groups for d in group]
         if order != sorted(order):
-            x = node.build(nn.Transpose(x, perm=order), f"{suffix}_{name}_turned")
+            x = node.build(nn.Transpose(x, perm=order), f"{suffix}_{name}_transposed")
         shape = [times(node, [sizes[d] for d in group]) for group in groups]
         return node.reshape(x, shape if batch else shape[1:], f"{suffix}_{name}")
 

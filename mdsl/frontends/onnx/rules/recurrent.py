@@ -120,8 +120,10 @@ def _direction(node: Node, d: int, units: int) -> Direction:
         peepholes = [p.value for p in _rows(_picked(node.expr(7), d, "peepholes"), [units] * 3)]
     # Without linear_before_reset a GRU's candidate sees the state only after its reset.
     parts = [recurrence] if late else _rows(recurrence, [2 * units, units])
-    turned = [p.of(nn.Transpose, perm=[1, 0]).value for p in parts]
-    return Direction(node, weight.value, turned, bias, state_bias, peepholes, _activations(node, d), units)
+    transposed = [p.of(nn.Transpose, perm=[1, 0]).value for p in parts]
+    return Direction(
+        node, weight.value, transposed, bias, state_bias, peepholes, _activations(node, d), units
+    )
 
 
 def _biases(node: Node, d: int, units: int) -> tuple[Value, Value | None]:

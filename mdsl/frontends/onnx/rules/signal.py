@@ -59,8 +59,8 @@ def dft(node: Node) -> Value:
     factors = node.const(matrix.reshape(size * parts, new * new_parts), "waves", type.element)
     rest = [d for d in range(type.rank - 1) if d != axis]
     order = [*rest, axis, type.rank - 1]
-    turned = x if order == sorted(order) else node.build(nn.Transpose(x, perm=order), "turned")
-    rows = node.reshape(turned, (prod(type.shape[d] for d in rest), size * parts), "rows")
+    transposed = x if order == sorted(order) else node.build(nn.Transpose(x, perm=order), "transposed")
+    rows = node.reshape(transposed, (prod(type.shape[d] for d in rest), size * parts), "rows")
     found = node.build(nn.Matmul(rows, factors), "frequencies")
     split = node.reshape(found, (*(type.shape[d] for d in rest), new, new_parts), "spectrum")
     if order == sorted(order):
@@ -96,5 +96,5 @@ def stft(node: Node) -> Value:
         signal = node.reshape(channels, (batch, 1, samples), "signal")
     found = convolve(node, signal, filters, None, Windows([length], [step], [1], [0], [0]), 1, "frequencies")
     frames = tensor_of(found).shape[2]
-    turned = node.build(nn.Transpose(found, perm=[0, 2, 1]), "frames")
-    return node.reshape(turned, (batch, frames, bins, 2))
+    transposed = node.build(nn.Transpose(found, perm=[0, 2, 1]), "frames")
+    return node.reshape(transposed, (batch, frames, bins, 2))

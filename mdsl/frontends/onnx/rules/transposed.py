@@ -151,7 +151,7 @@ class _Apart:
             weight = strided(node, weight, 2 + d, p, t, s, "seen")
         c, per_group = tensor_of(weight).shape[:2]
         weight = node.reshape(weight, (groups, c // groups, per_group, *taps), "taps")
-        weight = node.build(nn.Transpose(weight, perm=[0, 2, 1, *range(3, 3 + rank)]), "turned")
+        weight = node.build(nn.Transpose(weight, perm=[0, 2, 1, *range(3, 3 + rank)]), "transposed")
         weight = node.reshape(weight, (groups * per_group, c // groups, *taps), "filters")
         mirrored = [2 + d for d, t in enumerate(taps) if t > 1]
         if mirrored:
@@ -229,7 +229,7 @@ def _phases(node: Node, weight: Value, groups: int, taps: Sequence[int], strides
     split = [n for pair in zip(taps, strides, strict=True) for n in pair]
     weight = node.reshape(weight, (groups, c // groups, per_group, *split), "taps")
     order = [0, 2, *range(4, 4 + 2 * rank, 2), 1, *range(3, 3 + 2 * rank, 2)]
-    weight = node.build(nn.Transpose(weight, perm=order), "turned")
+    weight = node.build(nn.Transpose(weight, perm=order), "transposed")
     weight = node.reshape(weight, (groups * per_group * prod(strides), c // groups, *taps), "filters")
     mirrored = [2 + d for d, t in enumerate(taps) if t > 1]
     return reversed_along(node, weight, mirrored, "mirrored") if mirrored else weight
@@ -244,9 +244,9 @@ def _interleave(
     rank = len(sizes)
     split = node.reshape(y, (n, channels, *strides, *sizes), "phase_images")
     order = [0, 1, *(d for i in range(rank) for d in (2 + rank + i, 2 + i))]
-    turned = node.build(nn.Transpose(split, perm=order), "interleaved")
+    transposed = node.build(nn.Transpose(split, perm=order), "interleaved")
     full = [times(node, [size, s]) for size, s in zip(sizes, strides, strict=True)]
     if not any(low) and not any(high):
-        return node.reshape(turned, (n, channels, *full))
-    whole = node.reshape(turned, (n, channels, *full), "full")
+        return node.reshape(transposed, (n, channels, *full))
+    whole = node.reshape(transposed, (n, channels, *full), "full")
     return trimmed(node, whole, range(2, 2 + rank), low, high, None)

@@ -19,10 +19,11 @@ from mdsl.passes.linalg.pack.groups import share_blocks
 from mdsl.passes.linalg.pack.move import MOVING, move_behind, move_transpose, unpacked
 from mdsl.passes.linalg.pack.raising import raise_packs
 from mdsl.passes.linalg.pack.relayout import change_at_once
-from mdsl.passes.linalg.pack.turning import turn_rows
+from mdsl.passes.linalg.pack.transposition import transpose_rows
 from mdsl.rewriting import remarks
 from mdsl.rewriting.constants import constant_data
 from mdsl.rewriting.pack_layout import Tiles, pack_op
+from mdsl.target import cost
 from mdsl.target.target import Target
 
 
@@ -46,7 +47,7 @@ class Pack(Pass):
     front of the unpack, a pack in front of an elementwise op that works for it alone, and a pack of an unpack cancels, so that
     a layout is kept from one contraction to the next, also by an op of several results, as a window's largest element and its
     place. A pack of an unpack in another layout becomes one transposition.
-    The first operand of products is turned if the steps of a row lie too far apart for the first-level cache, as in the gradient of
+    The first operand of products is transposed if the steps of a row lie too far apart for the first-level cache, as in the gradient of
     a weight. Where the channels of groups fill no blocks, one block holds all channels, and depthwise convolutions and
     concatenations around them keep it.
     The scheme is that of Georganas et al., "Anatomy of High-Performance Deep Learning Convolutions on SIMD
@@ -92,7 +93,7 @@ class Pack(Pass):
 
     def _visit(self, op: linalg.LinalgOp, target: Target) -> None:
         if op.is_contraction:
-            op = turn_rows(op, target)
+            op = transpose_rows(op, target)
             tiles = _blocked_loops(op, self._block(op, target))
         elif self.propagate:
             tiles = _inherited_tiles(op)
@@ -154,11 +155,9 @@ def _blocked_loops(op: linalg.LinalgOp, block: int) -> Tiles:
 
 
 def _column_tile(op: linalg.LinalgOp, columns: int, block: int) -> int:
-    """The columns of a block. Three, as an image's colours, are no access of any machine: in each step of the sum they would be
-    loaded as two and one. Constants get a fourth column of zeros; to add one at run time costs more."""
-    if columns == 3 and block >= 4 and constant_data(op.operands[1]) is not None:
-        return 4
-    return min(block, columns)
+    """The columns of a block. Constants get columns of zeros where these make it faster to load; to add them at run time costs more."""
+    known = constant_data(op.operands[1]) is not None
+    return cost.lanes_loaded(columns, block) if known else min(block, columns)
 
 
 def _summed_tiles(op: linalg.LinalgOp, block: int) -> Tiles:

@@ -50,7 +50,7 @@ def _threefry(s: Scalars, key: tuple[Value, Value], a: Value, b: Value) -> Value
             a = s.add(a, b, "a")
             up = s(arith.ShLI(b, s.constant(turn, i32, f"c{turn}")), "up")
             down = s(arith.ShRUI(b, s.constant(32 - turn, i32, f"c{32 - turn}")), "down")
-            b = s(arith.XOrI(s(arith.OrI(up, down), "turned"), a), "b")
+            b = s(arith.XOrI(s(arith.OrI(up, down), "rotated"), a), "b")
         a = s.add(a, keys[(group + 1) % 3], "a")
         number = s.constant(group + 1, i32, f"c{group + 1}")
         b = s.add(s.add(b, keys[(group + 2) % 3], "b"), number, "b")

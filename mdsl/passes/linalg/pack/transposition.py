@@ -1,10 +1,10 @@
-"""pack: the first operand of products is turned where the steps of its rows lie too far apart for the first-level cache.
+"""pack: the first operand of products is transposed where the steps of its rows lie too far apart for the first-level cache.
 
 The gradient of a weight multiplies an activation that is read by columns: %dw[i, j] is the sum over k of %x[k, i] * %dy[k, j].
 A block of a few rows i uses as many elements of the cache line of each step k. Where lines so far apart do not stay until the next rows
-come for the rest of them, or the same rows for the next panel of columns, each of these fetches all of them again. Turned once,
+come for the rest of them, or the same rows for the next panel of columns, each of these fetches all of them again. Transposed once,
 
-    %x_turned = linalg.transpose ins(%x : tensor<1024x384xf32>) ... permutation = [1, 0]
+    %x_transposed = linalg.transpose ins(%x : tensor<1024x384xf32>) ... permutation = [1, 0]
 
 the rows lie one behind the other, and a line has several steps of a row.
 """
@@ -24,27 +24,23 @@ from mdsl.rewriting.structured import transpose, with_maps
 from mdsl.target import cost
 from mdsl.target.target import ELEMENT_BYTES, Target
 
-_COLUMNS = 16
-"""Vectors of columns from which on it pays: an element is moved once, and read again for each three or four of them.
-(Fitted on Zen 2.)"""
 
-
-def turn_rows(op: linalg.LinalgOp, target: Target) -> linalg.LinalgOp:
-    """The contraction on a turned first operand, in the place of `op`; `op` itself where its steps lie near enough."""
+def transpose_rows(op: linalg.LinalgOp, target: Target) -> linalg.LinalgOp:
+    """The contraction on a transposed first operand, in the place of `op`; `op` itself where its steps lie near enough."""
     order = _order(op, target)
     if order is None:
         return op
     value = op.operands[0]
     remarks.applied(
         op,
-        f"reads %{name_wished(value)} turned: its steps lie too far apart to stay in the first-level cache",
+        f"reads %{name_wished(value)} transposed: its steps lie too far apart to stay in the first-level cache",
     )
     builder = Builder.before(op)
-    name = f"{value.name}_turned" if value.name else None
-    turned = transpose(value, order, builder, name)
+    name = f"{value.name}_transposed" if value.name else None
+    transposed = transpose(value, order, builder, name)
     positions = op.maps[0].dim_positions() or ()
     maps = [AffineMap.select(op.num_loops, [positions[p] for p in order]), *op.maps[1:]]
-    (new,) = with_maps(op, [turned, *op.operands[1:]], maps, op.iterators, builder)
+    (new,) = with_maps(op, [transposed, *op.operands[1:]], maps, op.iterators, builder)
     op.replace_by(new, rename=True)
     assert isinstance(new.owner, linalg.LinalgOp)
     return new.owner
@@ -66,6 +62,6 @@ def _order(op: linalg.LinalgOp, target: Target) -> list[int] | None:
     columns = prod(sizes[d] for d in weight.dims() & out.dims() - image.dims())
     apart = prod(type.shape[summed[-1] + 1 :]) * ELEMENT_BYTES[str(type.element)]
     lines = prod(type.shape[p] for p in summed) * min(apart, target.core.line) // target.core.line
-    if columns < _COLUMNS * lanes or lines <= cost.lines_kept(apart, target):
+    if not cost.worth_transposing(lines, apart, columns / lanes, target):
         return None
     return [*(p for p in range(len(positions)) if p not in summed), *summed]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from mdsl.dialects.indices import Index, join_indices, split_indices
@@ -65,6 +65,18 @@ class For(Op):
         types = [v.type for v in inits]
         block = Block([index, *types], [iv, *(names or [v.name for v in inits])])
         return cls(lower, upper, step, inits, results=types, regions=[Region(block)])
+
+    @classmethod
+    def counted(
+        cls: type[F],
+        span: range,
+        number: Callable[[int], Value],
+        inits: Sequence[Value] = (),
+        iv: str | None = "i",
+        names: Sequence[str | None] = (),
+    ) -> F:
+        """As `make`, over `span`; `number` gives the constants that are its bounds."""
+        return cls.make(number(span.start), number(span.stop), number(span.step), inits, iv, names)
 
     @property
     def iv(self) -> BlockArgument:

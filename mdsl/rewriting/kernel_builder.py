@@ -53,6 +53,9 @@ class Constants:
             self.numbers[key] = self.intern(arith.Constant.of(value, type), name)
         return self.numbers[key]
 
+    def index(self, number: int) -> Value:
+        return self.get(number, index)
+
     def intern(self, op: arith.Constant, name: str | None = None) -> Value:
         """The constant's value at the top; `op`, or a copy if it stands elsewhere, is inserted if it is new."""
         key = _identity(op)
@@ -112,17 +115,14 @@ class KernelBuilder:
 
     def open_loop(
         self,
-        start: int,
-        end: int,
-        step: int,
+        span: range,
         iv: str,
         inits: Sequence[Value] = (),
         names: Sequence[str | None] = (),
     ) -> scf.For:
-        """A loop at the current point, entered until `close_loop`."""
-        lower, upper, stride = (self.constants.get(n, index) for n in (start, end, step))
+        """A loop over `span` at the current point, entered until `close_loop`."""
         builder = self.scopes[-1].builder
-        loop = builder.add(scf.For.make(lower, upper, stride, inits, iv, names), *names)
+        loop = builder.add(scf.For.counted(span, self.constants.index, inits, iv, names), *names)
         builder.point = loop
         self.scopes.append(Scope(Builder(loop.body, None, builder.location)))
         self.depth.update(dict.fromkeys(loop.body.args, len(self.scopes) - 1))
@@ -178,7 +178,7 @@ class KernelBuilder:
         """The value of an index: products and sums at the depth of the counters, the constant added last."""
         counters = [(key, factor) for key, factor in linear.terms if isinstance(key, Value)]
         if not counters:
-            return self.constants.get(linear.constant, index)
+            return self.constants.index(linear.constant)
         counters.sort(key=lambda term: self.depth.get(term[0], 0))
         *outer, (counter, factor) = counters
         key = ("index", linear)
@@ -189,11 +189,11 @@ class KernelBuilder:
         name = counter.name
         total: Value = counter
         if factor != 1:
-            total = self.pure(arith.MulI(counter, self.constants.get(factor, index)), name, depth)
+            total = self.pure(arith.MulI(counter, self.constants.index(factor)), name, depth)
         if outer:
             total = self.pure(arith.AddI(self.index(Linear.of(dict(outer))), total), name, depth)
         if linear.constant:
-            total = self.pure(arith.AddI(total, self.constants.get(linear.constant, index)), name, depth)
+            total = self.pure(arith.AddI(total, self.constants.index(linear.constant)), name, depth)
         return self.remember(key, total, depth)
 
     # Memory -----------------------------------------------------------------------------------------
@@ -265,7 +265,7 @@ class KernelBuilder:
                 sizes[place], strides[place] = size, access.steps(axis)[place]
         if any(stride != 1 for stride in strides):
             memory = self.emit(memref.SubView.of(memory, at, sizes, strides), memory.name, depth)
-            at = [self.constants.get(0, index)] * len(at)
+            at = [self.constants.index(0)] * len(at)
         return memory, at, AffineMap(len(at), 0, tuple(results))
 
     def prefetch(self, access: Access, env: dict[Axis, Linear], along: Axis | None, locality: int) -> None:

@@ -67,10 +67,11 @@ def counted_loop(
     span: range, builder: Builder, inits: Sequence[Value], iv: str, names: Sequence[str | None] = ()
 ) -> scf.For:
     """An empty loop over `span`, whose bounds become constants at the builder; the loop itself is still to be added."""
-    lower, upper, step = (
-        builder.value(arith.Constant.of(n, index), f"c{n}") for n in (span.start, span.stop, span.step)
-    )
-    return scf.For.make(lower, upper, step, inits, iv, names)
+
+    def number(n: int) -> Value:
+        return builder.value(arith.Constant.of(n, index), f"c{n}")
+
+    return scf.For.counted(span, number, inits, iv, names)
 
 
 def reshaped(value: Value, shape: Sequence[int], builder: Builder, name: str | None) -> Value | None:

@@ -18,7 +18,7 @@ from mdsl.dialects.ukernel import UkernelFunc
 from mdsl.ir.attributes import Attribute, DenseAttr
 from mdsl.ir.core import Block, Builder, Op, Region, Value
 from mdsl.ir.typed import memref_of
-from mdsl.ir.types import Type, VectorType, element_of, index
+from mdsl.ir.types import Type, VectorType, element_of
 from mdsl.rewriting.kernel_builder import Constants
 from mdsl.rewriting.vector_grids import At, Grid, Grids, is_elementwise
 from mdsl.target import cost
@@ -301,14 +301,14 @@ class _Unroller:
 
     def _index(self, base: Value | None, offset: int) -> Value:
         if base is None:
-            return self.constants.get(offset, index)
+            return self.constants.index(offset)
         if not offset:
             return base
         key = (base, offset)
         known = next((scope.sums[key] for scope in self.scopes if key in scope.sums), None)
         if known is None:  # outside of the loops that it does not depend on
             scope = self.scopes[self.depth.get(base, 0)]
-            total = arith.AddI(base, self.constants.get(offset, index))
+            total = arith.AddI(base, self.constants.index(offset))
             known = scope.sums[key] = scope.builder.value(total, base.name)
         return known
 

@@ -24,8 +24,7 @@ def repeat(
     for value in (*carried, *captured):
         if value is not None:
             folder.materialise(value)
-    first, end, step = (_insert(node, arith.Constant.of(n, index), f"c{n}") for n in (0, count, 1))
-    op = scf.For.make(first, end, step, carried, "t")
+    op = scf.For.counted(range(count), lambda n: _number(node, n), carried, "t")
     op.location = node.location
     outside, folder.block = folder.block, op.body
     try:
@@ -48,6 +47,11 @@ def _insert(node: Node, op: Op, name: str | None) -> Value:
     return op.result
 
 
+def _number(node: Node, number: int) -> Value:
+    """A number of type index."""
+    return _insert(node, arith.Constant.of(number, index), f"c{number}")
+
+
 def backwards(node: Node, counter: Value, count: int) -> Value:
     """count - 1 - counter."""
     map = AffineMap(1, 0, (Dim(0) * -1 + (count - 1),))
@@ -67,7 +71,7 @@ def _size(node: Node, x: Value, d: int) -> Value | int:
 
 
 def _open_size(node: Node, x: Value, d: int) -> Value:
-    return _insert(node, tensor.DimOp(x, _insert(node, arith.Constant.of(d, index), f"c{d}")), f"size{d}")
+    return _insert(node, tensor.DimOp(x, _number(node, d)), f"size{d}")
 
 
 def entry(node: Node, x: Value, at: Value, suffix: str) -> Value:

@@ -13,7 +13,7 @@ from mdsl.ir.affine import AffineExpr, Arithmetic, Binary, Const, Dim
 from mdsl.ir.core import Builder, Op, Value
 from mdsl.ir.registry import operations
 from mdsl.ir.rewrites import rewriting
-from mdsl.ir.types import MemRefType, f32, f64, index
+from mdsl.ir.types import MemRefType, f32, f64
 from mdsl.passes.base import Context, Pass
 from mdsl.rewriting.kernel_builder import Constants, KernelBuilder
 from mdsl.rewriting.overlaps import put_inputs_aside
@@ -129,7 +129,7 @@ class _Nest:
     def _open_loops(self, dims: Sequence[int], carried: Sequence[Value] = ()) -> Sequence[Value]:
         """Opens loops that carry the accumulators; these, as the innermost knows them."""
         for d in dims:
-            loop = self.out.open_loop(0, self.sizes[d], 1, f"d{d}", carried, ["acc"] * len(carried))
+            loop = self.out.open_loop(range(self.sizes[d]), f"d{d}", carried, ["acc"] * len(carried))
             for result in loop.results:
                 result.name = "sum"
             self.counters[Dim(d)] = loop.iv
@@ -169,7 +169,7 @@ class _Nest:
         return self._constant(expr.value) if isinstance(expr, Const) else self.counters[expr]
 
     def _constant(self, value: int) -> Value:
-        return self.out.constants.get(value, index)
+        return self.out.constants.index(value)
 
     def _binary(self, expr: Binary, left: Value, right: Value) -> Value:
         natural = isinstance(expr.rhs, Const) and expr.rhs.value > 0 and expr.lhs.interval(self.sizes)[0] >= 0

@@ -8,7 +8,6 @@ from mdsl.dialects import arith, scf
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.ir.core import Builder, Op, Value
 from mdsl.ir.rewrites import rewriting
-from mdsl.ir.types import index
 from mdsl.passes.base import Context, Pass, option
 from mdsl.rewriting.kernel_builder import Constants
 
@@ -98,12 +97,11 @@ def _repeat(
     """The loop over `span` with `copies` iterations in its body, or just the body if it runs once."""
     if len(span) == 1:
         return _copies(
-            loop, builder, constants, constants.get(span.start, index), span.start, step, copies, values
+            loop, builder, constants, constants.index(span.start), span.start, step, copies, values
         )
-    lower, upper, stride = (constants.get(n, index) for n in (span.start, span.stop, span.step))
     names = [a.name for a in loop.carried]
     new = builder.add(
-        scf.For.make(lower, upper, stride, values, loop.iv.name or "i", names),
+        scf.For.counted(span, constants.index, values, loop.iv.name or "i", names),
         *(r.name for r in loop.results),
     )
     inside = Builder(new.body, None, loop.location)
@@ -124,9 +122,9 @@ def _copies(
     """The body `copies` times; `known` is the counter's number if it is a constant."""
     for copy in range(copies):
         if known is not None:
-            at = constants.get(known + copy * step, index)
+            at = constants.index(known + copy * step)
         elif copy:
-            at = builder.value(arith.AddI(counter, constants.get(copy * step, index)), loop.iv.name)
+            at = builder.value(arith.AddI(counter, constants.index(copy * step)), loop.iv.name)
         else:
             at = counter
         mapping: dict[Value, Value] = {loop.iv: at, **dict(zip(loop.carried, values, strict=True))}

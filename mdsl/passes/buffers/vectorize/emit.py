@@ -53,7 +53,7 @@ class GroupEmitter:
         start = 0
         for size, count in self.plan.pieces(axis):
             if count > 1:
-                loop = self.out.open_loop(start, start + count * size, size, axis.name)
+                loop = self.out.open_loop(range(start, start + count * size, size), axis.name)
                 self._blocks(rest, {**base, axis: Linear(((loop.iv, 1),))}, {**sizes, axis: size})
                 self.out.close_loop()
             else:
@@ -150,7 +150,7 @@ class GroupEmitter:
         env: dict[Axis, Linear] = {}
         *outer, inner = nest.reduction
         for axis in outer:
-            loop = self.out.open_loop(0, axis.extent, 1, axis.name, values, names)
+            loop = self.out.open_loop(range(axis.extent), axis.name, values, names)
             env[axis] = Linear(((loop.iv, 1),))
             values = [*loop.carried]
         end = inner.extent // split * split
@@ -180,7 +180,7 @@ class GroupEmitter:
     ) -> list[Value]:
         """The innermost loop over `span`: in each round `unroll` times one step for each accumulator in `values`."""
         inner, step = nest.reduction[-1], span.step
-        loop = self.out.open_loop(span.start, span.stop, step * unroll, inner.name, values, names)
+        loop = self.out.open_loop(range(span.start, span.stop, step * unroll), inner.name, values, names)
         results: Sequence[Value] = loop.carried
         for start in range(0, step * unroll, step):
             results = self._step(nest, points, {**env, inner: Linear(((loop.iv, 1),), start)}, results)

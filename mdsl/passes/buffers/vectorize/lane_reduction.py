@@ -60,7 +60,7 @@ class _LaneReduction:
     ) -> list[Value]:
         """The other reduction axes outside, the axis of the vectors innermost."""
         if left:
-            loop = self.out.open_loop(0, left[0].extent, 1, left[0].name, values, names)
+            loop = self.out.open_loop(range(left[0].extent), left[0].name, values, names)
             inner = self._loops(
                 left[1:], {**env, left[0]: Linear(((loop.iv, 1),))}, list(loop.carried), names
             )
@@ -73,9 +73,8 @@ class _LaneReduction:
                 i for i in range(len(values)) if i // len(self.nest.outputs) % len(self.widths) < self.chains
             ]
             inits = [values[i] for i in moving]
-            loop = self.out.open_loop(
-                0, rounds * step, step, self.axis.name, inits, [names[i] for i in moving]
-            )
+            span = range(0, rounds * step, step)
+            loop = self.out.open_loop(span, self.axis.name, inits, [names[i] for i in moving])
             inside = _with(values, moving, loop.carried)
             inside = self._step(env, Linear(((loop.iv, 1),)), range(self.chains), inside)
             values = _with(values, moving, self.out.close_loop([inside[i] for i in moving]))

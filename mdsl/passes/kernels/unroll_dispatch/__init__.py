@@ -11,7 +11,6 @@ from mdsl.dialects.builtin import ModuleOp
 from mdsl.ir.attributes import SymbolRefAttr
 from mdsl.ir.core import Builder, Op, Value
 from mdsl.ir.rewrites import rewriting
-from mdsl.ir.types import index
 from mdsl.passes.any.canonicalize import merge_equal
 from mdsl.passes.base import Context, Pass, option
 from mdsl.passes.kernels.unroll import clone_body
@@ -184,8 +183,8 @@ class _Unroller:
     ) -> scf.For | scf.Forall:
         """An empty loop with other bounds for the unrolled counter."""
         if isinstance(loop, scf.For):
-            start, end, stride = (self._constants(loop).get(n, index) for n in (lower, upper, step))
-            return builder.add(scf.For.make(start, end, stride, iv=loop.iv.name or "i"))
+            number = self._constants(loop).index
+            return builder.add(scf.For.counted(range(lower, upper, step), number, iv=loop.iv.name or "i"))
         all_bounds = [*loop.bounds()]
         all_bounds[span.dim] = (lower, upper, step)
         lowers, uppers, steps = (list(group) for group in zip(*all_bounds, strict=True))
@@ -205,7 +204,7 @@ class _Unroller:
         for copy in range(factor):
             mapping: dict[Value, Value] = dict(zip(old.body.args, new.body.args, strict=True))
             if copy:
-                offset = constants.get(copy * span.step, index)
+                offset = constants.index(copy * span.step)
                 mapping[old.body.args[span.dim]] = builder.value(arith.AddI(counter, offset), counter.name)
             clone_body(old, builder, mapping)
         end = scf.Yield([]) if isinstance(new, scf.For) else old.body.terminator.clone()

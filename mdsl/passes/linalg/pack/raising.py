@@ -19,27 +19,26 @@ from mdsl.rewriting.pack_layout import Tiles, pack_op
 def raise_packs(func: Op) -> None:
     """Moves each pack of what an elementwise op makes for it alone, of no more than one tensor of that size, in front of the
     op. Not where the op may be the end of a contraction or of a chain of ops, and be computed with these."""
-    for pack in reversed(func.body.ops):
+    places = {op: place for place, op in enumerate(func.body.ops)}
+    for pack in reversed([*places]):
         op = pack.operands[0].owner if isinstance(pack, linalg.Pack) else None
         if not isinstance(pack, linalg.Pack) or not isinstance(op, linalg.LinalgOp):
             continue
         tiles = _tiles(op, pack)
         if tiles:
             remarks.applied(op, f"works on the blocks that {remarks.name_of(pack)} makes of its result", pack)
-            _bring_in_front(pack_op(op, tiles))
+            _bring_in_front(pack_op(op, tiles), places[op], places)
 
 
-def _bring_in_front(op: linalg.LinalgOp) -> None:
-    """Packs that were made for ops behind `op`, and serve it too, come in front of it."""
-    packs = {v.owner for v in op.inputs if isinstance(v.owner, linalg.Pack) and len(v.users) > 1}
-    later = op.next
-    while later is not None and packs:
-        following = later.next
-        if later in packs:
-            for moved in (later.operands[1].owner, later):
-                if isinstance(moved, Op) and op.block is not None:
-                    op.block.insert(moved.detach(), op)
-        later = following
+def _bring_in_front(op: linalg.LinalgOp, at: int, places: dict[Op, int]) -> None:
+    """Packs that were made for ops behind `op`, which took the place `at`, and serve it too, come in front of it. `places` are where ops
+    stood at first; what is new, or was moved, has the place of the op that it is in front of."""
+    packs = {v.owner for v in op.inputs if isinstance(v.owner, linalg.Pack)}
+    for pack in sorted((pack for pack in packs if places.get(pack, at) > at), key=lambda pack: places[pack]):
+        for moved in (pack.operands[1].owner, pack):
+            if isinstance(moved, Op) and op.block is not None:
+                op.block.insert(moved.detach(), op)
+    places.update((pack, min(places.get(pack, at), at)) for pack in packs)
 
 
 def _tiles(op: linalg.LinalgOp, pack: linalg.Pack) -> Tiles:

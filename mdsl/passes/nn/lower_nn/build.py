@@ -16,7 +16,7 @@ from mdsl.ir.affine import AffineMap
 from mdsl.ir.attributes import DenseAttr
 from mdsl.ir.core import Block, Builder, Op, Value
 from mdsl.ir.typed import tensor_of
-from mdsl.ir.types import TensorType, Type, dtype_of, i1, is_float, wide
+from mdsl.ir.types import TensorType, Type, dtype_of, i1, index, is_float, wide
 
 Rule = Callable[["Emitter", Any], Value]
 
@@ -118,6 +118,10 @@ class Emitter:
             known = {0: "zero", lowest(type): "lowest", highest(type): "highest"}
             self.shared.constants[key] = self.builder.value(op, known.get(value, name))
         return self.shared.constants[key]
+
+    def index(self, number: int) -> Value:
+        """A number of type index."""
+        return self.constant(number, index, f"c{number}")
 
     def empty(self, shape: Sequence[int], element: Type, name: str = "init") -> Value:
         """A tensor that holds nothing yet, another one each time."""

@@ -60,8 +60,7 @@ def _one_by_one(
     they are in it, and the updates."""
     x, places, inside, updates = values
     shape, count = tensor_of(x).shape, tensor_of(updates).shape[axis]
-    bounds = [e.constant(n, index, f"c{n}") for n in (0, count, 1)]
-    loop = scf.For.make(bounds[0], bounds[1], bounds[2], [x], "i", [f"{e.name}_so_far"])
+    loop = scf.For.counted(range(count), e.index, [x], "i", [f"{e.name}_so_far"])
     s = Scalars(Builder(loop.body, location=op.location))
     at = clamped(s, s(tensor.Extract(places, [loop.iv]), "place"), shape[axis])
     sizes = [1 if d == axis else n for d, n in enumerate(shape)]

@@ -91,7 +91,7 @@ class Machine(ABC):
 
     @abstractmethod
     def context(self, field: int) -> ir.Value:
-        """An i64 field of the worker's context (see `bytecode.context`)."""
+        """An i64 field of the worker's context (see `bytecode.worker_context`)."""
 
     @abstractmethod
     def share(self, lower: ir.Value, trips: ir.Value) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from llvmlite import ir
 
 from mdsl.arithmetic import ops as arithmetic
-from mdsl.bytecode.context import Context
 from mdsl.bytecode.machine import (
     I1,
     I64,
@@ -20,6 +19,7 @@ from mdsl.bytecode.machine import (
     store_element,
     stored_type,
 )
+from mdsl.bytecode.worker_context import WorkerContext
 from mdsl.target.target import ELEMENT_BYTES
 
 
@@ -129,7 +129,7 @@ def parallel_end(m: Machine) -> None:
     """A body runs a chunk of trips, then returns to who took the chunk."""
     following = m.builder.add(m.read("counter"), m.immediate("step"))
     m.write("counter", following)
-    m.jump_if(m.builder.icmp_signed("<", following, m.context(Context.STOP)), "body")
+    m.jump_if(m.builder.icmp_signed("<", following, m.context(WorkerContext.STOP)), "body")
     m.finish()
 
 

@@ -46,7 +46,7 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-from mdsl.bytecode.context import Context
+from mdsl.bytecode.worker_context import WorkerContext
 from mdsl.codegen import native
 from mdsl.support import cache as object_cache
 from mdsl.target.target import Target
@@ -119,8 +119,8 @@ def _text(architecture: str) -> str:
     declaration, pause = _PAUSE.get(architecture, ("", 'fence syncscope("singlethread") seq_cst'))
     names = {
         "CLOCK": clock_intrinsic(architecture), "PAUSE_DECLARATION": declaration, "PAUSE": pause,
-        "LINE_WORDS": LINE_WORDS, "CONTEXT_TEAM": Context.TEAM, "CONTEXT_JOB": Context.JOB,
-        "CONTEXT_STOP": Context.STOP, "CONTEXT_FUEL": Context.FUEL, "JOB_CODE": Job.CODE, "JOB_BUFFERS": Job.BUFFERS,
+        "LINE_WORDS": LINE_WORDS, "CONTEXT_TEAM": WorkerContext.TEAM, "CONTEXT_JOB": WorkerContext.JOB,
+        "CONTEXT_STOP": WorkerContext.STOP, "CONTEXT_FUEL": WorkerContext.FUEL, "JOB_CODE": Job.CODE, "JOB_BUFFERS": Job.BUFFERS,
         "JOB_LOCK": Job.LOCK, "JOB_FUEL": Job.FUEL, "JOB_WORKERS": Job.WORKERS, "EXHAUSTED": EXHAUSTED,
         "FIRST_SLOT": buffer_slot(0), "TEAM_WORKERS": WORKERS, "UNIT_BITS": _UNIT_BITS, "UNITS": UNITS,
         "ASLEEP": ASLEEP, "ONE_LOOP": 2 * ASLEEP, "LOOP": LOOP, "DONE": DONE, "SPENT": SPENT, "SPINS": SPINS, "LATE_SPINS": LATE_SPINS,

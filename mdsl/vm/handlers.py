@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from llvmlite import ir
 
-from mdsl.bytecode.context import Context
 from mdsl.bytecode.isa import OPCODES, Opcode, Operand
 from mdsl.bytecode.machine import I8, I64, POINTER, CallArgument, load_element, store_element
+from mdsl.bytecode.worker_context import WorkerContext
 from mdsl.codegen.llvm_target import triple_of
 from mdsl.target.target import Target
 from mdsl.vm.memory import ARGUMENTS_BYTES, Job, KernelProfile
@@ -189,7 +189,7 @@ class HandlerMachine(NativeMachine):
         b = self.builder
         live = b.gep(self.code, [self.next], source_etype=I8)
         body = b.gep(live, [b.add(self._word(live, 1), I64(2))], source_etype=I64)
-        job = b.load(self._field(Context.JOB), typ=POINTER, align=8)
+        job = b.load(self._field(WorkerContext.JOB), typ=POINTER, align=8)
         entry = b.load(b.gep(job, [I64(Job.ENTRY)], source_etype=I64), typ=POINTER, align=8)
         self.call_share([entry, body, self.registers, live], lower, trips)
 

@@ -14,7 +14,7 @@ from math import prod
 import numpy as np
 
 from mdsl.analysis.footprints import MAX_ARGUMENTS
-from mdsl.bytecode.context import Context
+from mdsl.bytecode.worker_context import WorkerContext
 from mdsl.support.pages import LARGE_PAGE, NO_ACCESS, advise_large, in_large, protect, worth_large
 from mdsl.vm.locks import NativeLock
 
@@ -135,7 +135,7 @@ class Frame:
         sizes = {
             "buffers": slots,
             "job": Job.WORKERS + 2 * threads,
-            "workers": threads * (words := _round(ARGUMENT_SLOTS + registers + Context.WORDS)),
+            "workers": threads * (words := _round(ARGUMENT_SLOTS + registers + WorkerContext.WORDS)),
             "profile": threads * _round(KernelProfile.words(kernels)),
         }
         self._memory = aligned(8 * sum(map(_round, sizes.values())))
@@ -153,9 +153,9 @@ class Frame:
 
     def _lay_out(self, worker: int, block: np.ndarray, share: int) -> tuple[int, int]:
         """Fills a worker's context, the end of its `block`; the addresses of its registers and of the context."""
-        context = block[-Context.WORDS :]
-        context[Context.JOB], context[Context.SHARE_FUNCTION] = self.job, share
-        context[Context.PROFILE] = self.profile[worker].ctypes.data
+        context = block[-WorkerContext.WORDS :]
+        context[WorkerContext.JOB], context[WorkerContext.SHARE_FUNCTION] = self.job, share
+        context[WorkerContext.PROFILE] = self.profile[worker].ctypes.data
         return block.ctypes.data + ARGUMENTS_BYTES, context.ctypes.data
 
     def _split(self, sizes: dict[str, int]) -> dict[str, np.ndarray]:

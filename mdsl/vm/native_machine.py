@@ -7,9 +7,9 @@ from collections.abc import Callable
 import numpy as np
 from llvmlite import ir
 
-from mdsl.bytecode.context import Context
 from mdsl.bytecode.machine import I8, I64, POINTER, Machine
 from mdsl.bytecode.module import DTYPES
+from mdsl.bytecode.worker_context import WorkerContext
 from mdsl.ir.floats import bits_of
 from mdsl.target.target import Target
 from mdsl.vm.calls import clock_intrinsic
@@ -35,19 +35,19 @@ class NativeMachine(Machine):
     def call_share(self, loop: list[ir.Value], lower: ir.Value, trips: ir.Value) -> None:
         """Call `share` of `calls` for a loop: its entry, code, registers and the list of those that its body reads."""
         b = self.builder
-        function = b.load(self._field(Context.SHARE_FUNCTION), typ=_SHARE.as_pointer(), align=8)
+        function = b.load(self._field(WorkerContext.SHARE_FUNCTION), typ=_SHARE.as_pointer(), align=8)
         b.call(function, [self.context_pointer, *loop, lower, self.immediate("step"), trips])
         if self.variant.fuelled:
-            self._finish_if(b.icmp_unsigned("==", self.context(Context.FUEL), I64(0)))
+            self._finish_if(b.icmp_unsigned("==", self.context(WorkerContext.FUEL), I64(0)))
 
     def spend(self, steps: Callable[[], ir.Value]) -> None:
         """The context holds one more than what is left, and 0 once something was too long."""
         if not self.variant.fuelled:
             return
         b, wanted = self.builder, steps()
-        left = self.context(Context.FUEL)
+        left = self.context(WorkerContext.FUEL)
         enough = b.icmp_unsigned("<", wanted, left)
-        b.store(b.select(enough, b.sub(left, wanted), I64(0)), self._field(Context.FUEL), align=8)
+        b.store(b.select(enough, b.sub(left, wanted), I64(0)), self._field(WorkerContext.FUEL), align=8)
         self._finish_if(b.not_(enough))
 
     def _finish_if(self, condition: ir.Value) -> None:
@@ -66,7 +66,7 @@ class NativeMachine(Machine):
         its counters."""
         b = self.builder
         if self.variant.fuelled:
-            arguments = [*arguments, b.ptrtoint(self._field(Context.FUEL), I64)]
+            arguments = [*arguments, b.ptrtoint(self._field(WorkerContext.FUEL), I64)]
         for index, argument in enumerate(arguments):
             b.store(argument, b.gep(slots, [I64(8 * index)], source_etype=I8), align=8)
         kernel = b.inttoptr(address, _KERNEL.as_pointer())
@@ -79,7 +79,7 @@ class NativeMachine(Machine):
     def count(self, counter: int, offset: ir.Value, amount: ir.Value) -> None:
         """Add to a counter of the worker's profile."""
         b = self.builder
-        profile = b.load(self._field(Context.PROFILE), typ=POINTER, align=8)
+        profile = b.load(self._field(WorkerContext.PROFILE), typ=POINTER, align=8)
         pointer = b.gep(profile, [b.add(offset, I64(8 * counter))], source_etype=I8)
         b.store(b.add(b.load(pointer, typ=I64, align=8), amount), pointer, align=8)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class Context:
+class WorkerContext:
     """The 64-bit fields of a worker's context, which native code reads."""
 
     JOB = 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -12,28 +11,29 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from mdsl.cli.errors import shown
+from mdsl.codegen.native import check_executable
+from mdsl.frontends.onnx.model import require_onnx
+from mdsl.support.files import replacing
+from mdsl.target.target import HOST, Target, TargetError
+
+with shown():
+    require_onnx()
+
 from bench import mca, page
 from bench.figure import Figure
 from bench.figures import SECTIONS as BASICS
 from bench.machine import describe
-from mdsl.codegen.native import check_executable
-from mdsl.support.files import replacing
-from mdsl.target.target import HOST, Target, TargetError
+from bench.networks import SECTIONS as NETWORKS
+from bench.training import TRAINING
 
-TRAINING = (
-    "training-mlp", "training-cnn", "training-encoder", "training-resnet28", "training-resnet", "training-memory", "training-unrolling",
-)  # fmt: skip
-
-NETWORKS = (
-    "matmul", "resnet", "resnet-roofline", "resnet28", "resnet64", "keras", "encoder", "mlp", "mobile", "mixing", "attention",
-    "recurrent", "resize", "half", "detectors", "busy", "memory", "load", "compile", "regret", "tune", "ablation", *TRAINING, "peers",
-)  # fmt: skip
-
-GROUPS = {"networks": NETWORKS, "training": TRAINING}
+GROUPS = {"networks": tuple(NETWORKS), "training": tuple(TRAINING)}
 """Names for several sections."""
 
 ANYWHERE = {"mca": mca.figures}
 """What does not depend on this machine, and so is no part of what is measured by default."""
+
+SECTIONS = {**BASICS, **NETWORKS, **ANYWHERE}
 
 
 def main(
@@ -94,7 +94,7 @@ def _measured(console: Console, name: str) -> list[Figure]:
     """The figures of a section, shown as they come, as many as there are until something fails: the other sections go on."""
     figures: list[Figure] = []
     try:
-        for figure in _section(name)():
+        for figure in SECTIONS[name]():
             figures.append(figure)
             _show(console, figure)
     except Exception:
@@ -105,20 +105,10 @@ def _measured(console: Console, name: str) -> list[Figure]:
 
 def _names(wanted: list[str] | None) -> list[str]:
     names = [name for w in wanted or [*BASICS, "networks"] for name in GROUPS.get(w, (w,))]
-    unknown = [name for name in names if name not in (*BASICS, *NETWORKS, *ANYWHERE)]
+    unknown = [name for name in names if name not in SECTIONS]
     if unknown:
-        raise typer.BadParameter(f"no section '{unknown[0]}': {', '.join([*BASICS, *NETWORKS, *ANYWHERE])}")
+        raise typer.BadParameter(f"no section '{unknown[0]}': {', '.join(SECTIONS)}")
     return list(dict.fromkeys(names))
-
-
-def _section(name: str) -> Callable[[], Iterator[Figure]]:
-    """The networks' sections need the onnx package, which is imported when one is asked for."""
-    for sections in (BASICS, ANYWHERE):
-        if name in sections:
-            return sections[name]
-    from bench.networks import SECTIONS
-
-    return SECTIONS[name]
 
 
 def _show(console: Console, figure: Figure) -> None:

@@ -102,7 +102,7 @@ class Contraction:
         first-level cache while all rows pass by, as Goto and van de Geijn's method has it."""
         rows = prod(self.sizes[d] for d in self.rows)
         if rows <= 1 or 0 in self.sizes:
-            return Choice.of([(self.steps, 0.0)])
+            return Choice.of([(self.steps, 0.0)], "no two rows share columns")
         block = min(self._blocks(), key=lambda block: self._cycles(block, self._whole))
         return self._summing(block, rows)
 
@@ -204,10 +204,13 @@ class Contraction:
         each = core.fill_cycles + _EPILOGUE * accumulators
         choices = {self.steps: self.steps * self._step(block, sent) + each}
         some = max(1, min(self.steps, core.l1_bytes // 2 // row))
-        if some < self.steps and rows > self._rows(block):
-            # Sums come and go as often, and the columns come once for all rows.
-            once = self._step(block, sent * self._rows(block) / rows)
-            choices[some] = self.steps * once + (-(-self.steps // some) + 1) * each
+        if some == self.steps:
+            return Choice.of(choices.items(), "its columns stay in the first-level cache")
+        if rows <= self._rows(block):
+            return Choice.of(choices.items(), "registers hold the sums of all its rows")
+        # Sums come and go as often, and the columns come once for all rows.
+        once = self._step(block, sent * self._rows(block) / rows)
+        choices[some] = self.steps * once + (-(-self.steps // some) + 1) * each
         return Choice.of(choices.items())
 
     def _columns(self, block: Mapping[int, int]) -> float:

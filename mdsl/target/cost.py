@@ -70,11 +70,13 @@ class Choice(Generic[T]):
     """Candidates, the cheapest first."""
 
     candidates: tuple[Candidate[T], ...]
+    because: str = ""
+    """Why there is no other than the first, if it is the only one."""
 
     @staticmethod
-    def of(cycles: Iterable[tuple[T, float]]) -> Choice[T]:
+    def of(cycles: Iterable[tuple[T, float]], because: str = "") -> Choice[T]:
         """Of equal ones the first wins."""
-        return Choice(tuple(sorted((Candidate(*pair) for pair in cycles), key=lambda c: c.cycles)))
+        return Choice(tuple(sorted((Candidate(*pair) for pair in cycles), key=lambda c: c.cycles)), because)
 
     @property
     def best(self) -> T:

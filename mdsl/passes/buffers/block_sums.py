@@ -65,12 +65,12 @@ class BlockSums(Pass):
         choice = None if self.steps else steps_at_a_time(op, context.target)
         steps = choice.best if choice else self.steps
         if steps >= each * sizes[loops[0]]:
-            why = "the cheapest" if choice else f"{steps} steps are asked for"
+            why = (choice.because or "the cheapest") if choice else f"{steps} steps are asked for"
             remarks.missed(kernel, f"sums at once, {each * sizes[loops[0]]} steps: {why}", sums=choice)
             return
-        if not _is_cuttable(op, loops[0]):
-            why = "its outermost loop also moves a window, or is counted in the body"
-            remarks.missed(kernel, f"sums at once: {why}", sums=choice)
+        obstacle = _obstacle(op, loops[0])
+        if obstacle:
+            remarks.missed(kernel, f"sums at once: its outermost loop {obstacle}", sums=choice)
             return
         trips = cost.balanced(sizes[loops[0]], max(1, steps // each), whole=True)
         remarks.applied(kernel, f"sums {trips * each} steps at a time", sums=choice)
@@ -78,11 +78,12 @@ class BlockSums(Pass):
             _cut(op, loops[0], trips)
 
 
-def _is_cuttable(op: linalg.LinalgOp, loop: int) -> bool:
-    """True if the loop alone counts along a dimension of each input that it is used for, and not in the body."""
+def _obstacle(op: linalg.LinalgOp, loop: int) -> str | None:
+    """What the loop does beside counting alone along a dimension of each input that it is used for."""
+    if any(isinstance(i, linalg.IndexOp) and i.attr("dim") == loop for i in op.body.ops):
+        return "is counted in the body"
     used = [e for map in op.maps for e in map.results if loop in e.dims()]
-    counted = any(isinstance(i, linalg.IndexOp) for i in op.body.ops)
-    return not counted and all(e == Dim(loop) for e in used)
+    return None if all(e == Dim(loop) for e in used) else "also moves a window"
 
 
 def _cut(op: linalg.LinalgOp, loop: int, trips: int) -> None:

@@ -66,9 +66,12 @@ CONV = """func.func @main(%x: tensor<1x16x20x20xf32>, %w: tensor<16x1x3x3xf32>) 
     "program, pipeline, why",
     [
         (_matmul(96, 256, 32), "block-sums{steps=256}", "256 steps: 256 steps are asked for"),
-        (_matmul(96, 1024, 64), "block-sums", "1024 steps: the cheapest"),
+        (_matmul(96, 1024, 64), "tile{sizes=[96,1,16]},block-sums", "1024 steps: the cheapest"),
+        (_matmul(96, 1024, 64), "block-sums", "1024 steps: registers hold the sums of all its rows"),
+        (_matmul(96, 1024, 64), "tile{sizes=[1,4,16]},block-sums", "1024 steps: no two rows share columns"),
+        (_matmul(96, 64, 64), "block-sums", "64 steps: its columns stay in the first-level cache"),
         (_matmul(96, 1, 64), "block-sums", "it is one step"),
-        (CONV, "block-sums{steps=3}", "its outermost loop also moves a window, or is counted in the body"),
+        (CONV, "block-sums{steps=3}", "its outermost loop also moves a window"),
     ],
 )
 def test_a_sum_that_stays_whole_says_why(program: str, pipeline: str, why: str) -> None:

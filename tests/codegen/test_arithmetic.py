@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from apply import apply
 from llvmlite import ir
+from special_numbers import SPECIAL, floats, integers, same
 
 from mdsl.arithmetic.ops import OPS, emit, llvm_type
 from mdsl.codegen.native import to_object
@@ -17,34 +18,6 @@ from mdsl.target.target import Target
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
 LANES = [None, 16]
-SPECIAL = [0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 2.5, -3.5, 1e-45, -1e-40, 1.2e-38, 3.4e38, -3.4e38, 88.9, -104.5]
-SPECIAL += [math.inf, -math.inf, math.nan, 1e-8, 16777216.0, 0.92, -0.93, 1e10, 3.0, -2.0, 2**31, -(2.0**31)]
-
-
-def floats(dtype: np.dtype | type) -> np.ndarray:
-    """Special values and random ones over the whole range: 4096 of `dtype`."""
-    generator = np.random.default_rng(7)
-    bits = generator.integers(0, 2**32, 2048, np.uint32).view(np.float32)
-    near = generator.normal(0, 3, 4096 - 2048 - len(SPECIAL)).astype(np.float32)
-    with np.errstate(all="ignore"):
-        return np.concatenate([np.array(SPECIAL, np.float32), bits, near]).astype(dtype)
-
-
-def integers(dtype: type) -> np.ndarray:
-    info = np.iinfo(dtype)
-    generator = np.random.default_rng(8)
-    special = np.array([0, 1, -1, 2, 3, 7, info.min, info.max, info.min + 1, 31, 32, 63, 64, -8], dtype)
-    wide = generator.integers(info.min, info.max, 512, dtype)
-    return np.concatenate([special, wide, generator.integers(-9, 9, 1024 - 512 - len(special)).astype(dtype)])
-
-
-def same(got: np.ndarray, expected: np.ndarray) -> None:
-    """Equal, NaN counting as equal to NaN, and zeros by their sign."""
-    with np.errstate(all="ignore"):
-        wide_got, wide_expected = got.astype(np.float64), expected.astype(np.float64)
-    np.testing.assert_array_equal(wide_got, wide_expected)
-    finite = ~np.isnan(wide_expected)
-    np.testing.assert_array_equal(np.signbit(wide_got[finite]), np.signbit(wide_expected[finite]))
 
 
 def units_in_the_last_place(got: np.ndarray, expected: np.ndarray) -> float:
@@ -306,75 +279,6 @@ def test_select_and_absolute(lanes: int | None) -> None:
     same(apply("arith.select", condition, a, b, result="f32", lanes=lanes), np.where(condition, a, b))
     values = integers(np.int32)
     np.testing.assert_array_equal(apply("math.absi", values, result="i32", lanes=lanes), np.abs(values))
-
-
-FLOATS = {"f64": np.float64, "f32": np.float32, "f16": np.float16, "bf16": BF16}
-
-
-@pytest.mark.parametrize("lanes", LANES)
-def test_convert_floats(lanes: int | None) -> None:
-    pairs = [("f32", "f64"), ("f16", "f32"), ("bf16", "f32"), ("f16", "f64"), ("bf16", "f64")]
-    for narrow, wide in pairs:
-        values = floats(FLOATS[narrow])
-        with np.errstate(all="ignore"):
-            same(apply("arith.extf", values, result=wide, lanes=lanes), values.astype(FLOATS[wide]))
-            values = floats(FLOATS[wide]) * FLOATS[wide](1.0 + 2**-9)
-            if narrow == "bf16" and wide == "f64":
-                continue
-            same(apply("arith.truncf", values, result=narrow, lanes=lanes), values.astype(FLOATS[narrow]))
-
-
-@pytest.mark.parametrize("lanes", LANES)
-def test_f64_is_rounded_once(lanes: int | None) -> None:
-    """Halfway cases of f16 and bf16 that a detour through f32 would round the wrong way."""
-    above_f16, above_bf16 = 1.0 + 2**-11 + 2**-40, 1.0 + 2**-8 + 2**-40
-    values = np.repeat([above_f16, -above_f16, above_bf16, -above_bf16], 16)
-    half = apply("arith.truncf", values, result="f16", lanes=lanes)[:32].astype(float)
-    np.testing.assert_array_equal(half, np.repeat([1 + 2**-10, -1 - 2**-10], 16))
-    brain = apply("arith.truncf", values, result="bf16", lanes=lanes)[32:].astype(float)
-    np.testing.assert_array_equal(brain, np.repeat([1 + 2**-7, -1 - 2**-7], 16))
-
-
-@pytest.mark.parametrize("lanes", LANES)
-def test_convert_between_ints_and_floats(lanes: int | None) -> None:
-    for dtype, name in ((np.int8, "i8"), (np.int32, "i32"), (np.int64, "i64")):
-        values, info = integers(dtype), np.iinfo(dtype)
-        unsigned = values.view(dtype.__name__.replace("int", "uint"))
-        for result in ("f32", "f64"):
-            same(apply("arith.sitofp", values, result=result, lanes=lanes), values.astype(FLOATS[result]))
-            same(apply("arith.uitofp", values, result=result, lanes=lanes), unsigned.astype(FLOATS[result]))
-        real = floats(np.float64)
-
-        def saturated(low: int, high: int) -> list[int]:
-            inside = np.nan_to_num(np.trunc(real), nan=0, posinf=1e30, neginf=-1e30)  # noqa: B023
-            return [min(max(int(value), low), high) for value in inside.tolist()]
-
-        got = apply("arith.fptosi", real, result=name, lanes=lanes)
-        assert got.tolist() == saturated(info.min, info.max)
-        got = apply("arith.fptoui", real, result=name, lanes=lanes).view(unsigned.dtype)
-        assert got.tolist() == saturated(0, np.iinfo(unsigned.dtype).max)
-
-
-@pytest.mark.parametrize("lanes", LANES)
-def test_convert_ints(lanes: int | None) -> None:
-    values = integers(np.int32)
-    np.testing.assert_array_equal(
-        apply("arith.extsi", values, result="i64", lanes=lanes), values.astype(np.int64)
-    )
-    got = apply("arith.extui", values, result="i64", lanes=lanes)
-    np.testing.assert_array_equal(got, values.view(np.uint32).astype(np.int64))
-    np.testing.assert_array_equal(
-        apply("arith.trunci", values, result="i8", lanes=lanes), values.astype(np.int8)
-    )
-    np.testing.assert_array_equal(apply("arith.index_cast", values, result="index", lanes=lanes), values)
-    flags = np.tile([True, False], 64)
-    np.testing.assert_array_equal(
-        apply("arith.extui", flags, result="i32", lanes=lanes), flags.astype(np.int32)
-    )
-    np.testing.assert_array_equal(
-        apply("arith.uitofp", flags, result="f32", lanes=lanes), flags.astype(np.float32)
-    )
-    same(apply("arith.bitcast", values, result="f32", lanes=lanes), values.view(np.float32))
 
 
 ELEMENTS = {"float": ["f64", "f32", "f16", "bf16"], "int": ["i1", "i8", "i16", "i32", "i64", "index"]}

@@ -2,12 +2,10 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 
 import ml_dtypes
 import numpy as np
 import pytest
-from llvmlite import ir
 
 from mdsl.analysis.intervals import INTEGER_BITS
 from mdsl.bytecode.decode import decode
@@ -17,18 +15,15 @@ from mdsl.bytecode.module import (
     DTYPES,
     FLOAT_TYPES,
     TYPES,
-    Constant,
     Function,
     Instruction,
     Module,
     TensorSpec,
 )
 from mdsl.target.target import ELEMENT_BYTES
-from mdsl.vm.handlers import HANDLER, Form, HandlerMachine
 from mdsl.vm.program import Program
-from mdsl.vm.variant import PLAIN
+from tests.vm.opcode_programs import COUNT, arithmetic_opcodes, inputs_of, program_over
 
-COUNT = 64
 ULP = {"f64": 2.0**-52, "f32": 2.0**-23, "f16": 2.0**-10, "bf16": 2.0**-7}
 
 erf, erfc = (np.vectorize(f, otypes=[float]) for f in (math.erf, math.erfc))
@@ -94,53 +89,6 @@ PREDICATES: dict[str, Callable[..., np.ndarray]] = {
     "eq": np.equal, "ne": np.not_equal, "lt": np.less, "le": np.less_equal, "gt": np.greater,
     "ge": np.greater_equal,
 }  # fmt: skip
-
-
-def inputs_of(element: str) -> list[np.ndarray]:
-    """Three arrays with ordinary values and, for integers, every pair of the awkward ones."""
-    random = np.random.default_rng(7)
-    dtype = DTYPES[element]
-    if element in FLOAT_TYPES:
-        arrays = [random.uniform(-4, 4, COUNT).astype(dtype) for _ in range(3)]
-        arrays[0][:4] = [0.0, -0.0, 1.5, -2.5]
-        return arrays
-    if element == "i1":
-        return [random.integers(0, 2, COUNT).astype(bool) for _ in range(3)]
-    limits = np.iinfo(dtype)
-    awkward = [0, 1, -1, 2, limits.min, limits.max]
-    pairs = [(a, b) for a in awkward for b in awkward]
-    arrays = [random.integers(-50, 50, COUNT).astype(dtype) for _ in range(3)]
-    arrays[0][: len(pairs)], arrays[1][: len(pairs)] = zip(*pairs, strict=True)
-    return arrays
-
-
-def arithmetic_opcodes(element: str) -> list[Opcode]:
-    """The opcodes that compute something from registers of the type."""
-    return [
-        opcode
-        for opcode in OPCODES.values()
-        if [operand.name for operand in opcode.operands][:2] == ["result", "a"]
-        and opcode.operands[1].type == element
-    ]
-
-
-def program_over(element: str, opcodes: list[Opcode]) -> Module:
-    """y_k[i] = op_k(a[i], b[i], c[i]) for every i and opcode."""
-    types = ["i64", "i64", "i64", element, element, element]
-    code = [Instruction("const.i64", (0, 0)), Instruction("const.i64", (1, COUNT))]
-    code += [Instruction("loop_begin", (2, 0, 1, 1))]
-    code += [Instruction(f"load.{element}", (3 + k, k, 2)) for k in range(3)]
-    outputs = []
-    for number, opcode in enumerate(opcodes):
-        result = opcode.operands[0].type
-        types.append(result)
-        register = len(types) - 1
-        code.append(Instruction(opcode.mnemonic, (register, *range(3, 2 + len(opcode.operands)))))
-        code.append(Instruction(f"store.{result}", (register, 3 + number, 2)))
-        outputs.append(TensorSpec(opcode.mnemonic, result, (COUNT,)))
-    code += [Instruction("loop_end"), Instruction("ret")]
-    inputs = tuple(TensorSpec(name, element, (COUNT,)) for name in "abc")
-    return Module([Function("main", inputs, tuple(outputs), tuple(types), 0, code)])
 
 
 def expected(opcode: Opcode, element: str, arrays: list[np.ndarray]) -> tuple[np.ndarray, float]:
@@ -339,116 +287,6 @@ def test_float_constants(element: str, engine: str) -> None:
     (y,) = Program(decode(encode(Module([function]))), engine=engine)()
     with np.errstate(over="ignore"):
         assert y.tobytes() == np.array(values).astype(DTYPES[element]).tobytes()
-
-
-class OrderedMachine(HandlerMachine):
-    """Notes the order in which an instruction reads and writes its registers."""
-
-    def __init__(self, opcode: Opcode, takes_last: bool) -> None:
-        module, form = ir.Module(context=ir.Context()), Form(opcode.mnemonic, 1, takes_last)
-        super().__init__(ir.Function(module, HANDLER, "handler"), opcode, form, PLAIN)
-        self.order: list[str] = []
-
-    def read(self, name: str) -> ir.Value:
-        self.order.append("read")
-        return super().read(name)
-
-    def write(self, name: str, value: ir.Value) -> None:
-        self.order.append("write")
-        super().write(name, value)
-
-
-@pytest.mark.parametrize("takes_last", [False, True])
-@pytest.mark.parametrize("opcode", OPCODES.values(), ids=OPCODES)
-def test_registers_are_read_before_any_is_written(opcode: Opcode, takes_last: bool) -> None:
-    machine = OrderedMachine(opcode, takes_last)
-    opcode.emit(machine)
-    assert machine.order == sorted(machine.order)
-    wanted = sum(operand.is_register for operand in opcode.operands)
-    if opcode.block == "parallel":  # the counter is written by who takes the trips
-        wanted -= 1
-    assert len(machine.order) >= wanted
-
-
-def test_every_opcode_with_its_registers_equal() -> None:
-    """It computes what it computes from copies of the register, on both engines."""
-    opcodes = [
-        opcode
-        for element in TYPES
-        for opcode in arithmetic_opcodes(element)
-        if {operand.type for operand in opcode.operands} == {element}
-    ]
-    for element in TYPES:
-        chosen = [opcode for opcode in opcodes if opcode.operands[0].type == element]
-        module, a = program_over(element, chosen), inputs_of(element)[0]
-        aliased = aliasing(module, element)
-        for engine in ("vm", "jit"):
-            wanted, found = Program(module, engine=engine)(a, a, a), Program(aliased, engine=engine)(a, a, a)
-            for opcode, one, other in zip(chosen, wanted, found, strict=True):
-                assert one.tobytes() == other.tobytes(), (opcode.mnemonic, engine)
-
-
-def aliasing(module: Module, element: str) -> Module:
-    """The program of `program_over` whose every operation reads and writes one register."""
-    (function,) = module.functions
-    code = []
-    for instruction in function.code:
-        operands = OPCODES[instruction.opcode].operands
-        if operands and operands[0].name == "result" and not instruction.opcode.startswith(("const", "load")):
-            register = instruction.operands[0]
-            code.append(Instruction(f"mov.{element}", (register, 3)))
-            instruction = Instruction(instruction.opcode, (register,) * len(operands))
-        code.append(instruction)
-    return Module([replace(function, code=code)])
-
-
-@pytest.mark.parametrize("engine", ["vm", "jit"])
-def test_moves_and_addresses_with_their_registers_equal(engine: str) -> None:
-    """y = [7 + 7 * 3 + 2, table[1] by an index that is overwritten, base + index * stride, the trips of a loop]."""
-    code = [
-        Instruction("const.i64", (0, 7)), Instruction("lea", (0, 0, 0, 3, 2)), Instruction("const.i64", (1, 0)),
-        Instruction("mov.i64", (0, 0)), Instruction("store.i64", (0, 1, 1)),
-        Instruction("const.i64", (2, 1)), Instruction("load.i64", (2, 2, 2)), Instruction("const.i64", (1, 1)),
-        Instruction("store.i64", (2, 1, 1)),
-        Instruction("const.i64", (2, 1)), Instruction("loadx.i64", (2, 0, 2, 2, 2)), Instruction("const.i64", (1, 2)),
-        Instruction("storex.i64", (2, 1, 1, 1, 0)),
-        # The counter takes the place of the start.
-        Instruction("const.i64", (0, 1)), Instruction("const.i64", (3, 6)), Instruction("const.i64", (4, 0)),
-        Instruction("loop_begin", (0, 0, 3, 2)), Instruction("lea", (4, 4, 0, 10, 0)), Instruction("loop_end"),
-        Instruction("const.i64", (1, 3)), Instruction("store.i64", (4, 1, 1)), Instruction("ret"),
-    ]  # fmt: skip
-    x, y = TensorSpec("x", "i64", (4,)), TensorSpec("y", "i64", (4,))
-    module = Module([Function("main", (x,), (y,), ("i64",) * 5, 0, code)])
-    module.constants.append(Constant("table", np.array([5, 6], np.int64)))
-    (found,) = Program(module, engine=engine)(np.array([10, 11, 12, 13]))
-    assert found.tolist() == [30, 6, 13, 10 * (1 + 3 + 5)]
-
-
-@pytest.mark.parametrize("engine", ["vm", "jit"])
-def test_what_was_just_written_is_read_wherever_one_comes_from(engine: str) -> None:
-    """Chains of i64 ops through one register: straight on, from a loop's counter, behind a loop, and behind both arms of an if."""
-    code = [
-        Instruction("const.i64", (0, 0)), Instruction("const.i64", (1, 6)), Instruction("const.i64", (3, 0)),
-        Instruction("const.i64", (5, 1)),
-        Instruction("loop_begin", (2, 0, 1, 1)),
-        Instruction("addi.i64", (4, 2, 2)),  # the counter, of the first trip and the others
-        Instruction("muli.i64", (4, 4, 4)), Instruction("subi.i64", (4, 5, 4)),  # the second operand
-        Instruction("andi.i64", (6, 2, 5)), Instruction("trunci.i64.i1", (7, 6)),
-        Instruction("if_begin", (7,)), Instruction("addi.i64", (3, 3, 4)),
-        Instruction("else"), Instruction("addi.i64", (3, 3, 1)), Instruction("if_end"),
-        Instruction("muli.i64", (3, 3, 1)), Instruction("storex.i64", (3, 0, 2, 0, 0)),
-        Instruction("loop_end"),
-        Instruction("addi.i64", (3, 3, 1)), Instruction("storex.i64", (3, 0, 1, 0, 0)), Instruction("ret"),
-    ]  # fmt: skip
-    types = ("i64",) * 7 + ("i1",)
-    (found,) = Program(
-        Module([Function("main", (), (TensorSpec("y", "i64", (7,)),), types, 0, code)]), engine=engine
-    )()
-    total, wanted = 0, list[int]()
-    for counter in range(6):
-        total = (total + (1 - (2 * counter) ** 2 if counter % 2 else 6)) * 6
-        wanted.append(total)
-    assert found.tolist() == [*wanted, 6 + total]
 
 
 def test_special_floats_agree() -> None:

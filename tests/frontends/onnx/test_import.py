@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from pathlib import Path
 
 import numpy as np
@@ -11,32 +10,15 @@ import pytest
 pytest.importorskip("onnx")
 
 import onnx
-from models_of_nodes import F32, I1, I64, X, function, model, node, saved
-from onnx import ModelProto, helper, numpy_helper
+from imported import XS, ops, result
+from models_of_nodes import F32, I64, X, function, model, node, saved
+from onnx import helper, numpy_helper
 
 import mdsl
 from mdsl.cli import command
-from mdsl.frontends.onnx import check, import_model, import_onnx
-from mdsl.frontends.onnx.registry import RULES, Node, converts
-from mdsl.ir.core import Value
+from mdsl.frontends.onnx import import_model, import_onnx
 from mdsl.syntax.parser import parse_file
 from mdsl.syntax.printer import print_module
-
-
-def ops(proto: ModelProto) -> list[str]:
-    """The names of the ops that a model becomes, constants and the return left out."""
-    block = import_model(proto).body.ops[0].body
-    return [op.name for op in block.ops if op.name not in ("arith.constant", "func.return")]
-
-
-def result(proto: ModelProto, *inputs: np.ndarray) -> np.ndarray:
-    found = mdsl.compile(import_model(proto), engine="reference")(*inputs)
-    assert isinstance(found, np.ndarray)
-    return found
-
-
-XS = np.array([[-1.5, 0.25, 3], [4, -5, 6]], np.float32)
-
 
 # Names --------------------------------------------------------------------------------------------------------
 
@@ -275,182 +257,6 @@ def test_split_into_unequal_pieces() -> None:
     )(XS)
     np.testing.assert_array_equal(parts[0], XS[:, :2])
     np.testing.assert_array_equal(parts[1], XS[:, 2:])
-
-
-# Control flow, functions --------------------------------------------------------------------------------------
-
-
-def branch(name: str, *nodes: onnx.NodeProto) -> onnx.GraphProto:
-    return helper.make_graph(list(nodes), name, [], [helper.make_tensor_value_info(name, F32, None)])
-
-
-CHOICE = {
-    "then_branch": branch("t", node("Relu", "x", "t")),
-    "else_branch": branch("e", node("Neg", "x", "e")),
-}
-
-
-def test_if_with_a_known_condition_is_its_branch() -> None:
-    assert ops(model([node("If", "c", **CHOICE)], weights={"c": np.array(False)})) == ["nn.neg"]
-
-
-@pytest.mark.parametrize("condition", [True, False])
-def test_if_with_an_unknown_condition_selects(condition: bool) -> None:
-    proto = model([node("If", "c", **CHOICE)], inputs=[X, ("c", I1, [])])
-    np.testing.assert_array_equal(
-        result(proto, XS, np.array(condition)), np.maximum(XS, 0) if condition else -XS
-    )
-
-
-def test_loop_unrolls_and_collects() -> None:
-    ends = helper.make_tensor_value_info
-    body = helper.make_graph(
-        [node("Identity", "going", "go_on"), node("Add", "v v", "next"), node("Neg", "v", "piece")], "body",
-        [ends("i", I64, []), ends("going", I1, []), ends("v", F32, None)],
-        [ends("go_on", I1, []), ends("next", F32, None), ends("piece", F32, None)],
-    )  # fmt: skip
-    proto = model(
-        [node("Loop", "m _ x", "y pieces", body=body)], outputs=["y", "pieces"], weights={"m": np.array(3)}
-    )
-    last, pieces = mdsl.compile(import_model(proto), engine="reference")(XS)
-    np.testing.assert_array_equal(last, XS * 8)
-    np.testing.assert_array_equal(pieces, np.stack([-XS, -2 * XS, -4 * XS]))
-
-
-def test_scan_unrolls_backwards_too() -> None:
-    ends = helper.make_tensor_value_info
-    body = helper.make_graph(
-        [node("Add", "s e", "t"), node("Mul", "t e", "p")], "body",
-        [ends("s", F32, [2]), ends("e", F32, [2])], [ends("t", F32, [2]), ends("p", F32, [2])],
-    )  # fmt: skip
-    scan = node(
-        "Scan", "zero x", "y pieces", body=body, num_scan_inputs=1, scan_input_axes=[1],
-        scan_input_directions=[1], scan_output_axes=[1],
-    )  # fmt: skip
-    proto = model([scan], outputs=["y", "pieces"], weights={"zero": np.zeros(2, np.float32)})
-    last, pieces = mdsl.compile(import_model(proto), engine="reference")(XS)
-    flipped = XS[:, ::-1]
-    np.testing.assert_allclose(last, XS.sum(axis=1))
-    np.testing.assert_allclose(pieces, flipped.cumsum(axis=1) * flipped)
-
-
-def test_local_functions_are_inlined() -> None:
-    leaky = node("LeakyRelu", "a", "t")
-    reference = leaky.attribute.add(name="alpha", ref_attr_name="slope", type=onnx.AttributeProto.FLOAT)
-    assert reference.ref_attr_name
-    body = helper.make_function(
-        "local", "Act", ["a"], ["b"], [leaky, node("Neg", "t", "b")], [helper.make_opsetid("", 17)], ["slope"]
-    )
-    proto = model([helper.make_node("Act", ["x"], ["y"], domain="local", slope=0.5)], functions=[body])
-    assert ops(proto) == ["nn.leaky_relu", "nn.neg"]
-    np.testing.assert_array_equal(result(proto, XS), -np.where(XS < 0, XS * 0.5, XS))
-
-
-def test_functions_of_operators_are_inlined() -> None:
-    """GroupNormalization has a rule or a function; MeanVarianceNormalization is one that depends on nothing."""
-    proto = model([node("MeanVarianceNormalization", "x", axes=[0, 1])])
-    np.testing.assert_allclose(result(proto, XS), (XS - XS.mean()) / XS.std(), rtol=1e-5)
-
-
-def test_an_operator_has_one_rule_a_version() -> None:
-    with pytest.raises(ValueError, match="Gather has a rule from opset version 1 on already"):
-        converts("Gather")(lambda node: node.operand(0))
-
-
-# Unsupported --------------------------------------------------------------------------------------------------
-
-
-def lacking() -> ModelProto:
-    return model([
-        node("Relu", "x", "a"),
-        helper.make_node("Magic", ["a"], ["b"], name="first", domain="local", strength=3),
-        helper.make_node("Magic", ["b"], ["c"], name="second", domain="local", strength=4),
-        node("StringNormalizer", "c", "d"),
-        node("Exp", "d", "y"),
-    ])  # fmt: skip
-
-
-def test_import_names_the_first_problem(tmp_path: Path) -> None:
-    path = saved(tmp_path, lacking())
-    with pytest.raises(mdsl.MdslError) as caught:
-        import_onnx(path)
-    first, rest = str(caught.value).splitlines()
-    assert first.startswith(f"{path}: error: node 'first' (local.Magic with strength = 3): ")
-    assert rest == f"2 more; 'mdsl import --check {path}' lists all"
-
-
-def test_check_lists_every_problem(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = saved(tmp_path, lacking())
-    assert command(["import", "--check", str(path)]) == 1
-    out = capsys.readouterr().out
-    assert f"{path}: 3 of 5 nodes are not supported" in out
-    assert "local.Magic:" in out and "(2 nodes)" in out and "'second': strength = 4" in out
-    assert "StringNormalizer:" in out
-    assert "the operators of all other nodes are supported; 1 of them could not be checked further" in out
-    assert not (tmp_path / "net.mir").exists()
-
-
-def test_check_goes_on_behind_a_node_whose_type_is_stated(tmp_path: Path) -> None:
-    proto = lacking()
-    for name in "bcd":
-        proto.graph.value_info.append(helper.make_tensor_value_info(name, F32, [2, 3]))
-    assert check(saved(tmp_path, proto)).unjudged == 0
-
-
-def test_check_of_a_supported_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = saved(tmp_path, model([node("Relu", "x")]))
-    assert command(["import", "--check", str(path)]) == 0
-    assert capsys.readouterr().out == f"{path}: the only node is supported\n"
-    path = saved(tmp_path, model([node("Relu", "x", "z"), node("Exp", "z")]))
-    assert command(["import", "--check", str(path)]) == 0
-    assert capsys.readouterr().out == f"{path}: all 2 nodes are supported\n"
-
-
-def test_check_counts_inputs_and_weights_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    weights = {"scale": np.float32(1), "zero": np.zeros((), np.uint8)}
-    inputs = [("x", F32, [2, 3]), ("unsigned", onnx.TensorProto.UINT8, [2])]
-    nodes = [node("Relu", "x"), node("QuantizeLinear", "x scale zero", "q")]
-    proto = model(nodes, inputs=inputs, weights=weights)
-    path = saved(tmp_path, proto)
-    assert command(["import", "--check", str(path)]) == 1
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == f"{path}: 1 of 2 nodes, 1 input, 1 initializer are not supported"
-    assert sum(line.endswith(("(1 input)", "(1 initializer)")) for line in lines) == 2
-    assert lines[-1] == "all other nodes are supported"
-    path = saved(tmp_path, model([node("Magic", "x")]))
-    assert command(["import", "--check", str(path)]) == 1
-    first, *_, last = capsys.readouterr().out.splitlines()
-    assert first == f"{path}: 1 of 1 node is not supported" and last == "    'y'"
-
-
-def test_sizes_are_asked_for_only_where_they_may_help(tmp_path: Path) -> None:
-    proto = model([node("Magic", "x")], inputs=[("x", F32, ["n", 3])])
-    with pytest.raises(mdsl.MdslError, match=r"no operator of this name that is known here$"):
-        import_onnx(saved(tmp_path, proto))
-
-
-def test_a_rule_that_fails_is_not_blamed_on_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(node: Node) -> Value:
-        raise TypeError("two is no number")
-
-    monkeypatch.setitem(RULES, ("", "Relu"), [(1, broken)])
-    with pytest.raises(mdsl.MdslError, match=r"internal failure \(TypeError: two is no number\)") as caught:
-        import_model(model([node("Relu", "x")]))
-    assert isinstance(caught.value.__cause__, TypeError)
-    assert "broken" in "".join(traceback.format_exception(caught.value))
-
-
-def test_an_operator_of_an_opset_that_the_model_does_not_name() -> None:
-    proto = model([node("Relu", "x")])
-    del proto.opset_import[:1]
-    with pytest.raises(mdsl.MdslError, match="the domain 'ai.onnx' is not among the model's opsets"):
-        import_model(proto)
-
-
-def test_the_package_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mdsl.frontends.onnx.model.find_spec", lambda name: None)
-    with pytest.raises(mdsl.MdslError, match=r"pip install 'mdsl\[onnx\]'"):
-        import_onnx(saved(tmp_path, model([node("Relu", "x")])))
 
 
 # Commands -----------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from importlib import import_module
 
 import pytest
 from differences import check
+from lowering import arrays, program
 
 import mdsl
 from mdsl.compiler.pipeline import parse_pipeline, run_passes
@@ -19,7 +20,6 @@ from mdsl.report.check import Check
 from mdsl.syntax.parser import parse
 
 lower_nn = import_module("tests.passes.lower-nn.test_lower_nn")
-program, arrays = lower_nn.program, lower_nn.arrays
 
 POSITIVE = ("nn.sqrt", "nn.log", "nn.pow", "nn.batch_norm", "nn.log1p")
 RANGES = {

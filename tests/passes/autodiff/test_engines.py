@@ -6,6 +6,7 @@ from importlib import import_module
 
 import numpy as np
 import pytest
+from lowering import arrays, program
 from test_autodiff import RANGES
 
 import mdsl
@@ -21,8 +22,8 @@ CASES = [c for c in lower_nn.CASES if c[0] in VJPS and c[2].endswith("f32") and 
 @pytest.mark.parametrize("ukernels", [True, pytest.param(False, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("case", CASES, ids=" ".join)
 def test_every_engine_computes_the_adjoint(case: tuple[str, str, str, str], ukernels: bool) -> None:
-    text = lower_nn.program(*case)
-    inputs = lower_nn.arrays(parse(text, "test.mir"), 0, *RANGES.get(case[0], (-3, 3)))
+    text = program(*case)
+    inputs = arrays(parse(text, "test.mir"), 0, *RANGES.get(case[0], (-3, 3)))
     floats = [i for i, array in enumerate(inputs) if array.dtype == np.float32]
     gradient = mdsl.grad(text, floats, seed="argument")
     y = mdsl.compile(text, engine="reference")(*inputs)

@@ -20,7 +20,6 @@ from mdsl.vm.program import Program
 _EMPTY_KERNEL = "define void @empty(ptr %arguments) {\n  ret void\n}\n"
 _UNROLL = 16
 _TRIPS = 20_000
-_DOT = 512
 _LOOP = [Instruction("parallel_begin", (2, 0, 7, 1)), Instruction("parallel_end")]
 
 

@@ -103,7 +103,6 @@ INT_TENSOR = _elements("a tensor of integers", t.INTEGERS, t.TensorType)
 BOOL_TENSOR = _elements("a tensor of i1", (t.i1,), t.TensorType)
 INDEX = _elements("index", (t.index,))
 BOOL = _elements("i1", (t.i1,))
-INTEGER = _elements("an integer", t.INTEGERS)
 
 
 def _like(number: str, numbers: str, is_one: Callable[[t.Type], bool]) -> Constraint:
@@ -115,7 +114,6 @@ def _like(number: str, numbers: str, is_one: Callable[[t.Type], bool]) -> Constr
 
 
 FLOAT_LIKE = _like("a float", "floats", t.is_float)
-NUMBER_LIKE = _like("a number", "numbers", lambda x: x in SCALAR_TYPES)
 FIXED_INT_LIKE = _like("an integer of a fixed width", "such integers", lambda x: isinstance(x, t.IntegerType))
 BITS_LIKE = _like("a number of a fixed width", "such numbers", lambda x: x in SCALAR_TYPES and x != t.index)
 INT_LIKE = _like("an integer", "integers", t.is_integer)

@@ -30,8 +30,6 @@ class Isa:
     """A multiply-add may take one lane of a register for all lanes of another."""
     gathers: bool = False
     """Lanes may be loaded from addresses of their own."""
-    dot_products: bool = False
-    """Products of neighbouring 8-bit integers are added up in one instruction."""
     half_conversions: bool = False
     """A vector of f16 becomes one of f32, and back, in one instruction."""
 

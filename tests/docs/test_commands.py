@@ -1,7 +1,7 @@
 """The commands that the pages at the root and in docs/ show: each runs, from the root of the repository, and succeeds.
 
 They stand in ```console blocks behind `$ `, and in ```sh blocks. Commands that install or fetch something are
-not run; of `make` the target must exist.
+not run; of `make` the target must exist. Of those that a sentence names, what they name must exist.
 """
 
 from __future__ import annotations
@@ -16,8 +16,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import typer
 
 from mdsl.benchmarking import measure
+from mdsl.cli import app
+from mdsl.passes import pass_names
 from tests.upstream import installed
 
 ROOT = Path(__file__).parents[2]
@@ -90,11 +93,40 @@ def test_commands_run(
         assert code == 0, f"`{command}` ended with exit code {code}: {capfd.readouterr().err}"
 
 
-@pytest.mark.parametrize("command", MADE)
-def test_make_target_exists(command: str) -> None:
-    targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    wanted = [word for word in shlex.split(command)[1:] if "=" not in word and not word.startswith("-")]
-    assert set(wanted) <= set(targets)
+def test_what_sentences_name_exists() -> None:
+    """Commands between backticks, and those of make that stand by themselves: the subcommand with its options, the target, the module."""
+    texts = [re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL) for page in PAGES]
+    found = [
+        c
+        for text in texts
+        for c in re.findall(r"`((?:mdsl|make|python -m|\.venv/bin/python -m) [^`]+)`", text)
+    ]
+    found += [c for text in texts for c in re.findall(r"^    (make [\w -]+)", text, re.MULTILINE)]
+    assert len(found) > 100
+    unknown = {command: names for command in [*found, *MADE] if (names := _unknown(shlex.split(command)))}
+    assert not unknown
+
+
+def _unknown(words: list[str]) -> list[str]:
+    """What a command names that there is not. Words in capitals stand for others."""
+    if words[0] == "make":
+        targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        return [
+            word for word in words[1:] if "=" not in word and not word.startswith("-") and word not in targets
+        ]
+    if "-m" in words:
+        return [word for word in words[2:3] if find_spec(word) is None]
+    command = typer.main.get_command(app)
+    known = {name for option in command.params for name in option.opts}
+    if not words[1].startswith("-"):
+        command = command.commands.get(words[1])  # type: ignore[attr-defined]
+        if command is None:
+            return words[1:2]
+        known = {name for option in command.params for name in (*option.opts, *option.secondary_opts)}
+        if words[1] == "opt":
+            known |= {f"--{name}" for name in pass_names()}
+    options = [word.split("=")[0] for word in words[1:] if word.startswith("--")]
+    return [word for word in options if word not in known and word != "--help" and not word.isupper()]
 
 
 def _run(command: str, monkeypatch: pytest.MonkeyPatch) -> int:

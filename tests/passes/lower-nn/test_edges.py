@@ -76,6 +76,22 @@ def test_weights_have_no_subnormals(op: str, element: str) -> None:
     np.testing.assert_array_equal(kept, wanted)
 
 
+def test_a_weight_of_several_products_stays_one() -> None:
+    """And a bias, which nothing is multiplied by, stays as it is."""
+    text = """func.func @main(%x: tensor<1x3xf32>) -> tensor<1x3xf32> {
+      %w = arith.constant dense<[[1.5, 1.0e-40, 0.0], [-1.0e-38, 2.0e-38, 1.0], [-3.0, 0.0, 2.0]]> : tensor<3x3xf32>
+      %b = arith.constant dense<[1.0e-40, -1.0e-40, 0.0]> : tensor<3xf32>
+      %h = nn.matmul %x, %w : (tensor<1x3xf32>, tensor<3x3xf32>) -> tensor<1x3xf32>
+      %y = nn.linear %h, %w, %b : (tensor<1x3xf32>, tensor<3x3xf32>, tensor<3xf32>) -> tensor<1x3xf32>
+      func.return %y : tensor<1x3xf32>
+    }"""
+    module = lowered(text)
+    constants = [op.result for op in module.walk() if isinstance(op, Constant)]
+    assert sum(np.size(constant_data(value)) == 9 for value in constants) == 1
+    (found,) = run(module, [np.zeros((1, 3), np.float32)])
+    np.testing.assert_array_equal(found, np.array([[1e-40, -1e-40, 0]], np.float32))
+
+
 def test_sixteen_bit_sums_do_not_stagnate() -> None:
     ones = np.ones((1, 5000), np.float16)  # added up in f16, the sum would stop at 2048
     found = outcome(program("nn.reduce", "1x5000xf16", "1x1xf16", '{kind = "sum", axes = [1]}'), ones)

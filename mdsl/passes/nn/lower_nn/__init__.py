@@ -64,7 +64,7 @@ class LowerNn(Pass):
 
     A result keeps its name; what lies between is named after it. Convolutions and matrix products are one
     contraction into a zero accumulator, with bias and rounding in an elementwise nest behind it. 16-bit
-    floats are summed in f32. Subnormal numbers among constant operands of products, which processors multiply a hundred times as
+    floats are summed in f32. Subnormal numbers among constant factors of products, which processors multiply a hundred times as
     slowly, become zeros. Broadcasting becomes a map that omits dimensions. Shapes must be static. What
     has a dimension of 0 becomes a tensor.empty. Results of one type are written into one tensor.empty, which says
     nothing about memory.
@@ -92,7 +92,7 @@ def _lower(op: NnOp, shared: Shared) -> None:
         type = tensor_of(value)
         if not type.is_static:
             raise op.error(f"{type} has a dimension of unknown size; --bind gives it one")
-    without_subnormals(op)
+    without_subnormals(op, shared.normal)
     operands, emitter, before = op.operands, Emitter(op, shared), op.prev
     lowered = lower_empty(emitter, op) if has_no_elements(op) else None
     result = RULES[op.name](emitter, op) if lowered is None else lowered

@@ -87,6 +87,8 @@ class Shared:
     """Scalars, by their text."""
     empties: dict[tuple[Block, TensorType], list[Value]] = field(default_factory=dict)
     """Tensors that hold nothing yet, as many of a type as one rule needs: what is written into one is another value."""
+    normal: dict[Value, Value] = field(default_factory=dict)
+    """What products read instead of each constant: that itself, or one without its subnormal numbers."""
 
 
 class Emitter:

@@ -22,18 +22,23 @@ _SHARE = 1 << 16
 """Elements that are looked at together: they stay in the caches."""
 
 
-def without_subnormals(op: NnOp) -> None:
-    """Gives a product zeros for the subnormal numbers of its constant operands."""
+def without_subnormals(op: NnOp, normal: dict[Value, Value]) -> None:
+    """Gives a product zeros for the subnormal numbers of its constant factors. `normal` has what earlier products read instead
+    of each: a weight that several products share stays one."""
     if not isinstance(op, nn.Conv2d | nn.Linear | nn.Matmul):
         return
-    before = op.operands
-    op.operands = [_normal(op, value) for value in before]
-    for value in dict.fromkeys(before):
+    factors = [*op.operands[:2]]
+    for value in factors:
+        if value not in normal:
+            normal[value] = _normal(op, value)
+    op.operands = [*map(normal.__getitem__, factors), *op.operands[2:]]
+    for value in dict.fromkeys(factors):
         if isinstance(value.owner, Constant) and not value.users:
             value.owner.erase()
 
 
 def _normal(op: NnOp, value: Value) -> Value:
+    """`value`, or a constant beside it."""
     type, data = tensor_of(value), constant_data(value)
     if type.element not in (f32, f64) or data is None or 0 in data.strides or not data.flags.c_contiguous:
         return value
@@ -49,4 +54,6 @@ def _normal(op: NnOp, value: Value) -> Value:
     remarks.applied(op, f"takes subnormal numbers of {resource_name(value)} for zero")
     name = fresh_resource(op, f"{resource_name(value)}_normal")
     attr = tensor_attribute(changed.reshape(data.shape), type, name)
-    return Builder.before(op).value(Constant(value=attr, results=[type]), f"{value.name}_normal")
+    assert isinstance(value.owner, Constant)
+    new = Constant(value=attr, results=[type])
+    return Builder.after(value.owner).value(new, f"{value.name}_normal" if value.name else None)

@@ -8,6 +8,7 @@ from lowering import check, identity, lowered, program
 
 import mdsl
 from mdsl.dialects.arith import Constant
+from mdsl.ir.types import SCALARS, dtype_of
 from mdsl.reference import run
 from mdsl.rewriting.constants import constant_data
 from mdsl.syntax.parser import parse
@@ -57,11 +58,13 @@ def test_nan_wins(op: str) -> None:
     ]
 
 
-@pytest.mark.parametrize("element", ["f32", "f16"])
+@pytest.mark.parametrize("element", ["f32", "f64", "bf16", "f16"])
 @pytest.mark.parametrize("op", ["linear", "matmul"])
 def test_weights_have_no_subnormals(op: str, element: str) -> None:
-    """But those of 16 bits, which are added up in f32 and are no smaller than others are there."""
-    weight = np.array([[1.5, 1e-40], [-1e-38, 2e-38], [-3, 0]], np.float32)
+    """But those of f16, which are multiplied as f32 and are normal there."""
+    weight = np.array([[1.5, 1e-40], [-1e-38, 2e-38], [-3, 0]], dtype_of(SCALARS[element]))
+    if element == "f64":
+        weight = np.array([[1.5, 1.5e-310], [-2.1e-308, 3.5e-308], [-3, 0]])
     if element == "f16":
         weight = np.array([[1.5, 6e-6], [-6e-8, 7e-5], [-3, 0]], np.float16)
     n = 2 if op == "linear" else 3  # a linear layer's weight has a row for each output
@@ -72,7 +75,9 @@ def test_weights_have_no_subnormals(op: str, element: str) -> None:
     }}"""
     constants = (constant_data(op.result) for op in lowered(text).walk() if isinstance(op, Constant))
     (kept,) = (data for data in constants if np.size(data) == 6)
-    wanted = weight if element == "f16" else np.array([[1.5, 0], [0, 2e-38], [-3, 0]], np.float32)
+    wanted = weight.copy()
+    if element != "f16":
+        wanted[0, 1] = wanted[1, 0] = 0
     np.testing.assert_array_equal(kept, wanted)
 
 

@@ -25,7 +25,7 @@ def change_at_once(func: Op) -> None:
         if not isinstance(unpack, linalg.Unpack) or not _is_regular(op, unpack):
             continue
         moved = _moved(op, unpack)
-        remarks.applied(op, f"is {remarks.name_of(unpack)} before it was unpacked, transposed")
+        remarks.applied(op, f"is {remarks.name_of(unpack)} before it was unpacked, transposed", unpack)
         op.replace_by(moved, rename=True)
 
 

@@ -1,7 +1,8 @@
 """lower-nn: weights of products have no subnormal numbers, with which processors multiply a hundred times as slowly.
 
 Training with weight decay leaves filters of them. Taking them for zero changes a product by less than 1.2e-38 times the largest input
-(of 64-bit floats 2.3e-308 times), which nothing else that is summed with it shows. 16-bit floats are multiplied as normal f32.
+(of 64-bit floats 2.3e-308 times): less than a sum is rounded by, if it is not as small itself. The subnormal numbers of f16 are
+multiplied as f32, where they are normal ones; those of bf16 are subnormal there too.
 """
 
 from __future__ import annotations
@@ -14,9 +15,12 @@ from mdsl.dialects.nn.base import NnOp
 from mdsl.ir.attributes import tensor_attribute
 from mdsl.ir.core import Builder, Value
 from mdsl.ir.typed import tensor_of
-from mdsl.ir.types import f32, f64
+from mdsl.ir.types import bf16, f32, f64
 from mdsl.rewriting import remarks
 from mdsl.rewriting.constants import constant_data, fresh_resource, resource_name
+
+_NORMAL = {bf16: np.finfo(np.float32).tiny, f32: np.finfo(np.float32).tiny, f64: np.finfo(np.float64).tiny}
+"""The smallest positive normal numbers of what products are computed in."""
 
 _SHARE = 1 << 16
 """Elements that are looked at together: they stay in the caches."""
@@ -40,15 +44,15 @@ def without_subnormals(op: NnOp, normal: dict[Value, Value]) -> None:
 def _normal(op: NnOp, value: Value) -> Value:
     """`value`, or a constant beside it."""
     type, data = tensor_of(value), constant_data(value)
-    if type.element not in (f32, f64) or data is None or 0 in data.strides or not data.flags.c_contiguous:
+    least = _NORMAL.get(type.element)
+    if least is None or data is None or 0 in data.strides or not data.flags.c_contiguous:
         return value
-    tiny = np.finfo(data.dtype).tiny
     flat, changed = data.reshape(-1), None
     for start in range(0, flat.size, _SHARE):
         share = np.abs(flat[start : start + _SHARE])
-        if np.any((share < tiny) & (share > 0)):
+        if np.any((share < least) & (share > 0)):
             changed = flat.copy() if changed is None else changed
-            changed[start : start + _SHARE][share < tiny] = 0
+            changed[start : start + _SHARE][share < least] = 0
     if changed is None:
         return value
     remarks.applied(op, f"takes subnormal numbers of {resource_name(value)} for zero")

@@ -82,7 +82,7 @@ _FAULTS = """
 All innermost loops that copy registers or keep vectors on the stack; there should be none. Those that remain:
 
 - A multiplication of SSE overwrites a factor, which is copied before unless it is used for the last time. On a Sandy Bridge these copies
-  wait for one unit with the shuffles that broadcast elements, which is all that the shares of 86 lack.
+  wait for one unit with the shuffles that broadcast elements, which is what the shares of 86 % lose.
 - A single copy in a loop is one of an address, beside the vectors.
 - Winograd's transforms have 36 values of a window at once, more than there are registers; a multiply-add overwrites one of its three
   operands, which is copied where it is used again. For AArch64 LLVM loads a window first and computes then.

@@ -42,6 +42,9 @@ LINE = 64
 WORTH_PREFETCHING = 8192
 """Bytes from which an operand is worth a prefetch: less arrives with the first lines."""
 
+ROWS_WORTH_PACKING = 16
+"""Rows that a pack of the weights at run time must serve: it costs about as much as two."""
+
 PASSING = 2
 """Ways of a cache that what passes by takes: the second operand's vectors, and what is stored."""
 
@@ -166,7 +169,7 @@ def lines_kept(apart: int, target: Target) -> int:
     return taken * max(1, core.l1_ways - PASSING)
 
 
-def asked_for(target: Target) -> int:
+def most_prefetches(target: Target) -> int:
     """How often a line may be prefetched that is needed from memory once: loads are kept waiting for as long as memory takes
     to send it. (On an Intel Xeon of 2024 ResNet-50 took 0.90 of the time when each of a tile's 2 to 14 blocks asked for all
     weights that it reads; 1.02 with vectors of 8 floats and 17 blocks.)"""

@@ -106,7 +106,7 @@ def _refuse_statistics(network: ModuleOp) -> None:
     for op in network.walk():
         if isinstance(op, BatchNormTrain):
             message = (
-                "uses the statistics of a batch, and each process would those of its share: the network would "
+                "uses the statistics of a batch, and each process would use those of its share: the network would "
                 "not learn what one process teaches it (allowed by --local-statistics)"
             )
             raise MdslError(*op.error(message).lines())

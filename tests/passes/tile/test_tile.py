@@ -121,7 +121,7 @@ def test_a_region_is_cut_as_its_result_is(result: tuple[int, ...], maps: list[st
     np.testing.assert_allclose(mdsl.compile(text, pipeline=tile)(a, b), wanted, rtol=1e-4, atol=1e-4)
 
 
-def test_sizes_of_a_turned_product_are_in_the_order_of_the_result() -> None:
+def test_sizes_of_a_transposed_product_are_in_the_order_of_the_result() -> None:
     """The model's tile of the product is wide, that of its transpose tall."""
     transposed = ["(i, j) -> (j, i)", "(i, j) -> (j, i)", "(i, j) -> (i, j)"]
     plain = [m.replace("(j, i)", "(i, j)") for m in transposed]

@@ -39,7 +39,7 @@ class GroupEmitter:
         self.pieces: list[Point] = []
         """The points of the block that is being emitted."""
         self.sizes: dict[Axis, int] = {}
-        """Of that block."""
+        """How many elements that block has along each axis."""
 
     def emit(self) -> None:
         """Loops over blocks, those of each size together."""

@@ -32,7 +32,7 @@ def prefetch(emitter: GroupEmitter, nest: Nest, env: dict[Axis, Linear], counter
         blocks = _blocks(nest, access, emitter.plan)
         if blocks > 1 and _is_dense(access) and 2 * _bytes(access) <= target.core.l2_kept:
             _ask_for_share(emitter, nest, access, env, counter, steps)
-        elif blocks <= cost.asked_for(target):
+        elif blocks <= cost.most_prefetches(target):
             _ask_ahead(emitter, nest, access, env, counter, steps)
     first, inner = emitter.pieces[0], nest.reduction[-1]
     for access, axis in _rows_ahead(nest, emitter.plan):
@@ -57,10 +57,10 @@ def _streams(nest: Nest, plan: Plan) -> list[Access]:
 
 
 def _rows_ahead(nest: Nest, plan: Plan) -> list[tuple[Access, Axis]]:
-    """The inputs that a tile reads row by row, a cache line a row, in each round of an outer reduction from
+    """The inputs that a block reads row by row, a cache line a row, in each round of an outer reduction from
     another place (pixels in blocks of channels), and the axis of their rows. The processor's prefetcher does
     not follow from place to place; a step of the innermost reduction for each element of the line is enough
-    to ask for the rows of the next tile, one at a time."""
+    to ask for the rows of the next block, one at a time."""
     *outer, inner = nest.reduction
     rows = [axis for axis, size in plan.block.items() if axis is not plan.vector and size > 1]
     found: list[tuple[Access, Axis]] = []

@@ -121,10 +121,6 @@ def _tell_unpacked(op: Op, why: str) -> None:
         remarks.missed(op, f"reads {remarks.name_of(found[0])}, which is unpacked for it: {why}", found[0])
 
 
-_ROWS_WORTH_PACKING = 16
-"""Rows that a pack of the weights at run time must serve: it costs about as much as two."""
-
-
 def _blocked_loops(op: linalg.LinalgOp, block: int) -> Tiles:
     """The loops to block. For products: the innermost one that only the second operand and the output share
     (columns, output channels), and the channels that are summed where the image has pixels innermost. For a
@@ -144,7 +140,7 @@ def _blocked_loops(op: linalg.LinalgOp, block: int) -> Tiles:
             )
         return found
     rows = prod(sizes[d] for d in out.dim_positions() or () if d not in columns)
-    if rows < _ROWS_WORTH_PACKING and constant_data(op.operands[1]) is None:
+    if rows < cost.ROWS_WORTH_PACKING and constant_data(op.operands[1]) is None:
         remarks.missed(op, f"is not packed: {rows} rows would use what is packed at run time", rows=rows)
         return {}
     column = columns[-1]

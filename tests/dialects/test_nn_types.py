@@ -9,6 +9,7 @@ from mdsl.dialects import nn
 from mdsl.dialects.nn.base import NnOp
 from mdsl.errors import MdslError
 from mdsl.ir.core import Block
+from mdsl.ir.registry import operations
 from mdsl.ir.typed import tensor_of
 from mdsl.ir.types import FLOATS, TensorType, f32, i32
 from mdsl.syntax.parser import parse
@@ -154,3 +155,9 @@ def test_errors(text: str, message: str) -> None:
         line(text)
     assert message in str(error.value)
     assert str(error.value).startswith(f"t.mir:2:6: error: '{text.split(maxsplit=1)[0]}': ")
+
+
+def test_each_op_is_an_attribute_of_the_package() -> None:
+    """No theme's file has another thing by the name of an op, which the package would take for it."""
+    kinds = {kind for name, kind in operations().items() if name.startswith("nn.")}
+    assert kinds and kinds <= {value for value in vars(nn).values() if isinstance(value, type)}

@@ -10,6 +10,7 @@ neighbours: its result is a product of matrices.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import prod
 
 from mdsl.dialects import nn
@@ -21,7 +22,7 @@ from mdsl.ir.core import Value
 from mdsl.ir.typed import tensor_of
 from mdsl.ir.types import DYNAMIC
 
-NOTICEABLE = 1.1
+_NOTICEABLE = 1.1
 """How many times the multiplications of all phases one convolution for them may have: below, it gains more by being one."""
 
 
@@ -90,26 +91,38 @@ def _around(
     return x, Windows(list(taps), ones, ones, [max(0, b) for b in before], [max(0, b) for b in behind])
 
 
+@dataclass(frozen=True)
 class _Apart:
     """Each phase as a convolution of its own: result r, and every stride-th one from there on."""
 
-    def __init__(
-        self, node: Node, x: Value, weight: Value, groups: int, strides: Sequence[int], low: Sequence[int],
-        reach: Sequence[int],
-    ) -> None:  # fmt: skip
-        self.node, self.x, self.weight, self.groups, self.strides, self.low = (
-            node,
-            x,
-            weight,
-            groups,
-            strides,
-            low,
-        )
-        self.sizes, self.kernel = tensor_of(x).shape[2:], tensor_of(weight).shape[2:]
-        self.out = [
-            (n - 1) * s + r - cut for n, s, r, cut in zip(self.sizes, strides, reach, low, strict=True)
-        ]
-        self.counts = [-(-o // s) for o, s in zip(self.out, strides, strict=True)]
+    node: Node
+    x: Value
+    weight: Value
+    groups: int
+    strides: Sequence[int]
+    low: Sequence[int]
+    reach: Sequence[int]
+
+    @property
+    def sizes(self) -> Sequence[int]:
+        """Of x."""
+        return tensor_of(self.x).shape[2:]
+
+    @property
+    def kernel(self) -> Sequence[int]:
+        """Its sizes."""
+        return tensor_of(self.weight).shape[2:]
+
+    @property
+    def out(self) -> list[int]:
+        """The result's sizes."""
+        each = zip(self.sizes, self.strides, self.reach, self.low, strict=True)
+        return [(n - 1) * s + r - cut for n, s, r, cut in each]
+
+    @property
+    def counts(self) -> list[int]:
+        """The sizes of a phase, or one more than that."""
+        return [-(-o // s) for o, s in zip(self.out, self.strides, strict=True)]
 
     def pays(self) -> bool:
         """True if one convolution would multiply noticeably more zeros."""
@@ -118,7 +131,7 @@ class _Apart:
             for s, k, cut, o in zip(self.strides, self.kernel, self.low, self.out, strict=True)
         ]
         own = [n * k for n, k in zip(self.counts, self.kernel, strict=True)]
-        return prod(self.strides) > 1 and prod(shared) > NOTICEABLE * prod(own)
+        return prod(self.strides) > 1 and prod(shared) > _NOTICEABLE * prod(own)
 
     def interleaved(self, phase: tuple[int, ...]) -> Value:
         """The results whose first positions have the phases `phase`, all positions of the other dimensions."""
@@ -133,8 +146,8 @@ class _Apart:
             one = (n, o, *sizes[: d + 1], 1, *sizes[d + 1 :])
             apart = [node.reshape(part, one, "apart") for part in parts]
             joined = node.build(nn.Concat(*apart, axis=axis + 1), "joined")
-            sizes[d] = self.counts[d] * len(parts)
-            trim = sizes[d] > self.out[d]
+            sizes[d] = full = self.counts[d] * len(parts)
+            trim = full > self.out[d]
             whole = node.reshape(joined, (n, o, *sizes), "interleaved" if trim else name)
             return strided(node, whole, axis, 0, self.out[d], 1, name) if trim else whole
         return parts[0]

@@ -8,6 +8,10 @@ if TYPE_CHECKING:
     from mdsl.ir.core import Op
 
 
+_WIDTH = 400
+"""What is shown of a longer op: a training step returns hundreds of values."""
+
+
 class VerifyError(Exception):
     """The IR breaks a rule; `op` is where."""
 
@@ -26,4 +30,5 @@ class VerifyError(Exception):
         if place.startswith("micro-kernel "):
             inside = ""  # the text of one kernel, as bytecode holds it
         shown = repr(self.op).split("\n", 1)[0]
+        shown = shown if len(shown) <= _WIDTH else f"{shown[:_WIDTH]}..."
         return f"{place}error: {f'{what}: ' if what else ''}{inside}{self}", f"  {shown}"

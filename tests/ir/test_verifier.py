@@ -388,3 +388,14 @@ def test_what_breaks_after_it_was_verified(harm: Callable[[FuncOp, scf.For], Non
     harm(func, loop)
     with pytest.raises(VerifyError):
         verify(module)
+
+
+def test_a_long_op_is_shown_in_part() -> None:
+    """One that returns hundreds of values, as a training step does."""
+    values = ", ".join(["%x"] * 300)
+    types = ", ".join(["f32"] * 300)
+    text = f"func.func @f(%x: f32) -> ({types}) {{\n  func.return {values} : {types}\n}}\n"
+    op = next(op for op in parse(text, "net.mir").walk() if op.name == "func.return")
+    place, shown = op.error("must be one number").lines()
+    assert place == "net.mir:2:3: error: 'func.return': must be one number"
+    assert shown.startswith("  func.return %x, %x") and shown.endswith("...") and len(shown) < 410

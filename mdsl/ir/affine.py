@@ -327,7 +327,7 @@ class AffineMap:
 
     @staticmethod
     def select(num_dims: int, positions: Iterable[int]) -> AffineMap:
-        """The map that yields the dimensions at `positions`; of those that are alike there is one."""
+        """The map that yields the dimensions at `positions`. Those that are alike are mostly one object, which compares faster."""
         return _selecting(num_dims, tuple(positions))
 
     def evaluate(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from pkgutil import iter_modules
+
 import pytest
 
 import mdsl.reference  # noqa: F401  (registers the semantics)
@@ -157,7 +160,9 @@ def test_errors(text: str, message: str) -> None:
     assert str(error.value).startswith(f"t.mir:2:6: error: '{text.split(maxsplit=1)[0]}': ")
 
 
-def test_each_op_is_an_attribute_of_the_package() -> None:
-    """No theme's file has another thing by the name of an op, which the package would take for it."""
-    kinds = {kind for name, kind in operations().items() if name.startswith("nn.")}
-    assert kinds and kinds <= {value for value in vars(nn).values() if isinstance(value, type)}
+def test_the_package_has_each_op_that_its_files_declare() -> None:
+    """None is hidden by another thing of its name, and no file is left out."""
+    files = [import_module(f"{nn.__name__}.{file.name}") for file in iter_modules(nn.__path__)]
+    kinds = [kind for file in files for kind in vars(file).values() if isinstance(kind, type)]
+    declared = {kind for kind in kinds if issubclass(kind, NnOp) and "name" in vars(kind)}
+    assert declared and declared == {kind for kind in operations().values() if issubclass(kind, NnOp)}

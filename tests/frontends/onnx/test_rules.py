@@ -112,6 +112,19 @@ def test_transposed_convolutions_multiply_few_zeros(
     assert sum(op.name == "nn.conv2d" for op in import_model(proto).walk()) == convolutions
 
 
+def test_a_transposed_convolution_of_halves_rounds_once() -> None:
+    """Of one pixel, with a bias: sums of products that f32 holds exactly."""
+    random = np.random.default_rng(0)
+    x, w, b = (random.integers(-99, 99, shape) / 8 for shape in ((1, 4, 1, 1), (4, 3, 4, 4), (3,)))
+    halves = {"w": w.astype(np.float16), "b": b.astype(np.float16)}
+    op = node("ConvTranspose", "x w b", strides=[1, 1])
+    proto = model([op], [("x", TensorProto.FLOAT16, x.shape)], ["y"], halves, 17)
+    proto.graph.output[0].type.tensor_type.elem_type = TensorProto.FLOAT16
+    found = mdsl.compile(import_model(proto), engine="reference")(x.astype(np.float16))
+    exact = np.einsum("c,cokl->okl", x[0, :, 0, 0], w) + b[:, None, None]
+    np.testing.assert_array_equal(found[0], exact.astype(np.float16))
+
+
 @pytest.mark.parametrize("ceil", [0, 1])
 @pytest.mark.parametrize("op", ["MaxPool", "AveragePool", "LpPool"])
 @pytest.mark.parametrize("rank", [1, 2, 3])

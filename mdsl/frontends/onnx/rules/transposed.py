@@ -20,7 +20,7 @@ from mdsl.frontends.onnx.rules.windows import image_sizes
 from mdsl.frontends.onnx.windows import Windows, convolve, pad_axis, strided, windows_of
 from mdsl.ir.core import Value
 from mdsl.ir.typed import tensor_of
-from mdsl.ir.types import DYNAMIC
+from mdsl.ir.types import DYNAMIC, f32, f64
 
 _NOTICEABLE = 1.1
 """How many times the multiplications of all phases one convolution for them may have: below, it gains more by being one."""
@@ -39,7 +39,9 @@ def conv_transpose(node: Node) -> Value:
     low, high = _cut(node, windows, sizes)
     reach = [e - h for e, h in zip(windows.extents, high, strict=True)]
     weight, kernel = _spread_kernel(node, weight, windows)
-    if groups == 1 and all(n == 1 for n in sizes):
+    # A convolution adds its bias before it rounds to 16 bits.
+    rounds_once = node.input(2) is None or tensor_of(x).element in (f32, f64)
+    if groups == 1 and all(n == 1 for n in sizes) and rounds_once:
         return _of_one_pixel(node, x, weight, low, high)
     if DYNAMIC not in sizes and all(k >= s for k, s in zip(kernel, windows.strides, strict=True)):
         found = _Apart(node, x, weight, groups, windows.strides, low, reach)

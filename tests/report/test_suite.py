@@ -26,7 +26,9 @@ def figures() -> Iterator[Figure]:
 
 @pytest.fixture
 def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, dict]:
-    monkeypatch.setattr(suite, "BASICS", {"broken": figures, "whole": lambda: iter([Figure("n", 1.0, "s")])})
+    monkeypatch.setattr(
+        suite, "SECTIONS", {"broken": figures, "whole": lambda: iter([Figure("n", 1.0, "s")])}
+    )
     monkeypatch.setattr(suite, "describe", lambda: {"processor": "abacus", "cores": "two"})
     target, data = tmp_path / "page.md", tmp_path / "data.json"
     app = suite.typer.Typer(pretty_exceptions_enable=False)
@@ -51,13 +53,6 @@ def test_a_section_that_fails_loses_no_figure(written: tuple[str, dict]) -> None
     assert [f["name"] for f in data["figures"]] == ["speed", "share", "absent", "n"]
     assert [f["kept"] for f in data["figures"]] == [True, False, None, None]
     assert data["figures"][2]["value"] is None
-
-
-def test_names_of_networks_are_those_that_there_are() -> None:
-    pytest.importorskip("onnx")
-    from bench.networks import SECTIONS
-
-    assert tuple(SECTIONS) == suite.NETWORKS
 
 
 def test_every_network_of_the_table_is_in_a_section() -> None:

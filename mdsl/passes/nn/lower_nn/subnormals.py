@@ -15,11 +15,15 @@ from mdsl.dialects.nn.base import NnOp
 from mdsl.ir.attributes import tensor_attribute
 from mdsl.ir.core import Builder, Value
 from mdsl.ir.typed import tensor_of
-from mdsl.ir.types import bf16, f32, f64
+from mdsl.ir.types import Type, bf16, f32, f64
 from mdsl.rewriting import remarks
 from mdsl.rewriting.constants import constant_data, fresh_resource, resource_name
 
-_NORMAL = {bf16: np.finfo(np.float32).tiny, f32: np.finfo(np.float32).tiny, f64: np.finfo(np.float64).tiny}
+_NORMAL: dict[Type, np.floating] = {
+    bf16: np.finfo(np.float32).tiny,
+    f32: np.finfo(np.float32).tiny,
+    f64: np.finfo(np.float64).tiny,
+}
 """The smallest positive normal numbers of what products are computed in."""
 
 _SHARE = 1 << 16

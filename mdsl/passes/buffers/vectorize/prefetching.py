@@ -8,6 +8,7 @@ otherwise all blocks ask for what they read themselves some way further on, unle
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from math import ceil, prod
 from typing import TYPE_CHECKING
 
@@ -100,35 +101,25 @@ def _ask_for_share(
     all_rows, all_steps = prod(axis.extent for axis in rows), prod(axis.extent for axis in nest.reduction)
     block, elements = prod(emitter.sizes[axis] for axis in rows), _bytes(access) // _element(access)
     step = ceil(prod(emitter.sizes[axis] for axis in columns) * block / all_rows)
-    begin = _sum(
-        elements,
-        (_place(rows, at, emitter.sizes), ceil(elements / all_rows)),
-        (_place(columns, at, emitter.sizes), ceil(all_steps * block / all_rows)),
-        (_place(nest.reduction, {**env, nest.reduction[-1]: Linear(((counter, 1),))}, {}), step),
-    )
+    factors = {
+        **_factors(rows, emitter.sizes, ceil(elements / all_rows)),
+        **_factors(columns, emitter.sizes, ceil(all_steps * block / all_rows)),
+        **_factors(nest.reduction, {}, step),
+    }
+    now = {**at, **env, nest.reduction[-1]: Linear(((counter, 1),))}
+    begin = Linear.of(factors, elements).substitute(now)
     for line in range(0, steps * step, cost.LINE // _element(access)):
         where = {**dict.fromkeys(access.axes, Linear()), vector: begin.plus(line)}
         emitter.out.prefetch(access, where, vector, _L2)
 
 
-def _place(axes: list[Axis], at: dict[Axis, Linear], block: dict[Axis, int]) -> Linear:
-    """How many points come before a block that begins `at` some point, if block comes after block."""
-    place, before = Linear(), 1
+def _factors(axes: Sequence[Axis], block: Mapping[Axis, int], each: int) -> dict[Axis | Value, int]:
+    """For each axis the elements that a step along it goes on, where points have `each` and block comes after block."""
+    found: dict[Axis | Value, int] = {}
     for i, axis in enumerate(axes):
-        after = prod(other.extent for other in axes[i + 1 :])
-        place = _sum(0, (place, 1), (at[axis], before * after))
-        before *= block.get(axis, 1)
-    return place
-
-
-def _sum(constant: int, *parts: tuple[Linear, int]) -> Linear:
-    """The constant and each part, times its factor."""
-    terms: dict[Axis | Value, int] = {}
-    for linear, factor in parts:
-        constant += factor * linear.constant
-        for key, n in linear.terms:
-            terms[key] = terms.get(key, 0) + factor * n
-    return Linear.of(terms, constant)
+        found[axis] = each * prod(other.extent for other in axes[i + 1 :])
+        each *= block.get(axis, 1)
+    return found
 
 
 def _others(nest: Nest, access: Access) -> list[Axis]:

@@ -21,10 +21,10 @@ class MdslError(Exception):
         return (self,)
 
 
-_WIDTH = 400
-"""What is shown of a longer line: a file may be one line."""
+WIDTH = 400
+"""What is shown of a longer line, or op: a file may be one line, and a training step returns hundreds of values."""
 
-_END = 2 * _WIDTH
+_END = 2 * WIDTH
 """What is shown of a longer message's two ends: between them it quotes a word of the file, which may be all of it."""
 
 _LONGEST, _MOST = 100, 10_000
@@ -53,8 +53,8 @@ class SyntaxError_(MdslError):
         self.line, self.column = source.place(min(offset, len(source.text)))
         lines = source.text.split("\n")
         text = lines[self.line - 1] if self.line <= len(lines) else ""
-        start = max(0, self.column - _WIDTH // 2) if len(text) > _WIDTH else 0
-        text, before = text[start : start + _WIDTH].rstrip("\r"), self.column - 1 - start
+        start = max(0, self.column - WIDTH // 2) if len(text) > WIDTH else 0
+        text, before = text[start : start + WIDTH].rstrip("\r"), self.column - 1 - start
         marks = "^" * max(1, len(one_line(text[before : before + length])))
         # Tabs stay tabs under the line, so that the caret stands under its character.
         indent = "".join("\t" if c == "\t" else " " for c in one_line(text[:before]))

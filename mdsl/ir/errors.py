@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mdsl.errors import WIDTH
+
 if TYPE_CHECKING:
     from mdsl.ir.core import Op
-
-
-_WIDTH = 400
-"""What is shown of a longer op: a training step returns hundreds of values."""
 
 
 class VerifyError(Exception):
@@ -30,5 +28,5 @@ class VerifyError(Exception):
         if place.startswith("micro-kernel "):
             inside = ""  # the text of one kernel, as bytecode holds it
         shown = repr(self.op).split("\n", 1)[0]
-        shown = shown if len(shown) <= _WIDTH else f"{shown[:_WIDTH]}..."
+        shown = shown if len(shown) <= WIDTH else f"{shown[:WIDTH]}..."
         return f"{place}error: {f'{what}: ' if what else ''}{inside}{self}", f"  {shown}"

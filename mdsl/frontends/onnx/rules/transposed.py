@@ -67,7 +67,7 @@ def _together(
     # place that x's last one starts at.
     before = [t - 1 - p // s for t, p, s in zip(taps, low, strides, strict=True)]
     behind = [(r - 1) // s for r, s in zip(reach, strides, strict=True)]
-    x, slide = _around(node, x, taps, before, behind, "part")
+    x, slide = _around(node, x, taps, before, behind)
     bias = node.input(2)
     phases = prod(strides)
     if bias is not None and phases > 1:
@@ -83,12 +83,12 @@ def _together(
 
 
 def _around(
-    node: Node, x: Value, taps: Sequence[int], before: Sequence[int], behind: Sequence[int], suffix: str
+    node: Node, x: Value, taps: Sequence[int], before: Sequence[int], behind: Sequence[int]
 ) -> tuple[Value, Windows]:
     """Windows of `taps` elements over x with so many zeros around it; where they are negative, x without elements that contribute to nothing."""
     for d, (low, high) in enumerate(zip(before, behind, strict=True)):
         if low < 0 or high < 0:
-            x = trimmed(node, x, [2 + d], [max(0, -low)], [max(0, -high)], f"{suffix}{d}")
+            x = trimmed(node, x, [2 + d], [max(0, -low)], [max(0, -high)], f"part{d}")
     ones = [1] * len(taps)
     return x, Windows(list(taps), ones, ones, [max(0, b) for b in before], [max(0, b) for b in behind])
 
@@ -171,7 +171,7 @@ class _Apart:
         mirrored = [2 + d for d, t in enumerate(taps) if t > 1]
         if mirrored:
             weight = reversed_along(node, weight, mirrored, "mirrored")
-        x, slide = _around(node, self.x, taps, before, behind, "part")
+        x, slide = _around(node, self.x, taps, before, behind)
         name = "_".join(["phase", *map(str, phase)])
         return convolve(node, x, weight, node.input(2), slide, groups, name)
 

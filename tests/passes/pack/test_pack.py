@@ -155,7 +155,7 @@ def test_only_borders_are_filled() -> None:
     assert main is not None
     fills = [op for op in main.walk() if isinstance(op, linalg.Fill)]
     shapes = sorted(op.outputs[0].type.shape for op in fills)  # type: ignore[attr-defined]
-    assert shapes == [(1, 2, 1, 8, 16)] * 2 + [(1, 2, 7, 1, 16)] * 2
+    assert shapes == [(1, 1, 1, 8, 16)] * 2 + [(1, 1, 7, 1, 16)] * 2
 
 
 ADDED = """

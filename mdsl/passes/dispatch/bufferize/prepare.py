@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from mdsl.dialects import arith, linalg, tensor, ukernel
+from mdsl.dialects import arith, linalg, scf, tensor, ukernel
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.func import FunctionLike
-from mdsl.dialects.indices import join_indices
+from mdsl.dialects.indices import Index, join_indices
 from mdsl.ir.affine import AffineMap
 from mdsl.ir.attributes import Attribute, DenseAttr
-from mdsl.ir.core import Builder, Op, Value
+from mdsl.ir.core import Builder, Op, Region, Value
 from mdsl.ir.typed import tensor_of
 from mdsl.ir.types import TensorType
 from mdsl.rewriting.lower_pack import lower_relayout
@@ -89,22 +89,46 @@ def _bordered(
     builder: Builder,
     name: str | None,
 ) -> Value:
-    """A tensor with `value` around an inside, not yet written, of the shape `inside` from `low` on.
+    """A tensor with `value` around an inside, not yet written, of the shape `inside` from `low` on. The workers share the
+    images that it has, where there are several."""
+    whole = empty_like(type, builder, f"{name}_init" if name else "init")
+
+    def filled(builder: Builder, whole: Value, offsets: Sequence[Index], sizes: Sequence[int]) -> Value:
+        edge = builder.value(tensor.ExtractSlice.of(whole, offsets, sizes), f"{name}_edge")
+        return builder.value(linalg.Fill.make([value], [edge]), f"{name}_edge")
+
+    bordered = next((d for d, size in enumerate(inside) if size != type.shape[d]), type.rank)
+    counted = [d for d, size in enumerate(inside[:bordered]) if size > 1]
+    if not counted:
+        for offsets, sizes in _edges(type.shape, low, inside):
+            edge = filled(builder, whole, offsets, sizes)
+            whole = builder.value(tensor.InsertSlice.of(edge, whole, offsets, sizes), name)
+        return whole
+    ends = [0] * len(counted), [inside[d] for d in counted], [1] * len(counted)
+    loop = builder.add(scf.Forall.make(*ends, outputs=[whole]), name)
+    place = dict(zip(counted, loop.ivs, strict=True))
+    body, end = Builder(loop.body, location=builder.location), scf.InParallel(results=[], regions=[Region()])
+    shape, image = ([1] * bordered + [*sizes[bordered:]] for sizes in (type.shape, inside))
+    for offsets, sizes in _edges(shape, low, image):
+        there = [place.get(d, offset) for d, offset in enumerate(offsets)]
+        edge = filled(body, loop.shared[0], there, sizes)
+        end.body.append(tensor.ParallelInsertSlice.of(edge, loop.shared[0], there, sizes))
+    loop.body.append(end)
+    return loop.results[0]
+
+
+def _edges(
+    shape: Sequence[int], low: Sequence[int], inside: Sequence[int]
+) -> Iterator[tuple[list[int], list[int]]]:
+    """Offsets and sizes of what lies around an inside of the shape `inside` from `low` on.
 
     The edges of a dimension lie between those of the dimensions in front of it, so that none overlap.
     """
-    whole = empty_like(type, builder, f"{name}_init" if name else "init")
-    for dim, size in enumerate(type.shape):
-        first = low[dim] + inside[dim]
-        for start, end in ((0, low[dim]), (first, size)):
-            if start == end:
-                continue
-            offsets = [*low[:dim], start, *[0] * (type.rank - dim - 1)]
-            sizes = [*inside[:dim], end - start, *type.shape[dim + 1 :]]
-            edge = builder.value(tensor.ExtractSlice.of(whole, offsets, sizes), f"{name}_edge")
-            filled = builder.value(linalg.Fill.make([value], [edge]), f"{name}_edge")
-            whole = builder.value(tensor.InsertSlice.of(filled, whole, offsets, sizes), name)
-    return whole
+    for dim, size in enumerate(shape):
+        for start, end in ((0, low[dim]), (low[dim] + inside[dim], size)):
+            if start < end:
+                offsets = [*low[:dim], start, *[0] * (len(shape) - dim - 1)]
+                yield offsets, [*inside[:dim], end - start, *shape[dim + 1 :]]
 
 
 def _lower_concat(op: tensor.Concat) -> None:

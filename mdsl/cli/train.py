@@ -96,7 +96,7 @@ def train(
         bool,
         typer.Option(
             "--local-statistics",
-            help="With --mpi: batch normalisation may use the statistics of each process's share.",
+            help="With --mpi: batch normalisation uses the statistics of each process's share.",
         ),
     ] = False,
 ) -> None:

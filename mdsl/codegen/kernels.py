@@ -85,7 +85,9 @@ def load_kernels(
         for name, source in sources.items():
             known = (parsed or {}).get(name)
             loading.add(
-                name, source, lambda name=name, source=source, known=known: known or _parse(name, source)
+                name,
+                source,
+                lambda name=name, source=source, known=known: known or parse_kernel(name, source),
             )
             if known is not None and known.block is None:
                 known.erase()  # the memory of its ops is LLVM's for the next
@@ -94,7 +96,8 @@ def load_kernels(
     return loading.kernels
 
 
-def _parse(name: str, source: str) -> UkernelFunc:
+def parse_kernel(name: str, source: str) -> UkernelFunc:
+    """The op that is the text of a micro-kernel. Raises MdslError, VerifyError."""
     from mdsl.dialects.ukernel import UkernelFunc
     from mdsl.syntax.parser import parse
 

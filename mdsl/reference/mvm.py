@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from mdsl.dialects.mvm import Dispatch
-from mdsl.dialects.ukernel import UkernelFunc
 from mdsl.ir.core import Op
 from mdsl.ir.types import MemRefType, Type, dtype_of, i8
 from mdsl.reference.evaluator import Scope
@@ -15,6 +14,7 @@ from mdsl.reference.memref import get_global
 from mdsl.reference.numbers import fma
 from mdsl.reference.registry import failure, semantics, structured
 from mdsl.reference.scf import branch, for_loop
+from mdsl.reference.ukernel import call, kernel
 
 structured("mvm.loop", "mvm.parallel")(for_loop)
 structured("mvm.if")(branch)
@@ -82,14 +82,12 @@ def fill(op: Op, value: Any, buffer: np.ndarray, base: Any) -> tuple[Any, ...]:
 
 @structured("mvm.dispatch")
 def dispatch(scope: Scope, op: Dispatch, *operands: Any) -> tuple[Any, ...]:
-    callee = scope.evaluator.symbol(op, op.symbol)
-    if not isinstance(callee, UkernelFunc):
-        raise failure(op, f"@{op.symbol} is not a micro-kernel")
+    callee = kernel(scope, op, op.symbol)
     types = callee.type.inputs
     arguments = op.arguments()
     for start in range(0, len(arguments), len(types)):
-        call = [_argument(scope, op, a, t) for a, t in zip(arguments[start:], types, strict=False)]
-        scope.evaluator.call(callee, call)
+        given = [_argument(scope, op, a, t) for a, t in zip(arguments[start:], types, strict=False)]
+        call(scope, callee, given)
     return ()
 
 

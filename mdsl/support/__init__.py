@@ -1,1 +1,1 @@
-"""What is not about compilers: atomic writes, the disk cache, progress, pausing the collector, file types."""
+"""What is not about compilers: atomic writes, the disk cache, progress, pausing the collector, file types, sums over processes."""

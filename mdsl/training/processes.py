@@ -17,7 +17,7 @@ class Fault(MdslError):
 
 
 class Processes:
-    """A communicator of mpi4py, or none for a process that is alone. `average` and `gather` are collective: every process
+    """A communicator of mpi4py, or none for a process that is alone. `total`, `average` and `gather` are collective: every process
     calls them, in the same order."""
 
     def __init__(self, comm: Any = None) -> None:
@@ -30,14 +30,17 @@ class Processes:
         size = len(array) // self.count
         return array[self.rank * size : (self.rank + 1) * size]
 
+    def total(self, array: np.ndarray) -> None:
+        """Makes the array, of f32 or f64, the sum over all processes; they get the same bits."""
+        if self.comm is not None:
+            from mpi4py import MPI  # pyright: ignore
+
+            self.comm.Allreduce(MPI.IN_PLACE, array)
+
     def average(self, arrays: Iterable[np.ndarray]) -> None:
         """Makes each array, of f32 or f64, the mean over all processes; they get the same bits."""
-        if self.comm is None:
-            return
-        from mpi4py import MPI  # pyright: ignore
-
         for array in arrays:
-            self.comm.Allreduce(MPI.IN_PLACE, array)
+            self.total(array)
             array /= self.count
 
     def gather(self, value: T) -> list[T]:

@@ -13,7 +13,7 @@ from mdsl.compiler.pipeline import parse_pipeline, run_passes
 from mdsl.dialects.arith import Constant
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.func import GRADIENT, NAME, PARAMETER, STATE, FuncOp, Return
-from mdsl.dialects.nn.training import BatchNormTrain, CrossEntropy
+from mdsl.dialects.nn.training import CrossEntropy
 from mdsl.errors import MdslError
 from mdsl.ir.attributes import Attribute, DenseResourceAttr, FloatAttr, Resource, StringAttr, UnitAttr
 from mdsl.ir.core import Builder, Region
@@ -60,10 +60,11 @@ def programs_of(
     apart: bool = False,
     loss_scale: str = "",
     recompute: str = "",
-    whole_batch: bool = True,
+    processes: int = 1,
+    local_statistics: bool = False,
 ) -> Programs:
-    """The programs for a network, which is altered; with `apart` gradients and update are two. Without `whole_batch` they see
-    a share of it, and a network that needs the statistics of all is refused. Raises MdslError."""
+    """The programs for a network, which is altered; with `apart` gradients and update are two. A batch is shared by `processes`, each
+    of which normalises its share by itself where `local_statistics` are asked for. Raises MdslError."""
     run_passes(network, parse_pipeline(f"inline,rebatch{{size={batch}}}", "training"))
     function = _function(network)
     inputs = tuple(str(a.name) for a in function.args)
@@ -76,12 +77,10 @@ def programs_of(
     run_passes(network, losses)
     run_passes(judge, [replace(p, reduction="none") if isinstance(p, Loss) else p for p in losses])
     modes = [
-        replace(p, parts=apart) if isinstance(p, TrainMode) else p
+        replace(p, parts=processes, local_statistics=local_statistics) if isinstance(p, TrainMode) else p
         for p in parse_pipeline(train_mode, "training")
     ]
     run_passes(network, modes)
-    if not whole_batch:
-        _refuse_statistics(network)
     trained = _trained(function, frozen)
     scaling = _scaling(loss_scale)
     run_passes(network, [Autodiff(tuple(trained), seed="argument" if scaling else "")])
@@ -99,17 +98,6 @@ def programs_of(
     return Programs(
         network, update, judge, weights, inputs, target, axis, _first_states(update or network), roles
     )
-
-
-def _refuse_statistics(network: ModuleOp) -> None:
-    """Raises MdslError for a layer that looks at a whole batch."""
-    for op in network.walk():
-        if isinstance(op, BatchNormTrain):
-            message = (
-                "uses the statistics of a batch, and each process would use those of its share: the network would "
-                "not learn what one process teaches it (allowed by --local-statistics)"
-            )
-            raise MdslError(*op.error(message).lines())
 
 
 def _update_of(function: FuncOp, trained: Sequence[str]) -> ModuleOp:

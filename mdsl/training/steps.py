@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import numpy as np
 
 from mdsl.api import compile
@@ -10,6 +12,7 @@ from mdsl.compiler.entry import closed
 from mdsl.dialects.func import GRADIENT
 from mdsl.errors import MdslError
 from mdsl.runtime.executable import Executable
+from mdsl.support import across
 from mdsl.training.data import Arrays
 from mdsl.training.faults import fault
 from mdsl.training.processes import Processes
@@ -36,7 +39,8 @@ class Steps:
 
     def __call__(self, arrays: Arrays) -> tuple[float, np.ndarray]:
         """Does a step: the loss over all processes, and what the network answered here. What the step hands on is in `arrays`."""
-        found = _called(self._step, arrays)
+        with across.among(self.processes.count, self.processes.total):
+            found = _called(self._step, arrays)
         loss, answers = (found.pop(spec.name) for spec in self._step.outputs[:2])
         if self._update is not None:
             mean = np.array(loss, np.float64)
@@ -48,11 +52,25 @@ class Steps:
         return float(loss), answers
 
     def fault(self, arrays: Arrays, number: int) -> MdslError | None:
-        """What went wrong in step `number`, which was called with `arrays` last, in this process."""
-        found = fault(self.programs.step, arrays, number)
+        """What went wrong in step `number`, which was called with `arrays` last, in this process, or None. The others do not wait for one
+        that has found something."""
+        found = None
+        with suppress(_Left), across.among(self.processes.count, self._total_of_all):
+            found = fault(self.programs.step, arrays, number)
+            self.processes.gather(False)
         if found is None and self.programs.update is not None:
             found = fault(self.programs.update, arrays | self._gradients, number)
         return found
+
+    def _total_of_all(self, array: np.ndarray) -> None:
+        """Raises _Left where a process takes no part any more."""
+        if not all(self.processes.gather(True)):
+            raise _Left
+        self.processes.total(array)
+
+
+class _Left(Exception):
+    """A process has ended what others are in the midst of."""
 
 
 def _called(program: Executable, arrays: Arrays) -> Arrays:

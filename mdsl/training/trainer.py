@@ -51,8 +51,8 @@ class Trainer:
     Rectifiers, 2015), 1 for scales and variances, else 0.
     All that is random follows from `seed`, so that two runs give the same bits, on one engine and number of
     threads, and so does one that was stopped and resumed. With `comm`, a communicator of mpi4py, processes train together: each takes
-    its share of `batch`, and all have the same weights, those that one process would have; batch normalisation, which would use each
-    share's statistics, is refused without `local_statistics`. `loss_scale`, a number or "dynamic", is for networks of 16 bits, whose weights
+    its share of `batch`, and all have the same weights, those that one process would have; with `local_statistics` batch normalisation
+    uses those of each share. `loss_scale`, a number or "dynamic", is for networks of 16 bits, whose weights
     are kept in f32 while they are trained. `recompute` is a budget for what is kept for the gradients: bytes, or a share. Raises MdslError.
     """
 
@@ -95,7 +95,8 @@ class Trainer:
             comm is not None,
             str(loss_scale),
             str(recompute),
-            whole_batch=self.processes.count == 1 or local_statistics,
+            self.processes.count,
+            local_statistics,
         )
         self.lr, self.batch, self.seed, self.transform = lr, batch, seed, transform
         self.classifies = self.programs.target == "labels"

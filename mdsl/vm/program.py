@@ -18,6 +18,7 @@ from mdsl.support.processors import processors
 from mdsl.target.target import Target
 from mdsl.vm import interpreter
 from mdsl.vm.calls import MAX_THREADS, native_calls
+from mdsl.vm.exchanges import address_of, exchanges
 from mdsl.vm.frames import FramePool
 from mdsl.vm.memory import Frame, KernelProfile, OutputPool, address, aligned_array, together
 from mdsl.vm.prepared import prepared
@@ -77,7 +78,11 @@ class Program:
         self.threads = threads
         self.fuel = fuel
         self.target = target
-        self.kernel_addresses = _addresses(module, self.kernels.addresses)
+        self._exchanges = exchanges(
+            module.kernels, self.kernels.signatures
+        )  # which live as long as their addresses
+        own = {name: address_of(function) for name, function in self._exchanges.items()}
+        self.kernel_addresses = _addresses(module, {**self.kernels.addresses, **own})
         self.inputs, self.outputs = self.function.inputs, self.function.outputs
         self._wanted = [*_wanted(self.inputs, _READABLE), *_wanted(self.outputs, _READABLE | _WRITEABLE)]
         self._calls = native_calls()

@@ -127,40 +127,119 @@ def test_ctrl_c_stops_both_and_keeps_a_checkpoint(place: Path) -> None:
     assert "fc1_bias" in load_file(place / "long.safetensors")
 
 
-STATISTICS = """
+RESIDUAL = """func.func @main(%x: tensor<1x3x8x8xf32>) -> tensor<1x5xf32> {
+  %first = arith.constant dense<0.0> : tensor<8x3x3x3xf32>
+  %second = arith.constant dense<0.0> : tensor<16x8x3x3xf32>
+  %third = arith.constant dense<0.0> : tensor<16x4x3x3xf32>
+  %side = arith.constant dense<0.0> : tensor<16x8x1x1xf32>
+  %one8 = arith.constant dense<1.0> : tensor<8xf32>
+  %zero8 = arith.constant dense<0.0> : tensor<8xf32>
+  %one16 = arith.constant dense<1.0> : tensor<16xf32>
+  %zero16 = arith.constant dense<0.0> : tensor<16xf32>
+  %fc1_weight = arith.constant dense<0.0> : tensor<5x16xf32>
+  %fc1_bias = arith.constant dense<0.0> : tensor<5xf32>
+  %c1 = nn.conv2d %x, %first {pads = [1, 1, 1, 1]} : (tensor<1x3x8x8xf32>, tensor<8x3x3x3xf32>) -> tensor<1x8x8x8xf32>
+  %n1 = nn.batch_norm %c1, %one8, %zero8, %zero8, %one8
+      : (tensor<1x8x8x8xf32>, tensor<8xf32>, tensor<8xf32>, tensor<8xf32>, tensor<8xf32>) -> tensor<1x8x8x8xf32>
+  %r1 = nn.relu %n1 : (tensor<1x8x8x8xf32>) -> tensor<1x8x8x8xf32>
+  %c2 = nn.conv2d %r1, %second {pads = [1, 1, 1, 1], strides = [2, 2]}
+      : (tensor<1x8x8x8xf32>, tensor<16x8x3x3xf32>) -> tensor<1x16x4x4xf32>
+  %n2 = nn.batch_norm %c2, %one16, %zero16, %zero16, %one16
+      : (tensor<1x16x4x4xf32>, tensor<16xf32>, tensor<16xf32>, tensor<16xf32>, tensor<16xf32>) -> tensor<1x16x4x4xf32>
+  %r2 = nn.relu %n2 : (tensor<1x16x4x4xf32>) -> tensor<1x16x4x4xf32>
+  %c3 = nn.conv2d %r2, %third {pads = [1, 1, 1, 1], groups = 4}
+      : (tensor<1x16x4x4xf32>, tensor<16x4x3x3xf32>) -> tensor<1x16x4x4xf32>
+  %n3 = nn.batch_norm %c3, %one16, %zero16, %zero16, %one16
+      : (tensor<1x16x4x4xf32>, tensor<16xf32>, tensor<16xf32>, tensor<16xf32>, tensor<16xf32>) -> tensor<1x16x4x4xf32>
+  %c4 = nn.conv2d %r1, %side {strides = [2, 2]}
+      : (tensor<1x8x8x8xf32>, tensor<16x8x1x1xf32>) -> tensor<1x16x4x4xf32>
+  %n4 = nn.batch_norm %c4, %one16, %zero16, %zero16, %one16
+      : (tensor<1x16x4x4xf32>, tensor<16xf32>, tensor<16xf32>, tensor<16xf32>, tensor<16xf32>) -> tensor<1x16x4x4xf32>
+  %s = nn.add %n3, %n4 : (tensor<1x16x4x4xf32>, tensor<1x16x4x4xf32>) -> tensor<1x16x4x4xf32>
+  %r3 = nn.relu %s : (tensor<1x16x4x4xf32>) -> tensor<1x16x4x4xf32>
+  %g = nn.global_avg_pool %r3 : (tensor<1x16x4x4xf32>) -> tensor<1x16x1x1xf32>
+  %f = nn.flatten %g : (tensor<1x16x1x1xf32>) -> tensor<1x16xf32>
+  %z = nn.linear %f, %fc1_weight, %fc1_bias : (tensor<1x16xf32>, tensor<5x16xf32>, tensor<5xf32>) -> tensor<1x5xf32>
+  return %z : tensor<1x5xf32>
+}"""
+SHARED = """
 import sys
 import numpy as np
 import mdsl
 from mpi4py import MPI
 
-data = dict(np.load("cnn.npz"))
-trainer = mdsl.Trainer("cnn.mir", data, init="random", optimizer="sgd", lr=0.0, batch=16, comm=MPI.COMM_WORLD,
-                       local_statistics=True)
-trainer.train(1)
-mean, variance = (trainer.parameters[f"norm1_{n}"] for n in ("mean", "variance"))
-found = trainer.processes.gather([*mean, *variance])
+engine, threads, steps, *names = sys.argv[1:]
+data = dict(np.load("residual.npz"))
+trainer = mdsl.Trainer("residual.mir", data, init="random", optimizer="sgd{momentum=0.9}", lr=0.01, batch=16, comm=MPI.COMM_WORLD,
+                       engine=engine, threads=int(threads), train_mode="train-mode{unbiased=true}", local_statistics="local" in names)
+losses = trainer.train(int(steps))
 if not trainer.processes.rank:
-    print(found[0] == found[1], *found[0])
+    np.savez("shared.npz", losses=losses, **trainer.parameters)
 """
+
+
+def residual(place: Path) -> dict[str, np.ndarray]:
+    (place / "residual.mir").write_text(RESIDUAL)
+    (place / "shared.py").write_text(SHARED)
+    data = samples(CNN)
+    np.savez(place / "residual.npz", **data)
+    return data
+
+
+@needs_mpi
+@pytest.mark.parametrize(
+    ("engine", "threads", "steps"),
+    [
+        ("vm", 1, 20),
+        pytest.param("vm", 2, 20, marks=pytest.mark.slow),
+        pytest.param("jit", 1, 20, marks=pytest.mark.slow),
+        pytest.param("reference", 1, 3, marks=pytest.mark.slow),
+    ],
+)
+def test_batch_normalisation_sees_the_whole_batch(place: Path, engine: str, threads: int, steps: int) -> None:
+    """Means, variances and what their gradients add up are of both processes, in the forward part and in the backward part."""
+    data = residual(place)
+    code, _, err = finished(two(["shared.py", engine, str(threads), str(steps)]))
+    assert code == 0, err
+    alone = mdsl.Trainer(
+        RESIDUAL, data, init="random", optimizer="sgd{momentum=0.9}", lr=0.01, batch=16,
+        train_mode="train-mode{unbiased=true}",
+    )  # fmt: skip
+    losses, found = alone.train(steps), np.load(place / "shared.npz")
+    np.testing.assert_allclose(found["losses"], losses, rtol=1e-5)
+    for name, array in alone.parameters.items():
+        np.testing.assert_allclose(
+            found[name], array, rtol=1e-5, atol=1e-5 * np.abs(array).max(), err_msg=name
+        )
+
+
+@needs_mpi
+def test_a_fault_in_one_share_is_found_by_all(place: Path) -> None:
+    """A number in one process's share overflows, and those that the others are given with it: nobody waits for the one that
+    has found it."""
+    data = residual(place)
+    order = mdsl.Trainer(RESIDUAL, data, init="random", batch=16).batches(1)
+    data["x"][order[12]] = 1e38
+    np.savez(place / "residual.npz", **data)
+    code, _, err = finished(
+        two(
+            ["-m", "mdsl", "train", "residual.mir", "--data=residual.npz", "--batch=16", "--steps=5", "--mpi"]
+        )
+    )
+    assert code == 1 and "step 2: %" in err and "of finite numbers" in err, err
 
 
 @needs_mpi
 @pytest.mark.slow
-def test_running_statistics_are_those_of_both(place: Path) -> None:
-    """The mean is that of the batch, the variance that of the shares; both processes have the same."""
-    data = samples(CNN)
-    (place / "cnn.mir").write_text(CNN)
-    np.savez(place / "cnn.npz", **data)
-    (place / "run.py").write_text(STATISTICS)
-    code, out, err = finished(two(["run.py"]))
+def test_statistics_of_each_share_if_asked_for(place: Path) -> None:
+    data = residual(place)
+    code, _, err = finished(two(["shared.py", "vm", "1", "1", "local"]))
     assert code == 0, err
-    same, *numbers = out.split()
-    assert same == "True"
-    alone = mdsl.Trainer(CNN, data, init="random", optimizer="sgd", lr=0.0, batch=16)
+    alone = mdsl.Trainer(RESIDUAL, data, init="random", optimizer="sgd", lr=0.0, batch=16)
     alone.train(1)
-    mean, variance = np.array(numbers, np.float32).reshape(2, 8)
-    np.testing.assert_allclose(mean, alone.parameters["norm1_mean"], rtol=1e-5, atol=1e-6)
-    assert 0 < np.abs(variance - alone.parameters["norm1_variance"]).max() < 0.1
+    found = np.load(place / "shared.npz")
+    np.testing.assert_allclose(found["n1_mean"], alone.parameters["n1_mean"], rtol=1e-5, atol=1e-6)
+    assert 0 < np.abs(found["n1_variance"] - alone.parameters["n1_variance"]).max() < 0.1
 
 
 class Third:
@@ -171,22 +250,6 @@ class Third:
 
     def Get_size(self) -> int:
         return 3
-
-
-def test_statistics_of_a_share_are_not_taken_for_those_of_a_batch() -> None:
-    """A network that looks at the whole batch is refused where a process has a third of it, at the layer; one that does not
-    is taken, and that of one process alone."""
-
-    def trainer(network: str, comm: object, **options: bool) -> mdsl.Trainer:
-        return mdsl.Trainer(network, samples(network), init="random", batch=12, comm=comm, **options)
-
-    with pytest.raises(
-        mdsl.MdslError, match=r":\d+:\d+: error: .* uses the statistics of a batch.*\n +%norm1,"
-    ):
-        trainer(CNN, Third())
-    trainer(CNN, Third(), local_statistics=True)
-    trainer(CNN, None)
-    trainer(DROPOUT, Third())
 
 
 def test_shares_are_the_whole() -> None:

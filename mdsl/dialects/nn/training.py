@@ -1,6 +1,6 @@
-"""nn, training: losses, normalisation by the batch's own statistics, random numbers, dropout.
+"""nn, training: losses, normalisation by the batch's own statistics, sums over processes, random numbers, dropout.
 
-All but the random numbers are formulas of other nn ops, which pass `decompose` puts in their place.
+All but the sums and the random numbers are formulas of other nn ops, which pass `decompose` puts in their place.
 """
 
 from __future__ import annotations
@@ -18,7 +18,18 @@ from mdsl.dialects.nn.base import (
 )
 from mdsl.ir.attributes import Attribute
 from mdsl.ir.core import Value
-from mdsl.ir.declare import BOOLEAN, FLOAT, FLOAT_TENSOR, INT, Constraint, attr, one_of, operand, result
+from mdsl.ir.declare import (
+    BOOLEAN,
+    FLOAT,
+    FLOAT_TENSOR,
+    INT,
+    POSITIVE,
+    Constraint,
+    attr,
+    one_of,
+    operand,
+    result,
+)
 from mdsl.ir.typed import tensor_of
 from mdsl.ir.types import TensorType, Type, f32, i32, shapes_agree
 
@@ -115,6 +126,7 @@ class BatchNormTrain(Composite, PerChannel):
     batch; new_mean = momentum * running_mean + (1 - momentum) * mean, and so new_variance, with `unbiased` of the
     variance times n / (n - 1) for n elements a channel, as PyTorch has it (whose momentum is 1 - this one).
     x: (N, C, ...), or (N, ..., C) with layout = "nhwc"; the others: (C). The running statistics may be of another type.
+    With `parts` p the batch is that of p processes, each of which has an equal share of it as x: the statistics are of all.
     Ioffe, Szegedy: Batch Normalization (2015).
     """
 
@@ -127,6 +139,7 @@ class BatchNormTrain(Composite, PerChannel):
     epsilon = attr(FLOAT, default=1e-5)
     momentum = attr(FLOAT, default=0.9)
     unbiased = attr(BOOLEAN, default=False)
+    parts = attr(POSITIVE, default=1)
     y = result(FLOAT_TENSOR)
     new_mean = result(FLOAT_TENSOR)
     new_variance = result(FLOAT_TENSOR)
@@ -138,6 +151,22 @@ class BatchNormTrain(Composite, PerChannel):
         same_element(self, self.x, self.scale, self.shift)
         same_element(self, self.running_mean, self.running_variance)
         return [x, self.running_mean.type, self.running_variance.type]
+
+
+class AllReduce(NnOp):
+    """The sum, or the mean, of x over the processes that run the program together, each with its part of a batch; x itself
+    where there is one.
+
+    All processes must come to it: it does not belong into a branch that some of them take.
+    """
+
+    name = "nn.all_reduce"
+    x = operand(FLOAT_TENSOR)
+    kind = attr(one_of("sum", "mean"), default="sum")
+    y = result(FLOAT_TENSOR)
+
+    def infer(self) -> Sequence[Type]:
+        return [self.x.type]
 
 
 # Random numbers -------------------------------------------------------------------------------------------

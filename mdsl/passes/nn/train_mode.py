@@ -37,7 +37,8 @@ class TrainMode(Pass):
 
     A batch_norm uses the statistics of its batch; the running ones, which must be arguments (`--parameters`), are results
     too, and may lie where they did. Dropout without a key gets the function's: the seed and the number of the
-    step, in an argument; with `parts` also which part of a larger batch this one is, whose elements it drops.
+    step, in an argument. With `parts` as many processes share a batch, each with an equal part of it: statistics are those of all, and the
+    key also says which part this one has, whose elements it drops.
     """
 
     name: ClassVar[str] = "train-mode"
@@ -47,14 +48,15 @@ class TrainMode(Pass):
 
     momentum: float = option(0.9, "share of a running statistic that stays")
     unbiased: bool = option(False, "the running variance is that of a sample, as PyTorch has it")
-    parts: bool = option(False, "the key says which part of a larger batch this one is")
+    parts: int = option(1, "how many processes share a batch", least=1)
+    local_statistics: bool = option(False, "of several, each normalises its part by itself")
 
     def run(self, module: ModuleOp, context: Context) -> None:
         for function in functions(module):
             for op in list(function.walk()):
                 if isinstance(op, nn.BatchNorm):
                     self._normalise(function, op)
-            _drop_at_random(function, PART_KEY_TYPE if self.parts else KEY_TYPE)
+            _drop_at_random(function, PART_KEY_TYPE if self.parts > 1 else KEY_TYPE)
 
     def _normalise(self, function: FuncOp, op: nn.BatchNorm) -> None:
         rounded = [op.mean, op.variance]
@@ -68,6 +70,7 @@ class TrainMode(Pass):
             op.x, op.scale, op.shift, *running,
             attributes={k: v for k, v in op.attributes.items() if k in ("epsilon", "layout")},
             momentum=self.momentum, unbiased=self.unbiased,
+            parts=None if self.local_statistics or self.parts == 1 else self.parts,
         )  # fmt: skip
         names = [f"{v.name}_new" for v in running]
         Builder.before(op).add(new, None, *names)

@@ -10,6 +10,7 @@ from mdsl.ir.typed import tensor_of
 from mdsl.ir.types import dtype_of, element_of
 from mdsl.reference.nn.numbers import narrow, wide
 from mdsl.reference.registry import semantics
+from mdsl.support import across
 
 Array = np.ndarray
 
@@ -55,10 +56,11 @@ def batch_norm_train(op: nn.BatchNormTrain, x: Array, *parameters: Array) -> tup
     others = tuple(d for d in range(x.ndim) if d != axis)
     column = [-1 if d == axis else 1 for d in range(x.ndim)]
     scale, shift, old_mean, old_variance = map(wide, parameters)
-    mean, variance = wide(x).mean(axis=others), wide(x).var(axis=others)
+    mean = _among(op, wide(x).mean(axis=others))
     centred = wide(x) - mean.reshape(column)
+    variance = _among(op, np.square(centred).mean(axis=others))
     y = centred / np.sqrt(variance + op.attr("epsilon")).reshape(column) * scale.reshape(column)
-    count = x.size // mean.size
+    count = x.size // mean.size * op.attr("parts")
     spread = variance * count / max(1, count - 1) if op.attr("unbiased") else variance
     found = (
         y + shift.reshape(column),
@@ -66,6 +68,20 @@ def batch_norm_train(op: nn.BatchNormTrain, x: Array, *parameters: Array) -> tup
         momentum * old_variance + (1 - momentum) * spread,
     )
     return tuple(_like(v, r) for v, r in zip(found, op.results, strict=True))  # type: ignore[return-value]
+
+
+def _among(op: nn.BatchNormTrain, statistic: Array) -> Array:
+    """The mean over all parts of the batch, of what each has."""
+    if op.attr("parts") > 1:
+        across.reduce(statistic, "mean")
+    return statistic
+
+
+@semantics("nn.all_reduce")
+def all_reduce(op: Op, x: Array) -> Array:
+    total = np.array(wide(x))
+    across.reduce(total, op.attr("kind"))
+    return narrow(op, total)
 
 
 def _like(array: Array, value: Value) -> Array:

@@ -63,6 +63,11 @@ CASES: list[tuple[str, str, str, str]] = [
     ("nn.softmax", "3x17xf16", "3x17xf16", ""),
     ("nn.log_softmax", "3x17xf32", "3x17xf32", ""),
     ("nn.log_softmax", "3x4x5xbf16", "3x4x5xbf16", "{axis = -2}"),
+    # sums over processes
+    ("nn.all_reduce", "2x3xf32", "2x3xf32", ""),
+    ("nn.all_reduce", "1x3x1x1xf32", "1x3x1x1xf32", '{kind = "mean"}'),
+    ("nn.all_reduce", "bf16", "bf16", ""),
+    ("nn.all_reduce", "5xf64", "5xf64", ""),
     # random numbers
     ("nn.random_uniform", "2xi32", "5x3xf32", "{stream = 2}"),
     ("nn.random_uniform", "2xi32", "f32", ""),

@@ -16,6 +16,7 @@ from mdsl.ir.typed import memref_of, tensor_of
 from mdsl.ir.types import MemRefType, TensorType, index
 from mdsl.passes.dispatch.bufferize import control
 from mdsl.passes.dispatch.bufferize.storage import Storage, StorageMap, copy_all, is_tensor, loop_of
+from mdsl.support.across import ACROSS
 
 
 class Globals:
@@ -184,9 +185,12 @@ class OpBufferizer:
                 name = op.results[len(bound)].name
                 bound.append(self.map.destination(op, dest, reads=reads, others=others, name=name))
                 operands[i] = bound[-1][0]
+        without_gaps = kernel is not None and ACROSS in kernel.attributes
         for i, value in enumerate(operands):
             if is_tensor(value):
-                operands[i] = self.map.read(value, builder)
+                operands[i] = (
+                    self._dense(value, builder)[0] if without_gaps else self.map.read(value, builder)
+                )
         builder.add(ukernel.Dispatch.from_parts(operands, [], op.attributes))
         for result, (memory, storage) in zip(op.results, bound, strict=True):
             self.map.bind(result, memory, storage)

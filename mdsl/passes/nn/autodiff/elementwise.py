@@ -107,6 +107,12 @@ def cast(a: Adjoint, op: nn.Cast, g: Value) -> Partials:
 # Two tensors ----------------------------------------------------------------------------------------------
 
 
+@vjp("nn.all_reduce")
+def all_reduce(a: Adjoint, op: nn.AllReduce, g: Value) -> Partials:
+    """Each process's x is in what all of them go on with."""
+    return [a(nn.AllReduce(g, kind=op.attr("kind")))]
+
+
 @vjp("nn.add")
 def add(a: Adjoint, op: Binary, g: Value) -> Partials:
     return g, g

@@ -54,7 +54,8 @@ def linear(a: Adjoint, op: nn.Linear, g: Value) -> Partials:
 def batch_norm_train(a: Adjoint, kept: Mapping[str, Value], g: Value) -> Mapping[str, Value]:
     """With c = x - mean, the root r of the variance (epsilon added), f = scale / r, and n numbers a channel: sums of g c / r and g for
     scale and shift, and f (g - sum(g) / n - c sum(g c) / (n r^2)) for x (Ioffe, Szegedy: Batch Normalization, 2015). That c adds up to
-    0 the formula's own gradient does not know: it goes over the image once more."""
+    0 the formula's own gradient does not know: it goes over the image once more. Where processes share the batch, what goes into x is
+    of all of them; scale and shift get what this one's share says, as every parameter does."""
     centred, root, factor = kept["centred"], kept["root"], kept["factor"]
     column, shape = tensor_of(root).shape, tensor_of(centred).shape
     others = [d for d, size in enumerate(column) if size == 1]
@@ -62,8 +63,10 @@ def batch_norm_train(a: Adjoint, kept: Mapping[str, Value], g: Value) -> Mapping
     total = a.sum(g, others, suffix="total")
     along = a.sum(a.mul(g, centred), others, suffix="along")
     slope = a.div(along, root)
-    steepness = a.mul(a.div(a.mul(slope, factor), root), share, "steepness")
-    level = a.mul(a.mul(total, factor), share, "level")
+    among = isinstance(kept["mean"].owner, nn.AllReduce)
+    of_all = [a(nn.AllReduce(v, kind="mean")) if among else v for v in (slope, total)]
+    steepness = a.mul(a.div(a.mul(of_all[0], factor), root), share, "steepness")
+    level = a.mul(a.mul(of_all[1], factor), share, "level")
     x = a.sub(a.sub(a.mul(g, factor), a.mul(centred, steepness)), level)
     return {"shift": total, "scale": slope, "x": x}
 

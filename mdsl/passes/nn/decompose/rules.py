@@ -110,15 +110,20 @@ def batch_norm_train(t: Terms, op: nn.BatchNormTrain) -> list[Term]:
     column = [s if d == axis else 1 for d, s in enumerate(shape)]
     x, scale, shift = (t(v).cast(kind) for v in (op.x, op.scale, op.shift))
     running = [t(v) for v in (op.running_mean, op.running_variance)]
-    mean = x.reduce("mean", others)
+
+    def mean_of(numbers: Term) -> Term:
+        mean = numbers.reduce("mean", others)
+        return mean.of(nn.AllReduce, kind="mean") if op.attr("parts") > 1 else mean
+
+    mean = mean_of(x)
     centred = x - mean
-    variance = (centred * centred).reduce("mean", others)
+    variance = mean_of(centred * centred)
     wide_scale = scale.reshape(column)
     root = (variance + op.attr("epsilon")).of(nn.Sqrt)
     factor = wide_scale / root
     y = centred * factor + shift.reshape(column)
-    t.keep(x=x, scale=scale, shift=shift, centred=centred, root=root, factor=factor, result=y)
-    count = prod(shape[d] for d in others)
+    t.keep(x=x, scale=scale, shift=shift, mean=mean, centred=centred, root=root, factor=factor, result=y)
+    count = prod(shape[d] for d in others) * op.attr("parts")
     spread = variance * (count / max(1, count - 1)) if op.attr("unbiased") else variance
     return [y.cast(element), *(_moved(*pair, momentum) for pair in zip(running, (mean, spread), strict=True))]
 

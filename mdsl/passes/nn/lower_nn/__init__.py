@@ -16,6 +16,7 @@ from mdsl.ir.core import Op
 from mdsl.ir.typed import tensor_of
 from mdsl.passes.base import Context, Pass
 from mdsl.passes.nn.decompose import decompose
+from mdsl.passes.nn.lower_nn import across as lower_nn_across
 from mdsl.passes.nn.lower_nn import data as lower_nn_data
 from mdsl.passes.nn.lower_nn import elementwise as lower_nn_elementwise
 from mdsl.passes.nn.lower_nn import functions as lower_nn_functions
@@ -31,6 +32,7 @@ from mdsl.passes.nn.lower_nn.subnormals import without_subnormals
 from mdsl.rewriting import remarks
 
 THEMES = (
+    lower_nn_across,
     lower_nn_data,
     lower_nn_elementwise,
     lower_nn_functions,

@@ -89,6 +89,8 @@ class Shared:
     """Tensors that hold nothing yet, as many of a type as one rule needs: what is written into one is another value."""
     normal: dict[Value, Value] = field(default_factory=dict)
     """What products read instead of each constant: that itself, or one without its subnormal numbers."""
+    kernels: dict[str, str] = field(default_factory=dict)
+    """The names of the micro-kernels that rules have made, by what they do."""
 
 
 class Emitter:

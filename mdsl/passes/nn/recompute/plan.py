@@ -31,8 +31,12 @@ class Plan:
         self.made: dict[Value, Op] = {
             r: op for op in self.forward for r in op.results if not isinstance(op, Constant)
         }
-        self.fixed = {v for v in self.made if v in self.returned or not isinstance(self.made[v], NnOp)}
-        """What is there anyway, or cannot be computed again."""
+        self.fixed = {
+            v
+            for v, op in self.made.items()
+            if v in self.returned or not isinstance(op, NnOp) or isinstance(op, nn.AllReduce)
+        }
+        """What is there anyway, cannot be computed again, or only by all processes together."""
         reading = (v for op in self.backward for inner in op.walk() for v in inner.operands)
         self.read = {v: None for v in reading if v in self.made}
         self.again: set[Value] = set()

@@ -1,0 +1,114 @@
+"""What processes add up in the midst of a program: on every level and engine, what goes wrong there, and which kernels may ask for it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import mdsl
+from mdsl.compiler.driver import lower_to
+from mdsl.passes.base import LEVELS
+from mdsl.reference import run
+from mdsl.support import across
+from mdsl.syntax.parser import parse
+
+PROGRAM = """
+func.func @main(%x: tensor<6x4xf32>) -> (tensor<6x4xf32>, tensor<4xf32>) {
+  %mean = nn.reduce %x {kind = "mean", axes = [0]} : (tensor<6x4xf32>) -> tensor<1x4xf32>
+  %of_all = nn.all_reduce %mean {kind = "mean"} : (tensor<1x4xf32>) -> tensor<1x4xf32>
+  %centred = nn.sub %x, %of_all : (tensor<6x4xf32>, tensor<1x4xf32>) -> tensor<6x4xf32>
+  %squares = nn.mul %centred, %centred : (tensor<6x4xf32>, tensor<6x4xf32>) -> tensor<6x4xf32>
+  %sum = nn.reduce %squares {kind = "sum", axes = [0], keepdims = false} : (tensor<6x4xf32>) -> tensor<4xf32>
+  %total = nn.all_reduce %sum : (tensor<4xf32>) -> tensor<4xf32>
+  return %centred, %total : tensor<6x4xf32>, tensor<4xf32>
+}"""
+
+X = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
+
+
+def with_a_twin(array: np.ndarray) -> None:
+    """There is one other process, whose numbers are all 1."""
+    array += 1
+
+
+def wanted() -> tuple[np.ndarray, np.ndarray]:
+    centred = X - (X.mean(axis=0) + 1) / 2
+    return centred, np.square(centred).sum(axis=0) + 1
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_every_level_means_the_same(level: str) -> None:
+    module = parse(PROGRAM)
+    lower_to(module, stop=level)
+    with across.among(2, with_a_twin):
+        found = run(module, [X])
+    for one, other in zip(found, wanted(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"engine": "vm"}, {"engine": "vm", "threads": 2}, {"engine": "jit"}, {"ukernels": False}]
+)
+def test_engines(settings: dict[str, object]) -> None:
+    program = mdsl.compile(PROGRAM, **settings)  # type: ignore[arg-type]
+    alone = program(X)
+    with across.among(2, with_a_twin):
+        found = program(X)
+    for one, other in zip(found, wanted(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+    for one, other in zip(program(X), alone, strict=True):
+        np.testing.assert_array_equal(one, other)
+    np.testing.assert_allclose(alone[0], X - X.mean(axis=0), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("engine", ["vm", "jit", "reference"])
+def test_what_is_raised_there_arrives(engine: str) -> None:
+    calls: list[int] = []
+
+    def fail(array: np.ndarray) -> None:
+        calls.append(array.size)
+        raise KeyboardInterrupt("in the midst of it")
+
+    program = mdsl.compile(PROGRAM, engine=engine)
+    with pytest.raises(KeyboardInterrupt, match="midst"), across.among(2, fail):
+        program(X)
+    assert calls == ([4] if engine == "reference" else [4, 4])  # native code goes on: others wait
+    assert np.isfinite(program(X)[1]).all()
+
+
+STRIDED = """
+func.func @main(%x: memref<8x2xf32>, %y: memref<8xf32> {mdsl.output}) {
+  %column = memref.subview %x[0, 1] [8, 1] [1, 1] : memref<8x2xf32> to memref<8xf32, strided<[2], offset: 1>>
+  ukernel.dispatch @k(%column, %y) : (memref<8xf32, strided<[2], offset: 1>>, memref<8xf32>)
+  return
+}
+ukernel.func @k(%x: memref<8xf32, strided<[2], offset: ?>>, %y: memref<8xf32>) attributes {mdsl.across = "sum"} {
+  linalg.copy ins(%x : memref<8xf32, strided<[2], offset: ?>>) outs(%y : memref<8xf32>)
+  ukernel.return
+}"""
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        STRIDED,
+        STRIDED.replace("strided<[2]", "strided<[1]").replace("8x2xf32", "1x9xf32").replace("[8, 1] [1, 1]", "[1, 8] [1, 1]")
+        .replace('"sum"', '"most"'),
+    ],
+    ids=["gaps", "kind"],
+)  # fmt: skip
+def test_only_copies_of_neighbours_are_exchanged(program: str) -> None:
+    with pytest.raises(mdsl.MdslError, match=r"error: kernel 'k' has mdsl\.across, and does not copy"):
+        mdsl.compile(program)
+
+
+def test_memory_with_gaps_is_copied_first() -> None:
+    text = """
+func.func @main(%x: tensor<8x2xf32>) -> tensor<8xf32> {
+  %column = tensor.extract_slice %x[0, 1] [8, 1] [1, 1] : tensor<8x2xf32> to tensor<8xf32>
+  %y = nn.all_reduce %column : (tensor<8xf32>) -> tensor<8xf32>
+  return %y : tensor<8xf32>
+}"""
+    x = np.arange(16, dtype=np.float32).reshape(8, 2)
+    with across.among(2, with_a_twin):
+        np.testing.assert_array_equal(mdsl.compile(text)(x), x[:, 1] + 1)

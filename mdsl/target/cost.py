@@ -6,7 +6,7 @@ A decision is a `Choice`: all candidates with their cycles, the best first, so t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import gcd, log2, prod
@@ -44,6 +44,9 @@ WORTH_PREFETCHING = 8192
 
 ROWS_WORTH_PACKING = 16
 """Rows that a pack of the weights at run time must serve: it costs about as much as two."""
+
+ENOUGH_TRIPS = 8
+"""Trips of a loop that workers share evenly enough; fewer leave one of them without work for too long."""
 
 PASSING = 2
 """Ways of a cache that what passes by takes: the second operand's vectors, and what is stored."""
@@ -159,6 +162,11 @@ def balanced(size: int, limit: int, *, whole: bool = False) -> int:
 def in_units(size: int, limit: int, unit: int) -> int:
     """As `balanced`, in so many whole units, and rather tiles that are alike."""
     return min(size, unit * balanced(-(-size // unit), limit // unit, whole=True))
+
+
+def shared_loop(trips: Sequence[int]) -> int:
+    """The loop of a nest, each with so many trips, that workers share: the outermost with enough of them, else the longest."""
+    return next((i for i, n in enumerate(trips) if n >= ENOUGH_TRIPS), trips.index(max(trips)))
 
 
 def lines_kept(apart: int, target: Target) -> int:

@@ -11,6 +11,7 @@ from mdsl.dialects import arith, linalg, memref, mvm, scf, ukernel
 from mdsl.dialects.affine import Apply
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.func import FuncOp
+from mdsl.dialects.indices import Index
 from mdsl.ir.core import Block, Builder, Op, Region
 from mdsl.ir.rewrites import rewriting
 from mdsl.ir.types import MemRefType
@@ -22,10 +23,10 @@ from mdsl.passes.kernels.lower_vm.address import Affine
 from mdsl.passes.kernels.lower_vm.fuse import fuse_dots
 from mdsl.passes.kernels.lower_vm.memory import MemoryOps
 from mdsl.passes.kernels.lower_vm.values import check_places
-from mdsl.passes.kernels.lower_vm.workers import shared_loop
 from mdsl.rewriting import remarks
 from mdsl.rewriting.overlaps import put_inputs_aside
 from mdsl.rewriting.winograd import expand_transforms
+from mdsl.target.cost import shared_loop
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,7 @@ class _Lowering(MemoryOps):
             return
         shared = not self.in_parallel
         if shared:
-            chosen = shared_loop([b for _, b in loops])
+            chosen = shared_loop([_trips(*b) for _, b in loops])
             loops.insert(0, loops.pop(chosen))
             remarks.applied(op, f"hands the trips of %{loops[0][0].name or 'i'} out to the workers")
         else:
@@ -219,6 +220,13 @@ _HANDLERS: dict[type[Op], Callable[[_Lowering, Op], None]] = {
 def _never_runs(lower: Affine, upper: Affine) -> bool:
     """True for bounds that are known to leave nothing between them: the loader proves no access in such a loop."""
     return not lower.terms and not upper.terms and lower.constant >= upper.constant
+
+
+def _trips(lower: Index, upper: Index, step: Index) -> int:
+    """How often a loop's body runs; 1 where its bounds are computed."""
+    if isinstance(lower, int) and isinstance(upper, int) and isinstance(step, int):
+        return -(-(upper - lower) // step)
+    return 1
 
 
 def _counted(func: mvm.Func) -> str:

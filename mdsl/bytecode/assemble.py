@@ -134,7 +134,8 @@ class _Assembler:
 
     def _emit(self, op: Op, opcode: str, *operands: Operand) -> None:
         self.code.append(Instruction(opcode, operands))
-        self.locations.append("" if op.location is None else op.location.place)
+        origin = op.origin
+        self.locations.append("" if origin is None else origin.place)
 
     def _move(self, op: Op, target: int, source: int) -> None:
         if target != source:

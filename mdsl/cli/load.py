@@ -163,6 +163,8 @@ def showing_passes() -> Generator[Hook, None, None]:
     from mdsl.passes.base import Pass
 
     class Show(Hook):
+        reads = False
+
         def __init__(self, show: Callable[[str], None]) -> None:
             self.show = show
 

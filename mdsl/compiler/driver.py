@@ -28,7 +28,7 @@ def context_of(machine: Target) -> Context:
     """What passes are given that compile for `machine`."""
 
     def lower(module: ModuleOp, pipeline: str) -> Module:
-        return to_bytecode(module, Settings(target=machine, pipeline=pipeline))
+        return to_bytecode(module, Settings(target=machine, pipeline=pipeline), consumed=True)
 
     return Context(machine, measure=measurer(lower, machine))
 
@@ -40,16 +40,17 @@ def to_bytecode(
     hooks: Sequence[Hook] = (),
     text: str | None = None,
     start: str | None = None,
+    consumed: bool = False,
 ) -> Module:
     """Lowers `module`, in place, and assembles it; `text` is the module's, if the caller has it. It is on the level
-    `start`, or on the one that its ops show. Raises MdslError."""
+    `start`, or on the one that its ops show. A module that is `consumed` nobody reads afterwards. Raises MdslError."""
     # A command that only rewrites IR needs neither LLVM nor the bytecode.
     from mdsl.bytecode.assemble import assemble
     from mdsl.codegen.llvm_target import cpu_of
 
     source = hashlib.sha256((text or print_module(module)).encode()).hexdigest()
     machine = settings.machine()
-    steps = lower_to(module, settings, hooks=hooks, start=start)
+    steps = lower_to(module, settings, hooks=hooks, start=start, consumed=consumed)
     provenance = {
         "version": mdsl.__version__,
         "pipeline": ",".join(map(str, steps)),
@@ -68,16 +69,17 @@ def lower_to(
     stop: str = "vm",
     hooks: Sequence[Hook] = (),
     start: str | None = None,
+    consumed: bool = False,
 ) -> list[Pass]:
     """Lowers `module`, in place, from the level `start`, or from the one that its ops show, to the level `stop`; returns
-    the passes that ran. Raises MdslError."""
+    the passes that ran. A module that is `consumed` nobody reads afterwards. Raises MdslError."""
     context = context_of(settings.machine())
     bound = binding(module, settings.bind) + boxing(module)
-    run_passes(module, bound, context, hooks=hooks)
+    run_passes(module, bound, context, hooks=hooks, consumed=consumed)
     check_compilable(module)
     steps = lowering(module, settings, start, stop)
     # Whatever a pass left wrong, the bytecode's verifier finds; `mdsl opt` verifies after each.
-    run_passes(module, steps, context, hooks=hooks, verify_each=False)
+    run_passes(module, steps, context, hooks=hooks, verify_each=False, consumed=consumed)
     return [*bound, *steps]
 
 

@@ -6,8 +6,6 @@ takes over the location of the op that it is made from, and with it the history 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from mdsl.dialects.arith import Constant
 from mdsl.ir.attributes import Attribute
 from mdsl.ir.core import Op, Value
@@ -35,7 +33,7 @@ class History:
             state = _kept_state(op)
             if op.recorded != state:
                 changed.append(op)
-                places.append(op.location or (_borrowed(op) if op.recorded is None else None))
+                places.append(op.origin if op.recorded is None else op.location)
                 op.recorded = state
         # Many ops share a location; by identity, for to hash one is to hash its history.
         further = {id(place): place.through(step) for place in places if place is not None}
@@ -59,16 +57,3 @@ def _kept_state(op: Op) -> State:
 def _state(op: Op) -> State:
     attributes = op.attributes
     return (*attributes, *attributes.values(), *[result.type for result in op.results])
-
-
-def _borrowed(op: Op) -> Location | None:
-    """A location for an op that was made without: that of what it is for, lies in, or holds."""
-    return next((near.location for near in _near(op) if near.location is not None), None)
-
-
-def _near(op: Op) -> Iterator[Op]:
-    for result in op.results:
-        yield from result.users
-    yield from op.ancestors()
-    for region in op.regions:
-        yield from region.block.ops

@@ -13,7 +13,7 @@ import typing
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import fields
-from typing import Any
+from typing import Any, ClassVar
 
 from mdsl.compiler.history import History
 from mdsl.dialects.builtin import ModuleOp
@@ -222,6 +222,9 @@ _READERS: dict[Any, tuple[Callable[[str], Any], str]] = {
 class Hook:
     """Watches a pipeline: `before` and `after` are called around every pass."""
 
+    reads: ClassVar[bool] = True
+    """Whether it looks at the program, which then has names and a history as for one who reads it."""
+
     def before(self, module: ModuleOp, step: Pass) -> None:
         """Called before `step` runs."""
 
@@ -250,11 +253,14 @@ def run_passes(
     *,
     hooks: Sequence[Hook] = (),
     verify_each: bool = True,
+    consumed: bool = False,
 ) -> None:
-    """Runs the passes on `module`, in place. Raises PassFailure, which names the pass."""
+    """Runs the passes on `module`, in place. Of a module that is `consumed`, nobody reads the text or the ops' history
+    afterwards. Raises PassFailure, which names the pass."""
     context = context or Context()
-    module.name_maps()
-    history = History(module)
+    history = None if consumed and not any(hook.reads for hook in hooks) else History(module)
+    if history:
+        module.name_maps()
     for step in steps:
         for hook in hooks:
             hook.before(module, step)
@@ -267,11 +273,10 @@ def run_passes(
             for function in functions(module):
                 before = names.get(function.symbol, [])
                 if not step.renews and len(before) == len(function.type.results):
-                    function.keep_result_names(before)
+                    function.keep_result_names(before, in_text=history is not None)
             seconds = time.perf_counter() - start
-            module.name_maps(
-                history.record(step.name)
-            )  # here, so that aliases do not depend on what has been printed
+            if history:  # names here, so that aliases do not depend on what has been printed
+                module.name_maps(history.record(step.name))
             if verify_each:
                 _guarded(step, lambda: verify(module), invalid=True)
         for hook in hooks:

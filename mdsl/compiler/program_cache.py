@@ -72,7 +72,7 @@ class KeptProgram:
     def compiled(self, hooks: Sequence[Hook] = ()) -> Module:
         """Of the module nothing is left: only its kernels are, on their own, for as long as they are not compiled."""
         start = time.perf_counter()
-        bytecode = to_bytecode(self.module, self.settings, hooks, self.text)
+        bytecode = to_bytecode(self.module, self.settings, hooks, self.text, consumed=True)
         for kernel in bytecode.parsed.values():
             kernel.detach()
         self.module.erase()

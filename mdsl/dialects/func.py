@@ -338,10 +338,11 @@ class FuncOp(FunctionLike):
             found.append(free.take(given.value if isinstance(given, StringAttr) else name(value) or "output"))
         return found
 
-    def keep_result_names(self, names: Sequence[str]) -> None:
-        """Marks the results that `names` do not follow from, when the function is read from its text."""
-        in_text = names_under(self, like=self.body.terminator.operands)
-        now = self.result_names(lambda v: in_text[v] if v.name and in_text[v] != name_wished(v) else v.name)
+    def keep_result_names(self, names: Sequence[str], in_text: bool = True) -> None:
+        """Marks the results that `names` do not follow from, nor when the function is read from its text (`in_text`)."""
+        text = names_under(self, like=self.body.terminator.operands) if in_text else {}
+        renamed = {v: name for v, name in text.items() if v.name and name != name_wished(v)}
+        now = self.result_names(lambda v: renamed.get(v, v.name))
         pairs = zip(names, now, self.result_attributes(), strict=True)
         marked = [a if name == had else {**a, NAME: StringAttr(name)} for name, had, a in pairs]
         self.set_result_attributes(marked)

@@ -255,6 +255,20 @@ class Op:
             yield op
             op = op.parent
 
+    @property
+    def origin(self) -> Location | None:
+        """Its location; of an op that was made without, that of what it is for, lies in, or holds."""
+        return self.location or next(
+            (near.location for near in self._near() if near.location is not None), None
+        )
+
+    def _near(self) -> Iterator[Op]:
+        for result in self.results:
+            yield from result.users
+        yield from self.ancestors()
+        for region in self.regions:
+            yield from region.block.ops
+
     def walk(self) -> Iterator[Op]:
         """This op, then every op nested in it, in program order; the walked ops may be rewritten."""
         waiting: list[Op] = [self]

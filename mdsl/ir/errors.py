@@ -21,7 +21,7 @@ class VerifyError(Exception):
         """The message as a user reads it, `file:line:col: error: what: ...` with the kernel that the op stands in, and the
         op below it."""
         around = [self.op, *self.op.ancestors()]
-        at = next((op.location for op in around if op.location is not None), None)
+        at = next((origin for op in around if (origin := op.origin) is not None), None)
         kernel = next((op for op in around if op.name == "ukernel.func"), None)
         inside = f"micro-kernel @{kernel.attr('sym_name')}: " if kernel is not None else ""
         place = at.beginning if at else ""

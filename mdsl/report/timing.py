@@ -13,6 +13,7 @@ from mdsl.passes.base import Pass
 class Timing(Hook):
     """Collects the seconds that each pass ran, in order."""
 
+    reads = False
     rows: list[tuple[str, float]] = field(default_factory=list)
 
     def after(self, module: ModuleOp, step: Pass, seconds: float) -> None:

@@ -53,9 +53,9 @@ def _compilations(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
     seen: list[Settings] = []
     original = programs.to_bytecode
 
-    def counted(module: ModuleOp, settings: Settings, *rest: Any) -> Module:
+    def counted(module: ModuleOp, settings: Settings, *rest: Any, **options: Any) -> Module:
         seen.append(settings)
-        return original(module, settings, *rest)
+        return original(module, settings, *rest, **options)
 
     monkeypatch.setattr(programs, "to_bytecode", counted)
     return seen

@@ -108,9 +108,9 @@ def test_a_file_that_changes_while_it_is_compiled_is_not_kept(
     changed = TEXT.replace("nn.matmul %x, %w", "nn.matmul  %x, %w")
     original = program_cache.to_bytecode
 
-    def changing(*parts: Any) -> Any:
+    def changing(*parts: Any, **options: Any) -> Any:
         program.write_text(TEXT)
-        return original(*parts)
+        return original(*parts, **options)
 
     program.write_text(changed)
     source = source_cache.KeptSource(program, Settings())

@@ -18,7 +18,7 @@ from structured import structured
 
 import mdsl
 from mdsl.api import build
-from mdsl.compiler.driver import lowering
+from mdsl.compiler.driver import lowering, to_bytecode
 from mdsl.compiler.entry import random_arrays, signature
 from mdsl.compiler.pipeline import run_passes
 from mdsl.dialects.builtin import ModuleOp
@@ -115,6 +115,18 @@ def test_upstream_accepts_examples(path: Path, ukernels: bool, unroll: int | Non
 @pytest.mark.parametrize("seed", [0, 1, *(pytest.param(n, marks=pytest.mark.slow) for n in range(2, 6))])
 def test_upstream_accepts_random_programs(generate: Generator, seed: int) -> None:
     check_upstream(parse(generate(Random(seed))), *PIPELINES[seed % len(PIPELINES)])
+
+
+# What nobody reads ----------------------------------------------------------------------------------------
+
+
+def test_what_nobody_reads_compiles_to_the_same_code() -> None:
+    module = mdsl.parse(EXAMPLES / "mnist" / "cnn.mir")
+    read, consumed = (to_bytecode(module.clone(), consumed=flag) for flag in (False, True))
+    assert [f.code for f in read.functions] == [f.code for f in consumed.functions]
+    assert [k.ir for k in read.kernels] == [k.ir for k in consumed.kernels]
+    assert read.function().outputs == consumed.function().outputs
+    assert all(consumed.function().locations)
 
 
 # Names ----------------------------------------------------------------------------------------------------

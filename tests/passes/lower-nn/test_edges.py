@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from lowering import check, identity, lowered, program
@@ -171,6 +173,25 @@ def test_scatter_ignores_what_is_outside_and_keeps_order() -> None:
         found = outcome(text, x, np.array(places), np.stack([rows, rows], 1) if wide else rows)
         wanted = np.where(np.arange(100) == 1, 6, np.where(np.arange(100) == 99, 3, 0))
         np.testing.assert_array_equal(found.T, np.stack([wanted, wanted]) if wide else wanted)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"threads": 2}, {"unroll_dispatch": 4}, {"ukernels": False}, {"engine": "jit"}],
+    ids=["vm", "threads", "unrolled", "loops", "jit"],
+)
+@pytest.mark.parametrize(("count", "descending"), [(9, True), (9, False), (700, True), (1300, False)])
+def test_long_rows_are_sorted_as_short_ones(settings: dict[str, Any], count: int, descending: bool) -> None:
+    """Ties within parts and runs and across them, NaN and infinities among them, which what fills up the last run is equal to."""
+    random = np.random.default_rng(count)
+    x = (random.integers(-40, 40, (2, 1300)) / 4).astype(np.float32)
+    for special in (np.nan, np.inf, -np.inf, -0.0):
+        x[random.random(x.shape) < 0.05] = special
+    x[1] = np.nan if descending else -np.inf
+    attributes = f"{{count = {count}, descending = {str(descending).lower()}}}"
+    text = program("nn.argsort", "2x1300xf32", f"2x{count}xi64", attributes)
+    (wanted,) = run(parse(text), [x])
+    np.testing.assert_array_equal(mdsl.compile(text, **settings)(x), wanted)
 
 
 def test_argsort_is_stable_and_has_nan_last() -> None:

@@ -44,8 +44,13 @@ class ModuleOp(Op):
                     names[map] = next(fresh)
 
     def clone(self, mapping: dict[Value, Value] | None = None) -> ModuleOp:
+        """A copy of the module that prints the same: of two values that wish for one name the older one has it, and they keep
+        their ages."""
+        mapping = {} if mapping is None else mapping
         copy = super().clone(mapping)
         copy.map_names.update(self.map_names)
+        for old, new in mapping.items():
+            new.serial = old.serial
         return copy
 
     def __eq__(self, other: object) -> bool:

@@ -20,7 +20,7 @@ from mdsl.ir.types import type_of_dtype
 from mdsl.passes.base import Pass, functions
 from mdsl.passes.nn.bind import Bind
 from mdsl.reference import entry_point, run
-from mdsl.report.sampling import Recording, Sampling, worst
+from mdsl.report.sampling import Natives, Recording, Sampling, worst
 from mdsl.syntax.printer import print_module
 from mdsl.syntax.resources import used
 
@@ -36,6 +36,7 @@ class Check(Hook):
         self.results: list[np.ndarray] | None = None
         self.old: ModuleOp | None = None
         self.number = 0
+        self.natives: Natives = {}
 
     def before(self, module: ModuleOp, step: Pass) -> None:
         if isinstance(step, Bind):
@@ -66,7 +67,7 @@ class Check(Hook):
     def _run(self, module: ModuleOp, what: str) -> list[np.ndarray] | None:
         """None as long as a dimension of an input has no size."""
         arrays = self._inputs(module)
-        return None if arrays is None else run(module, arrays, evaluator=Sampling(module, what))
+        return None if arrays is None else run(module, arrays, evaluator=Sampling(module, what, self.natives))
 
     def _inputs(self, module: ModuleOp) -> list[np.ndarray] | None:
         specs = [self._sized(spec) for spec in open_signature(module)[0]]
@@ -82,7 +83,7 @@ class Check(Hook):
             return []
         recorded: list[dict[str, tuple[Op, np.ndarray]]] = []
         for program in (self.old, module):
-            recording = Recording(program, entry_point(program))
+            recording = Recording(program, entry_point(program), self.natives)
             run(program, arrays, evaluator=recording)
             recorded.append(recording.found)
         known, found = recorded

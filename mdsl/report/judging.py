@@ -19,7 +19,7 @@ from mdsl.errors import MdslError
 from mdsl.reference import run
 from mdsl.reference.registry import EvaluationError
 from mdsl.report.check import first_difference
-from mdsl.report.sampling import Sampling
+from mdsl.report.sampling import Natives, Sampling
 
 Judge = Callable[[ModuleOp], str | None]
 """What is wrong with a program, empty if nothing is; None if it cannot be told."""
@@ -35,10 +35,11 @@ class Reference:
         inputs, self.outputs = open_signature(original)
         self.inputs = random_arrays(closed(inputs), seed)
         self.wanted = run(original, self.inputs)
+        self.natives: Natives = {}
 
     def __call__(self, module: ModuleOp) -> str | None:
         try:
-            found = run(module, self.inputs, evaluator=Sampling(module))
+            found = run(module, self.inputs, evaluator=Sampling(module, known=self.natives))
         except EvaluationError as error:
             return str(error)
         return self.difference(found)

@@ -2,7 +2,8 @@
 
 The reference takes a second for what a kernel of vectors does in a microsecond. So of a kernel that is called often the first
 calls are run by the reference, the next by both, and, if they agree, the others by the kernel's machine code, which is made of
-the same IR and proved to stay within its arguments. What is not a compiled kernel is run by the reference.
+the same IR and proved to stay within its arguments. What is not a compiled kernel is run by the reference. A kernel that reads the
+same as one that was judged so, in another program that a check runs, is that kernel (`Natives`).
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from mdsl.passes.base import Context
 from mdsl.passes.buffers.vectorize import Vectorize
 from mdsl.reference.evaluator import Evaluator, Scope
 from mdsl.support.progress import tell
+from mdsl.syntax.printer import print_op
 from mdsl.target.target import Target
 
 SAMPLES = 2
@@ -35,14 +37,21 @@ SAMPLES = 2
 TOLERANCE = {"f64": 1e-9, "f32": 1e-4, "f16": 2e-2, "bf16": 1e-1}
 """Difference allowed to reordered arithmetic, relative to the output's largest number (at least 1)."""
 
+Natives = dict[str, "_Native | None"]
+"""The machine code of kernels by their text; None for one that has none, or other code than the reference says."""
+
 
 class Sampling(Evaluator):
-    """Runs a module as the reference does, most calls of its kernels natively; tells how far it is."""
+    """Runs a module as the reference does, most calls of its kernels natively; tells how far it is.
 
-    def __init__(self, module: ModuleOp, what: str = "") -> None:
+    `known` are kernels judged in other programs, to which those of this one are added."""
+
+    def __init__(self, module: ModuleOp, what: str = "", known: Natives | None = None) -> None:
         super().__init__(module)
         self.what = what
         self.calls: Counter[Op] = Counter()
+        self.known = {} if known is None else known
+        self.texts: dict[Op, str] = {}
         self.natives: dict[Op, _Native | None] = {}
         self.running = False
 
@@ -73,11 +82,16 @@ class Sampling(Evaluator):
 
     def _kernel(self, kernel: UkernelFunc, arguments: Sequence[Any]) -> list[Any]:
         self.calls[kernel] += 1
-        if self.calls[kernel] <= SAMPLES:
+        if self.calls[kernel] == 1:
+            self.texts[kernel] = print_op(kernel)
+        if self.texts[kernel] in self.known:
+            self.natives[kernel] = self.known[self.texts[kernel]]
+        elif self.calls[kernel] <= SAMPLES:
             return super().call(kernel, arguments)
-        if kernel not in self.natives:
+        else:
             self.natives[kernel] = _native(kernel)
             self._compare(kernel, arguments)
+            self.known[self.texts[kernel]] = self.natives[kernel]
         native = self.natives[kernel]
         if native is None or not native.fits(arguments):
             return super().call(kernel, arguments)
@@ -183,8 +197,8 @@ def _native(kernel: UkernelFunc) -> _Native | None:
 class Recording(Sampling):
     """Keeps what each named value of the entry function is once an op has computed or written it."""
 
-    def __init__(self, module: ModuleOp, entry: FunctionLike) -> None:
-        super().__init__(module)
+    def __init__(self, module: ModuleOp, entry: FunctionLike, known: Natives | None = None) -> None:
+        super().__init__(module, known=known)
         self.names = names_under(entry)
         self.found: dict[str, tuple[Op, np.ndarray]] = {}
         self.before: dict[Value, np.ndarray] = {}

@@ -22,13 +22,14 @@ from mdsl.dialects.arith import Constant
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.linalg import Fill
 from mdsl.ir.core import Builder
-from mdsl.passes.base import Context, Pass
+from mdsl.passes.base import Context, Pass, option
 from mdsl.passes.nn.autodiff import Autodiff
 from mdsl.reference import run
 from mdsl.report import sampling
 from mdsl.report.check import Check, first_difference
 from mdsl.report.sampling import Sampling
 from mdsl.support.progress import listening
+from mdsl.syntax.printer import print_op
 
 CNN = Path(__file__).parents[2] / "examples" / "mnist" / "cnn.mir"
 NET = """func.func @main(%x: tensor<4x8xf32>) -> tensor<4x16xf32> {
@@ -66,6 +67,23 @@ class Starts(Pass):
                 op.operands = [one, *op.operands[1:]]
 
 
+@dataclass(frozen=True)
+class Hurries(Pass):
+    """Gives the first name of two that are alike to what stands behind, then takes tanh for sigmoid."""
+
+    name: ClassVar[str] = "hurries"
+    wrong: bool = option(False, "take the one for the other")
+
+    def run(self, module: ModuleOp, context: Context) -> None:
+        sigmoid, add = (
+            next(op for op in module.walk() if op.name == name) for name in ("nn.sigmoid", "nn.add")
+        )
+        if self.wrong:
+            sigmoid.replace_by(Builder.before(sigmoid).value(nn.Tanh(sigmoid.operands[0])))
+        else:
+            add.result.name, add.result.serial = "z", sigmoid.result.serial - 1
+
+
 @pytest.fixture
 def net(tmp_path: Path) -> Path:
     path = tmp_path / "net.mir"
@@ -88,6 +106,14 @@ def test_the_first_op_that_differs_is_named(
         rf"  the first value that differs: %z, of 'nn.tanh' at {re.escape(str(net))}:4:8; most at \[\d, \d+\], \S+ instead of \S+",
         first,
     )
+
+
+def test_of_two_values_of_one_name_each_is_compared_with_itself(
+    mdsl: Callable[..., Any], plant: Callable[..., None], net: Path
+) -> None:
+    plant(Hurries)
+    ran = mdsl("opt", "--hurries", "--hurries=true", "--check-each", net)
+    assert f"the first value that differs: %z_1, of 'nn.tanh' at {net}:4:8" in ran.stderr
 
 
 def test_values_in_memory_are_compared_as_well(
@@ -120,6 +146,21 @@ def test_kernels_called_often_run_natively_and_compute_the_same(level: str, exec
     often = [kernel for kernel, count in evaluator.calls.items() if count > sampling.SAMPLES]
     assert often and sum(evaluator.natives[kernel] is not None for kernel in often) >= len(often) / 2
     assert told and re.fullmatch(r"checking: \d+ of \d+ ops", told[-1])
+
+
+def test_a_kernel_is_judged_once_for_all_programs(monkeypatch: pytest.MonkeyPatch, executes: None) -> None:
+    judged: list[str] = []
+    make = sampling._native
+
+    def noting(kernel: Any) -> Any:
+        judged.append(print_op(kernel))
+        return make(kernel)
+
+    monkeypatch.setattr(sampling, "_native", noting)
+    module = read_program(str(CNN))
+    check = Check()
+    lower_to(module, hooks=[check])
+    assert len(judged) == len(set(judged)) == len(check.natives) > 0
 
 
 def test_machine_code_that_is_wrong_is_not_used(monkeypatch: pytest.MonkeyPatch, executes: None) -> None:

@@ -48,9 +48,7 @@ class Snapshot:
         copy = module.clone(values)
         taken = Snapshot(copy)
         taken.origin.update(zip(taken.ops, module.walk(), strict=True))
-        for old, new in values.items():
-            new.serial = old.serial
-            taken.origin[new] = old
+        taken.origin.update((new, old) for old, new in values.items())
         return taken
 
 

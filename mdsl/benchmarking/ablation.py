@@ -7,12 +7,14 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
 
 import numpy as np
 
 from mdsl import api
 from mdsl.benchmarking.measure import Timing, buffers, deadline, measure
 from mdsl.benchmarking.profile import count
+from mdsl.bytecode.encode import encode
 from mdsl.compiler.driver import lowering
 from mdsl.compiler.levels import has_micro_kernels, level_of, standard_passes
 from mdsl.compiler.settings import DEFAULT, Settings
@@ -79,18 +81,23 @@ def ablation(
 
 @dataclass(frozen=True)
 class Without:
-    """A program compiled without a pass: seconds a call, and of the whole pipeline's program in turn with it; None for
-    both, and `why`, if there is no program without the pass."""
+    """What is lost without a pass: the part of the whole pipeline's time that the program takes longer, with its quartiles.
+
+    The median seconds of a call are those of the program without the pass, and, in turn with it, of the whole pipeline's.
+    `why` there are none: the pass does nothing to this program, so that nothing is lost, or there is no program without it.
+    """
 
     name: str
-    seconds: float | None
-    whole: float | None
+    seconds: float | None = None
+    whole: float | None = None
+    lost: float | None = None
+    spread: tuple[float, float] | None = None
     why: str = ""
 
     @property
-    def lost(self) -> float | None:
-        """The part of the whole pipeline's time that the program takes longer without the pass."""
-        return self.seconds / self.whole - 1 if self.seconds and self.whole else None
+    def is_noise(self) -> bool:
+        """True if a call without the pass was sometimes slower and sometimes faster."""
+        return self.spread is not None and self.spread[0] < 0 < self.spread[1]
 
 
 def pass_ablation(
@@ -98,19 +105,35 @@ def pass_ablation(
 ) -> Iterator[Without]:
     """For each pass that the standard pipeline has for `module`, in its order. Raises MdslError."""
     steps = lowering(module.clone(), settings)
-    whole = _run_of(api.build(module, settings, "vm", threads), arrays)
+    executable = api.build(module, settings, "vm", threads)
+    known, whole = _said(executable), _run_of(executable, arrays)
     for name in dict.fromkeys(step.name for step in steps):
         rest = [str(step) for step in steps if step.name != name]
         chosen = replace(settings, pipeline=",".join(rest))
         if name in {step.name for step in lowering(module.clone(), chosen)}:
-            yield Without(name, None, None, "the way down leads through it")
+            yield Without(name, why="the way down leads through it")
             continue
         try:
             executable = api.build(module, chosen, "vm", threads)
         except MdslError as error:
-            yield Without(name, None, None, str(error).splitlines()[0])
+            yield Without(name, why=f"another cannot do without it: {_message(error)}")
             continue
-        yield Without(name, *_in_turn(_run_of(executable, arrays), whole, runs))
+        if _said(executable) == known:
+            yield Without(name, lost=0.0, why="it changes nothing here")
+        else:
+            yield _in_turn(name, _run_of(executable, arrays), whole, runs)
+
+
+def _message(error: MdslError) -> str:
+    """What it says, without its place."""
+    line = str(error).splitlines()[0]
+    return line.partition("error: ")[2] or line
+
+
+def _said(executable: Executable) -> bytes:
+    """A digest of all that a program does."""
+    assert isinstance(executable, VmExecutable)
+    return sha256(encode(replace(executable.module, provenance={}))).digest()
 
 
 def _run_of(executable: Executable, arrays: Sequence[np.ndarray]) -> Callable[[], object]:
@@ -119,9 +142,9 @@ def _run_of(executable: Executable, arrays: Sequence[np.ndarray]) -> Callable[[]
     return lambda: executable.program.run(inputs, outputs)
 
 
-def _in_turn(first: Callable[[], object], second: Callable[[], object], runs: int) -> tuple[float, float]:
-    """The medians of both, called in turn, after a call that warms up: what else the machine does meets both alike."""
-    calls = (first, second)
+def _in_turn(name: str, without: Callable[[], object], whole: Callable[[], object], runs: int) -> Without:
+    """Calls both in turn, after a call that warms up: what else the machine does meets both alike."""
+    calls = (without, whole)
     seconds: tuple[list[float], list[float]] = ([], [])
     end = 0.0
     for turn in range(runs + 1):
@@ -132,4 +155,7 @@ def _in_turn(first: Callable[[], object], second: Callable[[], object], runs: in
         end = end or deadline()
         if turn > 2 and time.perf_counter() > end:
             break
-    return statistics.median(seconds[0][1:]), statistics.median(seconds[1][1:])
+    pairs = zip(seconds[0][1:], seconds[1][1:], strict=True)
+    lower, median, upper = statistics.quantiles([long / short - 1 for long, short in pairs], n=4)
+    alone, both = (statistics.median(found[1:]) for found in seconds)
+    return Without(name, alone, both, median, (lower, upper))

@@ -153,14 +153,18 @@ def pass_ablation_of(request: Request) -> None:
             show(f"measured without {row.name}")
     if request.shown:
         cells = [[r.name, *_lost_cells(r)] for r in rows]
-        table(["without", "time", "whole pipeline", "lost", ""], cells, words=(0, 4))
+        table(["without", "time", "whole pipeline", "lost", "quartiles", ""], cells, words=(0, 5))
+        if any(row.is_noise for row in rows):
+            note("(noise): a call without that pass was now slower, now faster")
     request.write(without=rows)
 
 
 def _lost_cells(row: Without) -> list[str]:
-    if row.seconds is None or row.whole is None or row.lost is None:
-        return ["", "", "", row.why]
-    return [us(row.seconds), us(row.whole), f"{100 * row.lost:+.1f} %", ""]
+    lost = "" if row.lost is None else f"{100 * row.lost:+.1f} %"
+    if row.seconds is None or row.whole is None or row.spread is None:
+        return ["", "", lost, "", row.why]
+    lower, upper = (f"{100 * part:+.1f} %" for part in row.spread)
+    return [us(row.seconds), us(row.whole), lost, f"{lower} {upper}", "(noise)" if row.is_noise else ""]
 
 
 def _row_cells(row: Row) -> list[str]:

@@ -85,4 +85,4 @@ def _saved(module: ModuleOp, settings: Settings, threads: int) -> dict[str, floa
 
     arrays = random_arrays(signature(module)[0], 0)
     rows = pass_ablation(module, arrays, 200, threads, settings)
-    return {r.name: r.seconds - r.whole for r in rows if r.seconds is not None and r.whole is not None}
+    return {r.name: r.lost * (r.whole or 0) for r in rows if r.lost is not None and not r.is_noise}

@@ -160,7 +160,11 @@ def test_ablation_by_pass_leaves_each_out_or_says_why_not() -> None:
     }
     assert {"fold-batchnorm", "pack", "fuse", "winograd", "tile", "lower-vm"} <= rows.keys()
     assert all((row["seconds"] is None) == bool(row["why"]) for row in rows.values())
-    assert rows["fuse"]["seconds"] > 0 and rows["tile"]["seconds"] is None
+    assert rows["fuse"]["seconds"] > 0 and rows["tile"]["lost"] is None
+    lower, upper = rows["fuse"]["spread"]
+    assert lower <= rows["fuse"]["lost"] <= upper
+    assert rows["inline"]["lost"] == 0 == rows["fuse-attention"]["lost"]  # compiled to the same program
+    assert rows["plan-memory"]["why"].startswith("another cannot do without it: 'memref.alloc'")
 
 
 def test_ablation_has_the_settings() -> None:

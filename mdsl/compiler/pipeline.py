@@ -220,10 +220,13 @@ _READERS: dict[Any, tuple[Callable[[str], Any], str]] = {
 
 
 class Hook:
-    """Watches a pipeline: `before` and `after` are called around every pass."""
+    """Watches a pipeline: `start` is called in front of it, `before` and `after` around every pass."""
 
     reads: ClassVar[bool] = True
     """Whether it looks at the program, which then has names and a history as for one who reads it."""
+
+    def start(self, module: ModuleOp) -> None:
+        """Called before the first pass runs. From one pass to the next nothing else alters the program."""
 
     def before(self, module: ModuleOp, step: Pass) -> None:
         """Called before `step` runs."""
@@ -261,6 +264,8 @@ def run_passes(
     history = None if consumed and not any(hook.reads for hook in hooks) else History(module)
     if history:
         module.name_maps()
+    for hook in hooks:
+        hook.start(module)
     for step in steps:
         for hook in hooks:
             hook.before(module, step)

@@ -26,7 +26,6 @@ class Folder(Compared):
         folder.mkdir(parents=True, exist_ok=True)
 
     def before(self, module: ModuleOp, step: Pass) -> None:
-        super().before(module, step)
         if self.number == 0:
             self.write(module, self.folder / "00.input.mir")
 

@@ -23,7 +23,7 @@ class Changes(Hook):
         self.changed = False
         self.links: object = None
 
-    def before(self, module: ModuleOp, step: Pass) -> None:
+    def start(self, module: ModuleOp) -> None:
         now = links(module)
         if now != self.links:
             self.links = now
@@ -40,7 +40,7 @@ class Changes(Hook):
             self.altered(module, step)
 
     def begin(self, module: ModuleOp) -> None:
-        """Called in front of a pass if the program is not what it was after the last one, or if there was none."""
+        """Called in front of passes if the program is not what it was after the last one, or if there was none."""
 
     def same(self, module: ModuleOp, step: Pass) -> None:
         """Called after a pass that changed nothing."""

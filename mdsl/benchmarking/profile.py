@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mdsl import api
+from mdsl.analysis.places import main_ops
 from mdsl.benchmarking.measure import Timing, buffers, deadline, measure
 from mdsl.benchmarking.peak import Roofline, last_cache_bytes, measure_roofline
 from mdsl.benchmarking.work import kernel_flops, reaches
@@ -230,11 +231,8 @@ def _kind(kernel: str) -> str:
 
 def _labels(source: ModuleOp | None) -> dict[str, tuple[str, str]]:
     """The name and the shapes of the op at each place of the source: of its first two operands."""
-    found: dict[str, tuple[str, str]] = {}
-    for op in source.walk() if source is not None else ():
-        if op.location is not None and op.results and not isinstance(op, Constant):
-            found.setdefault(op.location.place, (op.results[0].name or op.name, _shapes(op)))
-    return found
+    ops = (op for op in source.walk() if op.results and not isinstance(op, Constant)) if source else ()
+    return {place: (op.results[0].name or op.name, _shapes(op)) for place, op in main_ops(ops).items()}
 
 
 def _shapes(op: Op) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,11 +13,13 @@ from mdsl.cli.load import ProgramFile, Threads, default_output
 from mdsl.cli.progress import progress, stoppable
 from mdsl.cli.settings import takes_settings
 from mdsl.compiler.settings import DEFAULT, Settings
+from mdsl.errors import MdslError
 
 if TYPE_CHECKING:
     from mdsl.bytecode.module import Module
     from mdsl.dialects.builtin import ModuleOp
     from mdsl.report.page.collect import Times
+    from mdsl.target.target import Target
 
 
 @takes_settings
@@ -42,13 +44,25 @@ def report(
     threads: Threads = 1,
     settings: Settings = DEFAULT,
 ) -> None:
-    """Write a page, which needs no network, that shows each pass of the pipeline: what it changed, why, and what that is worth."""
+    """Write a page, which needs no network, that shows each pass of the pipeline: what it changed, why, and what that is worth.
+
+    Of an .mbc file it shows the bytecode, its kernels with their assembly, and what each layer takes: it keeps no passes.
+    """
     from mdsl.compiler.entry import signature
     from mdsl.report.page import page
     from mdsl.report.page.collect import collected
 
     place = default_output(program, ".html") if output is None else output
     check_output(place, program)
+    if program.lower().endswith(".mbc"):
+        if savings:
+            raise MdslError(
+                f"{program}: error: --savings compiles the program without each pass: it needs what it was compiled from"
+            )
+        settings.check_compiled(program)
+        data, assembly = _compiled(program, threads, measure)
+        write_text(page(Path(program).name, _subtitle(settings.machine(), threads), data, assembly), place)
+        return
     module, settings = read_sized(program, settings)
     signature(module)  # tells of dimensions without a size
     machine = settings.machine()
@@ -60,8 +74,27 @@ def report(
         saved = _saved(module, settings, threads) if savings else {}
         data, assembly = collected(module, settings, measured, saved)
         show("writing")
-    subtitle = f"for {machine.name} ({machine.core.name}), {threads} thread{'s' if threads > 1 else ''}"
-    write_text(page(Path(program).name, subtitle, data, assembly), place)
+    write_text(page(Path(program).name, _subtitle(machine, threads), data, assembly), place)
+
+
+def _subtitle(machine: Target, threads: int) -> str:
+    return f"for {machine.name} ({machine.core.name}), {threads} thread{'s' if threads > 1 else ''}"
+
+
+def _compiled(file: str, threads: int, measure: bool) -> tuple[dict[str, Any], dict[str, str]]:
+    """What there is to show of a compiled program."""
+    from mdsl.benchmarking.profile import profile_layers
+    from mdsl.compiler.entry import closed, random_arrays
+    from mdsl.report.page.compiled import compiled
+    from mdsl.runtime.executable import VmExecutable
+    from mdsl.runtime.loading import read_bytecode, ready
+    from mdsl.target.target import Target
+
+    with progress("measuring" if measure else "reading"), stoppable():
+        executable = ready(read_bytecode(file), file, "vm", threads)
+        assert isinstance(executable, VmExecutable)
+        profile = profile_layers(executable, random_arrays(closed(executable.inputs), 0)) if measure else None
+        return compiled(executable.module, Target.host(), profile)
 
 
 def _times(module: ModuleOp, settings: Settings, threads: int, bytecode: Module) -> Times:

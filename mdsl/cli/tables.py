@@ -15,21 +15,32 @@ from mdsl.support.escapes import one_line
 CUT = "..."
 """Stands for the middle of a name that is too long for a table."""
 
-_WIDEST = 48
+_WIDTHS = (48, 64, 80)
+"""Of a name: the first at which no two of a column look alike."""
 
 
-def shortened(name: str) -> str:
+def shortened(name: str, width: int = _WIDTHS[0]) -> str:
     """A name without its middle if it is long; what has spaces is no name."""
-    if len(name) <= _WIDEST or " " in name:
+    if len(name) <= width or " " in name:
         return name
-    end = (_WIDEST - len(CUT)) // 2
-    return f"{name[: _WIDEST - len(CUT) - end]}{CUT}{name[-end:]}"
+    end = (width - len(CUT)) // 2
+    return f"{name[: width - len(CUT) - end]}{CUT}{name[-end:]}"
+
+
+def distinct(names: Sequence[str]) -> list[str]:
+    """Names without their middles, as far as they are not taken for one another; the same ones stay the same."""
+    for width in _WIDTHS:
+        found = [shortened(name, width) for name in names]
+        if len(set(found)) == len(set(names)):
+            return found
+    return list(names)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], words: Sequence[int] = (0,)) -> None:
     """The columns of `words` to the left, those of figures to the right; `rich` draws it on a terminal. Long names lose their
     middle."""
-    rows = [[shortened(one_line(cell)) for cell in row] for row in rows]
+    columns = [distinct([one_line(cell) for cell in column]) for column in zip(*rows, strict=True)]
+    rows = list(zip(*columns, strict=True))
     if sys.stdout.isatty():
         from rich.console import Console
         from rich.table import Table

@@ -57,11 +57,16 @@ class Peak:
 
 def memory_of(op: Op) -> Iterable[Place]:
     """What lies in the arena of that which `op` works on."""
+    return dict.fromkeys(place for _, place in _views_of(op))
+
+
+def _views_of(op: Op) -> Iterable[tuple[memref.View, Place]]:
     for value in dict.fromkeys((*op.operands, *(captured(op) if op.regions else ()))):
         view = _view(value)
         shift = arith.constant_of(view.operands[1]) if view is not None else None
         if view is not None and isinstance(shift, int) and isinstance(view.result.type, MemRefType):
-            yield Place(f"%{name_wished(view.result)}", str(view.result.type), shift, view.result.type.nbytes)
+            type = view.result.type
+            yield view, Place(f"%{name_wished(view.result)}", str(type), shift, type.nbytes)
 
 
 def constants_of(op: Op) -> Iterable[Data]:
@@ -88,10 +93,10 @@ def _origin(value: Value) -> object:
 
 def buffers(ops: Sequence[Op]) -> list[Buffer]:
     """What lies in the arena while `ops`, an entry's body, run one after the other."""
-    found: dict[tuple[str, int], Buffer] = {}
+    found: dict[memref.View, Buffer] = {}
     for at, op in enumerate(ops):
-        for place in () if isinstance(op, memref.View) else memory_of(op):
-            buffer = found.setdefault((place.name, place.offset), Buffer(place, at, at, []))
+        for view, place in () if isinstance(op, memref.View) else _views_of(op):
+            buffer = found.setdefault(view, Buffer(place, at, at, []))
             buffer.last = at
             buffer.users.append(op)
     return list(found.values())

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from math import prod
 
+from mdsl.analysis.places import main_ops
 from mdsl.analysis.work import Work, kernels_of, traffic, trips, work_of
 from mdsl.compiler.driver import context_of, lowering
 from mdsl.compiler.entry import entry
@@ -45,6 +46,8 @@ class Explanation:
     opcode: str
     type: str
     location: str
+    is_main: bool = True
+    """Whether what became of its place is shown as its own: of several ops at one place one has the dispatches."""
     told: list[Told] = field(default_factory=list)
     uses: list[Use] = field(default_factory=list)
     within: list[str] = field(default_factory=list)
@@ -150,17 +153,19 @@ class Tracer:
     def name_at(self, op: Op) -> str:
         """The name, in the source, of what the lowered `op` comes from; else that of its place."""
         place = _place(op)
-        return next((f"{e.name} ({place})" for e in self.source if e.location == place), place or op.name)
+        return next(
+            (f"{e.name} ({place})" for e in self.source if e.is_main and e.location == place),
+            place or op.name,
+        )
 
     def explained(self, source: Explanation) -> Explanation:
-        """What became of it. Of several ops at one place the first has the dispatches."""
+        """What became of it."""
         told = [self._told[number] for number in sorted(set(self._about.get(source.location, ())))]
-        found = Explanation(source.name, source.opcode, source.type, source.location, told)
-        first = next(e for e in self.source if e.location == source.location)
-        pieces = self._found.get(source.location, []) if first is source else []
+        found = replace(source, told=told)
+        pieces = self._found.get(source.location, []) if source.is_main else []
         for kernel in dict.fromkeys(p.kernel for p in pieces):
             found.uses.append(Use(kernel, sum((p.work for p in pieces if p.kernel == kernel), Work())))
-        found.within = [] if pieces or first is not source else self._holders(source.location)
+        found.within = [] if pieces or not source.is_main else self._holders(source.location)
         found.bytes = sum({p.outer: p.moved for p in pieces}.values())
         found.memory = list(dict.fromkeys(m for p in pieces for m in p.memory))
         found.constants = list(dict.fromkeys(c for p in pieces for c in p.constants))
@@ -205,14 +210,17 @@ class _Piece:
 
 def _described(module: ModuleOp) -> Iterable[Explanation]:
     """The ops of the entry that compute something."""
-    for op in entry(module).walk():
-        if op.location is None or isinstance(op, arith.Constant):
-            continue
-        if op.results:
-            types = ", ".join(str(r.type) for r in op.results)
-            yield Explanation(name_of(op), op.name, types, op.location.place)
-        elif isinstance(op, ukernel.Dispatch):
-            yield Explanation(f"@{op.symbol}", op.name, "()", op.location.place)
+    ops = [
+        op
+        for op in entry(module).walk()
+        if not isinstance(op, arith.Constant) and (op.results or isinstance(op, ukernel.Dispatch))
+    ]
+    main = set(main_ops(ops).values())
+    for op in ops:
+        if op.location is not None:
+            name = f"@{op.symbol}" if isinstance(op, ukernel.Dispatch) and not op.results else name_of(op)
+            types = ", ".join(str(r.type) for r in op.results) or "()"
+            yield Explanation(name, op.name, types, op.location.place, op in main)
 
 
 def _place(op: Op) -> str:

@@ -11,7 +11,7 @@ MAGIC = b"\x93mbc\r\n\x1a\n"
 """What an `.mbc` file begins with: no text does, and a transfer as text would damage it."""
 
 _ADVICE = {
-    MBC: "it is compiled bytecode, which 'mdsl run', 'bench' and 'dis' take by a name that ends in .mbc",
+    MBC: "it is compiled bytecode, which 'mdsl run', 'bench', 'report' and 'dis' take by a name that ends in .mbc",
     SAFETENSORS: "it holds weights (.safetensors); the program is the .mir file beside it",
     ZIP: "it is a zip archive, as .npz files are",
     ONNX: "it looks like an ONNX model, which 'mdsl run' and others take by a name that ends in .onnx",

@@ -169,7 +169,7 @@ def test_capitals_in_the_name_of_a_file() -> None:
 
 
 WHAT = {
-    ".mbc": "it is compiled bytecode, which 'mdsl run', 'bench' and 'dis' take",
+    ".mbc": "it is compiled bytecode, which 'mdsl run', 'bench', 'report' and 'dis' take",
     ".safetensors": "it holds weights (.safetensors); the program is the .mir file beside it",
     ".npz": "it is a zip archive",
     ".onnx": "it looks like an ONNX model, which 'mdsl run' and others take by a name that ends in .onnx",

@@ -9,6 +9,7 @@ import pytest
 
 import mdsl
 from mdsl.cli import command
+from mdsl.cli.tables import distinct, shortened
 from mdsl.compiler.settings import Settings
 from mdsl.errors import MdslError
 from mdsl.report.cost import cost_of
@@ -257,3 +258,31 @@ def test_a_bound_size_is_bound_once(capsys: pytest.CaptureFixture[str]) -> None:
     assert command(["explain", str(net), "--bind", "batch=2", "--measure"]) == 0
     head = capsys.readouterr().out.splitlines()[0].split("  ")
     assert [name.strip() for name in head if name.strip()][-3:] == ["measured", "share", "of the peak"]
+
+
+NODE = """func.func @main(%x: tensor<1x8x12xf32>) -> tensor<1x16x10xf32> {
+  %w = arith.constant dense<0.5> : tensor<16x8x1x3xf32>
+  %image = nn.reshape %x : (tensor<1x8x12xf32>) -> tensor<1x8x1x12xf32> loc("Conv")
+  %features = nn.conv2d %image, %w : (tensor<1x8x1x12xf32>, tensor<16x8x1x3xf32>) -> tensor<1x16x1x10xf32> loc("Conv")
+  %y = nn.reshape %features : (tensor<1x16x1x10xf32>) -> tensor<1x16x10xf32> loc("Conv")
+  func.return %y : tensor<1x16x10xf32>
+}
+"""
+
+
+def test_of_the_ops_of_a_node_the_one_that_computes_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    net = tmp_path / "net.mir"
+    net.write_text(NODE)
+    assert command(["explain", str(net), "--target=avx2", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["op"], row["opcode"]) == ("%features", "nn.conv2d")
+
+
+def test_long_names_are_cut_as_far_as_they_stay_apart() -> None:
+    names = [f"%stage.{n}.{'block' * 8}.convolution" for n in (1, 2)]
+    assert distinct(names) == [shortened(name) for name in names] and all("..." in n for n in distinct(names))
+    names = [f"%{'a' * 30}{n}{'b' * 30}" for n in (1, 2)]
+    assert distinct(names) == names
+    assert distinct([names[0], names[0]]) == [shortened(names[0])] * 2

@@ -84,6 +84,33 @@ def test_a_program_that_is_lowered_already_has_a_page(tmp_path: Path) -> None:
     assert "</html>" in out.read_text()
 
 
+def test_a_compiled_program_has_its_bytecode_kernels_and_layers(tmp_path: Path, executes: None) -> None:
+    net, out = tmp_path / "net.mbc", tmp_path / "o.html"
+    assert command(["compile", str(CNN), "-o", str(net)]) == 0
+    assert command(["report", str(net), "-o", str(out)]) == 0
+    data, assembly = blob(out, "data"), blob(out, "assembly")
+    (step,) = data["steps"]
+    lines = [data["texts"][text] for text, _ in step["lines"]]
+    assert "target: " in step["cost"] and any("dispatch" in line for line in lines)
+    assert any("ukernel.func @" in line for line in lines) and data["arena"]["size"] > 0
+    assert {kernel for _, kernel in data["uses"]} <= assembly.keys()
+    layer = max(data["layers"], key=lambda layer: layer["flops"])
+    assert layer["seconds"] > 0 and re.fullmatch(r"cnn\.mir:\d+:\d+", layer["name"])
+    assert any(place == layer["place"] for _, place in step["lines"])
+
+
+def test_a_compiled_program_cannot_be_compiled_without_a_pass(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    net = tmp_path / "net.mbc"
+    assert command(["compile", str(CNN), "-o", str(net)]) == 0
+    assert command(["report", str(net), "--savings", "-o", str(tmp_path / "o.html")]) == 1
+    assert "--savings compiles the program without each pass" in capsys.readouterr().err
+    net.write_bytes(net.read_bytes()[:-7])
+    assert command(["report", str(net), "-o", str(tmp_path / "o.html")]) == 1
+    assert "net.mbc: error:" in capsys.readouterr().err
+
+
 def test_a_dimension_without_a_size_is_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     net = CNN.parents[1] / "passes" / "bind.mir"
     assert command(["report", str(net), "-o", str(tmp_path / "o.html")]) == 1
@@ -177,7 +204,9 @@ def test_a_narrow_screen_has_one_column_and_the_theme_turns(browser: Any) -> Non
     before = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
     browser.find_element("id", "theme").click()
     assert browser.execute_script("return getComputedStyle(document.body).backgroundColor") != before
+    press(browser, "3")
+    inside = "return [document.documentElement, document.querySelector('#view')].every((e) => e.scrollWidth <= e.clientWidth)"
+    assert browser.execute_script(inside)
     browser.set_window_size(500, 900)
-    inside = "return document.documentElement.scrollWidth <= innerWidth"
     assert browser.execute_script(inside)
     browser.set_window_size(1400, 900)

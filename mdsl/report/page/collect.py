@@ -26,6 +26,7 @@ from mdsl.report.trace import Step, Trace
 from mdsl.rewriting.remarks import Remark, value_name
 from mdsl.syntax.printer import Printer
 from mdsl.target.cost import Choice
+from mdsl.target.target import Target
 
 WIDTH = 1 << 20
 """Columns of a diff: the page breaks lines itself."""
@@ -56,14 +57,14 @@ def collected(
     tracer = Tracer(module, ready, told, machine)
     bytecode = assemble(lowered, {})
     times = {} if measured is None else measured(bytecode)
-    data = _Collector().data(trace, tracer, bytecode, times, saved)
+    data = Collector().data(trace, tracer, bytecode, times, saved)
     return data, {
         k.symbol: to_assembly(to_llvm_ir(k, k.symbol, target=machine), machine)
         for k in kernels_of(lowered).values()
     }
 
 
-class _Collector:
+class Collector:
     """Gathers the page's data. Texts and places occur once each; lines have their numbers."""
 
     def __init__(self) -> None:
@@ -85,11 +86,9 @@ class _Collector:
             lines = self._lines(step.module) if step.changed else steps[-1]["lines"]
             steps.append(self._step(step, number + 1, lines, told, saved))
             before = cost
-        steps.append(self._bytecode(bytecode, len(steps)))
+        steps.append(self.bytecode(bytecode, len(steps)))
         remarks = [self._remark(r, n + 1) for n, step in enumerate(trace) for r in step.remarks]
-        core, target = trace.target.core, trace.target
         explained = [tracer.explained(e) for e in tracer.source]
-        peak = 2 * target.lanes("f32") * target.fma_rate * core.ghz * 1e9
         return {
             "steps": steps,
             "texts": list(self.texts),
@@ -98,11 +97,7 @@ class _Collector:
             "layers": [self._layer(e, times) for e in explained if e.uses],
             "uses": [[self.places[e.location], use.kernel] for e in explained for use in e.uses],
             "parts": [[self.places[e.location], kernel] for e in explained for kernel in e.within],
-            "roofline": {
-                "peak": peak,
-                "memory": core.memory_rate * core.ghz * 1e9,
-                "caches": [["second-level cache", core.l2_rate * core.ghz * 1e9]],
-            },
+            "roofline": roofline(trace.target),
             "arena": self._arena(trace),
         }
 
@@ -127,9 +122,10 @@ class _Collector:
             "saved": saved.get(step.name.split("{")[0]),
         }
 
-    def _bytecode(self, module: Module, number: int) -> dict[str, Any]:
+    def bytecode(self, module: Module, number: int, kernels: bool = False) -> dict[str, Any]:
+        """The last step, with the text of its kernels if asked for; `places` has those of its instructions."""
         lines: Lines = []
-        for line in disassemble(module, kernels=False).splitlines():
+        for line in disassemble(module, kernels=kernels).splitlines():
             place = line.rpartition("  ; ")[2] if "  ; " in line else ""
             lines.append([self._text(line), self.places.get(place)])
         return _step("bytecode", number, "bytecode", 0.0, lines, changed=False)
@@ -188,6 +184,16 @@ class _Collector:
             "name": place.name, "type": place.type, "offset": place.offset, "bytes": place.nbytes,
             "first": buffer.first, "last": buffer.last, "places": list(users),
         }  # fmt: skip
+
+
+def roofline(target: Target) -> dict[str, Any]:
+    """Operations and bytes a second that the target does at most."""
+    core = target.core
+    return {
+        "peak": 2 * target.lanes("f32") * target.fma_rate * core.ghz * 1e9,
+        "memory": core.memory_rate * core.ghz * 1e9,
+        "caches": [["second-level cache", core.l2_rate * core.ghz * 1e9]],
+    }
 
 
 def _step(

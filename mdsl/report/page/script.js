@@ -101,7 +101,7 @@ const VIEWS = {
   Diff(step) {
     const found = [make("h2", {}, step.name)];
     if (step.cost) found.push(make("p", { class: "faint" }, step.cost));
-    if (!step.changed) found.push(make("p", {}, step.why ? `It changed nothing: ${step.why}.` : "The program as it was read."));
+    if (!step.changed) found.push(make("p", {}, step.why ? `${step.level === "bytecode" ? "There is no diff" : "It changed nothing"}: ${step.why}.` : "The program as it was read."));
     for (const [sign, text] of step.diff) found.push(make("div", { class: `line ${SIGNS[sign] || "kept"}` }, ...coloured(text)));
     return found;
   },
@@ -112,10 +112,11 @@ const VIEWS = {
   },
   Layers() {
     const measured = data.layers.some((layer) => layer.seconds !== null);
-    const columns = [["op", (l) => l.name], ["is", (l) => l.opcode], ["kernel", (l) => l.kernel], ["calls", (l) => l.calls], ["work", (l) => l.flops, flops], ["moved", (l) => l.bytes, bytes]];
+    const columns = [["op", (l) => l.name, (name, l) => named(l)], ["calls", (l) => l.calls], ["work", (l) => l.flops, flops], ["moved", (l) => l.bytes, bytes]];
     columns.push(["roofline", (l) => l.limit, seconds]);
     if (measured) columns.push(["measured", (l) => l.seconds, seconds], ["of roof", (l) => (l.seconds ? l.limit / l.seconds : 0), (x) => `${(100 * x).toFixed(0)} %`]);
-    return [sortable(columns, data.layers)];
+    if (!data.layers.length) return [make("p", { class: "faint" }, "No layer was measured, or nothing computes here.")];
+    return [sortable(columns, data.layers, measured ? 5 : 4)];
   },
   Roofline() { return [roofline()]; },
   Memory() { return [memory()]; },
@@ -125,21 +126,37 @@ const VIEWS = {
   },
 };
 
-function sortable(columns, rows) {
+/** A name without its middle, if it is long: its two ends tell the layers of a network apart. */
+function shortened(name, most) {
+  const end = Math.floor((most - 1) / 2);
+  return name.length <= most ? name : `${name.slice(0, most - 1 - end)}…${name.slice(-end)}`;
+}
+
+/** Characters for the names of layers, so that no two look alike. */
+function room() {
+  const names = new Set(data.layers.map((layer) => layer.name));
+  return [34, 48, 64].find((most) => new Set([...names].map((name) => shortened(name, most))).size === names.size) ?? Infinity;
+}
+
+function named(layer) {
+  const what = [layer.opcode, layer.kernel && `@${layer.kernel}`].filter(Boolean).join(" by ");
+  return make("span", { title: `${layer.name}\n${what}` }, shortened(layer.name, room()), make("br"), make("span", { class: "faint" }, shortened(what, 40)));
+}
+
+function sortable(columns, rows, by) {
   const table = make("table");
-  let by = columns.length > 7 ? 7 : 6;
   let down = true;
   function fill() {
     const get = columns[by][1];
     const sorted = [...rows].sort((a, b) => (get(a) < get(b) ? -1 : get(a) > get(b) ? 1 : 0) * (down ? -1 : 1));
     const head = make("tr", {}, ...columns.map(([name], index) => make("th", {
-      class: index < 3 ? "w" : "", tabindex: 0, "aria-sort": index === by ? (down ? "descending" : "ascending") : undefined,
+      class: columns[index][0], tabindex: 0, "aria-sort": index === by ? (down ? "descending" : "ascending") : undefined,
       onclick: () => { down = index === by ? !down : true; by = index; fill(); },
     }, name)));
     table.replaceChildren(make("thead", {}, head), make("tbody", {}, ...sorted.map((row) => make("tr", {
       class: `pick${row.place === state.place ? " hit" : ""}`, tabindex: 0, "data-place": row.place, onclick: () => go({ place: row.place }),
       onkeydown: (event) => { if (event.key === "Enter") go({ place: row.place }); },
-    }, ...columns.map(([, value, show], index) => make("td", { class: index < 3 ? "w" : "" }, show ? show(value(row)) : `${value(row)}`))))));
+    }, ...columns.map(([, value, show], index) => make("td", { class: columns[index][0] }, show ? show(value(row), row) : `${value(row)}`))))));
   }
   fill();
   return table;
@@ -190,7 +207,8 @@ function roofline() {
 
 function memory() {
   const { size, buffers, length } = data.arena;
-  if (!buffers.length) return make("p", { class: "faint" }, "The program needs no working memory.");
+  if (!size) return make("p", { class: "faint" }, "The program needs no working memory.");
+  if (!buffers.length) return make("p", { class: "faint" }, `${bytes(size)} of working memory; what lies where in it a compiled program does not keep.`);
   const [width, height, left, bottom] = [900, 520, 70, 34];
   const x = (at) => left + (at / length) * (width - left - 10);
   const y = (offset) => height - bottom - (offset / size) * (height - bottom - 10);
@@ -348,6 +366,7 @@ document.addEventListener("keydown", (event) => {
 
 inflated("data").then((found) => {
   data = found;
-  go({ step: data.steps.findIndex((step, index) => index > 0 && step.changed), place: null });
+  const changed = data.steps.findIndex((step, index) => index > 0 && step.changed);
+  go({ step: changed, tab: changed < 0 ? (data.layers.length ? "Layers" : "Program") : "Diff", place: null });
   document.body.dataset.ready = "yes";
 });

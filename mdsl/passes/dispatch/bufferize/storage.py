@@ -89,7 +89,9 @@ class StorageMap:
         `reads` tells that the op looks at the old content; `others` are its further operands.
         """
         if dest not in self.undefined and self.can_write(op, dest, others):
-            if dest.name != name and is_told(op):
+            # That a tile of a result is written into the result is what loops over tiles are.
+            is_tile = isinstance(dest.owner, tensor.ExtractSlice)
+            if dest.name != name and not is_tile and is_told(op):
                 remarks.applied(
                     op, f"is written over {remarks.value_name(dest)}, which nobody reads any more"
                 )

@@ -41,7 +41,7 @@ def pack_constants(func: Op) -> None:
         padding = [] if op.padding_value is None else [arith.constant_of(op.padding_value)]
         if data is None or None in padding:
             continue
-        remarks.applied(op, f"is made now, of the constant {resource_name(op.operands[0])}")
+        remarks.applied(op, f"is made now, of the constant {remarks.value_name(op.operands[0])}")
         type = tensor_of(op.result)
         array = np.ascontiguousarray(packed(op, data, *padding))
         name = fresh_resource(op, f"{resource_name(op.operands[0])}_packed")

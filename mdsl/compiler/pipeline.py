@@ -304,3 +304,8 @@ def _guarded(step: Pass, action: Callable[[], None], *, invalid: bool) -> None:
         action()
     except VerifyError as error:
         raise PassFailure(step, error, invalid) from error
+    except MdslError:
+        raise
+    except Exception as error:  # ours, to be seen with its traceback, which is long
+        error.add_note(f"in pass '{step.name}': --crash-reproducer=FILE writes the program before it")
+        raise

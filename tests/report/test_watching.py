@@ -167,8 +167,9 @@ def test_a_crash_leaves_the_program_before_it(
     mdsl: Callable[..., Any], plant: Callable[..., None], net: Path
 ) -> None:
     plant(Crashes)
-    with pytest.raises(AssertionError, match="cannot be"):
+    with pytest.raises(AssertionError, match="cannot be") as failure:
         mdsl("compile", "--pass-pipeline=crashes", "--target=avx2", "--crash-reproducer=failed.mir", net)
+    assert any("in pass 'crashes'" in note for note in failure.value.__notes__)  # beneath the traceback
     text = (net.parent / "failed.mir").read_text()
     assert "nn.relu" in text and 'target: "avx2"' in text
     with pytest.raises(AssertionError, match="cannot be"):

@@ -59,7 +59,7 @@ def explain(
         typer.echo(_json(found, profile))
     elif op is None:
         _table(found, profile)
-        typer.echo(escaped(_memory(tracer) + _constants(found)), nl=False)
+        typer.echo(escaped(_gaps(found, profile) + _memory(tracer) + _constants(found)), nl=False)
     else:
         typer.echo(escaped("\n".join(_page(e, profile) for e in found)), nl=False)
 
@@ -97,6 +97,23 @@ def _table(found: list[Explanation], profile: LayerProfile | None) -> None:
                 else ["", "", ""]
             )
     table([*header, *(["measured", "share", "of the peak"] if profile else [])], rows, words=(0, 1, 2))
+
+
+_SLOWEST = 3
+
+
+def _gaps(found: list[Explanation], profile: LayerProfile | None) -> str:
+    """The ops that take longest beyond what the measured peak allows, the one with most to gain first."""
+    from mdsl.report.units import seconds_text
+
+    pairs = [(e, times[0] - times[1], times) for e in found if (times := _measured(e, profile))]
+    slow = sorted((p for p in pairs if p[1] > 0), key=lambda p: -p[1])[:_SLOWEST]
+    lines = [
+        f"  {e.name}: {seconds_text(gap)} of {seconds_text(times[0])} ({100 * times[1] / times[0]:.0f} % of the peak)"
+        for e, gap, times in slow
+    ]
+    lines = ["furthest from the measured peak", *lines] if lines else []
+    return "".join(f"{_with_short_names(one_line(line))}\n" for line in lines)
 
 
 def _memory(tracer: Tracer) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -286,3 +287,13 @@ def test_long_names_are_cut_as_far_as_they_stay_apart() -> None:
     names = [f"%{'a' * 30}{n}{'b' * 30}" for n in (1, 2)]
     assert distinct(names) == names
     assert distinct([names[0], names[0]]) == [shortened(names[0])] * 2
+
+
+def test_what_is_furthest_from_the_peak_is_named(executes: None, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(["explain", str(CNN), "--measure"]) == 0
+    out = capsys.readouterr().out
+    told = re.findall(r"^  %\w+: (\S+) (\w+) of \S+ \w+ \(-?\d+ % of the peak\)$", out, re.MULTILINE)
+    gaps = [float(number) * {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0}[unit] for number, unit in told]
+    assert (
+        "furthest from the measured peak" in out and gaps == sorted(gaps, reverse=True) and 0 < len(gaps) <= 3
+    )

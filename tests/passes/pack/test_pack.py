@@ -235,6 +235,43 @@ def test_a_pack_moves_in_front_of_an_elementwise_op(scaled: str, result: str, pa
         np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
 
 
+FILTERS = """func.func @main(%dy: tensor<2x{outs}x9x9xf32>, %w: tensor<{outs}x{ins}x4x3xf32>) -> tensor<2x{ins}x{h}x{v}xf32> {{
+  %t = nn.transpose %w {{perm = [1, 0, 2, 3]}} : (tensor<{outs}x{ins}x4x3xf32>) -> tensor<{ins}x{outs}x4x3xf32>
+  %f = nn.slice %t {{starts = {starts}, ends = [-5, -5], axes = [2, 3], steps = {steps}}} :
+      (tensor<{ins}x{outs}x4x3xf32>) -> tensor<{ins}x{outs}x{kernel}xf32>
+  %dx = nn.conv2d %dy, %f : (tensor<2x{outs}x9x9xf32>, tensor<{ins}x{outs}x{kernel}xf32>) -> tensor<2x{ins}x{h}x{v}xf32>
+  return %dx : tensor<2x{ins}x{h}x{v}xf32>
+}}"""
+
+
+@pytest.mark.parametrize(
+    ("outs", "ins", "kernel", "starts", "steps", "moved"),
+    [
+        (32, 48, (4, 3), [3, 2], [-1, -1], False),
+        (32, 48, (4, 2), [3, 1], [-1, -1], False),  # a part of the filters, which is cut out first
+        (32, 48, (2, 3), [3, 2], [-2, -1], False),  # every other row, which are taken first
+        (24, 40, (4, 3), [3, 2], [-1, -1], True),  # blocks with a rest of zeros
+    ],
+)
+def test_a_product_reads_filters_from_last_to_first_where_they_lie(
+    outs: int, ins: int, kernel: tuple[int, int], starts: list[int], steps: list[int], moved: bool
+) -> None:
+    h, v = (10 - size for size in kernel)
+    size = "x".join(map(str, kernel))
+    text = FILTERS.format(outs=outs, ins=ins, kernel=size, starts=starts, steps=steps, h=h, v=v)
+    module = mdsl.opt(text, "pack", target="avx512")
+    verify(module)
+    moves = [op for op in module.walk() if isinstance(op, linalg.Generic) and not op.is_contraction]
+    assert bool(moves) == moved
+    random = np.random.default_rng(0)
+    given = [random.normal(size=shape).astype(np.float32) for shape in ((2, outs, 9, 9), (outs, ins, 4, 3))]
+    (wanted,) = run(mdsl.parse(text), given)
+    np.testing.assert_allclose(run(module, given)[0], wanted, rtol=1e-4, atol=1e-4)
+    for engine in ("vm", "jit"):
+        found = mdsl.compile(text, engine=engine)(*given)
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+
+
 PLACES = """func.func @main(%x: tensor<2x16x8x6xf32>, %v: tensor<24x16x1x1xf32>) -> (tensor<2x24x4x3xi32>, tensor<2x24x8x6xf32>) {
   %c = nn.conv2d %x, %v : (tensor<2x16x8x6xf32>, tensor<24x16x1x1xf32>) -> tensor<2x24x8x6xf32>
   %p = nn.argmax_pool2d %c {kernel = [2, 2], strides = [2, 2]} : (tensor<2x24x8x6xf32>) -> tensor<2x24x4x3xi32>

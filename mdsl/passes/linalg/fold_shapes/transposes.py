@@ -43,7 +43,7 @@ def read_through(op: linalg.LinalgOp) -> bool:
         return False
     for position, value in enumerate(op.inputs):
         moved = _transposed(value)
-        if moved is None or not op.maps[position].is_projected_permutation:
+        if moved is None or not (op.maps[position].is_projected_permutation or not op.reduction_dims):
             continue
         order = moved.attr("permutation")
         builder = Builder.before(op)

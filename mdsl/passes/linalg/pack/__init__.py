@@ -18,6 +18,7 @@ from mdsl.passes.linalg.pack.constants import cancel_pairs, pack_constants
 from mdsl.passes.linalg.pack.groups import share_blocks
 from mdsl.passes.linalg.pack.move import MOVING, move_behind, move_transpose, unpacked
 from mdsl.passes.linalg.pack.raising import raise_packs
+from mdsl.passes.linalg.pack.reading import read_blocks
 from mdsl.passes.linalg.pack.relayout import change_at_once
 from mdsl.passes.linalg.pack.transposition import transpose_rows
 from mdsl.rewriting import remarks
@@ -46,7 +47,8 @@ class Pack(Pass):
     reduction, a pooling, a padding, a slice or a concatenation that reads an unpacked tensor is moved in
     front of the unpack, a pack in front of an elementwise op that works for it alone, and a pack of an unpack cancels, so that
     a layout is kept from one contraction to the next, also by an op of several results, as a window's largest element and its
-    place. A pack of an unpack in another layout becomes one transposition.
+    place. A contraction reads blocks where they lie that an op only puts into another order, as the gradient of a convolution
+    reads the filters, from last to first. A pack of an unpack in another layout becomes one transposition.
     The first operand of products is transposed if the steps of a row lie too far apart for the first-level cache, as in the gradient of
     a weight. Where the channels of groups fill no blocks, one block holds all channels, and depthwise convolutions and
     concatenations around them keep it.
@@ -84,6 +86,8 @@ class Pack(Pass):
             if self.propagate:
                 raise_packs(func)
             cancel_pairs(func)
+            if self.propagate:
+                read_blocks(func)
             change_at_once(func)
             pack_constants(func)
             drop_unused(func)

@@ -1,4 +1,4 @@
-"""pack: a pack moves in front of the elementwise op whose result it packs.
+"""pack: a pack moves in front of the op whose result it packs, if that computes or moves element by element.
 
     pack(f(%x))  ->  f(pack(%x))
 
@@ -9,7 +9,7 @@ reads it, into which `fuse` merges it.
 from __future__ import annotations
 
 from mdsl.dialects import linalg
-from mdsl.ir.affine import Dim
+from mdsl.ir.affine import AffineMap, Dim
 from mdsl.ir.core import Op
 from mdsl.passes.linalg.pack.move import unpacked
 from mdsl.rewriting import remarks
@@ -17,7 +17,7 @@ from mdsl.rewriting.pack_layout import Tiles, pack_op
 
 
 def raise_packs(func: Op) -> None:
-    """Moves each pack of what an elementwise op makes for it alone, of no more than one tensor of that size, in front of the
+    """Moves each pack of what an op without sums makes for it alone, of no more than one tensor of that size, in front of the
     op. Not where the op may be the end of a contraction or of a chain of ops, and be computed with these."""
     places = {op: place for place, op in enumerate(func.body.ops)}
     for pack in reversed([*places]):
@@ -43,7 +43,7 @@ def _bring_in_front(op: linalg.LinalgOp, at: int, places: dict[Op, int]) -> None
 
 def _tiles(op: linalg.LinalgOp, pack: linalg.Pack) -> Tiles:
     """The loops of `op` that `pack` cuts; none where it stays behind it."""
-    if not op.is_elementwise or len(op.results) != 1 or [*op.result.users] != [pack]:
+    if op.reduction_dims or len(op.results) != 1 or [*op.result.users] != [pack]:
         return {}
     if (
         pack.layout.order
@@ -54,7 +54,11 @@ def _tiles(op: linalg.LinalgOp, pack: linalg.Pack) -> Tiles:
     large = [v for v, m in zip(op.inputs, op.maps, strict=False) if m.dims() == {*op.parallel_dims}]
     if len(large) > 1 or any(isinstance(v.owner, linalg.LinalgOp) or unpacked(v) for v in large):
         return {}
-    if not all(m.is_projected_permutation for m in op.maps):
-        return {}
-    loops = [e.position for e in op.maps[-1].results if isinstance(e, Dim)]
-    return {loops[d]: tile for d, tile in pack.tiles.items()}
+    loops = op.maps[-1].dim_positions()
+    tiles = {loops[d]: tile for d, tile in pack.tiles.items()} if loops else {}
+    return tiles if all(_keeps_blocks(m, loop) for loop in tiles for m in op.maps) else {}
+
+
+def _keeps_blocks(map: AffineMap, loop: int) -> bool:
+    """True if blocks of the loop are blocks of the operand: it is one of its dimensions, or none."""
+    return sum(loop in e.dims() for e in map.results) == map.results.count(Dim(loop)) <= 1

@@ -68,7 +68,7 @@ def build(program: Program, settings: Settings, engine: str = "vm", threads: int
         return known
     from mdsl.runtime.opened import opened
 
-    return ready(opened(_source(program), settings.bind), settings, engine, threads, source)
+    return ready(opened(source_of(program), settings.bind), settings, engine, threads, source)
 
 
 def parse(program: Program, name: str = "<text>") -> ModuleOp:
@@ -78,11 +78,11 @@ def parse(program: Program, name: str = "<text>") -> ModuleOp:
 
     if isinstance(program, ModuleOp):
         return program.clone()
-    return module_of(_source(program, name), {})[0]
+    return module_of(source_of(program, name), {})[0]
 
 
-def _source(program: Program, name: str = "<text>") -> ModuleOp | Source:
-    """A module, or a model that is yet to be imported."""
+def source_of(program: Program, name: str = "<text>") -> ModuleOp | Source:
+    """A module, or a model that is yet to be imported. Raises MdslError."""
     from mdsl.compiler.reading import read
     from mdsl.dialects.builtin import ModuleOp
     from mdsl.syntax.parser import parse as parse_text

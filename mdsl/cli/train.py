@@ -116,7 +116,7 @@ def train(
                 check_output(place, program, text=True)
             if plot is not None:
                 check_plot(plot)
-            network = read_program(program)
+            network = read_program(program) if program == "-" else Path(program)
             arrays, judged = _load(data), None if valid is None else _load(valid)
             rate = Schedule(lr, steps, schedule, warmup, decay_every, decay)
             with progress(f"compiling {program}"):

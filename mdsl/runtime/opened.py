@@ -16,6 +16,7 @@ import numpy as np
 from mdsl.compiler.driver import bind_dims
 from mdsl.compiler.entry import OpenSpec, Spec, entry, open_dims, open_signature, sized, spec_of
 from mdsl.dialects.builtin import ModuleOp
+from mdsl.errors import MdslError
 from mdsl.frontends.deciding import is_small, undecided
 from mdsl.frontends.values import fix_inputs
 from mdsl.runtime.signature import sizes_of
@@ -101,6 +102,20 @@ def opened(source: ModuleOp | Source, bind: Mapping[str, Any]) -> Opened:
         source, bind, sizes = bind_dims(module, sizes), {}, {}
         inputs, outputs = open_signature(module)
     return Opened(source, bind, module, sizes, tuple(sized(s, sizes) for s in inputs), outputs, values)
+
+
+def for_training(source: ModuleOp | Source, count: int) -> tuple[ModuleOp, ModuleOp]:
+    """The modules of what was read: as it is, and for `count` samples where a model of another format leaves the sizes of its inputs' first
+    dimensions open; with these known the import knows other sizes too. They are one where it cannot be imported without. Raises
+    MdslError."""
+    if isinstance(source, ModuleOp):
+        return source.clone(), source.clone()
+    first = [spec.shape[0] for spec in opened(source, {}).inputs if spec.shape]
+    sized = source.module({size: count for size in first if isinstance(size, str)}, weights=True)
+    try:
+        return source.module({}, weights=True), sized
+    except MdslError:
+        return sized.clone(), sized
 
 
 def _of_import(source: Source, bind: Mapping[str, Any], found: Imported) -> Opened:

@@ -83,7 +83,9 @@ def programs_of(
     run_passes(network, modes)
     trained = _trained(function, frozen)
     scaling = _scaling(loss_scale)
-    run_passes(network, [Autodiff(tuple(trained), seed="argument" if scaling else "")])
+    # By their numbers, for a value in the network may be called like one of them.
+    wrt = tuple(str(number) for number, a in enumerate(function.args) if a.name in trained)
+    run_passes(network, [Autodiff(wrt, seed="argument" if scaling else "")])
     if recompute:
         run_passes(network, parse_pipeline(f"recompute{{budget={recompute}}}", "recompute"))
     update = _update_of(function, trained) if apart else None
@@ -171,6 +173,14 @@ def _trained(function: FuncOp, frozen: Sequence[str]) -> list[str]:
             "error: the network has no parameters to train: constants that layers read as weights"
         )
     return found
+
+
+def weights_of(network: ModuleOp) -> set[str]:
+    """The names that the weights of a network get."""
+    function = _function(network.clone())
+    inputs = len(function.args)
+    lift(function)
+    return {str(a.name) for a in function.args[inputs:]}
 
 
 def with_weights(network: ModuleOp, weights: Mapping[str, np.ndarray]) -> ModuleOp:

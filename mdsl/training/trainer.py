@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mdsl.api import Program, compile, parse
+from mdsl.api import Program, compile, source_of
 from mdsl.bytecode.module import DTYPES, TensorSpec
 from mdsl.errors import MdslError
 from mdsl.passes.nn.loss_scale import SCALE, SKIPPED
+from mdsl.runtime.opened import for_training
 from mdsl.syntax.printer import print_module
 from mdsl.training.checkpoints import Run, check_same, load, save
 from mdsl.training.data import Arrays, Batches, Transform, fitted
 from mdsl.training.faults import all_finite
 from mdsl.training.processes import Fault, Processes
-from mdsl.training.programs import Programs, programs_of, with_weights
+from mdsl.training.programs import Programs, programs_of, weights_of, with_weights
 from mdsl.training.schedules import Schedule
 from mdsl.training.steps import Steps
 
@@ -84,9 +85,10 @@ class Trainer:
         self.processes = Processes(comm)
         if batch % self.processes.count:
             raise MdslError(f"error: {self.processes.count} processes cannot share a batch of {batch} evenly")
-        self.network, self.share = parse(program), batch // self.processes.count
+        self.share = batch // self.processes.count
+        self.network, sized = for_training(source_of(program), self.share)
         self.programs: Programs = programs_of(
-            self.network.clone(),
+            sized.clone(),
             loss,
             optimizer,
             self.share,
@@ -98,6 +100,8 @@ class Trainer:
             self.processes.count,
             local_statistics,
         )
+        if weights_of(self.network) != {*self.programs.roles}:
+            self.network = sized
         self.lr, self.batch, self.seed, self.transform = lr, batch, seed, transform
         self.classifies = self.programs.target == "labels"
         self._steps = Steps(self.programs, self.processes, engine, threads)
@@ -106,9 +110,7 @@ class Trainer:
         self.data = fitted(data, self._data_specs(), "the data")
         self.batches = Batches(len(self.data[self.programs.target]), batch, seed)
         self.arrays: Arrays = {name: np.zeros(s.shape, DTYPES[s.dtype]) for name, s in self.specs.items()}
-        known = (
-            {} if init == "random" else {n: a for n, a in self.programs.weights.items() if not _is_blank(a)}
-        )
+        known = {} if init == "random" else self.programs.weights
         for name in self.programs.roles:
             self.arrays[name][...] = known[name] if name in known else self._initial(name)
         for name, value in self.programs.first.items():
@@ -304,11 +306,6 @@ class Trainer:
     def trained(self) -> ModuleOp:
         """The network with the weights that it has now."""
         return with_weights(self.network, self.parameters)
-
-
-def _is_blank(array: np.ndarray) -> bool:
-    """True for a matrix that is one number everywhere: a place for a weight."""
-    return array.ndim > 1 and array.size > 1 and bool((array == array.flat[0]).all())
 
 
 def _word(seed: int) -> int:

@@ -23,6 +23,7 @@ from mdsl.ir.attributes import (
     DenseAttr,
     DenseResourceAttr,
     FloatAttr,
+    Resource,
     python_value,
     tensor_attribute,
 )
@@ -30,7 +31,7 @@ from mdsl.ir.core import Block, Op, OpResult, Value
 from mdsl.ir.declare import fields_of
 from mdsl.ir.location import Location
 from mdsl.ir.typed import tensor_of
-from mdsl.ir.types import DYNAMIC, TensorType, dtype_of, f32, f64, type_of_dtype
+from mdsl.ir.types import DYNAMIC, TensorType, dtype_of, f32, f64, is_float, type_of_dtype
 from mdsl.ir.verifier import verify_operands
 from mdsl.reference.registry import meaning
 
@@ -64,6 +65,8 @@ class Folder:
         self._data: dict[Value, np.ndarray] = {}
         self._partial: dict[Value, np.ndarray] = {}
         self._resources: set[str] = set()
+        self.weights: set[Value] | None = None
+        """Floats that a model has as weights, and what is computed of them, where they are to be told from other constants."""
         self._spent = 0
 
     # Knowing ----------------------------------------------------------------------------------------------
@@ -92,6 +95,15 @@ class Folder:
         self._data[op.result] = data
         return op.result
 
+    def weight_of_its_own(self, value: Value, name: str) -> Value:
+        """Another weight with the same data: PyTorch's exporter writes equal weights of several layers once, and an Identity for each. Any
+        other value is itself."""
+        if self.weights is None or value not in self.weights:
+            return value
+        copy = self.constant_value(self._data[value], name)
+        self.weights.add(copy)
+        return copy
+
     def build(self, op: Op, names: Sequence[str]) -> list[Value]:
         """The op's results: constants if it can be computed now, else it is inserted. Raises VerifyError,
         Unsupported."""
@@ -102,9 +114,11 @@ class Folder:
             result.name = name
             self.check_size(result.type)
         operands = [self._data.get(v) for v in op.operands]
-        found = self._evaluate(op, operands)
+        found = None if self._is_trained_through(op) else self._evaluate(op, operands)
         if found is not None:
             values = [self.constant_value(a, n, op.location) for a, n in zip(found, names, strict=True)]
+            if self.weights is not None and not self.weights.isdisjoint(op.operands):
+                self.weights.update(values)
             op.operands = []
             return values
         partial = self._follow(op)
@@ -120,6 +134,11 @@ class Folder:
         if partial is not None:
             self._partial[op.results[0]] = partial
         return list(op.results)
+
+    def _is_trained_through(self, op: Op) -> bool:
+        """True for what is computed of weights, or of several: they are what is trained, not what comes of them (the sum of two biases)."""
+        used = [] if self.weights is None else [v for v in op.operands if v in self.weights]
+        return len(used) > 1 or (bool(used) and op.name not in _MOVES)
 
     def insert(self, op: Op) -> Op:
         """Inserts `op`, and before it the constants that it is the first to use."""
@@ -219,13 +238,17 @@ class Folder:
     # Data -------------------------------------------------------------------------------------------------
 
     def _attribute(self, value: Value) -> Attribute:
-        """The data in the text if it is small or a splat, else as a resource."""
+        """The data in the text if it is small or a splat, and no weight that is to be told from other constants; else as a resource."""
         base = value.name or "constant"
         name, number = base, 0
         while name in self._resources:
             number += 1
             name = f"{base}_{number}"
-        found = tensor_attribute(self._data[value], tensor_of(value), name)
+        data, type = self._data[value], tensor_of(value)
+        if self.weights is not None and value in self.weights and type.rank and is_float(type):
+            found = DenseResourceAttr(name, type, Resource(np.ascontiguousarray(data)))
+        else:
+            found = tensor_attribute(data, type, name)
         if isinstance(found, DenseResourceAttr):
             self._resources.add(name)
         return found

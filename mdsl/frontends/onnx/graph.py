@@ -125,6 +125,8 @@ class Graph:
             except Unsupported as error:
                 self.problem(Problem(tensor.name, "initializer", "", {}, str(error)))
                 value = Missing(tensor.name)
+            if self.folder.weights is not None and isinstance(value, Value):
+                self.folder.weights.add(value)
             scope.define(tensor.name, value, where)
         if graph.sparse_initializer:
             raise MdslError("error: sparse initializers are not supported")

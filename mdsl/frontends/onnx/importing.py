@@ -94,10 +94,11 @@ class Source:
         module = None if problems else conversion.module()
         return Imported(module, conversion.arguments(), conversion.outputs(), conversion.wanted())
 
-    def module(self, bind: Mapping[str, Any]) -> ModuleOp:
-        """The module of the model. Raises MdslError also where more must be bound for one."""
+    def module(self, bind: Mapping[str, Any], weights: bool = False) -> ModuleOp:
+        """The module of the model. With `weights` those that the model has are resources however small they are, and whatever numbers they
+        hold, so that they are told from other constants. Raises MdslError also where more must be bound for one."""
         with _named(self._model):
-            conversion = _Conversion(self._model, bind)
+            conversion = _Conversion(self._model, bind, weights)
         if conversion.graph.problems:
             raise conversion.error()
         return conversion.module()
@@ -136,10 +137,11 @@ def _named(model: Model) -> Generator[None]:
 class _Conversion:
     """A model converted as far as it can be."""
 
-    def __init__(self, model: Model, bind: Mapping[str, Any]) -> None:
+    def __init__(self, model: Model, bind: Mapping[str, Any], weights: bool = False) -> None:
         proto = model.proto.graph
         self.model, self.given, self.block = model, Arguments(model.proto, bind), Block()
         self.graph = Graph(model, self.block, _hints(model))
+        self.graph.folder.weights = set() if weights else None
         scope = Scope(None, model.opsets)
         for info in (*self.given.inputs, *proto.output):
             check_text(info.name)

@@ -13,7 +13,7 @@ from mdsl.dialects.arith import Constant
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.func import PARAMETER, FuncOp
 from mdsl.dialects.nn.base import NnOp
-from mdsl.ir.attributes import DenseResourceAttr, UnitAttr
+from mdsl.ir.attributes import DenseAttr, DenseResourceAttr, UnitAttr
 from mdsl.ir.core import Builder, Op, Value
 from mdsl.ir.declare import fields_of
 from mdsl.ir.naming import FreeNames
@@ -65,7 +65,7 @@ class Parameters(Pass):
 
 def lift(function: FuncOp, master: bool = False) -> dict[str, np.ndarray]:
     """Makes arguments of the function's weights, with `master` none of 16 bits; returns what they were, by the arguments' names: those whose data
-    is there."""
+    is there. A matrix that is written as one number has none."""
     data: dict[str, np.ndarray] = {}
     names = FreeNames(argument.name for argument in function.args)
     for constant in [op for op in function.body.ops if isinstance(op, Constant)]:
@@ -83,11 +83,17 @@ def lift(function: FuncOp, master: bool = False) -> dict[str, np.ndarray]:
             for user, place in uses:
                 user.operands = [argument if k == place else v for k, v in enumerate(user.operands)]
             remarks.applied(constant, f"is the argument %{name}")
-            if array is not None:
+            if array is not None and not _is_place(constant):
                 data[name] = array
         if not constant.result.users:
             constant.erase()
     return data
+
+
+def _is_place(constant: Constant) -> bool:
+    """True for a matrix that is written as one number: a place for a weight."""
+    value, type = constant.attributes["value"], tensor_of(constant.result)
+    return isinstance(value, DenseAttr) and value.is_splat and type.rank > 1 and type.size > 1
 
 
 def _can_be_weight(value: Value) -> bool:

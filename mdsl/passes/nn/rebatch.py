@@ -60,7 +60,7 @@ def _rebatch(function: FuncOp, size: int) -> None:
             changed.add(argument)
             _name_dims(given)
     function.set_arg_attributes(attributes)
-    if not olds:
+    if not olds or olds == {size}:
         return
     if len(olds) > 1:
         found = ", ".join("?" if n == DYNAMIC else str(n) for n in sorted(olds))

@@ -46,7 +46,7 @@ def size(node: Node) -> Value:
 
 @converts("Identity", "Optional", "OptionalGetElement")
 def identity(node: Node) -> Value:
-    return node.operand(0)
+    return node.graph.folder.weight_of_its_own(node.operand(0), node.outputs[0])
 
 
 @converts("OptionalHasElement")

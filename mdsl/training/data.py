@@ -34,6 +34,19 @@ def fitted(data: Mapping[str, np.ndarray], specs: Sequence[TensorSpec], what: st
     return {spec.name: _checked(found[spec.name], spec, what) for spec in specs}
 
 
+def check_labels(labels: np.ndarray, classes: int, ignored: int | None, what: str) -> None:
+    """Raises MdslError for a label that is no class, of which nothing would be learnt."""
+    wrong = (labels < 0) | (labels >= classes)
+    if ignored is not None:
+        wrong &= labels != ignored
+    if wrong.any():
+        at = int(np.argwhere(wrong)[0][0])
+        found = labels[wrong].flat[0]
+        raise MdslError(
+            f"error: {what}: sample {at} has the label {found}, the classes are 0 to {classes - 1}"
+        )
+
+
 def _checked(array: np.ndarray, spec: TensorSpec, what: str) -> np.ndarray:
     if array.size != len(array) * prod(spec.shape[1:]):
         shape = "x".join(map(str, array.shape))

@@ -48,6 +48,10 @@ class Programs:
     axis: int
     first: dict[str, float]
     roles: dict[str, set[str]]
+    classes: int
+    """How many classes a classifier has, else 0."""
+    ignored: int | None
+    """The label that its loss ignores."""
 
 
 def programs_of(
@@ -97,9 +101,10 @@ def programs_of(
     target = next(str(a.name) for a in function.args if a.name in TARGETS)
     compared = [op for op in judge.walk() if isinstance(op, CrossEntropy)]
     axis = int(compared[0].attr("axis")) if compared else -1
-    return Programs(
-        network, update, judge, weights, inputs, target, axis, _first_states(update or network), roles
-    )
+    classes = tensor_of(compared[0].logits).shape[axis] if compared else 0
+    ignored = compared[0].attr("ignore_index") if compared else None
+    first = _first_states(update or network)
+    return Programs(network, update, judge, weights, inputs, target, axis, first, roles, classes, ignored)
 
 
 def _update_of(function: FuncOp, trained: Sequence[str]) -> ModuleOp:

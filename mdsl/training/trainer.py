@@ -19,7 +19,7 @@ from mdsl.passes.nn.loss_scale import SCALE, SKIPPED
 from mdsl.runtime.opened import for_training
 from mdsl.syntax.printer import print_module
 from mdsl.training.checkpoints import Run, check_same, load, save
-from mdsl.training.data import Arrays, Batches, Transform, fitted
+from mdsl.training.data import Arrays, Batches, Transform, check_labels, fitted
 from mdsl.training.faults import all_finite
 from mdsl.training.processes import Fault, Processes
 from mdsl.training.programs import Programs, programs_of, weights_of, with_weights
@@ -107,7 +107,7 @@ class Trainer:
         self._steps = Steps(self.programs, self.processes, engine, threads)
         self._engine, self._threads = engine, threads
         self.specs = self._steps.specs()
-        self.data = fitted(data, self._data_specs(), "the data")
+        self.data = self._fitted(data)
         self.batches = Batches(len(self.data[self.programs.target]), batch, seed)
         self.arrays: Arrays = {name: np.zeros(s.shape, DTYPES[s.dtype]) for name, s in self.specs.items()}
         known = {} if init == "random" else self.programs.weights
@@ -121,6 +121,15 @@ class Trainer:
         self.answers = np.empty(0)
         """What the network has answered in the last step, to the share of this process."""
         self._kept: tuple[int, Arrays] = (0, self._copy())
+
+    def _fitted(self, data: Mapping[str, np.ndarray]) -> Arrays:
+        """The data for a step, checked. Raises MdslError."""
+        found = fitted(data, self._data_specs(), "the data")
+        if self.classifies:
+            check_labels(
+                found[self.programs.target], self.programs.classes, self.programs.ignored, "the data"
+            )
+        return found
 
     def _data_specs(self) -> list[TensorSpec]:
         return [self.specs[name] for name in (*self.programs.inputs, self.programs.target)]
@@ -250,7 +259,7 @@ class Trainer:
 
     def evaluate(self, data: Mapping[str, np.ndarray]) -> Score:
         """Loss and accuracy on data like those of training, of any number of samples but 0."""
-        found = fitted(data, self._data_specs(), "the data")
+        found = self._fitted(data)
         wanted = found[self.programs.target]
         if not len(wanted):
             raise MdslError("error: the data to judge by have no samples")

@@ -376,3 +376,11 @@ def test_every_weight_of_a_model_is_trained_whatever_numbers_it_holds() -> None:
     trainer.train(2)
     assert all((trainer.parameters[name] != array).any() for name, array in before.items())
     assert mdsl.compile(trainer.trained())(data["x"][:7]).shape == (7, 3)
+
+
+@pytest.mark.parametrize("label", [-1, 5])
+def test_a_label_that_is_no_class(label: int) -> None:
+    data = samples(MLP)
+    data["labels"][7] = label
+    with pytest.raises(MdslError, match=f"the data: sample 7 has the label {label}, the classes are 0 to 4"):
+        mdsl.Trainer(MLP, data)

@@ -25,11 +25,14 @@ _STEPS = 100_000
 _STREAMS, _VECTORS = 2, 8
 """The read loop goes through so many parts of the buffer at once, so many vectors of each at a step."""
 _ALL_CORES_CACHE = 32 << 20
+_READ_BYTES = 64 << 20
+"""That are read at least while threads are timed, which take some time to begin and to end."""
 
 
 @dataclass(frozen=True)
 class Roofline:
-    """Of some threads together: floating-point operations a second (an FMA is two), and bytes a second read from memory."""
+    """Of some threads together: floating-point operations a second (an FMA is two), and bytes a second read from memory, or
+    from the cache that holds what is read."""
 
     flops: float
     bandwidth: float
@@ -39,14 +42,16 @@ class Roofline:
         return Roofline(max(self.flops, other.flops), max(self.bandwidth, other.bandwidth))
 
     def seconds(self, flops: float, nbytes: float) -> float:
-        """The time that work takes at least which does `flops` and reads `nbytes` from memory, both at once."""
+        """The time that work takes at least which does `flops` and reads `nbytes`, both at once."""
         return max(flops / self.flops, nbytes / self.bandwidth)
 
 
-def measure_roofline(threads: int = 1, element: str = "f32", target: Target | None = None) -> Roofline:
-    """Takes about half a second a thread."""
+def measure_roofline(
+    threads: int = 1, element: str = "f32", target: Target | None = None, nbytes: int | None = None
+) -> Roofline:
+    """Takes about half a second a thread. `nbytes` as `measure_bandwidth` takes them."""
     flops = 1e9 * measure_peak(element, target=target) * threads
-    return Roofline(flops, 1e9 * measure_bandwidth(threads=threads, target=target))
+    return Roofline(flops, 1e9 * measure_bandwidth(nbytes, threads=threads, target=target))
 
 
 def measure_peak(element: str = "f32", repetitions: int = 200, target: Target | None = None) -> float:
@@ -62,14 +67,19 @@ def measure_peak(element: str = "f32", repetitions: int = 200, target: Target | 
 def measure_bandwidth(
     nbytes: int | None = None, repetitions: int = 10, threads: int = 1, target: Target | None = None
 ) -> float:
-    """The most bytes that `threads` threads together read from memory in a second, in GB/s: the best of some passes
-    over a buffer of `nbytes` each; without it, one four times as large as the last cache."""
+    """The most bytes that `threads` threads together read in a second, in GB/s: over and over a buffer of
+    `nbytes` each, from the cache that holds it; without it from memory, one four times as large as the last cache."""
     loops = [read_loop(nbytes or 4 * last_cache_bytes(), target) for _ in range(threads)]
-    calls = [call for call, _ in loops]
+    passes = max(1, _READ_BYTES // loops[0][1])
+
+    def reads(call: Callable[[], object]) -> None:
+        for _ in range(passes):
+            call()
+
     with ThreadPoolExecutor(threads) as pool:
-        once = calls[0] if threads == 1 else lambda: list(pool.map(lambda call: call(), calls))
-        best = min(_seconds(once) for _ in range(repetitions))
-    return sum(size for _, size in loops) / best / 1e9
+        calls = [call for call, _ in loops]
+        best = min(_seconds(lambda: list(pool.map(reads, calls))) for _ in range(repetitions))
+    return passes * sum(size for _, size in loops) / best / 1e9
 
 
 def last_cache_bytes() -> int:

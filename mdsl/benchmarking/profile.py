@@ -27,6 +27,7 @@ from mdsl.dialects.builtin import ModuleOp
 from mdsl.ir.core import Op
 from mdsl.ir.types import ShapedType
 from mdsl.runtime.executable import VmExecutable
+from mdsl.target.target import Target
 from mdsl.vm.program import Profile, Program
 
 
@@ -64,8 +65,8 @@ class LayerProfile:
     call: Timing
     between: float
     roofline: Roofline
-    from_memory: bool
-    """Whether the constants outgrow the caches, so that each call reads them from memory."""
+    source: str
+    """Where each call reads the constants from: "memory", "the last cache", or "the cores' own caches", as all of them are large."""
 
     @property
     def busy(self) -> float:
@@ -93,20 +94,31 @@ class _Site:
 
 
 def profile_layers(
-    executable: VmExecutable, arrays: Sequence[np.ndarray], source: ModuleOp | None = None, runs: int = 1000
+    executable: VmExecutable, arrays: Sequence[np.ndarray], module: ModuleOp | None = None, runs: int = 1000
 ) -> LayerProfile:
-    """Profiles calls for about as long as `measure` does; `source` gives the layers their names."""
+    """Profiles calls for about as long as `measure` does; `module`, the source, gives the layers their names."""
     program, sites = _program(executable)
-    before = measure_roofline(executable.threads, target=executable.target)
+    constants = sum(constant.array.nbytes for constant in executable.module.constants)
+    source = _source_of(constants, executable)
+    read = None if source == _MEMORY else constants // executable.threads
+    before = measure_roofline(executable.threads, target=executable.target, nbytes=read)
     found = _profiles(program, *buffers(executable, arrays), runs)
     timing = measure(executable, arrays, runs)
     # What else runs on the machine can only lower it.
-    roofline = before.best(measure_roofline(executable.threads, target=executable.target))
-    constants = sum(constant.array.nbytes for constant in executable.module.constants)
-    from_memory = constants + executable.module.function().arena > last_cache_bytes()
-    layers = _layers(executable, sites, found, roofline, _labels(source), from_memory)
+    roofline = before.best(measure_roofline(executable.threads, target=executable.target, nbytes=read))
+    layers = _layers(executable, sites, found, roofline, _labels(module), source != _NEAR)
     between = statistics.median(p.seconds - sum(k.slowest for k in p.kernels) for p in found)
-    return LayerProfile(layers, timing, between, roofline, from_memory)
+    return LayerProfile(layers, timing, between, roofline, source)
+
+
+_MEMORY, _LAST, _NEAR = "memory", "the last cache", "the cores' own caches"
+
+
+def _source_of(constants: int, executable: VmExecutable) -> str:
+    if constants + executable.module.function().arena > last_cache_bytes():
+        return _MEMORY
+    core = (executable.target or Target.host()).core
+    return _NEAR if constants <= executable.threads * core.l2_kept else _LAST
 
 
 def profile_module(module: ModuleOp, settings: Settings, threads: int) -> LayerProfile:
@@ -178,7 +190,7 @@ def _layers(
     profiles: Sequence[Profile],
     roofline: Roofline,
     labels: Mapping[str, tuple[str, str]],
-    from_memory: bool,
+    reads: bool,
 ) -> list[Layer]:
     kernels = executable.module.kernels
     touched = reaches(executable.module, executable.program.kernels.signatures)
@@ -205,7 +217,7 @@ def _layers(
                 work,
                 constants,
                 touched.activations(places),
-                roofline.seconds(work, constants if from_memory else 0),
+                roofline.seconds(work, constants if reads else 0),
             )
         )
     return rows

@@ -205,9 +205,8 @@ def _print_layers(found: LayerProfile, threads: int, place: str) -> None:
     flops, constants = sum(x.flops for x in found.layers), sum(x.constants for x in found.layers)
     speed = f"{1e-9 * flops / call.median:,.1f} GFLOP/s"
     typer.echo(f"{1e-9 * flops:,.3f} GFLOP in all ({speed}), {megabytes(constants)} of constants")
-    source = "constants come from memory" if found.from_memory else "constants fit the caches"
     typer.echo(
-        f"roofline of {threads} thread{'s'[: threads - 1]}: {1e-9 * roof.flops:,.1f} GFLOP/s, {1e-9 * roof.bandwidth:,.1f} GB/s ({source}); "
+        f"roofline of {threads} thread{'s'[: threads - 1]}: {1e-9 * roof.flops:,.1f} GFLOP/s, {1e-9 * roof.bandwidth:,.1f} GB/s (constants come from {found.source}); "
         f"the program's: {us(found.limit)}, {percent(found.limit, call.median)} of a call"
     )
 

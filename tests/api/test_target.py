@@ -120,7 +120,7 @@ def test_commands_make_code_for_the_target(net: str, target: Target, loaded: lis
 def test_the_roofline_is_the_targets(net: str, target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Target | None] = []
 
-    def measure(threads: int, target: Target | None) -> Roofline:
+    def measure(threads: int, target: Target | None, nbytes: int | None) -> Roofline:
         seen.append(target)
         return Roofline(1e9, 1e9)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mdsl.benchmarking.peak import measure_roofline
 from mdsl.codegen.llvm_target import cpu_of
-from mdsl.target.processor import cache_bytes
+from mdsl.target.processor import cache_bytes, core_name
 from mdsl.target.target import Target
 
 PACKAGES = (
@@ -38,7 +38,7 @@ def describe() -> dict[str, str]:
 
 
 def _kind(target: Target) -> str:
-    return cpu_of(target) if target.name == "host" else f"taken for {target.name}"
+    return cpu_of(target) if target.name == "host" else f"{core_name()} taken for {target.name}"
 
 
 def _version(package: str) -> str:

@@ -26,6 +26,7 @@ from mdsl.passes.kernels.lower_vm.values import check_places
 from mdsl.rewriting import remarks
 from mdsl.rewriting.overlaps import put_inputs_aside
 from mdsl.rewriting.winograd import expand_transforms
+from mdsl.support.across import ACROSS
 from mdsl.target.cost import shared_loop
 
 
@@ -170,17 +171,22 @@ class _Lowering(MemoryOps):
             self.learn(old, new)
 
     def _forall(self, op: scf.Forall) -> None:
-        """Of parallel loops inside each other the outer one is shared."""
+        """Of parallel loops inside each other the outer one is shared; one in which processes exchange what they have is not, for
+        they must meet in the same order, and only the caller's thread knows of them."""
         if op.results:
             raise op.error("works on tensors; bufferize it first")
         loops = list(zip(op.ivs, op.bounds(), strict=True))
         if any(_never_runs(*(self.form(b) for b in bounds[:2])) for _, bounds in loops):
             return
-        shared = not self.in_parallel
+        around = self.in_parallel
+        alone = not around and _exchanges(op)
+        shared = not around and not alone
         if shared:
             chosen = shared_loop([_trips(*b) for _, b in loops])
             loops.insert(0, loops.pop(chosen))
             remarks.applied(op, f"hands the trips of %{loops[0][0].name or 'i'} out to the workers")
+        elif alone:
+            remarks.missed(op, "is run by one worker: processes exchange in it what they have")
         else:
             remarks.missed(op, "is run by one worker: a loop around it is shared among them")
         outer = self.builder
@@ -195,7 +201,7 @@ class _Lowering(MemoryOps):
         for inner in op.body.ops:
             if not isinstance(inner, scf.InParallel):
                 self._op(inner)
-        self.in_parallel = not shared
+        self.in_parallel = around
         self.builder = outer
 
 
@@ -220,6 +226,13 @@ _HANDLERS: dict[type[Op], Callable[[_Lowering, Op], None]] = {
 def _never_runs(lower: Affine, upper: Affine) -> bool:
     """True for bounds that are known to leave nothing between them: the loader proves no access in such a loop."""
     return not lower.terms and not upper.terms and lower.constant >= upper.constant
+
+
+def _exchanges(op: Op) -> bool:
+    """Whether one of the micro-kernels that are dispatched in it is for several processes."""
+    module = next(around for around in op.ancestors() if isinstance(around, ModuleOp))
+    names = {inner.symbol for inner in op.walk() if isinstance(inner, ukernel.Dispatch)}
+    return any(kernel is not None and ACROSS in kernel.attributes for kernel in map(module.lookup, names))
 
 
 def _trips(lower: Index, upper: Index, step: Index) -> int:

@@ -66,6 +66,9 @@ def main(
     rounds: Annotated[int, typer.Option(help="How often each checkout has its turn.")] = 25,
 ) -> None:
     """How the time of networks has changed since REVISION. Nothing else should run on the machine meanwhile."""
+    unknown = [name for name in networks or () if name not in NETWORKS]
+    if unknown:
+        raise typer.BadParameter(f"unknown network '{unknown[0]}' (networks: {', '.join(NETWORKS)})")
     table = Table("network", "before", "now", "ratio", "quartiles", "compiled", "before")
     with _checkout(revision) as before, _worker(before) as old, _worker(ROOT) as new:
         for name in networks or NETWORKS:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from math import isfinite
 from typing import Any, ClassVar
 
 from mdsl.dialects.builtin import ModuleOp
@@ -15,11 +16,14 @@ LEVELS = ("nn", "linalg", "tiled", "dispatch", "buffers", "kernels", "vm")
 """The levels a program passes through, from a graph of tensor ops to bytecode's instructions."""
 
 
-def option(default: Any, help: str, least: int | None = None) -> Any:
-    """A pass's option: a dataclass field with its documentation and, for numbers, the smallest one allowed.
+def option(
+    default: Any, help: str, least: float | None = None, most: float | None = None, below: float | None = None
+) -> Any:
+    """A pass's option: a dataclass field with its documentation and, for numbers, the smallest and the largest one allowed, or
+    the one that they stay below. Numbers are finite.
     Types: int, float, bool, str, tuple[int, ...], tuple[str, ...], tuple[tuple[str, int], ...]
     (numbers by name)."""
-    return field(default=default, metadata={"help": help, "least": least})
+    return field(default=default, metadata={"help": help, "least": least, "most": most, "below": below})
 
 
 Measure = Callable[[ModuleOp, Sequence[str], int], list[float]]
@@ -63,9 +67,10 @@ class Pass:
 
     def __post_init__(self) -> None:
         for f in fields(self):
-            value, least = getattr(self, f.name), f.metadata.get("least")
-            if least is not None and any(n < least for n in _numbers(value)):
-                raise ValueError(f"option '{f.name}' must be at least {least}, got {_spell(value)}")
+            value = getattr(self, f.name)
+            for wanted, holds in _bounds(f.metadata):
+                if not all(holds(n) for n in _numbers(value)):
+                    raise ValueError(f"option '{f.name}' must be {wanted}, got {_spell(value)}")
 
     def run(self, module: ModuleOp, context: Context) -> None:
         """Rewrites `module`. Raises VerifyError where the program cannot be lowered."""
@@ -86,10 +91,22 @@ def functions(module: ModuleOp) -> list[FuncOp]:
     return [op for op in module.body.ops if isinstance(op, FuncOp)]
 
 
-def _numbers(value: object) -> list[int]:
+def _bounds(declared: Mapping[str, Any]) -> Iterator[tuple[str, Callable[[float], bool]]]:
+    """What the numbers of an option must be, in words and as a test."""
+    least, most, below = (declared.get(name) for name in ("least", "most", "below"))
+    yield "finite", lambda n: isinstance(n, int) or isfinite(n)
+    if least is not None:
+        yield f"at least {least}", lambda n: n >= least
+    if most is not None:
+        yield f"at most {most}", lambda n: n <= most
+    if below is not None:
+        yield f"below {below}", lambda n: n < below
+
+
+def _numbers(value: object) -> list[float]:
     """The numbers in an option's value."""
     if not isinstance(value, tuple):
-        return [value] if isinstance(value, int) else []
+        return [value] if isinstance(value, int | float) else []
     return [n for item in value for n in _numbers(item)]
 
 

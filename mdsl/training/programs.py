@@ -14,14 +14,17 @@ from mdsl.dialects.arith import Constant
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.func import GRADIENT, NAME, PARAMETER, STATE, FuncOp, Return
 from mdsl.dialects.nn.training import CrossEntropy
-from mdsl.errors import MdslError
+from mdsl.errors import MdslError, Source, SyntaxError_
 from mdsl.ir.attributes import Attribute, DenseResourceAttr, FloatAttr, Resource, StringAttr, UnitAttr
 from mdsl.ir.core import Builder, Region
 from mdsl.ir.typed import tensor_of
 from mdsl.ir.types import dtype_of
+from mdsl.passes import pass_named, pass_names
+from mdsl.passes.base import Pass
 from mdsl.passes.nn.autodiff import Autodiff
 from mdsl.passes.nn.loss import Loss
 from mdsl.passes.nn.loss_scale import LossScale, scaled
+from mdsl.passes.nn.optimizer import Optimizer
 from mdsl.passes.nn.parameters import lift, roles_of
 from mdsl.passes.nn.train_mode import TrainMode
 
@@ -69,6 +72,7 @@ def programs_of(
 ) -> Programs:
     """The programs for a network, which is altered; with `apart` gradients and update are two. A batch is shared by `processes`, each
     of which normalises its share by itself where `local_statistics` are asked for. Raises MdslError."""
+    updating = _optimizer(optimizer)
     run_passes(network, parse_pipeline(f"inline,rebatch{{size={batch}}}", "training"))
     function = _function(network)
     inputs = tuple(str(a.name) for a in function.args)
@@ -95,7 +99,7 @@ def programs_of(
     update = _update_of(function, trained) if apart else None
     if update is not None and scaling:
         scaled(function, scaling[0].scale)
-    run_passes(network if update is None else update, [*scaling, *parse_pipeline(optimizer, "optimizer")])
+    run_passes(network if update is None else update, [*scaling, *updating])
     if update is not None:
         _name_gradients(update, trained)
     target = next(str(a.name) for a in function.args if a.name in TARGETS)
@@ -143,6 +147,16 @@ def _first_states(step: ModuleOp) -> dict[str, float]:
     pairs = zip(function.args, function.arg_attributes(), strict=True)
     marks = {str(arg.name): attributes.get(STATE) for arg, attributes in pairs}
     return {name: mark.value for name, mark in marks.items() if isinstance(mark, FloatAttr)}
+
+
+def _optimizer(text: str) -> list[Pass]:
+    """The passes of which one updates the parameters. Raises MdslError for none or several."""
+    found = parse_pipeline(text, "optimizer") if text.strip() else []
+    if sum(isinstance(step, Optimizer) for step in found) != 1:
+        known = [name for name in pass_names() if issubclass(pass_named(name) or Pass, Optimizer)]
+        message = f"expected one optimizer (optimizers: {', '.join(known)})"
+        raise SyntaxError_(message, Source("optimizer", text), 0, max(1, len(text)))
+    return found
 
 
 def _loss(text: str) -> str:

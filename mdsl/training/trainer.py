@@ -23,7 +23,7 @@ from mdsl.training.data import Arrays, Batches, Transform, check_labels, fitted
 from mdsl.training.faults import all_finite
 from mdsl.training.processes import Fault, Processes
 from mdsl.training.programs import Programs, programs_of, weights_of, with_weights
-from mdsl.training.schedules import Schedule
+from mdsl.training.schedules import Schedule, check_rate
 from mdsl.training.steps import Steps
 
 if TYPE_CHECKING:
@@ -82,6 +82,8 @@ class Trainer:
             raise MdslError(f"error: init must be 'keep' or 'random', got '{init}'")
         if batch < 1:
             raise MdslError(f"error: a batch must have at least 1 sample, got {batch}")
+        if not callable(lr):
+            check_rate(lr)
         self.processes = Processes(comm)
         if batch % self.processes.count:
             raise MdslError(f"error: {self.processes.count} processes cannot share a batch of {batch} evenly")

@@ -138,6 +138,7 @@ def test_an_onnx_model(place: Path) -> None:
     ("arguments", "message"),
     [
         (["--steps=0"], "error: --steps, --checkpoint-every and --valid-every must be at least 1"),
+        (["--lr=nan"], "error: the learning rate must be a finite number from 0 on, got nan"),
         (["--schedule=fast"], "error: unknown schedule 'fast'"),
         (["-o", "x.npz"], "x.npz: error: expected a .safetensors file, or .mir"),
         (["-o", "net.safetensors"], "net.safetensors: error: these are the weights of net.mir"),

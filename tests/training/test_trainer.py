@@ -272,6 +272,18 @@ def test_data_that_is_no_number_is_named() -> None:
         ({"loss": "hinge"}, "unknown loss 'hinge'"),
         ({"loss": "mse"}, "the data has no array for 'target'"),
         ({"optimizer": "adem"}, "unknown pass 'adem'"),
+        ({"optimizer": ""}, r"optimizer:1:1: error: expected one optimizer \(optimizers: sgd, adam, adamw\)"),
+        ({"optimizer": "adam,sgd"}, r"optimizer:1:1: error: expected one optimizer"),
+        ({"optimizer": "canonicalize"}, r"optimizer:1:1: error: expected one optimizer"),
+        (
+            {"optimizer": "adam{beta1=2}"},
+            r"optimizer:1:1: error: pass 'adam': option 'beta1' must be below 1, got 2\.0",
+        ),
+        ({"optimizer": "adamw{beta2=-1}"}, r"option 'beta2' must be at least 0, got -1\.0"),
+        ({"optimizer": "sgd{momentum=1.5}"}, r"option 'momentum' must be at most 1, got 1\.5"),
+        ({"optimizer": "adam{epsilon=nan}"}, "option 'epsilon' must be finite, got nan"),
+        ({"lr": float("nan")}, "the learning rate must be a finite number from 0 on, got nan"),
+        ({"lr": -1}, "the learning rate must be a finite number from 0 on, got -1"),
         ({"init": "zeros"}, "init must be 'keep' or 'random', got 'zeros'"),
     ],
 )
@@ -321,6 +333,10 @@ def test_schedules() -> None:
     assert [Schedule(1.0, 10, warmup=4)(s) for s in (0, 1, 3, 4)] == [0.25, 0.5, 1.0, 1.0]
     with pytest.raises(MdslError, match=r"unknown schedule 'cosin'; did you mean 'cosine'\?"):
         Schedule(1.0, 10, "cosin")
+    with pytest.raises(
+        MdslError, match="the decay of the learning rate must be a finite number from 0 on, got inf"
+    ):
+        Schedule(1.0, 10, "step", factor=float("inf"))
 
 
 def test_a_model_that_leaves_the_number_of_samples_open() -> None:

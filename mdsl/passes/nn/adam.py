@@ -38,10 +38,10 @@ class Adam(Optimizer):
 
     name: ClassVar[str] = "adam"
 
-    beta1: float = option(0.9, "share of the mean that stays")
-    beta2: float = option(0.999, "share of the mean of squares that stays")
-    epsilon: float = option(1e-8, "added to the root")
-    weight_decay: float = option(0.0, "share of the parameter that is added to its gradient")
+    beta1: float = option(0.9, "share of the mean that stays", least=0, below=1)
+    beta2: float = option(0.999, "share of the mean of squares that stays", least=0, below=1)
+    epsilon: float = option(1e-8, "added to the root", least=0)
+    weight_decay: float = option(0.0, "share of the parameter that is added to its gradient", least=0)
 
     def update(self, step: Update, weight: Term, gradient: Term) -> Term:
         if self.weight_decay:

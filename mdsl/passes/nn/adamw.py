@@ -33,10 +33,10 @@ class Adamw(Optimizer):
 
     name: ClassVar[str] = "adamw"
 
-    beta1: float = option(0.9, "share of the mean that stays")
-    beta2: float = option(0.999, "share of the mean of squares that stays")
-    epsilon: float = option(1e-8, "added to the root")
-    weight_decay: float = option(0.01, "share of the parameter that a step of rate 1 takes away")
+    beta1: float = option(0.9, "share of the mean that stays", least=0, below=1)
+    beta2: float = option(0.999, "share of the mean of squares that stays", least=0, below=1)
+    epsilon: float = option(1e-8, "added to the root", least=0)
+    weight_decay: float = option(0.01, "share of the parameter that a step of rate 1 takes away", least=0)
 
     def update(self, step: Update, weight: Term, gradient: Term) -> Term:
         decayed = weight * (1.0 - step.rate * self.weight_decay) if self.weight_decay else weight

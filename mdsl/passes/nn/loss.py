@@ -57,7 +57,9 @@ class Loss(Pass):
 
     kind: str = option("cross_entropy", "cross_entropy, mse or bce")
     result: int = option(0, "which result is compared", least=0)
-    smoothing: float = option(0.0, "share of a label's weight that all classes get, of cross_entropy")
+    smoothing: float = option(
+        0.0, "share of a label's weight that all classes get, of cross_entropy", least=0, most=1
+    )
     reduction: str = option("mean", "mean, sum, or none for the loss of each sample or element")
 
     def __post_init__(self) -> None:

@@ -37,8 +37,8 @@ class Sgd(Optimizer):
 
     name: ClassVar[str] = "sgd"
 
-    momentum: float = option(0.0, "share of the last step that the next one takes over")
-    weight_decay: float = option(0.0, "share of the parameter that is added to its gradient")
+    momentum: float = option(0.0, "share of the last step that the next one takes over", least=0, most=1)
+    weight_decay: float = option(0.0, "share of the parameter that is added to its gradient", least=0)
     nesterov: bool = option(False, "the gradient's step comes after the momentum's")
 
     def __post_init__(self) -> None:

@@ -46,7 +46,7 @@ class TrainMode(Pass):
     renews = True
     subject = "batch_norm or dropout"
 
-    momentum: float = option(0.9, "share of a running statistic that stays")
+    momentum: float = option(0.9, "share of a running statistic that stays", least=0, most=1)
     unbiased: bool = option(False, "the running variance is that of a sample, as PyTorch has it")
     parts: int = option(1, "how many processes share a batch", least=1)
     local_statistics: bool = option(False, "of several, each normalises its part by itself")

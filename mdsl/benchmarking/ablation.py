@@ -155,7 +155,7 @@ def _in_turn(name: str, without: Callable[[], object], whole: Callable[[], objec
         end = end or deadline()
         if turn > 2 and time.perf_counter() > end:
             break
-    pairs = zip(seconds[0][1:], seconds[1][1:], strict=True)
-    lower, median, upper = statistics.quantiles([long / short - 1 for long, short in pairs], n=4)
+    losses = [long / short - 1 for long, short in zip(seconds[0][1:], seconds[1][1:], strict=True)]
+    lower, median, upper = np.quantile(losses, (0.25, 0.5, 0.75), method="weibull").tolist()
     alone, both = (statistics.median(found[1:]) for found in seconds)
     return Without(name, alone, both, median, (lower, upper))

@@ -167,6 +167,12 @@ def test_ablation_by_pass_leaves_each_out_or_says_why_not() -> None:
     assert rows["plan-memory"]["why"].startswith("another cannot do without it: 'memref.alloc'")
 
 
+def test_ablation_by_pass_of_one_run_knows_no_quartiles() -> None:
+    rows = json.loads(bench(CNN, "--ablation=passes", "--runs=1", "--json=-").stdout)["without"]
+    timed = [row for row in rows if row["seconds"] is not None]
+    assert timed and all(row["spread"] == [row["lost"]] * 2 for row in timed)
+
+
 def test_ablation_has_the_settings() -> None:
     """Every row: Winograd's transforms are micro-kernels of their own, and loops of the pipeline's tiles are more."""
     options = ("--no-winograd", "--pass-pipeline=tile{sizes=[1,16]}")

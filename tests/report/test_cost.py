@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 import mdsl
+from mdsl.benchmarking import profile
+from mdsl.benchmarking.peak import Roofline
 from mdsl.cli import command
 from mdsl.cli.tables import distinct, shortened
 from mdsl.compiler.settings import Settings
@@ -17,7 +19,7 @@ from mdsl.report.cost import cost_of
 from mdsl.report.explain import Tracer
 from mdsl.report.units import bytes_text
 from mdsl.syntax.parser import parse, parse_file
-from mdsl.target.target import TARGETS
+from mdsl.target.target import TARGETS, Target
 
 CNN = Path(__file__).parents[2] / "examples" / "mnist" / "cnn.mir"
 
@@ -297,3 +299,22 @@ def test_what_is_furthest_from_the_peak_is_named(executes: None, capsys: pytest.
     assert (
         "furthest from the measured peak" in out and gaps == sorted(gaps, reverse=True) and 0 < len(gaps) <= 3
     )
+
+
+def test_the_rate_of_the_near_cache_is_not_that_of_a_few_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading so little takes less time than the call that reads it."""
+    text = """
+func.func @main(%x: tensor<4xf32>) -> tensor<4xf32> {
+  %w = arith.constant dense<[1.0, 2.0, 3.0, 4.5]> : tensor<4xf32>
+  %y = nn.add %x, %w : (tensor<4xf32>, tensor<4xf32>) -> tensor<4xf32>
+  return %y : tensor<4xf32>
+}"""
+    read: list[int | None] = []
+
+    def measured(threads: int, target: Target, nbytes: int | None) -> Roofline:
+        read.append(nbytes)
+        return Roofline(1e9, 1e9)
+
+    monkeypatch.setattr(profile, "measure_roofline", measured)
+    assert profile.profile_module(parse(text), Settings(), 1).source == "the cores' own caches"
+    assert read == [int(Target.host().core.l2_kept)] * 2

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Any, cast
 
 import numpy as np
 
 from mdsl.analysis.footprints import KernelArgument, KernelSignatures
-from mdsl.bytecode.module import DTYPES, BytecodeError, Kernel
+from mdsl.bytecode.module import DTYPES, BytecodeError, Function, Kernel, Module
 from mdsl.codegen.kernels import parse_kernel
 from mdsl.support import across
 from mdsl.support.across import ACROSS
@@ -18,11 +18,28 @@ _NATIVE = ctypes.CFUNCTYPE(None, ctypes.POINTER(ctypes.c_size_t))
 """What a dispatch calls with the addresses of a kernel's arguments."""
 
 
-def exchanges(kernels: Iterable[Kernel], signatures: KernelSignatures) -> dict[str, Callable[..., None]]:
+def exchanges(
+    module: Module, function: Function, signatures: KernelSignatures
+) -> dict[str, Callable[..., None]]:
     """The native functions for the kernels that say `mdsl.across`, by their names. Raises BytecodeError."""
-    asking = (kernel for kernel in kernels if ACROSS in kernel.ir and kernel.name in signatures)
-    found = {kernel.name: _exchange(kernel, signatures[kernel.name]) for kernel in asking}
-    return {name: function for name, function in found.items() if function is not None}
+    asking = (kernel for kernel in module.kernels if ACROSS in kernel.ir and kernel.name in signatures)
+    made = {kernel.name: _exchange(kernel, signatures[kernel.name]) for kernel in asking}
+    found = {name: native for name, native in made.items() if native is not None}
+    if found:
+        _check_order(module, function, found)
+    return found
+
+
+def _check_order(module: Module, function: Function, names: Container[str]) -> None:
+    """Processes must meet in one order: no exchange is in a loop whose trips workers take as they come."""
+    shared = 0
+    for opcode, operands in function.code:
+        shared += (opcode == "parallel_begin") - (opcode == "parallel_end")
+        if shared and opcode == "dispatch" and module.kernels[cast(int, operands[0])].name in names:
+            name = module.kernels[cast(int, operands[0])].name
+            raise BytecodeError(
+                f"a loop that workers share calls kernel '{name}', in which processes meet ({ACROSS})"
+            )
 
 
 def address_of(function: Callable[..., None]) -> int:

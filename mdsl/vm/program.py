@@ -78,9 +78,8 @@ class Program:
         self.threads = threads
         self.fuel = fuel
         self.target = target
-        self._exchanges = exchanges(
-            module.kernels, self.kernels.signatures
-        )  # which live as long as their addresses
+        # Which live as long as their addresses.
+        self._exchanges = exchanges(module, self.function, self.kernels.signatures)
         own = {name: address_of(function) for name, function in self._exchanges.items()}
         self.kernel_addresses = _addresses(module, {**self.kernels.addresses, **own})
         self.inputs, self.outputs = self.function.inputs, self.function.outputs

@@ -102,23 +102,25 @@ def test_only_copies_of_neighbours_are_exchanged(program: str) -> None:
         mdsl.compile(program)
 
 
-@pytest.mark.parametrize("engine", ["vm", "jit"])
-def test_workers_do_not_share_a_loop_of_exchanges(engine: str) -> None:
-    """Processes meet in the order of the program, and only the caller's thread knows of them."""
-    row = "memref<8xf32, strided<[1], offset: ?>>"
-    program = f"""
+ROW = "memref<8xf32, strided<[1], offset: ?>>"
+MANY = f"""
 func.func @main(%x: memref<64x8xf32>, %y: memref<64x8xf32> {{mdsl.output}}) {{
   scf.forall (%i) in (64) {{
-    %a = memref.subview %x[%i, 0] [1, 8] [1, 1] : memref<64x8xf32> to {row}
-    %b = memref.subview %y[%i, 0] [1, 8] [1, 1] : memref<64x8xf32> to {row}
-    ukernel.dispatch @k(%a, %b) : ({row}, {row})
+    %a = memref.subview %x[%i, 0] [1, 8] [1, 1] : memref<64x8xf32> to {ROW}
+    %b = memref.subview %y[%i, 0] [1, 8] [1, 1] : memref<64x8xf32> to {ROW}
+    ukernel.dispatch @k(%a, %b) : ({ROW}, {ROW})
   }}
   return
 }}
-ukernel.func @k(%x: {row}, %y: {row}) attributes {{mdsl.across = "sum"}} {{
-  linalg.copy ins(%x : {row}) outs(%y : {row})
+ukernel.func @k(%x: {ROW}, %y: {ROW}) attributes {{mdsl.across = "sum"}} {{
+  linalg.copy ins(%x : {ROW}) outs(%y : {ROW})
   ukernel.return
 }}"""
+
+
+@pytest.mark.parametrize("engine", ["vm", "jit"])
+def test_workers_do_not_share_a_loop_of_exchanges(engine: str) -> None:
+    """Processes meet in the order of the program, and only the caller's thread knows of them."""
     rows: list[float] = []
 
     def total(array: np.ndarray) -> None:
@@ -127,8 +129,19 @@ ukernel.func @k(%x: {row}, %y: {row}) attributes {{mdsl.across = "sum"}} {{
 
     x = np.repeat(np.arange(64, dtype=np.float32)[:, None], 8, axis=1)
     with across.among(2, total):
-        np.testing.assert_array_equal(mdsl.compile(program, engine=engine, threads=2)(x), x + 1)
+        np.testing.assert_array_equal(mdsl.compile(MANY, engine=engine, threads=2)(x), x + 1)
     assert rows == [*range(64)]
+
+
+def test_a_shared_loop_of_exchanges_is_refused() -> None:
+    lowered = parse(MANY)
+    lower_to(lowered, stop="vm")
+    text = str(lowered)
+    assert text.count("mvm.loop") == 1
+    with pytest.raises(
+        mdsl.MdslError, match=r"a loop that workers share calls kernel 'k', in which processes meet"
+    ):
+        mdsl.compile(text.replace("mvm.loop", "mvm.parallel"))
 
 
 def test_memory_with_gaps_is_copied_first() -> None:

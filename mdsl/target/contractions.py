@@ -26,7 +26,17 @@ from functools import cache
 from itertools import product
 from math import isqrt, prod
 
-from mdsl.target.cost import ENOUGH_TRIPS, PASSING, Choice, balanced, near_equal, registers, shared_loop, step
+from mdsl.target.cost import (
+    ENOUGH_TRIPS,
+    PASSING,
+    Choice,
+    balanced,
+    near_equal,
+    next_fits,
+    registers,
+    shared_loop,
+    step,
+)
 from mdsl.target.target import Target
 
 _KERNEL = 512.0
@@ -128,7 +138,7 @@ class Contraction:
     def _little(self, block: Mapping[int, int]) -> int:
         """As many blocks of rows as are worth `_KERNEL` dispatches, while there are tiles for many workers; where their columns
         come from afar, and two tiles' stay near, as many as leave some tiles."""
-        if not self._near(self._whole) and 2 * self._column_bytes(block) <= self.target.core.l2_kept:
+        if not self._near(self._whole) and next_fits(self._column_bytes(block), self.target):
             return self._spare(block, _FEW_TILES)
         cycles = self._block_cycles(block, self._rows(block))
         return min(int(_KERNEL * self.target.core.dispatch_cycles / cycles), self._spare(block))

@@ -177,6 +177,12 @@ def lines_kept(apart: int, target: Target) -> int:
     return taken * max(1, core.l1_ways - PASSING)
 
 
+def next_fits(nbytes: float, target: Target) -> bool:
+    """Whether the second-level cache keeps what the next tile reads, so many bytes, beside what this one does: then the blocks
+    of a tile share the asking for it."""
+    return 2 * nbytes <= target.core.l2_kept
+
+
 def most_prefetches(target: Target) -> int:
     """How often a line may be prefetched that is needed from memory once: loads are kept waiting for as long as memory takes
     to send it. (On an Intel Xeon of 2024 ResNet-50 took 0.90 of the time when each of a tile's 2 to 14 blocks asked for all

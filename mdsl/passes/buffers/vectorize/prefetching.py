@@ -31,7 +31,7 @@ def prefetch(emitter: GroupEmitter, nest: Nest, env: dict[Axis, Linear], counter
     target = emitter.target
     for access in _streams(nest, emitter.plan):
         blocks = _blocks(nest, access, emitter.plan)
-        if blocks > 1 and _is_dense(access) and 2 * _bytes(access) <= target.core.l2_kept:
+        if blocks > 1 and _is_dense(access) and cost.next_fits(_bytes(access), target):
             _ask_for_share(emitter, nest, access, env, counter, steps)
         elif blocks <= cost.most_prefetches(target):
             _ask_ahead(emitter, nest, access, env, counter, steps)

@@ -85,11 +85,10 @@ def _tilings(module: ModuleOp, step: Tune, context: Context) -> Iterator[Tiling]
         tiles = tiles_of(op, main, context.target, step.candidates)
         seconds = measured(op, tiles, context, step.rounds)
         best = seconds.index(min(seconds))
+        chosen = least = seconds[0]
         if best:
             # The least of many uncertain times is less than what it measures: the two are made and timed anew.
-            least, time = measured(op, [tiles[best], tiles[0]], context, step.rounds)
-            best = best if least < time else 0
-        else:
-            least = time = seconds[0]
+            least, chosen = measured(op, [tiles[best], tiles[0]], context, step.rounds)
+        fastest = tiles[best if least < chosen else 0]
         shape = " * ".join("x".join(map(str, shaped_of(v).shape)) for v in main.inputs)
-        yield Tiling(shape, len(layers), tuple(tiles[0]), tuple(tiles[best]), time, min(time, least))
+        yield Tiling(shape, len(layers), tuple(tiles[0]), tuple(fastest), chosen, min(chosen, least))

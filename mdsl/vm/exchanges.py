@@ -35,8 +35,8 @@ def _check_order(module: Module, function: Function, names: Container[str]) -> N
     shared = 0
     for opcode, operands in function.code:
         shared += (opcode == "parallel_begin") - (opcode == "parallel_end")
-        if shared and opcode == "dispatch" and module.kernels[cast(int, operands[0])].name in names:
-            name = module.kernels[cast(int, operands[0])].name
+        name = module.kernels[cast(int, operands[0])].name if shared and opcode == "dispatch" else ""
+        if name in names:
             raise BytecodeError(
                 f"a loop that workers share calls kernel '{name}', in which processes meet ({ACROSS})"
             )

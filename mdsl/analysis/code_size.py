@@ -22,7 +22,7 @@ _DIVISION, _NARROW, _ACCESS, _CONTROL = 32, 8, 16, 128
 
 _LANE = {
     **dict.fromkeys(("divsi", "divui", "remsi", "remui", "floordivsi", "ceildivsi", "ceildivui"), _DIVISION),
-    **dict.fromkeys(("exp", "exp2", "expm1", "log", "log2", "tanh", "erf", "erfc"), 8),
+    **dict.fromkeys(("exp", "exp2", "expm1", "log", "log2", "tanh", "erf", "erfc", "gelu"), 8),
     **dict.fromkeys(("powf", "remf", "log1p", "atan"), 32),
     **dict.fromkeys(("sin", "cos"), 64),
 }

@@ -15,6 +15,7 @@ trap or give poison:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -83,6 +84,14 @@ def _in_f32(function: Callable[..., Lanes], symbol: str) -> Callable[..., Lanes]
     return lambda first, *others: (
         first.each_lane(symbol, *others) if first.element == F64 else function(first, *others)
     )
+
+
+def _gelu(x: Lanes) -> Lanes:
+    """The C library has no such function, but erfc, which keeps the digits of small results."""
+    if x.element == F32:
+        return elementary.gelu(x)
+    x = x.where(x < -64.0, -64.0)  # of which the share is 0, as of -infinity
+    return x * 0.5 * (x * -math.sqrt(0.5)).each_lane("erfc")
 
 
 def _compare(predicate: str) -> Callable[..., Lanes]:
@@ -255,6 +264,7 @@ _FLOAT_UNARY: dict[str, Callable[..., Lanes]] = {
     "math.tanh": _in_f32(elementary.tanh, "tanh"),
     "math.erf": _in_f32(elementary.erf, "erf"),
     "math.erfc": _in_f32(elementary.erfc, "erfc"),
+    "math.gelu": _gelu,
     "math.sin": _in_f32(elementary.sin, "sin"),
     "math.cos": _in_f32(elementary.cos, "cos"),
     "math.atan": _in_f32(elementary.atan, "atan"),

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mdsl.reference.numbers import erf, erfc, fma, ignoring_op
+from mdsl.reference.numbers import erf, erfc, fma, gelu, ignoring_op
 from mdsl.reference.registry import SEMANTICS
 
 
@@ -29,6 +29,7 @@ MEANINGS: dict[str, Callable[..., Any]] = {
     "math.tanh": np.tanh,
     "math.erf": erf,
     "math.erfc": erfc,
+    "math.gelu": gelu,
     "math.sin": np.sin,
     "math.cos": np.cos,
     "math.atan": np.arctan,

@@ -1,4 +1,4 @@
-"""Numeric helpers of several dialects: erf and erfc, fma, quiet NumPy, constants as NumPy values."""
+"""Numeric helpers of several dialects: erf and erfc, GELU, fma, quiet NumPy, constants as NumPy values."""
 
 from __future__ import annotations
 
@@ -23,6 +23,15 @@ def erf(x: Any) -> Any:
 def erfc(x: Any) -> Any:
     """1 - erf(x), element by element, computed in float64; the dtype of `x`."""
     return np.asarray(_erfc(np.asarray(x, np.float64)), np.float64).astype(np.asarray(x).dtype)[()]
+
+
+def gelu(x: Any) -> Any:
+    """x times the share of the normal distribution below x, element by element, computed in float64; the dtype of `x`.
+
+    Of -infinity it is the limit, 0.
+    """
+    wide = np.maximum(np.asarray(x, np.float64), -64)  # of which the share is 0
+    return (wide / 2 * erfc(-wide / math.sqrt(2))).astype(np.asarray(x).dtype)[()]
 
 
 def fma(a: Any, b: Any, c: Any) -> Any:

@@ -23,6 +23,7 @@ FUNCTIONS = {
     "tanh": math.tanh,
     "erf": math.erf,
     "erfc": math.erfc,
+    "gelu": lambda x: x * 0.5 * math.erfc(-x / math.sqrt(2)),
     "sin": math.sin,
     "cos": math.cos,
     "atan": math.atan,

@@ -27,6 +27,12 @@ from tests.vm.opcode_programs import COUNT, arithmetic_opcodes, inputs_of, progr
 ULP = {"f64": 2.0**-52, "f32": 2.0**-23, "f16": 2.0**-10, "bf16": 2.0**-7}
 
 erf, erfc = (np.vectorize(f, otypes=[float]) for f in (math.erf, math.erfc))
+
+
+def gelu(x: np.ndarray) -> np.ndarray:
+    return x * 0.5 * erfc(-x * math.sqrt(0.5))
+
+
 log1p = np.log1p
 
 
@@ -81,8 +87,8 @@ FLOATS: dict[str, Callable[..., np.ndarray]] = {
 
 APPROXIMATE: dict[str, Callable[..., np.ndarray]] = {
     "powf": np.power, "rsqrt": lambda a: 1 / np.sqrt(a), "exp": np.exp, "exp2": np.exp2, "expm1": np.expm1,
-    "log": np.log, "log2": np.log2, "log1p": np.log1p, "tanh": np.tanh, "erf": erf, "erfc": erfc, "sin": np.sin,
-    "cos": np.cos, "atan": np.arctan,
+    "log": np.log, "log2": np.log2, "log1p": np.log1p, "tanh": np.tanh, "erf": erf, "erfc": erfc, "gelu": gelu,
+    "sin": np.sin, "cos": np.cos, "atan": np.arctan,
 }  # fmt: skip
 
 PREDICATES: dict[str, Callable[..., np.ndarray]] = {

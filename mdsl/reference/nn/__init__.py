@@ -19,7 +19,7 @@ from mdsl.ir.types import DYNAMIC, dtype_of
 from mdsl.reference.arith import INT_COMPARE, divide
 from mdsl.reference.extrema import maximum, minimum
 from mdsl.reference.nn.numbers import mean, narrow, wide
-from mdsl.reference.numbers import erf, erfc, ignoring_op, is_float_dtype
+from mdsl.reference.numbers import erf, gelu, ignoring_op, is_float_dtype
 from mdsl.reference.registry import SEMANTICS, semantics
 
 for theme in ("layers", "order", "training", "dynamic"):
@@ -34,7 +34,7 @@ Array = np.ndarray
 def _gelu(op: Op, x: Array) -> Array:
     if op.attr("approximate") == "tanh":
         return x / 2 * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
-    return x / 2 * erfc(-x / math.sqrt(2))
+    return gelu(x)
 
 
 def _clip(op: Op, x: Array) -> Array:

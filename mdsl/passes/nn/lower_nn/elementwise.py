@@ -59,17 +59,14 @@ def _sigmoid(op: Op, s: Scalars, x: Value) -> Value:
 
 
 def _gelu(op: Op, s: Scalars, x: Value) -> Value:
-    """x/2 * erfc(-x / sqrt 2): 1 + erf would lose the digits of small results. By tanh, whose argument y has
-    1 + tanh y = 2 / (1 + exp(-2 y)): x / (1 + exp(-2 y))."""
+    """By tanh, whose argument y has 1 + tanh y = 2 / (1 + exp(-2 y)): x / (1 + exp(-2 y))."""
     if op.attr("approximate") == "tanh":
         rate = -2 * math.sqrt(2 / math.pi)
         square = s.multiply(x, x, "square")
         bend = s.multiply(square, s.constant(0.044715 * rate, x.type), "bend")
         inner = s.multiply(x, s.add(bend, s.constant(rate, x.type, "rate")), "inner")
         return s(arith.DivF(x, s.add(s.constant(1, x.type, "one"), s(functions.Exp(inner), "exp"))), "gelu")
-    half = s.multiply(x, s.constant(0.5, x.type, "half"), "half_x")
-    scaled = s.multiply(x, s.constant(-math.sqrt(0.5), x.type, "scale"), "scaled")
-    return s.multiply(half, s(functions.Erfc(scaled), "erfc"), "gelu")
+    return s(functions.Gelu(x), "gelu")
 
 
 def _negate(op: Op, s: Scalars, x: Value) -> Value:

@@ -411,3 +411,24 @@ def test_a_packed_constant_is_padded_with_the_value_that_the_op_names(padding: s
     assert count(module, linalg.Pack) == (padding == "%given")
     (found,) = run(module, [np.zeros((2, 4), np.float32), np.float32(7)])
     assert np.array_equal(found, [[1, 2, 3, 4], [5, 6, value, value]])
+
+
+def test_a_pack_that_serves_a_border_in_front_of_it_comes_in_front_of_that() -> None:
+    """Two convolutions read one image with borders of their own. Their weights' gradients read it in blocks."""
+    image, small, large, made = (f"tensor<{s}xf32>" for s in ("4x8x6x4", "6x8x1x2", "6x8x2x2", "4x6x6x4"))
+    gradient = mdsl.grad(
+        f"""
+func.func @main(%x: {image}, %v: {small}, %w: {large}) -> {made} {{
+  %near = nn.conv2d %x, %v {{pads = [0, 0, 0, 1]}} : ({image}, {small}) -> {made}
+  %far = nn.conv2d %x, %w {{pads = [0, 0, 1, 1]}} : ({image}, {large}) -> {made}
+  %all = nn.add %near, %far : ({made}, {made}) -> {made}
+  return %all : {made}
+}}""",
+        seed="ones",
+    )
+    random = np.random.default_rng(0)
+    inputs = [random.standard_normal(a.type.shape).astype(np.float32) for a in functions(gradient)[0].args]  # type: ignore[attr-defined]
+    packed = mdsl.opt(gradient, "pack", target="avx512")
+    verify(packed)
+    for got, wanted in zip(run(packed, inputs), run(gradient, inputs), strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-4)

@@ -8,9 +8,11 @@ reads it, into which `fuse` merges it.
 
 from __future__ import annotations
 
-from mdsl.dialects import linalg
+from collections.abc import Iterator
+
+from mdsl.dialects import linalg, tensor
 from mdsl.ir.affine import AffineMap, Dim
-from mdsl.ir.core import Op
+from mdsl.ir.core import Op, Value
 from mdsl.passes.linalg.pack.move import unpacked
 from mdsl.rewriting import remarks
 from mdsl.rewriting.pack_layout import Tiles, pack_op
@@ -33,12 +35,22 @@ def raise_packs(func: Op) -> None:
 def _bring_in_front(op: linalg.LinalgOp, at: int, places: dict[Op, int]) -> None:
     """Packs that were made for ops behind `op`, which took the place `at`, and serve it too, come in front of it. `places` are where ops
     stood at first; what is new, or was moved, has the place of the op that it is in front of."""
-    packs = {v.owner for v in op.inputs if isinstance(v.owner, linalg.Pack)}
+    packs: dict[linalg.Pack, Op] = {}
+    for pack, reader in sorted((p for v in op.inputs for p in _pack_of(v, op)), key=lambda p: p[1] is op):
+        packs.setdefault(pack, reader)
     for pack in sorted((pack for pack in packs if places.get(pack, at) > at), key=lambda pack: places[pack]):
-        for moved in (pack.operands[1].owner, pack):
+        for moved in (*(v.owner for v in pack.operands[1:]), pack):
             if isinstance(moved, Op) and op.block is not None:
-                op.block.insert(moved.detach(), op)
+                op.block.insert(moved.detach(), packs[pack])
     places.update((pack, min(places.get(pack, at), at)) for pack in packs)
+
+
+def _pack_of(value: Value, reader: Op) -> Iterator[tuple[linalg.Pack, Op]]:
+    """The pack that `reader` reads as `value`, or that a border which was made for it is put around, with what reads it itself."""
+    while isinstance(pad := value.owner, tensor.Pad):
+        value, reader = pad.operands[0], pad
+    if isinstance(value.owner, linalg.Pack):
+        yield value.owner, reader
 
 
 def _tiles(op: linalg.LinalgOp, pack: linalg.Pack) -> Tiles:

@@ -33,11 +33,16 @@ _GROUP: ContextVar[_Group | None] = ContextVar("group", default=None)
 
 @contextmanager
 def among(count: int, total: Total) -> Generator[None]:
-    """Programs that are called in the block are those of `count` processes. Raises what `total` has raised in one."""
+    """Programs that are called in the block are those of `count` processes. Raises what `total` has raised in one, also where the block
+    raises: that came of it."""
     group = _Group(total, count)
     token = _GROUP.set(group)
     try:
         yield
+    except BaseException as error:
+        if group.error in (None, error):
+            raise
+        raise group.error from error
     finally:
         _GROUP.reset(token)
     if group.error is not None:

@@ -154,3 +154,16 @@ func.func @main(%x: tensor<8x2xf32>) -> tensor<8xf32> {
     x = np.arange(16, dtype=np.float32).reshape(8, 2)
     with across.among(2, with_a_twin):
         np.testing.assert_array_equal(mdsl.compile(text)(x), x[:, 1] + 1)
+
+
+def test_what_is_raised_there_is_not_hidden_by_what_comes_of_it() -> None:
+    program = mdsl.compile(PROGRAM)
+
+    def fail(array: np.ndarray) -> None:
+        array[...] = np.nan
+        raise OSError("the other process is gone")
+
+    with pytest.raises(OSError, match="is gone") as caught, across.among(2, fail):
+        program(X)
+        raise ValueError("the loss is not finite")
+    assert isinstance(caught.value.__cause__, ValueError)

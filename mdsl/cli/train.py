@@ -83,7 +83,8 @@ def train(
     ] = "",
     init: Annotated[str, typer.Option(help="keep: the network's weights; random: new ones.")] = "keep",
     freeze: Annotated[
-        list[str] | None, typer.Option(help="A weight that stays as it is.", metavar="NAME")
+        list[str] | None,
+        typer.Option(help="A weight that stays as it is, or a pattern of such: 'encoder.*'.", metavar="NAME"),
     ] = None,
     seed: Annotated[int, typer.Option(help="Decides all that is random.", metavar="N")] = 0,
     engine: Engine = "vm",

@@ -53,7 +53,7 @@ RESULT = "mdsl.result"
 """The attribute of an out-parameter with `mdsl.input`: what the result is called, if not as the input."""
 
 PARAMETER = "mdsl.parameter"
-"""The attribute of an argument that is trained."""
+"""The attribute of an argument, or of a constant, that is trained."""
 
 STATE = "mdsl.state"
 """The attribute of an argument that a training step keeps, of an optimiser: at first the number that it holds, else 0."""

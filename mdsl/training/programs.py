@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from mdsl.dialects.arith import Constant
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.func import GRADIENT, NAME, PARAMETER, STATE, FuncOp, Return
 from mdsl.dialects.nn.training import CrossEntropy
-from mdsl.errors import MdslError, Source, SyntaxError_
+from mdsl.errors import MdslError, Source, SyntaxError_, nearest
 from mdsl.ir.attributes import Attribute, DenseResourceAttr, FloatAttr, Resource, StringAttr, UnitAttr
 from mdsl.ir.core import Builder, Region
 from mdsl.ir.typed import tensor_of
@@ -25,7 +26,7 @@ from mdsl.passes.nn.autodiff import Autodiff
 from mdsl.passes.nn.loss import Loss
 from mdsl.passes.nn.loss_scale import LossScale, scaled
 from mdsl.passes.nn.optimizer import Optimizer
-from mdsl.passes.nn.parameters import lift, roles_of
+from mdsl.passes.nn.parameters import lift, roles_of, says_parameters
 from mdsl.passes.nn.train_mode import TrainMode
 
 TARGETS = ("labels", "target")
@@ -175,18 +176,20 @@ def _function(module: ModuleOp) -> FuncOp:
 
 
 def _trained(function: FuncOp, frozen: Sequence[str]) -> list[str]:
-    """The names of the parameters that are trained. Raises MdslError for a frozen one that there is not."""
+    """The names of the parameters that are trained, none that a pattern of `frozen` matches. Raises MdslError for a pattern that matches none."""
     names = [
         str(arg.name)
         for arg, attributes in zip(function.args, function.arg_attributes(), strict=True)
         if PARAMETER in attributes
     ]
-    unknown = [name for name in frozen if name not in names]
-    if unknown:
-        raise MdslError(
-            f"error: the network has no parameter '{unknown[0]}' (parameters: {', '.join(names)})"
-        )
-    found = [name for name in names if name not in frozen]
+    stays = {pattern: {n for n in names if n == pattern or fnmatchcase(n, pattern)} for pattern in frozen}
+    for pattern, matched in stays.items():
+        if not matched:
+            hint = nearest(pattern, names)
+            raise MdslError(
+                f"error: the network has no parameter '{pattern}'{hint} (parameters: {', '.join(names)})"
+            )
+    found = [name for name in names if not any(name in matched for matched in stays.values())]
     if not found:
         raise MdslError(
             "error: the network has no parameters to train: constants that layers read as weights"
@@ -207,12 +210,16 @@ def with_weights(network: ModuleOp, weights: Mapping[str, np.ndarray]) -> Module
     network = network.clone()
     function = _function(network)
     given = function.arg_attributes()
+    told = says_parameters(function)
     lift(function)
     builder = Builder(function.body, function.body.first)
-    for argument in function.body.args[len(given) :]:
+    lifted = zip(function.body.args[len(given) :], function.arg_attributes()[len(given) :], strict=True)
+    for argument, found in lifted:
         name, type = str(argument.name), tensor_of(argument)
         attribute = DenseResourceAttr(name, type, Resource(np.array(weights[name], dtype_of(type.element))))
-        argument.replace_by(builder.value(Constant(value=attribute, results=[type]), name))
+        marks: dict[str, Attribute] = {PARAMETER: UnitAttr()} if told and PARAMETER in found else {}
+        constant = Constant.from_parts([], [type], {**marks, "value": attribute})
+        argument.replace_by(builder.value(constant, name))
     function.body.args = function.body.args[: len(given)]
     function.set_arg_attributes(given)
     function.update_type()

@@ -339,61 +339,6 @@ def test_schedules() -> None:
         Schedule(1.0, 10, "step", factor=float("inf"))
 
 
-def test_a_model_that_leaves_the_number_of_samples_open() -> None:
-    """It is imported for a batch: of a recurrent layer the import has to know the sizes, and what it writes has time in front."""
-    pytest.importorskip("onnx")
-    from models_of_nodes import F32, model, node
-
-    random = np.random.default_rng(0)
-    weights = {
-        "w": random.normal(size=(1, 12, 4)).astype(np.float32),
-        "r": random.normal(size=(1, 12, 4)).astype(np.float32),
-        "f": random.normal(size=(4, 5)).astype(np.float32),
-    }
-    nodes = [
-        node("Transpose", "x", "by_time", perm=[1, 0, 2]),
-        node("GRU", "by_time w r", "all last", hidden_size=4),
-        node("Squeeze", "last axes", "state"),
-        node("MatMul", "state f"),
-    ]
-    proto = model(nodes, [("x", F32, ["n", 6, 4])], [("y", F32, ["n", 5])], {**weights, "axes": [0]})
-    data = {"x": random.normal(size=(200, 6, 4)).astype(np.float32), "labels": random.integers(0, 5, 200)}
-    trainer = mdsl.Trainer(proto, data, batch=20, lr=0.02)
-    losses = trainer.train(60)
-    total = sum(a.size for a in trainer.parameters.values())
-    assert total == sum(a.size for a in weights.values())
-    assert np.mean(losses[-10:]) < 0.95 * np.mean(losses[:10])
-
-
-def test_every_weight_of_a_model_is_trained_whatever_numbers_it_holds() -> None:
-    """Small ones, and such that are one number; equal weights that were written once, with an Identity for each; two that are added up."""
-    pytest.importorskip("onnx")
-    from models_of_nodes import F32, model, node
-
-    weights = {
-        "first": np.zeros(4, np.float32),
-        "slope": np.ones((4, 1), np.float32),
-        "both": np.eye(4, 3, dtype=np.float32),
-    }
-    nodes = [
-        node("Identity", "first", "second"),
-        node("Add", "first second", "bias"),
-        node("Add", "x bias", "moved"),
-        node("Transpose", "slope", "row", perm=[1, 0]),
-        node("Mul", "moved row", "scaled"),
-        node("MatMul", "scaled both"),
-    ]
-    proto = model(nodes, [("x", F32, ["n", 4])], [("y", F32, ["n", 3])], weights)
-    random = np.random.default_rng(0)
-    data = {"x": random.normal(size=(50, 4)).astype(np.float32), "labels": random.integers(0, 3, 50)}
-    trainer = mdsl.Trainer(proto, data, batch=10, lr=0.01)
-    before = {name: array.copy() for name, array in trainer.parameters.items()}
-    assert sorted(a.size for a in before.values()) == [4, 4, 4, 12]
-    trainer.train(2)
-    assert all((trainer.parameters[name] != array).any() for name, array in before.items())
-    assert mdsl.compile(trainer.trained())(data["x"][:7]).shape == (7, 3)
-
-
 @pytest.mark.parametrize("label", [-1, 5])
 def test_a_label_that_is_no_class(label: int) -> None:
     data = samples(MLP)

@@ -15,6 +15,7 @@ from math import prod
 import numpy as np
 
 from mdsl.dialects.arith import Constant
+from mdsl.dialects.func import PARAMETER
 from mdsl.errors import MdslError
 from mdsl.frontends.onnx.partial import evaluate_partial, seeds
 from mdsl.frontends.onnx.registry import Unsupported
@@ -24,6 +25,7 @@ from mdsl.ir.attributes import (
     DenseResourceAttr,
     FloatAttr,
     Resource,
+    UnitAttr,
     python_value,
     tensor_attribute,
 )
@@ -158,6 +160,8 @@ class Folder:
         if not any(stride for stride, size in zip(data.strides, data.shape, strict=True) if size > 1):
             self.check_made(value.type)
         value.op.attributes["value"] = self._attribute(value)
+        if self._is_weight(value):
+            value.op.attributes[PARAMETER] = UnitAttr()
         self.block.append(value.op)
 
     def check_size(self, type: object) -> None:
@@ -237,6 +241,9 @@ class Folder:
 
     # Data -------------------------------------------------------------------------------------------------
 
+    def _is_weight(self, value: Value) -> bool:
+        return self.weights is not None and value in self.weights and is_float(value.type)
+
     def _attribute(self, value: Value) -> Attribute:
         """The data in the text if it is small or a splat, and no weight that is to be told from other constants; else as a resource."""
         base = value.name or "constant"
@@ -245,7 +252,7 @@ class Folder:
             number += 1
             name = f"{base}_{number}"
         data, type = self._data[value], tensor_of(value)
-        if self.weights is not None and value in self.weights and type.rank and is_float(type):
+        if self._is_weight(value):
             found = DenseResourceAttr(name, type, Resource(np.ascontiguousarray(data)))
         else:
             found = tensor_attribute(data, type, name)

@@ -21,6 +21,7 @@ from mdsl.frontends.onnx.registry import Incomplete, Malformed, Node, Unsupporte
 from mdsl.frontends.onnx.schema import attributes_of, check_node
 from mdsl.frontends.onnx.scope import ABSENT, MAX_DEPTH, Missing, Scope
 from mdsl.frontends.onnx.tensors import plain_attribute
+from mdsl.frontends.onnx.weights import Weights
 from mdsl.ir.core import Block, BlockArgument, Value, VerifyError
 from mdsl.ir.location import Location
 from mdsl.ir.types import TensorType
@@ -113,6 +114,7 @@ class Graph:
         """Converts the initializers and nodes of a graph into `scope`."""
         if scope.depth > MAX_DEPTH:
             raise MdslError(f"error: graphs are nested more than {MAX_DEPTH} deep")
+        weights = Weights(self.model.proto)
         for tensor in graph.initializer:
             check_text(tensor.name)
             where = f"initializer '{tensor.name}'"
@@ -126,7 +128,9 @@ class Graph:
                 self.problem(Problem(tensor.name, "initializer", "", {}, str(error)))
                 value = Missing(tensor.name)
             if self.folder.weights is not None and isinstance(value, Value):
-                self.folder.weights.add(value)
+                data = self.folder.constant(value)
+                if data is not None and (tensor.name, data) in weights:
+                    self.folder.weights.add(value)
             scope.define(tensor.name, value, where)
         if graph.sparse_initializer:
             raise MdslError("error: sparse initializers are not supported")

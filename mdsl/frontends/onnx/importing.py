@@ -95,8 +95,8 @@ class Source:
         return Imported(module, conversion.arguments(), conversion.outputs(), conversion.wanted())
 
     def module(self, bind: Mapping[str, Any], weights: bool = False) -> ModuleOp:
-        """The module of the model. With `weights` those that the model has are resources however small they are, and whatever numbers they
-        hold, so that they are told from other constants. Raises MdslError also where more must be bound for one."""
+        """The module of the model. With `weights` what the framework that it is from would train is marked `mdsl.parameter`
+        (`weights.py` says how it is told), and is a resource however small it is, and whatever numbers it holds. Raises MdslError also where more must be bound for one."""
         with _named(self._model):
             conversion = _Conversion(self._model, bind, weights)
         if conversion.graph.problems:

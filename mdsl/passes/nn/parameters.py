@@ -45,8 +45,9 @@ class Parameters(Pass):
         func.func @main(%x: tensor<4x8xf32>, %w: tensor<2x8xf32> {mdsl.parameter}) -> tensor<4x2xf32> {
           %y = nn.linear %x, %w : (tensor<4x8xf32>, tensor<2x8xf32>) -> tensor<4x2xf32>
 
-    Those are constant tensors of floats in resources, and whatever a layer reads as its weight, bias, scale or shift. The
-    mean and the variance of a normalisation become arguments too, but are not marked: they are observed, not trained.
+    Those are constant tensors of floats in resources, and whatever a layer reads as its weight, bias, scale or shift; where constants are
+    marked `mdsl.parameter` (as in a model that is imported to be trained), those alone. None is what reaches the results only through ops
+    without slope, such as a comparison: a mask. The mean and the variance of a normalisation become arguments too, but are not marked: they are observed, not trained.
     With `master` 16-bit weights are arguments of f32, which are rounded where they are read: steps that are too
     small for 16 bits add up in these (master weights). An argument is called as its resource. What the numbers are, the program no longer says: who calls it does.
     """
@@ -68,11 +69,12 @@ def lift(function: FuncOp, master: bool = False) -> dict[str, np.ndarray]:
     is there. A matrix that is written as one number has none."""
     data: dict[str, np.ndarray] = {}
     names = FreeNames(argument.name for argument in function.args)
+    told = says_parameters(function)
     for constant in [op for op in function.body.ops if isinstance(op, Constant)]:
-        if not _can_be_weight(constant.result):
+        if not is_float(constant.result.type) or not isinstance(constant.result.type, TensorType):
             continue
         array = constant_data(constant.result)
-        for name, uses, trained in _weights(constant.result):
+        for name, uses, trained in _weights(constant, told):
             name = names.take(name)
             type = tensor_of(constant.result)
             kept = type.with_element(wide(type.element)) if master else type
@@ -90,29 +92,49 @@ def lift(function: FuncOp, master: bool = False) -> dict[str, np.ndarray]:
     return data
 
 
+def says_parameters(function: FuncOp) -> bool:
+    """True if the function's constants say which of them are parameters."""
+    return any(isinstance(op, Constant) and PARAMETER in op.attributes for op in function.body.ops)
+
+
 def _is_place(constant: Constant) -> bool:
     """True for a matrix that is written as one number: a place for a weight."""
     value, type = constant.attributes["value"], tensor_of(constant.result)
     return isinstance(value, DenseAttr) and value.is_splat and type.rank > 1 and type.size > 1
 
 
-def _can_be_weight(value: Value) -> bool:
-    return isinstance(value.type, TensorType) and value.type.rank > 0 and is_float(value.type)
-
-
-def _weights(value: Value) -> Iterator[tuple[str, list[tuple[Op, int]], bool]]:
+def _weights(constant: Constant, told: bool) -> Iterator[tuple[str, list[tuple[Op, int]], bool]]:
     """The arguments to make of a constant: name, where they are read, whether they are trained. A resource is one weight,
-    whoever shares it; a number written in the program is one for each layer that reads it, and nothing elsewhere."""
+    whoever shares it; a number written in the program is one for each layer that reads it, and nothing elsewhere. Where the program has
+    `told` which are parameters, no other one is."""
+    value = constant.result
     uses = [(user, k) for user in value.users for k, v in enumerate(user.operands) if v is value]
     roles = [_role(*use) for use in uses]
-    owner = value.owner
-    if isinstance(owner, Constant) and isinstance(owner.attributes["value"], DenseResourceAttr):
-        yield resource_name(value), uses, not set(roles) & set(STATISTICS)
+    if told and PARAMETER not in constant.attributes:
+        trained = ()
+    elif isinstance(constant.attributes["value"], DenseResourceAttr):
+        if set(roles) & set(STATISTICS) or _has_slope(value):
+            yield resource_name(value), uses, not set(roles) & set(STATISTICS)
         return
+    else:
+        trained = ROLES
     for (user, place), role in zip(uses, roles, strict=True):
-        if role in ROLES or role in STATISTICS:
+        if role in trained or role in STATISTICS:
             own = f"{user.results[0].name or user.name.split('.')[1]}_{role}"
             yield value.name if len(uses) == 1 and value.name else own, [(user, place)], role in ROLES
+
+
+def _has_slope(value: Value) -> bool:
+    """True if what a value is used for depends on it smoothly: not only through truth values and whole numbers."""
+    seen, ahead = {value}, [value]
+    while ahead:
+        for user in ahead.pop().users:
+            if not isinstance(user, NnOp):
+                return True
+            found = [r for r in user.results if is_float(r.type) and r not in seen]
+            seen.update(found)
+            ahead += found
+    return False
 
 
 def _role(user: Op, place: int) -> str:

@@ -1,0 +1,137 @@
+"""Training imported models: which of their numbers are parameters, and how many samples they are for."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import mdsl
+
+onnx = pytest.importorskip("onnx")
+from models_of_nodes import F32, model, node  # noqa: E402
+
+
+def test_a_model_that_leaves_the_number_of_samples_open() -> None:
+    """It is imported for a batch: of a recurrent layer the import has to know the sizes, and what it writes has time in front."""
+    random = np.random.default_rng(0)
+    weights = {
+        "w": random.normal(size=(1, 12, 4)).astype(np.float32),
+        "r": random.normal(size=(1, 12, 4)).astype(np.float32),
+        "f": random.normal(size=(4, 5)).astype(np.float32),
+    }
+    nodes = [
+        node("Transpose", "x", "by_time", perm=[1, 0, 2]),
+        node("GRU", "by_time w r", "all last", hidden_size=4),
+        node("Squeeze", "last axes", "state"),
+        node("MatMul", "state f"),
+    ]
+    proto = model(nodes, [("x", F32, ["n", 6, 4])], [("y", F32, ["n", 5])], {**weights, "axes": [0]})
+    data = {"x": random.normal(size=(200, 6, 4)).astype(np.float32), "labels": random.integers(0, 5, 200)}
+    trainer = mdsl.Trainer(proto, data, batch=20, lr=0.02)
+    losses = trainer.train(60)
+    total = sum(a.size for a in trainer.parameters.values())
+    assert total == sum(a.size for a in weights.values())
+    assert np.mean(losses[-10:]) < 0.95 * np.mean(losses[:10])
+
+
+def test_every_weight_of_a_model_is_trained_whatever_numbers_it_holds() -> None:
+    """Small ones, and such that are one number; equal weights that were written once, with an Identity for each; two that are added up."""
+    weights = {
+        "first": np.zeros(4, np.float32),
+        "slope": np.ones((4, 1), np.float32),
+        "both": np.eye(4, 3, dtype=np.float32),
+    }
+    nodes = [
+        node("Identity", "first", "second"),
+        node("Add", "first second", "bias"),
+        node("Add", "x bias", "moved"),
+        node("Transpose", "slope", "row", perm=[1, 0]),
+        node("Mul", "moved row", "scaled"),
+        node("MatMul", "scaled both"),
+    ]
+    proto = model(nodes, [("x", F32, ["n", 4])], [("y", F32, ["n", 3])], weights)
+    random = np.random.default_rng(0)
+    data = {"x": random.normal(size=(50, 4)).astype(np.float32), "labels": random.integers(0, 3, 50)}
+    trainer = mdsl.Trainer(proto, data, batch=10, lr=0.01)
+    before = {name: array.copy() for name, array in trainer.parameters.items()}
+    assert sorted(a.size for a in before.values()) == [4, 4, 4, 12]
+    trainer.train(2)
+    assert all((trainer.parameters[name] != array).any() for name, array in before.items())
+    assert mdsl.compile(trainer.trained())(data["x"][:7]).shape == (7, 3)
+
+
+def test_what_no_framework_would_train_stays() -> None:
+    """Numbers in nodes, a mask that is only compared, one that holds infinities, single numbers of other exporters than PyTorch's."""
+    weights = {
+        "w": np.eye(4, dtype=np.float32) / 2,
+        "seen": np.tri(4, dtype=np.float32),
+        "hidden": np.triu(np.full((4, 4), -np.inf, np.float32), 1),
+        "far": np.float32([0, np.finfo(np.float32).min, 0, 0]),
+        "half": np.array(0.5, np.float32),
+        "learnt": np.array(0.25, np.float32),
+        "scaled_twice": np.full((1, 4), 2, np.float32),
+        "zero": np.array(0, np.float32),
+    }
+    nodes = [
+        node("Constant", "", "one", value_floats=[1.0, 2.0, 3.0, 4.0]),
+        node("Mul", "x one", "a"),
+        node("MatMul", "a w", "b"),
+        node("Equal", "seen zero", "is_hidden"),
+        node("Where", "is_hidden zero w", "shown"),
+        node("MatMul", "b shown", "c"),
+        node("Add", "hidden far", "mask"),
+        node("Softmax", "mask", "share"),
+        node("MatMul", "c share", "d"),
+        node("Mul", "d half", "e"),
+        node("Mul", "e scaled_twice", "f"),
+        node("Mul", "f learnt"),
+    ]
+    random = np.random.default_rng(0)
+    data = {"x": random.normal(size=(50, 4)).astype(np.float32), "labels": random.integers(0, 4, 50)}
+    proto = model(nodes, [("x", F32, ["n", 4])], [("y", F32, ["n", 4])], weights)
+
+    def trained() -> set[str]:
+        return {*mdsl.Trainer(proto, data, batch=10).parameters}
+
+    assert trained() == {"w", "scaled_twice"}
+    proto.producer_name = "pytorch"
+    assert trained() == {
+        "w",
+        "scaled_twice",
+        "half",
+        "learnt",
+        "zero",
+    }  # and none that only a comparison reads
+    for name, kind in (
+        ("w", "PARAMETER"),
+        ("scaled_twice", "BUFFER"),
+        ("half", "CONSTANT_TENSOR"),
+        ("learnt", "PARAMETER"),
+    ):
+        info = proto.graph.value_info.add(name=name)
+        info.metadata_props.add(key="pkg.torch.export.graph_signature.InputSpec.kind", value=kind)
+    assert trained() == {"w", "learnt"}
+
+
+def test_the_constant_scale_of_a_group_norm_is_no_parameter_again_after_training() -> None:
+    """PyTorch writes an InstanceNormalization of ones and zeros in `Constant` nodes, and the learnt scale behind it."""
+    nodes = [
+        node("Constant", "", "ones", value_floats=[1.0, 1.0]),
+        node("Constant", "", "zeros", value_floats=[0.0, 0.0]),
+        node("InstanceNormalization", "x ones zeros", "normal"),
+        node("Mul", "normal scale", "scaled"),
+        node("ReduceMean", "scaled", axes=[2], keepdims=0),
+    ]
+    proto = model(
+        nodes, [("x", F32, [1, 2, 5])], [("y", F32, [1, 2])], {"scale": np.ones((2, 1), np.float32)}, 17
+    )
+    random = np.random.default_rng(0)
+    data = {
+        "x": random.normal(size=(50, 2, 5)).astype(np.float32),
+        "target": random.normal(size=(50, 2)).astype(np.float32),
+    }
+    settings = {"loss": "mse", "optimizer": "sgd{momentum=0.9}", "lr": 0.1, "batch": 10}
+    trainer = mdsl.Trainer(proto, data, **settings)
+    trainer.train(3)
+    assert {*trainer.parameters} == {"scale"}
+    assert {*mdsl.Trainer(trainer.trained(), data, **settings).parameters} == {"scale"}

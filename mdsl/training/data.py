@@ -16,9 +16,15 @@ Transform = Callable[[Arrays, np.random.Generator], Arrays]
 """Alters a batch: `f(arrays, generator)`; the generator is that of the step, so that a resumed run does the same."""
 
 
-def fitted(data: Mapping[str, np.ndarray], specs: Sequence[TensorSpec], what: str) -> Arrays:
+def fitted(
+    data: Mapping[str, np.ndarray],
+    specs: Sequence[TensorSpec],
+    what: str,
+    hints: Mapping[str, str] | None = None,
+) -> Arrays:
     """The arrays for inputs of these specs, sample by sample along their first dimension. An array belongs to the input of its name;
-    if just one array and one input are left, they belong together. Raises MdslError."""
+    if just one array and one input are left, they belong together. Raises MdslError; where the shape of an array does not fit, with the
+    hint for that input."""
     left = {name: np.asarray(array) for name, array in data.items()}
     found = {spec.name: left.pop(spec.name) for spec in specs if spec.name in left}
     missing = [spec.name for spec in specs if spec.name not in found]
@@ -31,7 +37,8 @@ def fitted(data: Mapping[str, np.ndarray], specs: Sequence[TensorSpec], what: st
     if len(set(counts.values())) > 1:
         listed = ", ".join(f"'{n}' {c}" for n, c in counts.items())
         raise MdslError(f"error: {what} has different numbers of samples: {listed}")
-    return {spec.name: _checked(found[spec.name], spec, what) for spec in specs}
+    hints = hints or {}
+    return {spec.name: _checked(found[spec.name], spec, what, hints.get(spec.name, "")) for spec in specs}
 
 
 def check_labels(labels: np.ndarray, classes: int, ignored: int | None, what: str) -> None:
@@ -47,12 +54,12 @@ def check_labels(labels: np.ndarray, classes: int, ignored: int | None, what: st
         )
 
 
-def _checked(array: np.ndarray, spec: TensorSpec, what: str) -> np.ndarray:
+def _checked(array: np.ndarray, spec: TensorSpec, what: str, hint: str) -> np.ndarray:
     if array.size != len(array) * prod(spec.shape[1:]):
         shape = "x".join(map(str, array.shape))
         wanted = "x".join(map(str, spec.shape[1:])) or "one number"
         raise MdslError(
-            f"error: {what}: samples of '{spec.name}' have the shape {wanted}, the array is {shape}"
+            f"error: {what}: samples of '{spec.name}' have the shape {wanted}, the array is {shape}{hint}"
         )
     kind = DTYPES[spec.dtype].kind
     if array.dtype.kind not in "biufV" or (kind in "iu" and array.dtype.kind not in "iu"):

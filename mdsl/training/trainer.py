@@ -126,12 +126,20 @@ class Trainer:
 
     def _fitted(self, data: Mapping[str, np.ndarray]) -> Arrays:
         """The data for a step, checked. Raises MdslError."""
-        found = fitted(data, self._data_specs(), "the data")
+        found = fitted(data, self._data_specs(), "the data", {"labels": self._where_classes_lie()})
         if self.classifies:
             check_labels(
                 found[self.programs.target], self.programs.classes, self.programs.ignored, "the data"
             )
         return found
+
+    def _where_classes_lie(self) -> str:
+        """What to say of labels that do not fit."""
+        rank, axis = len(self.specs[self.programs.target].shape) + 1, self.programs.axis
+        if not self.classifies or rank < 3:
+            return ""
+        other = 1 if axis != 1 else rank - 1
+        return f"; classes lie along dimension {axis} of the result: 'cross_entropy{{axis={other}}}' takes another"
 
     def _data_specs(self) -> list[TensorSpec]:
         return [self.specs[name] for name in (*self.programs.inputs, self.programs.target)]
@@ -221,7 +229,9 @@ class Trainer:
         """The share of right answers in the last step's batch, of this process; None of what is no classifier."""
         if not self.classifies or not self.answers.size:
             return None
-        return float(np.mean(self._chosen(self.answers) == self.arrays[self.programs.target]))
+        labels = self.arrays[self.programs.target]
+        right = (self._chosen(self.answers) == labels)[labels != self.programs.ignored]
+        return float(np.mean(right)) if right.size else None
 
     def train(
         self, steps: int, *, checkpoint: str | os.PathLike[str] | None = None, every: int = 500
@@ -266,8 +276,13 @@ class Trainer:
         if not len(wanted):
             raise MdslError("error: the data to judge by have no samples")
         losses, answers = (np.concatenate(parts) for parts in zip(*self._judged(found), strict=True))
-        right = np.mean(self._chosen(answers) == wanted) if self.classifies else None
-        return Score(float(losses.mean(dtype=np.float64)), None if right is None else float(right))
+        if not self.classifies:
+            return Score(float(losses.mean(dtype=np.float64)), None)
+        counted = wanted != self.programs.ignored
+        if not counted.any():
+            raise MdslError("error: all labels of the data to judge by are ignored")
+        right = np.mean((self._chosen(answers) == wanted)[counted])
+        return Score(float(losses[counted].mean(dtype=np.float64)), float(right))
 
     def _judged(self, data: Arrays) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Losses and answers of all samples, batch by batch; zeros stand where there is no right answer, and fill up the last one."""

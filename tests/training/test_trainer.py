@@ -345,3 +345,36 @@ def test_a_label_that_is_no_class(label: int) -> None:
     data["labels"][7] = label
     with pytest.raises(MdslError, match=f"the data: sample 7 has the label {label}, the classes are 0 to 4"):
         mdsl.Trainer(MLP, data)
+
+
+def test_classes_along_another_dimension_and_a_label_that_counts_nothing() -> None:
+    """As in PyTorch: one loss a pixel, the classes in front of the pixels."""
+    text = """func.func @main(%x: tensor<1x2x3xf64>) -> tensor<1x4x3xf64> {
+  %w = arith.constant dense<[[[1.0], [0.5]], [[-1.0], [2.0]], [[0.0], [1.0]], [[0.25], [-2.0]]]> : tensor<4x2x1xf64>
+  %b = arith.constant dense<0.0> : tensor<4xf64>
+  %turned = nn.transpose %x {perm = [0, 2, 1]} : (tensor<1x2x3xf64>) -> tensor<1x3x2xf64>
+  %flat = nn.reshape %w : (tensor<4x2x1xf64>) -> tensor<4x2xf64>
+  %z = nn.linear %turned, %flat, %b : (tensor<1x3x2xf64>, tensor<4x2xf64>, tensor<4xf64>) -> tensor<1x3x4xf64>
+  %y = nn.transpose %z {perm = [0, 2, 1]} : (tensor<1x3x4xf64>) -> tensor<1x4x3xf64>
+  return %y : tensor<1x4x3xf64>
+}"""
+    random = np.random.default_rng(0)
+    data = {"x": random.normal(size=(12, 2, 3)), "labels": random.integers(0, 4, (12, 3))}
+    data["labels"][:, 1] = -100
+    with pytest.raises(
+        MdslError, match=r"'labels' have the shape 4, the array is 12x3.*cross_entropy\{axis=1\}"
+    ):
+        mdsl.Trainer(text, data, batch=4)
+    with pytest.raises(MdslError, match="sample 0 has the label -100, the classes are 0 to 3"):
+        mdsl.Trainer(text, data, batch=4, loss="cross_entropy{axis=1}")
+    loss = "cross_entropy{axis=1,ignore_index=-100}"
+    trainer = mdsl.Trainer(text, data, batch=12, loss=loss, engine="reference")
+    logits = mdsl.compile(mdsl.parse(text), engine="reference")
+    z = np.concatenate([logits(x[None]) for x in data["x"]])[:, :, [0, 2]]
+    shares = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
+    wanted = -np.log(np.take_along_axis(shares, data["labels"][:, None, [0, 2]], 1)).mean()
+    np.testing.assert_allclose(trainer.advance(), wanted)
+    score = trainer.evaluate(data)
+    answers = trainer.answer(x=data["x"])[:, :, [0, 2]]
+    assert score.accuracy == np.mean(answers.argmax(axis=1) == data["labels"][:, [0, 2]])
+    np.testing.assert_allclose(score.loss, trainer.advance())

@@ -56,6 +56,8 @@ SMALL = 1 << 12
 
 _VIEWS = {"nn.reshape", "nn.transpose", "nn.flatten"}
 _MOVES = {*_VIEWS, "nn.broadcast", "nn.concat", "nn.slice", "nn.gather", "nn.pad", "nn.cast"}
+_PARTS = {*_VIEWS, "nn.slice", "nn.cast"}
+"""What an element of the result is, one of the operand is, and no other: moved weights may be trained as well."""
 _HEAVY = {"nn.conv2d", "nn.matmul", "nn.linear", "nn.max_pool2d", "nn.avg_pool2d"}
 
 
@@ -68,7 +70,9 @@ class Folder:
         self._partial: dict[Value, np.ndarray] = {}
         self._resources: set[str] = set()
         self.weights: set[Value] | None = None
-        """Floats that a model has as weights, and what is computed of them, where they are to be told from other constants."""
+        """Floats that a model has as weights, and what is moved of them, where they are to be told from other constants."""
+        self.shared: set[Value] = set()
+        """Those of them that several nodes read: what each moved would be another weight."""
         self._spent = 0
 
     # Knowing ----------------------------------------------------------------------------------------------
@@ -138,9 +142,10 @@ class Folder:
         return list(op.results)
 
     def _is_trained_through(self, op: Op) -> bool:
-        """True for what is computed of weights, or of several: they are what is trained, not what comes of them (the sum of two biases)."""
+        """True for what is computed of weights, of several, or of one that is read elsewhere too: they are what is trained, not what comes of
+        them (the sum of two biases, a token for each sample)."""
         used = [] if self.weights is None else [v for v in op.operands if v in self.weights]
-        return len(used) > 1 or (bool(used) and op.name not in _MOVES)
+        return len(used) > 1 or (bool(used) and (op.name not in _PARTS or not self.shared.isdisjoint(used)))
 
     def insert(self, op: Op) -> Op:
         """Inserts `op`, and before it the constants that it is the first to use."""

@@ -6,6 +6,7 @@ them. The outputs of such a node are `Missing`, or stand-ins if the model says t
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from mdsl.frontends.deciding import deciding, is_small
 from mdsl.frontends.onnx import functions
 from mdsl.frontends.onnx.folding import Folder
 from mdsl.frontends.onnx.model import Model, check_text, normal_domain
-from mdsl.frontends.onnx.order import in_order
+from mdsl.frontends.onnx.order import in_order, reads
 from mdsl.frontends.onnx.registry import Incomplete, Malformed, Node, Unsupported, rule_for
 from mdsl.frontends.onnx.schema import attributes_of, check_node
 from mdsl.frontends.onnx.scope import ABSENT, MAX_DEPTH, Missing, Scope
@@ -107,6 +108,8 @@ class Graph:
         self.functions = functions.local_functions(self.model.proto)
         self._expanded = 0
         self.conditions: list[Value] = []
+        self.reads: Counter[str] = Counter()
+        """How often each name is read; in a body twice, for it may run several times."""
 
     # Graphs ---------------------------------------------------------------------------------------------------
 
@@ -138,6 +141,8 @@ class Graph:
 
     def run(self, nodes: Sequence[NodeProto], scope: Scope) -> None:
         """Converts nodes, which may stand in any order."""
+        for proto in nodes:
+            self.reads.update(reads(proto))
         for proto in in_order(nodes, lambda name: scope.find(name) is not None):
             self.convert(proto, scope)
 
@@ -177,6 +182,9 @@ class Graph:
         name = proto.name or next((o for o in proto.output if o), proto.op_type)
         where = f"node '{name}' ({proto.op_type})"
         found = [self.lookup(i, scope, where) if i else None for i in proto.input]
+        self.folder.shared.update(
+            v for i, v in zip(proto.input, found, strict=True) if isinstance(v, Value) and self.reads[i] > 1
+        )
         node = Node(
             self, scope, proto.op_type, domain, scope.opsets.get(domain, 0), name,
             [i if isinstance(i, Value) else None for i in found], [scope.prefix + o if o else "" for o in proto.output],

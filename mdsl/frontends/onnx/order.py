@@ -19,7 +19,7 @@ def in_order(nodes: Sequence[NodeProto], defined: Callable[[str], bool]) -> Sequ
     for i, node in enumerate(nodes):
         for output in node.output:
             makers.setdefault(output, i)
-    waits = [{makers[n] for n in _reads(node) if n in makers and not defined(n)} for node in nodes]
+    waits = [{makers[n] for n in reads(node) if n in makers and not defined(n)} for node in nodes]
     if all(maker < i for i, makers_ in enumerate(waits) for maker in makers_):
         return nodes
     readers: list[list[int]] = [[] for _ in nodes]
@@ -40,13 +40,13 @@ def in_order(nodes: Sequence[NodeProto], defined: Callable[[str], bool]) -> Sequ
     return [nodes[i] for i in order]
 
 
-def _reads(node: NodeProto) -> Iterable[str]:
+def reads(node: NodeProto) -> Iterable[str]:
     """What a node reads, its bodies included, which see the names around them."""
     yield from node.input
     for attribute in node.attribute:
         for graph in (attribute.g, *attribute.graphs) if attribute.type in (5, 10) else ():
             own = {t.name for t in (*graph.input, *graph.initializer)}.union(*(n.output for n in graph.node))
-            inner = (name for n in graph.node for name in _reads(n))
+            inner = (name for n in graph.node for name in reads(n))
             yield from (name for name in (*inner, *(o.name for o in graph.output)) if name not in own)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -45,7 +46,7 @@ class Loss(Pass):
           %loss = nn.cross_entropy %logits, %labels : (tensor<4x3xf32>, tensor<4xi64>) -> tensor<f32>
           return %loss, %y : tensor<f32>, tensor<4x3xf32>
 
-    What should be answered is a new argument: the numbers of classes, `labels`, of "cross_entropy"; a `target` like the result of
+    What should be answered is a new argument: the numbers of classes, `labels`, of "cross_entropy", along `axis`; a `target` like the result of
     "mse" and "bce". A network that ends in softmax (or, for "bce", sigmoid) is compared before it, where no digits
     are lost. The loss of 16-bit answers is computed in f32.
     """
@@ -60,6 +61,10 @@ class Loss(Pass):
     smoothing: float = option(
         0.0, "share of a label's weight that all classes get, of cross_entropy", least=0, most=1
     )
+    axis: int = option(
+        -1, "the dimension of the classes, of cross_entropy; that of a softmax at the end, if there is one"
+    )
+    ignore_index: str = option("", "a label that counts nothing, of cross_entropy (PyTorch's is -100)")
     reduction: str = option("mean", "mean, sum, or none for the loss of each sample or element")
 
     def __post_init__(self) -> None:
@@ -70,6 +75,9 @@ class Loss(Pass):
             )
         if self.reduction not in REDUCTIONS:
             raise ValueError(f"option 'reduction' must be {', '.join(REDUCTIONS)}, got '{self.reduction}'")
+
+        if self.ignore_index and not re.fullmatch(r"-?\d{1,18}", self.ignore_index):
+            raise ValueError(f"option 'ignore_index' must be an integer, got '{self.ignore_index}'")
 
     def run(self, module: ModuleOp, context: Context) -> None:
         for function in functions(module):
@@ -82,7 +90,7 @@ class Loss(Pass):
         answer = results[self.result]
         if not isinstance(answer.type, TensorType):
             raise function.error(f"@{function.symbol}: result {self.result} is no tensor")
-        compared, axis = _logits(answer, self.kind)
+        compared, axis = self._logits(answer)
         element = tensor_of(compared).element
         if wide(element) != element:
             wider = nn.Cast(compared, results=[tensor_of(compared).with_element(wide(element))])
@@ -102,17 +110,24 @@ class Loss(Pass):
             return kind(compared, target, reduction=self.reduction)
         if not type.rank:
             raise function.error(f"@{function.symbol}: a result without dimensions has no classes")
-        rest = type.shape[:axis] + type.shape[axis % type.rank + 1 :]
+        if not -type.rank <= axis < type.rank:
+            raise function.error(
+                f"@{function.symbol}: {remarks.value_name(compared)} is {type}: it has no dimension {axis} with classes"
+            )
+        rest = type.shape[: axis % type.rank] + type.shape[axis % type.rank + 1 :]
         labels = function.add_argument(TensorType(rest, i64), "labels")
-        smoothing = self.smoothing or None
         return nn.CrossEntropy(
-            compared, labels, axis=axis % type.rank, smoothing=smoothing, reduction=self.reduction
+            compared,
+            labels,
+            axis=axis % type.rank,
+            ignore_index=int(self.ignore_index) if self.ignore_index else None,
+            smoothing=self.smoothing or None,
+            reduction=self.reduction,
         )
 
-
-def _logits(answer: Value, kind: str) -> tuple[Value, int]:
-    """What is compared, and along which axis its classes lie."""
-    owner = answer.owner
-    if isinstance(owner, Op) and isinstance(owner, _LOGITS_OF.get(kind, ())):
-        return owner.operands[0], owner.attr("axis") if kind == "cross_entropy" else -1
-    return answer, -1
+    def _logits(self, answer: Value) -> tuple[Value, int]:
+        """What is compared, and along which axis its classes lie."""
+        owner = answer.owner
+        if isinstance(owner, Op) and isinstance(owner, _LOGITS_OF.get(self.kind, ())):
+            return owner.operands[0], owner.attr("axis") if self.kind == "cross_entropy" else -1
+        return answer, self.axis

@@ -8,7 +8,7 @@ import pytest
 import mdsl
 
 onnx = pytest.importorskip("onnx")
-from models_of_nodes import F32, model, node  # noqa: E402
+from models_of_nodes import F32, I64, model, node  # noqa: E402
 
 
 def test_a_model_that_leaves_the_number_of_samples_open() -> None:
@@ -135,3 +135,36 @@ def test_the_constant_scale_of_a_group_norm_is_no_parameter_again_after_training
     trainer.train(3)
     assert {*trainer.parameters} == {"scale"}
     assert {*mdsl.Trainer(trainer.trained(), data, **settings).parameters} == {"scale"}
+
+
+def test_a_weight_that_several_nodes_move_is_one() -> None:
+    """A token for each sample, a vector in two shapes, and an embedding whose matrix is that of the last layer too."""
+    weights = {
+        "token": np.full((1, 1, 3), 0.5, np.float32),
+        "scale": np.float32([1, 2, 3]),
+        "table": np.linspace(-1, 1, 15, dtype=np.float32).reshape(5, 3),
+        "ends": np.int64([3]), "starts": np.int64([1]), "axis": np.int64([1]), "last": np.int64([-1]), "first": np.int64([0]),
+    }  # fmt: skip
+    nodes = [
+        node("Gather", "table x", "seen"),
+        node("Expand", "token sizes", "tokens"),
+        node("Concat", "tokens seen", "all", axis=1),
+        node("Unsqueeze", "scale first", "row"),
+        node("Unsqueeze", "scale last", "column"),
+        node("Mul", "all row", "scaled"),
+        node("MatMul", "scaled column", "weighed"),
+        node("Mul", "scaled weighed", "b"),
+        node("ReduceMean", "b", "mean", axes=[1], keepdims=0),
+        node("Transpose", "table", "turned", perm=[1, 0]),
+        node("MatMul", "mean turned"),
+    ]
+    proto = model(
+        nodes, [("x", I64, [4, 2])], [("y", F32, [4, 5])], {**weights, "sizes": np.int64([4, 1, 3])}, 17
+    )
+    data = {"x": np.arange(40).reshape(20, 2) % 5, "labels": np.arange(20) % 5}
+    trainer = mdsl.Trainer(proto, data, batch=4, optimizer="sgd", lr=0.1)
+    assert {n: a.shape for n, a in trainer.parameters.items()} == {
+        "token": (1, 1, 3), "scale": (3,), "table": (5, 3)
+    }  # fmt: skip
+    losses = trainer.train(40)
+    assert np.mean(losses[-5:]) < np.mean(losses[:5])

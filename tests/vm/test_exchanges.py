@@ -167,3 +167,109 @@ def test_what_is_raised_there_is_not_hidden_by_what_comes_of_it() -> None:
         program(X)
         raise ValueError("the loss is not finite")
     assert isinstance(caught.value.__cause__, ValueError)
+
+
+BRANCH = f"""
+func.func @main(%x: memref<64x8xf32>, %n: memref<1xi64>, %y: memref<64x8xf32> {{mdsl.output}}) {{
+  %c0 = arith.constant 0 : index
+  %c1 = arith.constant 1 : index
+  %c2 = arith.constant 2 : index
+  %c8 = arith.constant 8 : index
+  %given = memref.load %n[%c0] : memref<1xi64>
+  %wide = arith.index_cast %given : i64 to index
+  %count = arith.minsi %wide, %c8 : index
+  %is = arith.cmpi sgt, %count, %c1 : index
+  OPEN {{
+    %a = memref.subview %x[0, 0] [1, 8] [1, 1] : memref<64x8xf32> to memref<8xf32, strided<[1]>>
+    %b = memref.subview %y[0, 0] [1, 8] [1, 1] : memref<64x8xf32> to memref<8xf32, strided<[1]>>
+    ukernel.dispatch @k(%a, %b) : (memref<8xf32, strided<[1]>>, memref<8xf32, strided<[1]>>)
+  }}
+  return
+}}
+ukernel.func @k(%x: {ROW}, %y: {ROW}) attributes {{mdsl.across = "sum"}} {{
+  linalg.copy ins(%x : {ROW}) outs(%y : {ROW})
+  ukernel.return
+}}"""
+
+
+@pytest.mark.parametrize(
+    "opening, refused",
+    [
+        ("scf.for %i = %c0 to %c8 step %c2", ""),
+        ("scf.for %i = %c0 to %count step %c1", "a loop whose run depends on data"),
+        ("scf.if %is", "a branch whose run depends on data"),
+        ("scf.for %i = %c0 to %c2 step %c1 { scf.if %is", "a branch whose run depends on data"),
+    ],
+)
+def test_processes_meet_equally_often(opening: str, refused: str) -> None:
+    text = BRANCH.replace("OPEN", opening)
+    if opening.count("{"):
+        text = text.replace("  }\n  return", "  } }\n  return")
+    if not refused:
+        mdsl.compile(text)
+        return
+    with pytest.raises(mdsl.MdslError, match=f"{refused} calls kernel 'k', in which processes meet"):
+        mdsl.compile(text)
+
+
+KERNEL = """
+func.func @main(%x: memref<8xf32>, %y: memref<8xf32> {mdsl.output}) {
+  ukernel.dispatch @k(%x, %y) : (memref<8xf32>, memref<8xf32>)
+  return
+}
+ukernel.func @k(%x: memref<8xf32>, %y: memref<8xf32>) attributes {mdsl.across = "sum"} {
+  %c0 = arith.constant 0 : index
+  %c2 = arith.constant 2 : index
+  %c4 = arith.constant 4 : index
+  BODY
+  ukernel.return
+}"""
+HALVES = """scf.for %i = %c0 to %c4 step %c2 {
+    %a = vector.load %x[%i] : memref<8xf32>, vector<2xf32>
+    vector.store %a, %y[%i] : memref<8xf32>, vector<2xf32>
+  }
+  %b = vector.load %x[%c4] : memref<8xf32>, vector<4xf32>
+  vector.store %b, %y[%c4] : memref<8xf32>, vector<4xf32>"""
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("%x[%i]", "%x[%c0]"),
+        ("vector.store %b", "%d = arith.addf %b, %b : vector<4xf32>\n  vector.store %d"),
+        ("to %c4 step", "to %c2 step"),
+        ("vector.store %b, %y[%c4] : memref<8xf32>, vector<4xf32>", "vector.store %b, %y[%c0] : memref<8xf32>, vector<4xf32>"),
+        ("%x[%i] :", "%y[%i] :"),
+    ],
+)  # fmt: skip
+def test_a_kernel_that_is_no_copy_is_refused(change: tuple[str, str]) -> None:
+    copies = KERNEL.replace("BODY", HALVES)
+    x = np.arange(8, dtype=np.float32)
+    np.testing.assert_array_equal(mdsl.compile(copies)(x), x)
+    with pytest.raises(mdsl.MdslError, match=r"kernel 'k' has mdsl\.across, and does not copy"):
+        mdsl.compile(copies.replace(*change))
+
+
+NESTED = MANY.replace(
+    "    ukernel.dispatch @k",
+    """    scf.forall (%j) in (8) {
+      %c = memref.load %x[%i, %j] : memref<64x8xf32>
+      %d = arith.addf %c, %c : f32
+      memref.store %d, %z[%i, %j] : memref<64x8xf32>
+    }
+    ukernel.dispatch @k""",
+).replace(
+    "%y: memref<64x8xf32> {mdsl.output})",
+    "%y: memref<64x8xf32> {mdsl.output}, %z: memref<64x8xf32> {mdsl.output})",
+)
+
+
+def test_workers_share_loops_without_exchanges_inside_of_one_with_them() -> None:
+    x = np.random.default_rng(0).normal(size=(64, 8)).astype(np.float32)
+    lowered = parse(NESTED)
+    lower_to(lowered, stop="vm")
+    assert [str(lowered).count(f"mvm.{kind} ") for kind in ("loop", "parallel")] == [1, 1]
+    with across.among(2, with_a_twin):
+        same, twice = mdsl.compile(NESTED, threads=2)(x)
+    np.testing.assert_array_equal(same, x + 1)
+    np.testing.assert_array_equal(twice, x + x)

@@ -197,7 +197,7 @@ class _Lowering(MemoryOps):
             self.learn(iv, loop.iv)
             loop.body.append(mvm.Yield([]))
             self.builder = Builder(loop.body, loop.body.terminator)
-        self.in_parallel = True
+        self.in_parallel = around or shared
         for inner in op.body.ops:
             if not isinstance(inner, scf.InParallel):
                 self._op(inner)

@@ -168,3 +168,4 @@ def test_a_weight_that_several_nodes_move_is_one() -> None:
     }  # fmt: skip
     losses = trainer.train(40)
     assert np.mean(losses[-5:]) < np.mean(losses[:5])
+    assert len(mdsl.Trainer(proto, data, batch=10).train(1)) == 1  # another number than it was exported for

@@ -34,6 +34,7 @@ class KernelEmitter:
         self.builder = ir.IRBuilder(function.append_basic_block("entry"))
         self.values: dict[Value, LLVMValue] = {}
         self.deferred: dict[Value, Op] = {}
+        self._once: dict[tuple[object, ...], LLVMValue] = {}
 
     def __getitem__(self, value: Value) -> LLVMValue:
         """What has been emitted for `value`; a deferred op is emitted now."""
@@ -42,6 +43,14 @@ class KernelEmitter:
             self.operation(op)
         return self.values[value]
 
+    def once(self, make: Callable[..., LLVMValue], *operands: object) -> LLVMValue:
+        """What `make` emits for these operands, here or where the block that is emitted, or one around it, wanted the same
+        before: the accesses of a loop's body have most of their addresses in common."""
+        found = self._once.get((make, *operands))
+        if found is None:
+            found = self._once[make, *operands] = make(self.builder, *operands)
+        return found
+
     def block(self, block: Block) -> list[LLVMValue]:
         """Emit a block's ops; returns the operands of its terminator.
 
@@ -49,6 +58,13 @@ class KernelEmitter:
         LLVM keeps to the order that it is given: if all the broadcasts of a reduction's step stood before
         its FMAs, they would take the accumulators' registers.
         """
+        around, self._once = self._once, self._once.copy()
+        try:
+            return self._ops(block)
+        finally:
+            self._once = around
+
+    def _ops(self, block: Block) -> list[LLVMValue]:
         for op, *others in _runs(block):
             if others:
                 self._abreast([op, *others])

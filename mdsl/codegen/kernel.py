@@ -149,19 +149,23 @@ def _number(value: float | np.generic, element: str) -> float:
 
 
 def _for(emitter: KernelEmitter, op: Op) -> None:
-    """A loop that tests at its end, entered only if it runs at all."""
+    """A loop that tests at its end, entered only if it runs at all; where its bounds are numbers, that is known."""
     builder = emitter.builder
     lower, upper, step, *inits = (emitter[value] for value in op.operands)
     counter, *carried = op.body.args
     before, name = builder.block, counter.name or "loop"
     loop = emitter.function.append_basic_block(f"{name}.loop")
     after = emitter.function.append_basic_block(f"{name}.end")
-    entered = builder.icmp_signed("<", lower, upper)
-    if emitter.fuel is not None:
-        entered = builder.and_(
-            entered, _spend(builder, emitter.fuel, entered, builder.sub(upper, lower), step)
-        )
-    builder.cbranch(entered, loop, after)
+    runs = emitter.fuel is None and _is_below(lower, upper)
+    if runs:
+        builder.branch(loop)
+    else:
+        entered = builder.icmp_signed("<", lower, upper)
+        if emitter.fuel is not None:
+            entered = builder.and_(
+                entered, _spend(builder, emitter.fuel, entered, builder.sub(upper, lower), step)
+            )
+        builder.cbranch(entered, loop, after)
 
     builder.position_at_end(loop)
     phis = [
@@ -178,7 +182,19 @@ def _for(emitter: KernelEmitter, op: Op) -> None:
     builder.cbranch(builder.icmp_signed("<", following, upper), loop, after)
 
     builder.position_at_end(after)
-    _merge(emitter, op, [(inits, before), (yielded, latch)])
+    if runs:
+        emitter.values.update(zip(op.results, yielded, strict=True))
+    else:
+        _merge(emitter, op, [(inits, before), (yielded, latch)])
+
+
+def _is_below(lower: LLVMValue, upper: LLVMValue) -> bool:
+    """True if both are numbers, the first the less."""
+    return (
+        isinstance(lower, ir.Constant)
+        and isinstance(upper, ir.Constant)
+        and bool(lower.constant < upper.constant)
+    )
 
 
 def _spend(

@@ -28,7 +28,6 @@ def _offset_pointer(
 ) -> LLVMValue:
     """The pointer moved by sum(index * stride) elements. What is constant is added last, so that it
     becomes the displacement of an address whose variable part is shared."""
-    builder = emitter.builder
     variable: LLVMValue | None = None
     fixed = 0
     for index, stride in zip(indices, strides, strict=True):
@@ -37,13 +36,29 @@ def _offset_pointer(
             fixed += number * stride
             continue
         assert isinstance(index, Value)
-        term = emitter[index] if stride == 1 else builder.mul(emitter[index], I64(stride))
-        variable = term if variable is None else builder.add(variable, term)
+        term = emitter[index] if stride == 1 else emitter.once(_times, emitter[index], stride)
+        variable = term if variable is None else emitter.once(_sum, variable, term)
     pointer = emitter[memory]
-    element = arithmetic.memory_type(str(memref_of(memory).element))
+    element = str(memref_of(memory).element)
     if variable is not None:
-        pointer = builder.gep(pointer, [variable], source_etype=element)
-    return builder.gep(pointer, [I64(fixed)], source_etype=element) if fixed else pointer
+        pointer = emitter.once(_moved, pointer, variable, element)
+    return emitter.once(_moved_by, pointer, fixed, element) if fixed else pointer
+
+
+def _times(builder: ir.IRBuilder, index: LLVMValue, stride: int) -> LLVMValue:
+    return builder.mul(index, I64(stride))
+
+
+def _sum(builder: ir.IRBuilder, one: LLVMValue, other: LLVMValue) -> LLVMValue:
+    return builder.add(one, other)
+
+
+def _moved(builder: ir.IRBuilder, pointer: LLVMValue, offset: LLVMValue, element: str) -> LLVMValue:
+    return builder.gep(pointer, [offset], source_etype=arithmetic.memory_type(element))
+
+
+def _moved_by(builder: ir.IRBuilder, pointer: LLVMValue, offset: int, element: str) -> LLVMValue:
+    return _moved(builder, pointer, I64(offset), element)
 
 
 def _known(emitter: KernelEmitter, index: Value | int) -> int | None:

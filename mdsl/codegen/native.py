@@ -28,6 +28,8 @@ _lock = threading.RLock()
 _loaded: weakref.WeakValueDictionary[Wanted, NativeCode] = weakref.WeakValueDictionary()
 _library_number = itertools.count()
 _jit: LLJIT | None = None
+_own = threading.local()
+"""What a thread has for itself: `machines`, by target."""
 
 if hasattr(os, "register_at_fork"):  # a child must not wait for a thread that it does not have
     os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
@@ -177,6 +179,14 @@ def _link(image: bytes, exports: Iterable[str], needed: str | None = None) -> Re
     return library.link(_jit, f"mdsl-{next(_library_number)}")
 
 
+def _machine(target: Target) -> llvm.TargetMachine:
+    """The thread's own: one that has compiled for a core knows what it can do."""
+    machines: dict[Target, llvm.TargetMachine] = _own.__dict__.setdefault("machines", {})
+    if target not in machines:
+        machines[target] = target_machine(target)
+    return machines[target]
+
+
 def _optimise(llvm_ir: str, target: Target) -> tuple[llvm.ModuleRef, llvm.TargetMachine]:
     """Parse and optimise a module for `target`.
 
@@ -185,7 +195,7 @@ def _optimise(llvm_ir: str, target: Target) -> tuple[llvm.ModuleRef, llvm.Target
     """
     import llvmlite.binding as llvm
 
-    machine = target_machine(target)
+    machine = _machine(target)
     module = llvm.parse_assembly(tuned(llvm_ir, target), llvm.create_context())
     module.triple = triple_of(target)
     module.data_layout = str(machine.target_data)

@@ -347,6 +347,54 @@ def test_noalias_is_said_where_the_signature_says_it() -> None:
     assert to_llvm_ir(func).count("noalias") == 1
 
 
+def test_accesses_share_what_their_addresses_have_in_common() -> None:
+    """In a block and in those within it; what one arm of a branch has computed, the other and what follows have not."""
+    memory = "memref<8x4xf32>"
+    accesses = f"""%a0 = memref.load %m[%i, %i] : {memory}
+        %a1 = memref.load %m[%i, %c1] : {memory}
+        scf.if %low {{
+          %b = memref.load %m[%j, %c1] : {memory}
+          memref.store %b, %m[%i, %i] : {memory}
+        }} else {{
+          %b = memref.load %m[%j, %i] : {memory}
+          memref.store %b, %m[%i, %c1] : {memory}
+        }}
+        %d = memref.load %m[%j, %c1] : {memory}
+        memref.store %d, %m[%j, %i] : {memory}"""
+    counter = "index {mdsl.range = array<i64: 0, 3>}"
+    body = f"%c1 = arith.constant 1 : index\n%low = arith.cmpi slt, %i, %j : index\n{accesses}"
+    arguments = f"%m: {memory}, %i: {counter}, %j: {counter}"
+    text = to_llvm_ir(kernel(arguments, body))
+    assert text.count('mul i64 %"i", 4') == 1
+    assert text.count('mul i64 %"j", 4') == 3
+    for i, j in ((1, 2), (2, 1)):
+        given = np.arange(32, dtype=np.float32).reshape(8, 4)
+        wanted = given.copy()
+        wanted[i, i if i < j else 1] = wanted[j, 1 if i < j else i]
+        wanted[j, i] = wanted[j, 1]
+        run(arguments, body, given, i, j)
+        np.testing.assert_array_equal(given, wanted)
+
+
+@pytest.mark.parametrize(("upper", "guarded"), [("%c4", False), ("%c0", True), ("%n", True)])
+def test_a_loop_that_is_known_to_run_is_entered_without_asking(upper: str, guarded: bool) -> None:
+    body = f"""%c0 = arith.constant 0 : index
+        %c1 = arith.constant 1 : index
+        %c4 = arith.constant 4 : index
+        %one = arith.constant 1.0 : f32
+        %sum = scf.for %k = %c0 to {upper} step %c1 iter_args(%s = %one) -> (f32) {{
+          %next = arith.addf %s, %one : f32
+          scf.yield %next : f32
+        }}
+        memref.store %sum, %m[%c0] : memref<1xf32>"""
+    arguments = "%m: memref<1xf32>, %n: index {mdsl.range = array<i64: 0, 9>}"
+    assert (to_llvm_ir(kernel(arguments, body)).count("br i1") == 2) is guarded
+    for n in (0, 3):
+        given = np.zeros(1, np.float32)
+        run(arguments, body, given, n)
+        assert given[0] == 1 + {"%c4": 4, "%c0": 0, "%n": n}[upper]
+
+
 def test_equal_kernels_share_an_object() -> None:
     first, second = (load_kernels({name: matmul_text(2, 5, 16, name)}) for name in ("first", "second"))
     assert first.addresses["first"] == second.addresses["second"]

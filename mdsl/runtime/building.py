@@ -54,6 +54,7 @@ def compiled(
 ) -> VmExecutable:
     """The bytecode of the program's module, which is altered, made now or before, ready to be called. Raises MdslError."""
     from mdsl.compiler.program_cache import KeptProgram
+    from mdsl.vm.program import begin
 
     assert program.module is not None
     target = settings.running()
@@ -66,6 +67,7 @@ def compiled(
         if executable is None:
             kept.discard()  # the VM's verifier refuses it
     if executable is None:
+        begin(engine, fuel)
         executable = VmExecutable(kept.compiled(), engine, threads, fuel, target)
     if source is not None and kept.key is not None and kept.is_kept:
         source.remember(kept.key, files)

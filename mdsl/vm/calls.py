@@ -109,6 +109,12 @@ class NativeCalls:
 @cache
 def native_calls() -> NativeCalls:
     """Those of this process."""
+    with native.alone():
+        return _native_calls()
+
+
+@cache
+def _native_calls() -> NativeCalls:
     target = Target.host()
     text = _text(target.architecture)
     key = object_cache.key("calls", text)

@@ -17,7 +17,6 @@ loop tells the counter again and the registers that the body reads; the body fol
 from __future__ import annotations
 
 import ctypes
-import threading
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -64,8 +63,6 @@ def entry_address(variant: Variant = PLAIN) -> int:
     return _table("core", variant)[_ENTER]
 
 
-_lock = threading.RLock()
-"""Whoever interrupts the thread that holds it may compile a program, too."""
 _tables: dict[tuple[str, Variant], Sequence[int]] = {}
 _codes: list[native.NativeCode] = []
 """Keeps the handlers loaded for the life of the process."""
@@ -73,7 +70,7 @@ _codes: list[native.NativeCode] = []
 
 def _table(group: str, variant: Variant) -> Sequence[int]:
     """The addresses of a group's handlers."""
-    with _lock:
+    with native.alone():
         found = _tables.get((group, variant))
         if found is None:
             found = _tables[group, variant] = _load(group, variant)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import struct
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -212,6 +214,19 @@ class Program:
             if outputs[made] is not inputs[given]:
                 outputs[made][...] = inputs[given]
         return self._packed(*addresses)
+
+
+def begin(engine: str = "vm", fuel: int | None = None) -> None:
+    """What a program for this engine runs on is compiled, if the cache lacks it, on a thread beside the caller's, who has yet to
+    compile the program."""
+
+    def load() -> None:
+        with suppress(Exception):  # who needs it tries again, and hears of it
+            native_calls()
+            if engine == "vm":
+                interpreter.entry_address(Variant(fuelled=fuel is not None))
+
+    threading.Thread(target=load, name="mdsl-engine").start()
 
 
 @collector_paused()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from mdsl.ir.attributes import Attribute, DenseArrayAttr
 from mdsl.ir.core import Op, Value
@@ -14,7 +15,12 @@ Index = Value | int
 def split_indices(entries: Sequence[Index]) -> tuple[list[Value], DenseArrayAttr]:
     """Offsets, sizes or strides as upstream stores them: the values, and all entries as numbers."""
     values = [e for e in entries if isinstance(e, Value)]
-    return values, DenseArrayAttr(i64, tuple(DYNAMIC if isinstance(e, Value) else e for e in entries))
+    return values, _numbers(tuple([DYNAMIC if isinstance(e, Value) else e for e in entries]))
+
+
+@lru_cache(maxsize=4096)
+def _numbers(entries: tuple[int, ...]) -> DenseArrayAttr:
+    return DenseArrayAttr(i64, entries)
 
 
 def join_indices(values: Sequence[Value], numbers: Sequence[int]) -> list[Index]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from math import prod
 
 from mdsl.ir.attributes import ArrayAttr, IntegerAttr
@@ -52,6 +53,11 @@ def _shown(shape: Sequence[int]) -> list[int | str]:
 
 
 def reassociation(groups: Sequence[Sequence[int]]) -> ArrayAttr:
+    return _attribute(tuple(map(tuple, groups)))
+
+
+@lru_cache(maxsize=1024)
+def _attribute(groups: tuple[tuple[int, ...], ...]) -> ArrayAttr:
     return ArrayAttr(tuple(ArrayAttr(tuple(IntegerAttr(d) for d in g)) for g in groups))
 
 

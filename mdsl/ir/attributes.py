@@ -128,6 +128,16 @@ class ArrayAttr(Attribute):
     def __str__(self) -> str:
         return f"[{', '.join(map(str, self.values))}]"
 
+    @cached_property
+    def maps(self) -> tuple[AffineMap, ...]:
+        """The affine maps among its elements."""
+        return tuple(v.map for v in self.values if isinstance(v, AffineMapAttr))
+
+    @cached_property
+    def texts(self) -> tuple[str, ...]:
+        """Its elements as text; of strings what they say."""
+        return tuple(v.value if isinstance(v, StringAttr) else str(v) for v in self.values)
+
     def __iter__(self) -> Iterator[Attribute]:
         return iter(self.values)
 

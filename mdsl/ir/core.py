@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from mdsl.ir.attributes import Attribute, AttributeLike, DenseArrayAttr, attribute, python_value
@@ -131,7 +131,7 @@ class Op:
         **attrs: AttributeLike,
     ) -> None:
         groups = [[] if g is None else [g] if isinstance(g, Value) else list(g) for g in operands]
-        named = {**(attributes or {}), **attrs}
+        named = {**attributes, **attrs} if attributes else attrs
         plain = {k.rstrip("_"): attribute(v) for k, v in named.items() if v is not None}
         plain.update(self.segments(groups))
         self._setup([v for g in groups for v in g], plain, regions, location)
@@ -170,8 +170,9 @@ class Op:
         for region in regions:
             assert region.parent is None, "region already has an owner"
             region.parent = self
-        self._operands: list[Value] = []
-        self.operands = operands
+        self._operands = operands
+        for value in operands:
+            value.users[self] = None
         self.verified: object = None  # the verifier's: the fields that it found right
         self.recorded: object = None  # the history's: what the op said after the last pass
 
@@ -183,7 +184,7 @@ class Op:
         """`operandSegmentSizes` for an op with several variadic operand groups."""
         if not _is_segmented(cls):
             return {}
-        return {"operandSegmentSizes": DenseArrayAttr(i32, tuple(len(g) for g in groups))}
+        return {"operandSegmentSizes": _sizes(tuple(map(len, groups)))}
 
     # What a declaration may override ------------------------------------------------------------------
 
@@ -375,6 +376,11 @@ def _defaults(declaration: type[Op]) -> dict[str, Attribute]:
     """What attributes are that an op of this kind leaves out."""
     attributes = [f for f in declaration.fields if f.kind == "attribute"]
     return {f.name: f.default for f in attributes if f.default is not None}
+
+
+@lru_cache(maxsize=1024)
+def _sizes(sizes: tuple[int, ...]) -> Attribute:
+    return DenseArrayAttr(i32, sizes)
 
 
 @cache

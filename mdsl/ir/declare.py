@@ -260,11 +260,13 @@ class Field:
         return None if found is None else python_value(found)
 
     def _pick(self, op: Op, values: Sequence[Value], segments: str) -> Any:
-        if not self.variadic:
-            position, _, variadic = _place(type(op), self)
-            if not variadic:  # each value before it is one of its own
-                return values[position]
-        start, end = self.span(op, len(values), segments)
+        position, count, variadic = _place(type(op), self)
+        if not self.variadic and not variadic:  # each value before it is one of its own
+            return values[position]
+        if count == 1:  # the only group
+            start, end = 0, len(values)
+        else:
+            start, end = self.span(op, len(values), segments)
         if not self.variadic:
             return values[start]
         picked = values[start:end]
@@ -277,7 +279,7 @@ class Field:
         position, count, variadic = _place(type(op), self)
         sizes = op.attributes.get(segments)
         if isinstance(sizes, DenseArrayAttr):
-            start = int(sum(sizes.values[:position]))
+            start = int(sum(sizes.values[:position])) if position else 0
             return start, start + int(sizes.values[position])
         spare = total - count  # what the one variadic field takes beyond a value of its own
         start = position + spare * variadic

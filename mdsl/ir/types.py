@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -22,8 +22,15 @@ class Type:
     """Base of all types."""
 
 
-@dataclass(frozen=True)
-class IntegerType(Type):
+class Scalar(Type):
+    """A type without parts, of which there is one object, among `SCALARS`: it is compared and hashed as such."""
+
+    def __reduce__(self) -> tuple[Callable[[str], Type], tuple[str]]:
+        return scalar, (str(self),)
+
+
+@dataclass(frozen=True, eq=False)
+class IntegerType(Scalar):
     """Signless integer, `i1` to `i64`."""
 
     width: int
@@ -32,16 +39,16 @@ class IntegerType(Type):
         return f"i{self.width}"
 
 
-@dataclass(frozen=True)
-class IndexType(Type):
+@dataclass(frozen=True, eq=False)
+class IndexType(Scalar):
     """Loop counters, sizes and offsets; 64 bits wide in the VM."""
 
     def __str__(self) -> str:
         return "index"
 
 
-@dataclass(frozen=True)
-class FloatType(Type):
+@dataclass(frozen=True, eq=False)
+class FloatType(Scalar):
     """`f16`, `bf16`, `f32` or `f64`."""
 
     name: str
@@ -50,8 +57,8 @@ class FloatType(Type):
         return self.name
 
 
-@dataclass(frozen=True)
-class NoneType(Type):
+@dataclass(frozen=True, eq=False)
+class NoneType(Scalar):
     """The unit type."""
 
     def __str__(self) -> str:
@@ -223,6 +230,13 @@ index = IndexType()
 none = NoneType()
 
 SCALARS: dict[str, Type] = {str(t): t for t in (f16, bf16, f32, f64, i1, i8, i16, i32, i64, index, none)}
+
+
+def scalar(name: str) -> Type:
+    """The type that is written so. Raises KeyError for one that is none of `SCALARS`."""
+    return SCALARS[name]
+
+
 FLOATS: tuple[Type, ...] = (f16, bf16, f32, f64)
 INTEGERS: tuple[Type, ...] = (i1, i8, i16, i32, i64, index)
 

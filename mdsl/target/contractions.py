@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from itertools import product
 from math import isqrt, prod
 
@@ -124,7 +124,7 @@ class Contraction:
         block = min(self._blocks(), key=lambda block: self._cycles(block, self._whole))
         return self._summing(block, rows)
 
-    @property
+    @cached_property
     def _whole(self) -> dict[int, int]:
         return {d: self.sizes[d] for d in self.out}
 
@@ -172,7 +172,7 @@ class Contraction:
     def _unit(self, d: int) -> int:
         return self.units[self.rows.index(d)] if d in self.rows else 1
 
-    @property
+    @cached_property
     def _vector(self) -> int:
         """The dimension that vectors lie along: the innermost."""
         return self.out[-1]
@@ -244,23 +244,28 @@ class Contraction:
         return [*found.items()]
 
     def _block_cycles(self, block: Mapping[int, int], rows: int) -> float:
-        return self._summing(block, rows).candidates[0].cycles
+        return min(self._sums(block, rows)[0].values())
 
     def _summing(self, block: Mapping[int, int], rows: int) -> Choice[int]:
-        """How many steps are summed at a time in a tile of so many rows, and the cycles of one of its blocks."""
-        accumulators, core = self._rows(block) * self._vectors(block), self.target.core
-        row, sent = self._vectors(block) * self.target.vector_bytes, self._columns(block)
+        choices, because = self._sums(block, rows)
+        return Choice.of(choices.items(), because)
+
+    def _sums(self, block: Mapping[int, int], rows: int) -> tuple[dict[int, float], str]:
+        """How many steps are summed at a time in a tile of so many rows, and the cycles of one of its blocks; and why they are
+        all, where they must be."""
+        height, vectors, core = self._rows(block), self._vectors(block), self.target.core
+        accumulators, row, sent = height * vectors, vectors * self.target.vector_bytes, self._columns(block)
         each = core.fill_cycles + _EPILOGUE * accumulators
         choices = {self.steps: self.steps * self._step(block, sent) + each}
         some = max(1, min(self.steps, core.l1_bytes // 2 // row))
         if some == self.steps:
-            return Choice.of(choices.items(), "its columns stay in the first-level cache")
-        if rows <= self._rows(block):
-            return Choice.of(choices.items(), "registers hold the sums of all its rows")
+            return choices, "its columns stay in the first-level cache"
+        if rows <= height:
+            return choices, "registers hold the sums of all its rows"
         # Sums come and go as often, and the columns come once for all rows.
-        once = self._step(block, sent * self._rows(block) / rows)
+        once = self._step(block, sent * height / rows)
         choices[some] = self.steps * once + (-(-self.steps // some) + 1) * each
-        return Choice.of(choices.items())
+        return choices, ""
 
     def _columns(self, block: Mapping[int, int]) -> float:
         """Cycles that outer caches take for the columns of a step."""
@@ -278,12 +283,17 @@ class Contraction:
     def _left(self, rows: int) -> float:
         """Cycles that outer caches take for what a step reads of so many rows, which come again for each panel of columns. Of a
         window each element serves several steps."""
+        share, rate = self._element
+        return rows * share / rate
+
+    @cached_property
+    def _element(self) -> tuple[float, float]:
+        """Bytes of the first operand that a step needs anew of a row, and the rate at which they come."""
         batch = prod(self.sizes[d] for d in self.out[:-1] if d not in (*self.rows, *self.columns))
         nbytes = self.left / max(1, batch)
         element = self.target.vector_bytes / self.lanes
         steps = self.steps * prod(self.sizes[d] for d in self.rows)
-        share = min(element, nbytes / max(1, steps))
-        return rows * share / self.target.core.rate_of(nbytes)
+        return min(element, nbytes / max(1, steps)), self.target.core.rate_of(nbytes)
 
     def _conflicts(self, tile: Mapping[int, int]) -> bool:
         """True if rows lie so far apart that their cache lines meet in the same sets of the first-level cache, more than
@@ -299,14 +309,15 @@ class Contraction:
         return most > core.l1_ways - PASSING
 
     def _rows(self, tile: Mapping[int, int]) -> int:
-        return prod(size for d, size in tile.items() if d in self.rows)
+        return prod([size for d, size in tile.items() if d in self.rows])
 
     def _vectors(self, tile: Mapping[int, int]) -> int:
-        return prod(
+        others = [
             -(-size // self.lanes) if d == self._vector else size
             for d, size in tile.items()
             if d not in self.rows
-        )
+        ]
+        return prod(others)
 
     def _waiting(self, tile: Mapping[int, int]) -> float:
         """Cycles by which the first tile of rows waits for its panel of columns, where all of them are more

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 
 import ml_dtypes
 import numpy as np
@@ -130,3 +132,9 @@ def test_affine_maps() -> None:
     assert with_symbol.compose([Dim(0) * 2], 1).evaluate((5,), (1,)) == (11,)
     arrays = window.evaluate((np.arange(3), np.array([1, 1, 1])))
     assert arrays[0].tolist() == [1, 3, 5]
+
+
+@pytest.mark.parametrize("name", t.SCALARS)
+def test_a_scalar_type_is_one_object(name: str) -> None:
+    type = t.SCALARS[name]
+    assert copy.deepcopy(type) is pickle.loads(pickle.dumps(type)) is type

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from mdsl.dialects import arith
@@ -11,9 +12,7 @@ from mdsl.ir.affine import AffineExpr, AffineMap, Dim
 from mdsl.ir.attributes import (
     AffineMapAttr,
     ArrayAttr,
-    Attribute,
     OpaqueAttr,
-    StringAttr,
 )
 from mdsl.ir.core import Block, Op, Region, Value
 from mdsl.ir.declare import (
@@ -227,6 +226,11 @@ def result_types(outputs: Sequence[Value]) -> list[Type]:
 
 
 def iterator_attribute(kinds: Sequence[str]) -> ArrayAttr:
+    return _iterators(tuple(kinds))
+
+
+@lru_cache(maxsize=1024)
+def _iterators(kinds: tuple[str, ...]) -> ArrayAttr:
     return ArrayAttr(tuple(OpaqueAttr(f"#linalg.iterator_type<{k}>") for k in kinds))
 
 
@@ -258,13 +262,13 @@ class Generic(LinalgOp):
     def maps(self) -> list[AffineMap]:
         found = self.attributes["indexing_maps"]
         assert isinstance(found, ArrayAttr)
-        return [m.map for m in found.values if isinstance(m, AffineMapAttr)]
+        return list(found.maps)
 
     @property
     def iterators(self) -> list[str]:
         found = self.attributes["iterator_types"]
         assert isinstance(found, ArrayAttr)
-        return [iterator_kind(a) for a in found.values]
+        return [iterator_kind(text) for text in found.texts]
 
     @property
     def num_loops(self) -> int:
@@ -280,7 +284,7 @@ class Generic(LinalgOp):
                 raise cursor.fail(f"a dictionary with '{name}' before")
         kinds = attributes["iterator_types"]
         assert isinstance(kinds, ArrayAttr)
-        attributes["iterator_types"] = iterator_attribute([iterator_kind(k) for k in kinds])
+        attributes["iterator_types"] = iterator_attribute([iterator_kind(k) for k in kinds.texts])
         inputs, outputs = parse_ins_outs(cursor)
         if cursor.accept("attrs"):
             cursor.expect("=")
@@ -305,10 +309,10 @@ class Generic(LinalgOp):
         print_results(self, printer)
 
 
-def iterator_kind(attr: Attribute) -> str:
-    if isinstance(attr, StringAttr):
-        return attr.value
-    return str(attr).removeprefix("#linalg.iterator_type<").removesuffix(">")
+@lru_cache(maxsize=64)
+def iterator_kind(text: str) -> str:
+    """What an iterator's attribute, or a string in its place, says."""
+    return text.removeprefix("#linalg.iterator_type<").removesuffix(">")
 
 
 def element_type(value: Value) -> Type:

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from mdsl.dialects.arith import Constant
 from mdsl.dialects.builtin import ModuleOp
-from mdsl.dialects.linalg import LinalgOp
+from mdsl.dialects.linalg import LinalgOp, shape_of
 from mdsl.ir.attributes import Attribute
 from mdsl.ir.core import Block, Builder, Op, Value
 from mdsl.ir.rewrites import rewriting
@@ -63,10 +63,14 @@ def fold_all(root: Op) -> bool:
 
 def _fold_idle(root: Op) -> bool:
     """Structured ops, one of whose loops has no iteration, leave their destinations as they are."""
-    idle = [op for op in root.walk() if isinstance(op, LinalgOp) and 0 in op.loop_sizes()]
+    idle = [op for op in root.walk() if isinstance(op, LinalgOp) and _is_idle(op)]
     for op in idle:
         op.replace_by(*(op.outputs if op.results else ()))
     return bool(idle)
+
+
+def _is_idle(op: LinalgOp) -> bool:
+    return any(0 in shape_of(v) for v in op.operands) and 0 in op.loop_sizes()
 
 
 def _materialise(folded: Value | Attribute, op: Op, result: Value) -> Value:
@@ -90,11 +94,11 @@ def merge_equal(block: Block, known: dict[Hashable, Op]) -> bool:
                 frozenset(op.attributes.items()),
                 tuple([r.type for r in op.results]),
             )
-            if key in known:
-                op.replace_by(*known[key].results)
+            first = known.setdefault(key, op)
+            if first is not op:
+                op.replace_by(*first.results)
                 changed = True
                 continue
-            known[key] = op
             own.append(key)
         for region in op.regions:
             changed |= merge_equal(region.block, {} if op.has("isolated") else known)
@@ -112,7 +116,10 @@ def drop_unused(root: Op) -> bool:
             before = op.prev
             if op.regions:
                 changed |= drop_unused(op)
-            unused = op.results and not op.results[0].users and not any(r.users for r in op.results)
+            results = op.results
+            unused = (
+                results and not results[0].users and (len(results) == 1 or not any(r.users for r in results))
+            )
             if unused and is_droppable(op):
                 with rewriting(op, "drop"):
                     op.erase()

@@ -22,7 +22,7 @@ ALIGNMENT = 64
 """Bytes: a cache line, and the widest vector register."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Buffer:
     """An allocation: its size in bytes and the numbers of the function's ops between which it is in use."""
 

@@ -67,16 +67,17 @@ def _outline(region: ukernel.RegionOp, module: ModuleOp, known: dict[Hashable, s
     arguments = [*(v for v in values if v not in destinations), *destinations]
     name, ranges = kernel_name(region), [_range_of(v) for v in arguments]
     shape = (name, tuple(tuple(r.items()) for r in ranges), structure(region.body, arguments))
-    if shape in known:
-        remarks.applied(region, f"is a dispatch of @{known[shape]}, which others share", kernel=known[shape])
+    kernel = known.get(shape)
+    if kernel is not None:
+        remarks.applied(region, f"is a dispatch of @{kernel}, which others share", kernel=kernel)
     else:
-        known[shape] = module.fresh_symbol(name)
-        module.body.append(_kernel(region, known[shape], arguments, ranges))
-        remarks.applied(region, f"is a dispatch of @{known[shape]}", kernel=known[shape])
+        kernel = known[shape] = module.fresh_symbol(name)
+        module.body.append(_kernel(region, kernel, arguments, ranges))
+        remarks.applied(region, f"is a dispatch of @{kernel}", kernel=kernel)
     dispatch = ukernel.Dispatch(
         arguments,
         results=[r.type for r in region.results],
-        callee=SymbolRefAttr(known[shape]),
+        callee=SymbolRefAttr(kernel),
         outs=None if len(destinations) == 1 else len(destinations),
     )
     Builder.before(region).add(dispatch)

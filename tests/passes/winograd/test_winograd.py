@@ -116,6 +116,49 @@ def test_the_result_stays(
     assert relative_error(mdsl.compile(module)(x), wanted) < ERROR[tile]
 
 
+@pytest.mark.parametrize(("tile", "shape", "outputs", "pads", "groups"), CASES)
+def test_weights_that_are_no_constants(
+    tile: int,
+    shape: tuple[int, int, int, int],
+    outputs: int,
+    pads: tuple[int, int, int, int],
+    groups: int,
+) -> None:
+    text = conv(shape, outputs, pads, groups=groups, constant=False)
+    given = [inputs_of(shape), inputs_of((outputs, shape[1] // groups, 3, 3))]
+    (wanted,) = run(mdsl.parse(text), given)
+    module = mdsl.opt(text, f"winograd{{tile={tile},all=true}}")
+    assert applied(module)
+    assert relative_error(run(module, given)[0], wanted) < ERROR[tile]
+    assert relative_error(mdsl.compile(module, threads=2)(*given), wanted) < ERROR[tile]
+
+
+@pytest.mark.parametrize("tile", [2, 4])
+@pytest.mark.parametrize(("channels", "outputs", "pads"), [(16, 32, (1, 1, 1, 1)), (20, 3, (0, 2, 1, 0))])
+def test_the_gradient_of_an_image(
+    tile: int, channels: int, outputs: int, pads: tuple[int, int, int, int]
+) -> None:
+    """A convolution with the filters from last to first."""
+    shape, filters = (2, channels, 9, 14), (outputs, channels, 3, 3)
+    made = (2, outputs, 7 + pads[0] + pads[2], 12 + pads[1] + pads[3])
+    x, w, y = map(_text, (shape, filters, made))
+    text = f"""
+func.func @main(%x: {x}, %w: {w}, %wanted: {y}) -> tensor<f32> {{
+  %c = nn.conv2d %x, %w {{pads = {list(pads)}}} : ({x}, {w}) -> {y}
+  %loss = nn.mse %c, %wanted : ({y}, {y}) -> tensor<f32>
+  return %loss : tensor<f32>
+}}
+"""
+    forward = mdsl.opt(text, "autodiff{wrt=[x]}")
+    given = [inputs_of(size) for size in (shape, filters, made)]
+    wanted = run(forward, given)
+    module = mdsl.opt(forward, f"winograd{{tile={tile},all=true}}")
+    transforms = [op for op in module.walk() if op.name == "linalg_ext.winograd_input_transform"]
+    assert len(transforms) == 2
+    for found, exact in zip(mdsl.compile(module)(*given), wanted, strict=True):
+        assert relative_error(found, exact) < 3 * ERROR[tile]
+
+
 def test_what_follows_is_fused() -> None:
     tile = 4
     more = """
@@ -163,7 +206,6 @@ func.func @main(%x: tensor<1x8x7x4xf32>) -> tensor<1x6x5x6xf32> {{
         {"kernel": 5, "pads": (2, 2, 2, 2)},
         {"kernel": 1, "pads": (0, 0, 0, 0)},
         {"dtype": "f64"},
-        {"constant": False},
     ],
     ids=str,
 )

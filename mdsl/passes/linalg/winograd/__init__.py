@@ -7,20 +7,22 @@ from dataclasses import dataclass
 from math import prod
 from typing import ClassVar
 
+import numpy as np
+
 from mdsl.dialects import arith, linalg, linalg_ext, tensor, ukernel
 from mdsl.dialects.arith import Constant
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.linalg_ext import TAPS, WinogradInputTransform, WinogradOutputTransform, alpha
 from mdsl.ir.affine import AffineExpr, AffineMap, Dim
 from mdsl.ir.attributes import tensor_attribute
-from mdsl.ir.core import Builder, Value
+from mdsl.ir.core import Block, Builder, Value
 from mdsl.ir.typed import shaped_of
 from mdsl.ir.types import TensorType, f32
 from mdsl.passes.any.canonicalize import drop_unused
 from mdsl.passes.base import Context, Pass, functions, option
 from mdsl.passes.linalg.winograd.cost import tilings
 from mdsl.passes.linalg.winograd.match import Conv, conv_of
-from mdsl.passes.linalg.winograd.weight import transformed_weight
+from mdsl.passes.linalg.winograd.weight import transformed_weight, weight_matrix
 from mdsl.rewriting import remarks
 from mdsl.rewriting.constants import constant_data, fresh_resource, resource_name
 from mdsl.rewriting.structured import empty_like, inline_body
@@ -49,9 +51,10 @@ class Winograd(Pass):
           (bias, maximum 0)
         }
 
-    36 products instead of 144 for 16 outputs. Constant weights are transformed now, in float64. It works on
-    whatever layout `pack` chose, after `fuse`, so that the output transform takes the epilogue in. The transforms
-    become arithmetic when machine code is made of the micro-kernels (`unroll-vectors` shows it).
+    36 products instead of 144 for 16 outputs. Constant weights are transformed now, in float64; others, as a network that is trained
+    has them, by a product with a matrix of 36 x 9, at each call. A convolution with the filters from last to first, as the gradient of
+    an image is, has them transformed so. It works on whatever layout `pack` chose, after `fuse`, so that the output transform takes
+    the epilogue in. The transforms become arithmetic when machine code is made of the micro-kernels (`unroll-vectors` shows it).
     `passes/linalg/winograd/cost.py` tells which convolutions gain, and what tile they get.
 
     Results differ from the plain sum by rounding. Measured against float64 on layers of 64 to 512 channels,
@@ -114,16 +117,36 @@ class _Rewriter:
     # Weights ----------------------------------------------------------------------------------------------
 
     def _weight(self) -> Value:
-        """The constant [alpha^2, *weight without its window]."""
-        weight = self.conv.weight
+        """[alpha^2, *weight without its window], a constant if the weight is one."""
+        weight, matrix = self.conv.weight, weight_matrix(self.m, self.conv.reversed)
         data = constant_data(weight)
-        assert data is not None
-        found = transformed_weight(data, self.conv.weight_dims, self.m)
-        type = TensorType(found.shape, f32)
-        base = f"{resource_name(weight)}_winograd"
-        attr = tensor_attribute(found, type, fresh_resource(self.conv.root, base))
-        name = f"{weight.name}_winograd" if weight.name else None
-        return self.builder.value(Constant(value=attr, results=[type]), name)
+        if data is None:
+            return self._transformed_weight(self._constant(matrix.astype(np.float32), "winograd_taps"))
+        found = transformed_weight(data, self.conv.weight_dims, matrix)
+        return self._constant(found, f"{resource_name(weight)}_winograd")
+
+    def _constant(self, data: np.ndarray, base: str) -> Value:
+        type = TensorType(data.shape, f32)
+        attr = tensor_attribute(data, type, fresh_resource(self.conv.root, base))
+        return self.builder.value(Constant(value=attr, results=[type]), base)
+
+    def _transformed_weight(self, matrix: Value) -> Value:
+        """The weight's transform as a product of its windows with a matrix of alpha^2 rows."""
+        conv, weight = self.conv, self.conv.weight
+        sizes = shaped_of(weight).shape
+        kept = [d for d in range(len(sizes)) if d not in conv.weight_dims]
+        taps = (len(kept) + 1, len(kept) + 2)
+        place = {**{d: i + 1 for i, d in enumerate(kept)}, **dict(zip(conv.weight_dims, taps, strict=True))}
+        loops = len(sizes) + 1
+        maps = [
+            AffineMap.select(loops, [0, *taps]),
+            AffineMap.select(loops, [place[d] for d in range(len(sizes))]),
+            AffineMap.select(loops, range(len(kept) + 1)),
+        ]
+        iterators = [*[linalg.PARALLEL] * (len(kept) + 1), *[linalg.REDUCTION] * 2]
+        type = TensorType((self.side**2, *(sizes[d] for d in kept)), f32)
+        name = f"{weight.name}_winograd" if weight.name else f"{self.name}_weight"
+        return self._sum_of_products([matrix, weight], type, maps, iterators, conv.op.body, name)
 
     # Input ------------------------------------------------------------------------------------------------
 
@@ -187,20 +210,31 @@ class _Rewriter:
         shape[h] = self.tiles[0] * self.tiles[1]
         del shape[w]
         type = TensorType((self.side**2, *shape), f32)
-        region = ukernel.RegionOp.make([type])
-        body = Builder(region.body, location=conv.op.location)
-        zero = self.builder.value(Constant.of(0.0, f32), "zero")
         name = f"{self.name}_products"
+        found = self._sum_of_products([factors, weight], type, maps, iterators, conv.op.body, name)
+        split = [self.side, self.side, *type.shape[1 : h + 1], *self.tiles, *type.shape[h + 2 :]]
+        expand = tensor.ExpandShape.of(found, _merged(len(split) - 2, h), split)
+        return self.builder.value(expand, f"{name}_tiles")
+
+    def _sum_of_products(
+        self,
+        factors: Sequence[Value],
+        type: TensorType,
+        maps: Sequence[AffineMap],
+        iterators: Sequence[str],
+        term: Block,
+        name: str,
+    ) -> Value:
+        """A group of its own: zeros, to which the products are added by the body `term`."""
+        region = ukernel.RegionOp.make([type])
+        body = Builder(region.body, location=self.conv.op.location)
+        zero = self.builder.value(Constant.of(0.0, f32), "zero")
         init = body.value(linalg.Fill.make([zero], [empty_like(type, body, f"{name}_init")]), f"{name}_zero")
-        nest = linalg.Generic.make([factors, weight], [init], maps, iterators)
-        nest.body.append(
-            linalg.Yield(inline_body(conv.op.body, nest.body.args, Builder(nest.body)), results=[])
-        )
+        nest = linalg.Generic.make(factors, [init], maps, iterators)
+        nest.body.append(linalg.Yield(inline_body(term, nest.body.args, Builder(nest.body)), results=[]))
         region.body.append(ukernel.Yield([body.value(nest, name)], results=[]))
         self.builder.add(region, name)
-        split = [self.side, self.side, *type.shape[1 : h + 1], *self.tiles, *type.shape[h + 2 :]]
-        expand = tensor.ExpandShape.of(region.results[0], _merged(len(split) - 2, h), split)
-        return self.builder.value(expand, f"{name}_tiles")
+        return region.results[0]
 
     # Output -----------------------------------------------------------------------------------------------
 

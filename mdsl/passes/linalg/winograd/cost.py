@@ -9,6 +9,8 @@ products(n, w) is the time of n multiply-adds whose w weights come from memory, 
 in the caches from call to call (`target/cost.py`). A transform takes about 4 cycles for each vector of L elements that
 it moves to or from the products.
 
+A weight that is no constant is transformed by products(9 a^2 C K, a^2 C K) more.
+
 So a transformed weight, 16/9 to 4 times as large, may cost more than it saves where the image is small (7 x 7 pixels
 and 128 channels), unless there is a batch. `PRICE` is for what the model leaves out: the larger constants, dispatches
 and the copies that a wider border may cost.
@@ -21,6 +23,7 @@ from math import prod
 from mdsl.dialects.linalg_ext import PAIRS, TAPS, alpha
 from mdsl.ir.typed import shaped_of
 from mdsl.passes.linalg.winograd.match import Conv
+from mdsl.rewriting.constants import constant_data
 from mdsl.target.cost import Choice, products_cycles, transform_cycles
 from mdsl.target.target import Target
 
@@ -50,6 +53,8 @@ def cycles(conv: Conv, m: int | None, target: Target) -> float:
     count, points = -(-rows // m) * -(-columns // m), alpha(m) ** 2
     moved = sum(_vectors(v, area, lanes) for v, area in _images(conv))
     products = products_cycles(points * count * channels, points * weight, target)
+    if constant_data(conv.weight) is None:
+        products += products_cycles(points * TAPS**2 * weight, points * weight, target)
     return PRICE * (products + transform_cycles(points * count * moved))
 
 

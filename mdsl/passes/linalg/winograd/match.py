@@ -13,7 +13,6 @@ from mdsl.ir.core import Builder, Op, Value
 from mdsl.ir.typed import shaped_of
 from mdsl.ir.types import f32
 from mdsl.rewriting import remarks
-from mdsl.rewriting.constants import constant_data
 from mdsl.rewriting.structured import inline_body
 
 
@@ -64,6 +63,8 @@ class Conv:
     """The contraction's loops over the output's rows and columns."""
     tap_loops: tuple[int, int]
     """Its loops over the window's rows and columns."""
+    reversed: tuple[bool, bool]
+    """Whether the weight's rows, and its columns, are taken from last to first."""
 
     @property
     def image(self) -> Value:
@@ -96,8 +97,6 @@ def conv_of(root: Op) -> Conv | None:
         return None  # a product without a window
     if any(shaped_of(v).element != f32 for v in op.operands):
         return _missed(root, "its elements are not f32")
-    if constant_data(op.operands[1]) is None:
-        return _missed(root, "its weights are not constant")
     tail = _tail(op, rest[0] if rest else None)
     return _conv(root, op, *tail) if tail else None
 
@@ -127,7 +126,7 @@ def _conv(
     found = [_window(e, op) for _, e in windows]
     if len(found) != 2 or None in found:
         return _missed(root, _other_window([e for _, e in windows], op))
-    (row, tap_row), (column, tap_column) = (w for w in found if w)
+    (row, tap_row, last_row), (column, tap_column, last_column) = (w for w in found if w)
     (h, _), (w, _) = windows
     if w != h + 1 or not {row, column}.isdisjoint(taps.dims()):
         return None
@@ -154,6 +153,7 @@ def _conv(
         pixel_loops=(row, column),
         tap_loops=(tap_row, tap_column),
         out_dims=(at, at + 1),
+        reversed=(last_row, last_column),
     )
 
 
@@ -176,15 +176,15 @@ def _other_window(exprs: Sequence[AffineExpr], op: linalg.LinalgOp) -> str:
     return f"its window is {taps} with strides {strides} and dilations {dilations}, not 3x3 with 1x1 and 1x1"
 
 
-def _window(expr: AffineExpr, op: linalg.LinalgOp) -> tuple[int, int] | None:
-    """The loops (pixel, tap) of an index `pixel + tap` with three taps."""
+def _window(expr: AffineExpr, op: linalg.LinalgOp) -> tuple[int, int, bool] | None:
+    """The loops (pixel, tap) of an index `pixel + tap` with three taps, or `pixel + 2 - tap`; True for that."""
     linear = expr.coefficients()
-    if linear is None or linear[1] or sorted(linear[0].values()) != [1, 1]:
+    if linear is None or len(linear[0]) != 2:
         return None
     pixel, tap = sorted(linear[0], key=lambda d: op.iterators[d] == linalg.REDUCTION)
     kinds = [op.iterators[d] for d in (pixel, tap)]
-    return (
-        (pixel, tap)
-        if kinds == [linalg.PARALLEL, linalg.REDUCTION] and op.loop_sizes()[tap] == TAPS
-        else None
-    )
+    if kinds != [linalg.PARALLEL, linalg.REDUCTION] or op.loop_sizes()[tap] != TAPS or linear[0][pixel] != 1:
+        return None
+    ways = {(1, 0): False, (-1, TAPS - 1): True}
+    step = linear[0][tap], linear[1]
+    return (pixel, tap, ways[step]) if step in ways else None

@@ -41,7 +41,7 @@ def lane_size(op: Op) -> int:
 
 def is_function(op: Op) -> bool:
     """Whether the op is an elementary function: a long chain of operations that each need the one before."""
-    return op.name.startswith("math.") and lane_size(op) > 1
+    return op.name.startswith(("math.", "math_ext.")) and lane_size(op) > 1
 
 
 def code_size(op: Op) -> int:

@@ -94,7 +94,9 @@ def _flops(op: Op) -> int:
     if op.name in _FUSED:
         return 2 * _elements(op.results[0].type)
     dialect, _, name = op.name.partition(".")
-    computes = dialect == "math" or (dialect == "arith" and name.endswith("f") and name not in _MOVES)
+    computes = dialect in ("math", "math_ext") or (
+        dialect == "arith" and name.endswith("f") and name not in _MOVES
+    )
     return _elements(op.results[0].type) if computes and _is_float(op.results[0].type) else 0
 
 

@@ -264,7 +264,7 @@ _FLOAT_UNARY: dict[str, Callable[..., Lanes]] = {
     "math.tanh": _in_f32(elementary.tanh, "tanh"),
     "math.erf": _in_f32(elementary.erf, "erf"),
     "math.erfc": _in_f32(elementary.erfc, "erfc"),
-    "math.gelu": _gelu,
+    "math_ext.gelu": _gelu,
     "math.sin": _in_f32(elementary.sin, "sin"),
     "math.cos": _in_f32(elementary.cos, "cos"),
     "math.atan": _in_f32(elementary.atan, "atan"),

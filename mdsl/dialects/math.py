@@ -1,4 +1,4 @@
-"""math: functions of one float (or three), element by element. Upstream's names and meaning; gelu is our own."""
+"""math: functions of one float (or three), element by element. Upstream's names and meaning."""
 
 from __future__ import annotations
 
@@ -26,7 +26,6 @@ Rsqrt = define(Unary, "math.rsqrt", "1 / square root.")
 Tanh = define(Unary, "math.tanh", "Hyperbolic tangent.")
 Erf = define(Unary, "math.erf", "Gauss error function.")
 Erfc = define(Unary, "math.erfc", "1 - erf(x), without the loss of digits above 0.")
-Gelu = define(Unary, "math.gelu", "x times the share of the normal distribution below x.")
 Sin = define(Unary, "math.sin", "Sine.")
 Cos = define(Unary, "math.cos", "Cosine.")
 Atan = define(Unary, "math.atan", "Arc tangent.")

@@ -12,6 +12,7 @@ DIALECTS = (
     "func",
     "arith",
     "math",
+    "math_ext",
     "tensor",
     "memref",
     "affine",

@@ -1,4 +1,4 @@
-"""Meaning of the math dialect, in the operands' own dtype."""
+"""Meaning of the math dialect and of math_ext, in the operands' own dtype."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MEANINGS: dict[str, Callable[..., Any]] = {
     "math.tanh": np.tanh,
     "math.erf": erf,
     "math.erfc": erfc,
-    "math.gelu": gelu,
+    "math_ext.gelu": gelu,
     "math.sin": np.sin,
     "math.cos": np.cos,
     "math.atan": np.arctan,

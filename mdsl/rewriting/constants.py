@@ -22,7 +22,7 @@ from mdsl.ir.floats import to_numpy
 from mdsl.ir.types import ShapedType, TensorType, dtype_of
 from mdsl.reference.registry import meaning
 
-_SCALAR_DIALECTS = ("arith", "math")
+_SCALAR_DIALECTS = ("arith", "math", "math_ext")
 
 
 def fold_constants(op: Op) -> Sequence[Value | Attribute] | None:

@@ -12,7 +12,8 @@ syntax match mirType /\%(\%(\d\+\|?\)x\)\+\%(tensor\|memref\|vector\|f16\|bf16\|
 syntax match mirOperation /\<builtin\.\%(module\)\%([[:alnum:]_$.]\)\@!/
 syntax match mirOperation /\<func\.\%(return\|call\|func\)\%([[:alnum:]_$.]\)\@!/
 syntax match mirOperation /\<arith\.\%(floordivsi\|index_cast\|ceildivsi\|ceildivui\|constant\|maximumf\|minimumf\|bitcast\|maxnumf\|minnumf\|fptosi\|fptoui\|select\|sitofp\|truncf\|trunci\|uitofp\|divsi\|divui\|extsi\|extui\|maxsi\|maxui\|minsi\|minui\|remsi\|remui\|shrsi\|shrui\|addf\|addi\|andi\|cmpf\|cmpi\|divf\|extf\|mulf\|muli\|negf\|remf\|shli\|subf\|subi\|xori\|ori\)\%([[:alnum:]_$.]\)\@!/
-syntax match mirOperation /\<math\.\%(roundeven\|copysign\|expm1\|floor\|log1p\|round\|rsqrt\|absf\|absi\|atan\|ceil\|erfc\|exp2\|gelu\|log2\|powf\|sqrt\|tanh\|cos\|erf\|exp\|fma\|log\|sin\)\%([[:alnum:]_$.]\)\@!/
+syntax match mirOperation /\<math\.\%(roundeven\|copysign\|expm1\|floor\|log1p\|round\|rsqrt\|absf\|absi\|atan\|ceil\|erfc\|exp2\|log2\|powf\|sqrt\|tanh\|cos\|erf\|exp\|fma\|log\|sin\)\%([[:alnum:]_$.]\)\@!/
+syntax match mirOperation /\<math_ext\.\%(gelu\)\%([[:alnum:]_$.]\)\@!/
 syntax match mirOperation /\<tensor\.\%(parallel_insert_slice\|collapse_shape\|extract_slice\|from_elements\|expand_shape\|insert_slice\|extract\|concat\|insert\|empty\|splat\|yield\|cast\|dim\|pad\)\%([[:alnum:]_$.]\)\@!/
 syntax match mirOperation /\<memref\.\%(collapse_shape\|expand_shape\|get_global\|prefetch\|dealloc\|subview\|alloca\|global\|alloc\|store\|cast\|copy\|load\|view\)\%([[:alnum:]_$.]\)\@!/
 syntax match mirOperation /\<affine\.\%(apply\)\%([[:alnum:]_$.]\)\@!/

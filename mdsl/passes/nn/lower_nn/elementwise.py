@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from mdsl.dialects import arith, nn
+from mdsl.dialects import arith, math_ext, nn
 from mdsl.dialects import math as functions
 from mdsl.ir.core import Op, Value
 from mdsl.ir.typed import tensor_of
@@ -66,7 +66,7 @@ def _gelu(op: Op, s: Scalars, x: Value) -> Value:
         bend = s.multiply(square, s.constant(0.044715 * rate, x.type), "bend")
         inner = s.multiply(x, s.add(bend, s.constant(rate, x.type, "rate")), "inner")
         return s(arith.DivF(x, s.add(s.constant(1, x.type, "one"), s(functions.Exp(inner), "exp"))), "gelu")
-    return s(functions.Gelu(x), "gelu")
+    return s(math_ext.Gelu(x), "gelu")
 
 
 def _negate(op: Op, s: Scalars, x: Value) -> Value:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from mdsl.support.files import replacing
 LOSSES = "mdsl.losses"
 """The name of the tensor with the losses of all steps."""
 
-_KEY = "mdsl.training"
+_KEY, _DIGEST = "mdsl.training", "mdsl.digest"
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,8 @@ def save(path: Path, arrays: dict[str, np.ndarray], losses: np.ndarray, run: Run
     from safetensors.numpy import save as encoded
 
     tensors = {name: np.ascontiguousarray(a) for name, a in arrays.items()} | {LOSSES: losses}
-    content = encoded(tensors, {_KEY: json.dumps(asdict(run), sort_keys=True)})
+    said = json.dumps(asdict(run), sort_keys=True)
+    content = encoded(tensors, {_KEY: said, _DIGEST: _digest(tensors, said)})
     with replacing(path) as file:
         file.write(content)
 
@@ -51,10 +54,21 @@ def load(path: Path) -> tuple[dict[str, np.ndarray], np.ndarray, Run]:
         with safe_open(path, "numpy") as file:  # pyright: ignore[reportUnknownVariableType]
             given: Any = file.metadata() or {}
             arrays: dict[str, np.ndarray] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if given[_DIGEST] != _digest(arrays, given[_KEY]):
+            raise ValueError("its numbers are not those that were written")
         run = Run(**json.loads(given[_KEY]))
         return arrays, arrays.pop(LOSSES), run
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise MdslError(f"{path}: error: not a checkpoint of a training: {error}") from None
+
+
+def _digest(arrays: Mapping[str, np.ndarray], said: str) -> str:
+    """Of all that a checkpoint holds: a disk may have changed it."""
+    found = hashlib.sha256(said.encode())
+    for name, array in sorted(arrays.items()):
+        found.update(f"{name} {array.dtype} {array.shape}".encode())
+        found.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return found.hexdigest()
 
 
 def check_same(path: Path, found: Run, wanted: Run) -> None:

@@ -152,9 +152,13 @@ def _first_states(step: ModuleOp) -> dict[str, float]:
 
 def _optimizer(text: str) -> list[Pass]:
     """The passes of which one updates the parameters. Raises MdslError for none or several."""
+    known = [name for name in pass_names() if issubclass(pass_named(name) or Pass, Optimizer)]
+    word = re.match(r"[\w-]*", text.strip())
+    if word is not None and word[0] and pass_named(word[0]) is None:
+        message = f"unknown optimizer '{word[0]}'{nearest(word[0], known)} (optimizers: {', '.join(known)})"
+        raise SyntaxError_(message, Source("optimizer", text), text.index(word[0]), len(word[0]))
     found = parse_pipeline(text, "optimizer") if text.strip() else []
     if sum(isinstance(step, Optimizer) for step in found) != 1:
-        known = [name for name in pass_names() if issubclass(pass_named(name) or Pass, Optimizer)]
         message = f"expected one optimizer (optimizers: {', '.join(known)})"
         raise SyntaxError_(message, Source("optimizer", text), 0, max(1, len(text)))
     return found
@@ -192,7 +196,9 @@ def _trained(function: FuncOp, frozen: Sequence[str]) -> list[str]:
     found = [name for name in names if not any(name in matched for matched in stays.values())]
     if not found:
         raise MdslError(
-            "error: the network has no parameters to train: constants that layers read as weights"
+            "error: all parameters of the network are frozen"
+            if names
+            else "error: the network has no parameters to train: constants that layers read as weights"
         )
     return found
 

@@ -136,8 +136,10 @@ class Trainer:
     def _where_classes_lie(self) -> str:
         """What to say of labels that do not fit."""
         rank, axis = len(self.specs[self.programs.target].shape) + 1, self.programs.axis
-        if not self.classifies or rank < 3:
+        if not self.classifies:
             return ""
+        if rank < 3:
+            return "; labels are numbers of classes"
         other = 1 if axis != 1 else rank - 1
         return f"; classes lie along dimension {axis} of the result: 'cross_entropy{{axis={other}}}' takes another"
 

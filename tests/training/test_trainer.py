@@ -271,7 +271,7 @@ def test_data_that_is_no_number_is_named() -> None:
         ({"frozen": ["fc3"]}, "the network has no parameter 'fc3'"),
         ({"loss": "hinge"}, "unknown loss 'hinge'"),
         ({"loss": "mse"}, "the data has no array for 'target'"),
-        ({"optimizer": "adem"}, "unknown pass 'adem'"),
+        ({"optimizer": "adem"}, "unknown optimizer 'adem'"),
         ({"optimizer": ""}, r"optimizer:1:1: error: expected one optimizer \(optimizers: sgd, adam, adamw\)"),
         ({"optimizer": "adam,sgd"}, r"optimizer:1:1: error: expected one optimizer"),
         ({"optimizer": "canonicalize"}, r"optimizer:1:1: error: expected one optimizer"),
@@ -320,6 +320,11 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(MdslError, match=what):
             trainer_of(**options).resume(path)
+    content = bytearray(path.read_bytes())
+    content[-100] ^= 1  # of a number
+    path.write_bytes(content)
+    with pytest.raises(MdslError, match="its numbers are not those that were written"):
+        trainer_of().resume(path)
     path.write_bytes(b"0" * 100)
     with pytest.raises(MdslError, match="not a checkpoint of a training"):
         trainer_of().resume(path)

@@ -37,13 +37,16 @@ def reduce(a: Adjoint, op: nn.Reduce, g: Value) -> Partials:
 
 
 def _others(a: Adjoint, x: Value, y: Value, axes: list[int]) -> Value:
-    """The product of the other elements along `axes`, for each: y / x, but where one of them is 0 that of the rest, and
-    where several are 0."""
+    """The product of the other elements along `axes`, for each: y / x, but where one of them is 0 that of the rest, and where several are, 0.
+    With two of them, each has that of the rest times the other: 0 as well, but its own derivative is right."""
     is_zero = a.compare(x, "eq", 0.0, "is_zero")
     count = a.sum(a(nn.Cast(is_zero, results=[x.type]), "zeros"), axes, suffix="count")
-    rest = a.reduce(a.where(is_zero, 1.0, x), "prod", axes, True, "rest")
-    alone = a.where(a.compare(count, "eq", 1.0), rest, 0.0, "alone")
-    return a.where(is_zero, alone, a.div(y, x), "others")
+    factors = a.where(is_zero, 1.0, x, "factors")
+    rest = a.reduce(factors, "prod", axes, True, "rest")
+    other = a.sub(a.sum(a.where(is_zero, x, 0.0), axes), x, "other")
+    pair = a.where(a.compare(count, "eq", 2.0), a.mul(rest, other), 0.0, "pair")
+    alone = a.where(a.compare(count, "eq", 1.0), rest, pair, "alone")
+    return a.where(is_zero, alone, a.div(y, factors), "others")
 
 
 # Shapes ---------------------------------------------------------------------------------------------------

@@ -145,7 +145,7 @@ def avg_pool2d(a: Adjoint, op: nn.AvgPool2d, g: Value) -> Partials:
     kernel, dilations = op.attr("kernel"), op.attr("dilations")
     counts = op.window_counts()
     shape = (*counts.shape, 1) if op.channels_last else counts.shape
-    factors = (prod(kernel) / counts).reshape(shape)
+    factors = (prod(kernel) / np.maximum(counts, 1)).reshape(shape)  # a window may see nothing but padding
     shares = a.mul(g, a.constant(factors, tensor_of(g).element, "shares"))
     around = _seen_around(a, op, shares, kernel)
     return [a(nn.AvgPool2d(around, kernel=list(kernel), dilations=list(dilations), layout=op.attr("layout")))]

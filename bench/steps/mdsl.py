@@ -10,7 +10,7 @@ import numpy as np
 from bench.steps import MOMENTUM, RATE
 from mdsl.benchmarking.peers import Prepared
 
-PASSES = f"parameters,train-mode,autodiff,sgd{{momentum={MOMENTUM}}}"
+PASSES = f"parameters,train-mode,trim-filters,autodiff,sgd{{momentum={MOMENTUM}}}"
 
 
 def prepare(model: str, inputs: dict[str, np.ndarray], threads: int, settings: Mapping[str, Any]) -> Prepared:

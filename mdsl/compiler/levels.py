@@ -25,7 +25,16 @@ from mdsl.passes.base import LEVELS, Pass
 Stages = dict[str, list[str]]
 """The passes that work on each level, in order, as `--pass-pipeline` writes them."""
 
-_GRAPH = ["canonicalize", "decompose", "fold-batchnorm", "fuse-gelu", "widen", "canonicalize", "lower-nn"]
+_GRAPH = [
+    "canonicalize",
+    "trim-filters",
+    "decompose",
+    "fold-batchnorm",
+    "fuse-gelu",
+    "widen",
+    "canonicalize",
+    "lower-nn",
+]
 
 
 def ukernel_stages(settings: Settings = DEFAULT) -> Stages:

@@ -22,6 +22,7 @@ PASSES = {
     "parameters": "nn",
     "loss": "nn",
     "train-mode": "nn",
+    "trim-filters": "nn",
     "autodiff": "nn",
     "recompute": "nn",
     "loss-scale": "nn",

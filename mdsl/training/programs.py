@@ -28,6 +28,7 @@ from mdsl.passes.nn.loss_scale import LossScale, scaled
 from mdsl.passes.nn.optimizer import Optimizer
 from mdsl.passes.nn.parameters import lift, roles_of, says_parameters
 from mdsl.passes.nn.train_mode import TrainMode
+from mdsl.passes.nn.trim_filters import TrimFilters
 
 TARGETS = ("labels", "target")
 """What the argument with the right answers is called, one or the other."""
@@ -89,7 +90,7 @@ def programs_of(
         replace(p, parts=processes, local_statistics=local_statistics) if isinstance(p, TrainMode) else p
         for p in parse_pipeline(train_mode, "training")
     ]
-    run_passes(network, modes)
+    run_passes(network, [*modes, TrimFilters()])
     trained = _trained(function, frozen)
     scaling = _scaling(loss_scale)
     # By their numbers, for a value in the network may be called like one of them.

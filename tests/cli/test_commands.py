@@ -87,7 +87,7 @@ def test_opt_lowers_as_far_as_a_pass_needs(net: Path) -> None:
 def test_opt_runs_no_pass_twice_in_a_row_to_lower(net: Path) -> None:
     note = mdsl("opt", "--fold-shapes", net).stderr
     assert (
-        "inline, canonicalize, decompose, fold-batchnorm, fuse-gelu, widen, canonicalize, lower-nn, canonicalize\n"
+        "inline, canonicalize, trim-filters, decompose, fold-batchnorm, fuse-gelu, widen, canonicalize, lower-nn, canonicalize\n"
         in note
     )
 

@@ -58,6 +58,7 @@ def test_every_first_part_of_a_pass_is_right() -> None:
     assert silent == {
         "block-sums",
         "inline",
+        "trim-filters",
         "decompose",
         "donate",
         "fold-batchnorm",

@@ -10,12 +10,12 @@ import numpy as np
 
 from mdsl.analysis.footprints import KernelArgument, KernelSignatures
 from mdsl.bytecode.module import DTYPES, BytecodeError, Function, Kernel, Module
-from mdsl.bytecode.structure import Step, registers_read, registers_set, resolve
 from mdsl.codegen.kernels import parse_kernel
 from mdsl.support import across
 from mdsl.support.across import ACROSS
 
 if TYPE_CHECKING:
+    from mdsl.bytecode.structure import Step
     from mdsl.dialects import scf
     from mdsl.dialects.ukernel import UkernelFunc
     from mdsl.ir.core import Op, Value
@@ -39,6 +39,8 @@ def exchanges(
 def _check_order(module: Module, function: Function, names: Container[str]) -> None:
     """Processes must meet equally often and in one order: no exchange is in a loop whose trips workers take as they come, and none in a
     loop or a branch whose bounds or condition follow from data, which may differ between them."""
+    from mdsl.bytecode.structure import registers_read, resolve  # few programs have exchanges
+
     steps = resolve(function)
     data = _registers_of_data(steps)
     around: list[str] = []
@@ -60,6 +62,8 @@ def _check_order(module: Module, function: Function, names: Container[str]) -> N
 
 def _registers_of_data(steps: Sequence[Step]) -> set[int]:
     """The registers that may hold what is read from memory, or computed from that, or set only where a condition on it holds."""
+    from mdsl.bytecode.structure import registers_read, registers_set
+
     data: set[int] = set()
     while True:
         before = len(data)

@@ -15,6 +15,7 @@ from mdsl.errors import MdslError, SyntaxError_
 from mdsl.runtime.building import found, ready
 from mdsl.runtime.executable import Executable
 from mdsl.runtime.loading import check_engine, load
+from mdsl.support.collector import collector_paused
 from mdsl.target.target import Target
 
 if TYPE_CHECKING:  # a program that is found compiled needs neither IR nor passes
@@ -55,6 +56,7 @@ def compile(
     return build(program, settings, engine, threads)
 
 
+@collector_paused()
 def build(program: Program, settings: Settings, engine: str = "vm", threads: int = 1) -> Executable:
     """As `compile` says. Raises MdslError."""
     check_engine(engine, threads)
@@ -71,6 +73,7 @@ def build(program: Program, settings: Settings, engine: str = "vm", threads: int
     return ready(opened(source_of(program), settings.bind), settings, engine, threads, source)
 
 
+@collector_paused()
 def parse(program: Program, name: str = "<text>") -> ModuleOp:
     """The verified module of a text, a `.mir` or an `.onnx` file or model; of a module, a copy. Raises MdslError."""
     from mdsl.compiler.reading import module_of
@@ -105,6 +108,7 @@ def source_of(program: Program, name: str = "<text>") -> ModuleOp | Source:
         raise
 
 
+@collector_paused()
 def opt(program: Program, pipeline: str, *, target: str | Target | None = None) -> ModuleOp:
     """A new module, on which the passes of `pipeline` ran: "tile{sizes=[8,32]},unroll-dispatch{factor=4}".
 
@@ -121,6 +125,7 @@ def opt(program: Program, pipeline: str, *, target: str | Target | None = None) 
     return module
 
 
+@collector_paused()
 def grad(
     program: Program,
     wrt: str | int | Sequence[str | int] = (),

@@ -7,11 +7,13 @@ processors, while the next ones are proved and written as LLVM IR.
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache as memoize
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from mdsl.analysis.footprints import KernelArgument
 from mdsl.analysis.intervals import Interval
@@ -31,6 +33,9 @@ if TYPE_CHECKING:  # threads are there when there is something to compile
 
 _SYMBOL = "kernel"
 
+Signature = tuple[KernelArgument, ...]
+"""What a kernel does with its arguments."""
+
 _MANY = 8
 """Kernels from which on the cache has those of a program together, too: one file to read in place of two a kernel."""
 
@@ -49,7 +54,7 @@ class Kernels:
     arguments, which `bytecode.verify` needs."""
 
     addresses: dict[str, int] = field(default_factory=dict)
-    signatures: dict[str, tuple[KernelArgument, ...]] = field(default_factory=dict)
+    signatures: dict[str, Signature] = field(default_factory=dict)
     code: dict[str, NativeCode] = field(default_factory=dict, repr=False)
 
 
@@ -114,10 +119,10 @@ class _Loading:
     def __init__(self, target: Target, fuelled: bool = False) -> None:
         self.kernels = Kernels()
         self.target, self.fuelled = target, fuelled
-        self.images: dict[str, str] = {}
-        """The names of the objects in the cache."""
+        self.images: dict[str, bytes] = {}
+        """The objects, but of those that the process had before."""
         self._compiling: dict[Wanted, Future[bytes]] = {}
-        self._waiting: list[tuple[str, Wanted, UkernelFunc]] = []
+        self._waiting: list[tuple[str, Wanted, UkernelFunc, Signature]] = []
         self._threads: ThreadPoolExecutor | None = None
         self._alone = alone()
 
@@ -144,16 +149,17 @@ class _Loading:
         key = cache.key("kernel", anonymous, source_digest(*ROOMS))
         form = memoize(lambda: _with_arithmetic(make(), self.target))  # once, to be proved and compiled
         wanted = Wanted.of(cache.key(key, "fuelled") if self.fuelled else key, [_SYMBOL], self.target)
-        self.kernels.signatures[name] = _signature(wanted.name, form)
-        self.images[name] = wanted.name
-        code = None if wanted in self._compiling else wanted.found()
+        kept = None if wanted in self._compiling else _Kept.under(wanted.name)
+        code = wanted.loaded() or (kept and wanted.accepted(kept.image))
         if code is not None:
-            self._add(name, code)
+            signature = kept.signature if kept else _proved(form())
+            self._add(name, code, signature, kept and kept.image)
             return
         func = form()
+        signature = _proved(func)
         if wanted not in self._compiling:
             self._compiling[wanted] = self._compile(func)
-        self._waiting.append((name, wanted, func))
+        self._waiting.append((name, wanted, func, signature))
 
     def _compile(self, func: UkernelFunc) -> Future[bytes]:
         from concurrent.futures import ThreadPoolExecutor
@@ -168,15 +174,22 @@ class _Loading:
         )
 
     def _link(self) -> None:
-        for name, wanted, func in self._waiting:
+        for name, wanted, func, signature in self._waiting:
             try:
                 image = self._compiling[wanted].result()
             except RuntimeError as error:  # only a hostile kernel comes so far
                 raise func.error(f"has no machine code: {str(error).strip().splitlines()[0]}") from None
-            self._add(name, wanted.found() or wanted.linked(image))
+            code = wanted.loaded()
+            if code is None:
+                code = wanted.linked(image)
+                _Kept(signature, image).keep(wanted.name)
+            self._add(name, code, signature, image)
 
-    def _add(self, name: str, code: NativeCode) -> None:
+    def _add(self, name: str, code: NativeCode, signature: Signature, image: bytes | None) -> None:
         self.kernels.code[name] = code
+        self.kernels.signatures[name] = signature
+        if image is not None:
+            self.images[name] = image
         self.kernels.addresses[name] = code.address(_SYMBOL)
 
 
@@ -200,11 +213,11 @@ class _Together:
         addresses = {name: code.address(name) for name in self.names}
         return Kernels(addresses, signatures, dict.fromkeys(self.names, code))
 
-    def keep(self, kernels: Kernels, images: Mapping[str, str]) -> None:
-        """Where some of the objects, whose names in the cache `images` has, cannot be joined, they are loaded one by one."""
+    def keep(self, kernels: Kernels, images: Mapping[str, bytes]) -> None:
+        """Where some of the objects are not at hand, or cannot be joined, they are loaded one by one."""
         if half.needed(self.wanted.target):
             return  # they call functions of another object
-        found = {name: image for name in self.names if (image := cache.get(images[name])) is not None}
+        found = {name: images[name] for name in self.names if name in images}
         joined = objects.join(found, _SYMBOL) if len(found) == len(self.names) else None
         if joined is not None:
             cache.put(self.wanted.name, joined)
@@ -217,17 +230,28 @@ def _with_arithmetic(func: UkernelFunc, target: Target) -> UkernelFunc:
     return with_arithmetic(func, target)
 
 
-def _signature(key: str, make: Callable[[], UkernelFunc]) -> tuple[KernelArgument, ...]:
-    """The result of the proof, which the cache keeps beside the object."""
-    name = cache.key("signature", key)
-    known = cache.get_json(name)
-    if known is not None:
-        return tuple(_from_json(*row) for row in known)
+def _proved(func: UkernelFunc) -> Signature:
     from mdsl.codegen.bounds import prove
 
-    signature = prove(make())
-    cache.put_json(name, signature)
-    return signature
+    return prove(func)
+
+
+class _Kept(NamedTuple):
+    """What the cache has of a kernel: the result of the proof, and the object."""
+
+    signature: Signature
+    image: bytes
+
+    @staticmethod
+    def under(name: str) -> _Kept | None:
+        data = cache.get(name) or b""
+        start = 8 + int.from_bytes(data[:8], "little")
+        with suppress(ValueError):
+            return _Kept(tuple(_from_json(*row) for row in json.loads(data[8:start])), data[start:])
+
+    def keep(self, name: str) -> None:
+        head = json.dumps(self.signature).encode()
+        cache.put(name, len(head).to_bytes(8, "little") + head + self.image)
 
 
 def _from_json(kind: str, span: int, interval: list[int], alignment: int) -> KernelArgument:

@@ -66,7 +66,7 @@ def load_object(key: str, symbols: Iterable[str], produce: Callable[[], bytes], 
     """
     wanted = Wanted.of(key, symbols, target)
     with alone():
-        return wanted.found() or wanted.linked(produce())
+        return wanted.found() or wanted.kept(produce())
 
 
 def alone() -> AbstractContextManager[object]:
@@ -91,20 +91,26 @@ class Wanted(NamedTuple):
 
     def found(self) -> NativeCode | None:
         """The object linked, if the process or the cache has it."""
-        code = _loaded.get(self)
-        image = cache.get(self.name) if code is None else None
-        if image is not None:
-            with suppress(RuntimeError):  # an object that LLVM does not accept is a damaged one
-                return self._link(image)
-        return code
+        code = self.loaded()
+        return code or self.accepted(cache.get(self.name))
 
-    def linked(self, image: bytes) -> NativeCode:
+    def loaded(self) -> NativeCode | None:
+        """The object linked, if the process has it."""
+        return _loaded.get(self)
+
+    def accepted(self, image: bytes | None) -> NativeCode | None:
+        """What was kept of the object, linked; None if it is not there, or LLVM does not accept it: then it is damaged."""
+        with suppress(RuntimeError):
+            return None if image is None else self.linked(image)
+
+    def kept(self, image: bytes) -> NativeCode:
         """The object that was made, linked; the cache keeps it."""
-        code = self._link(image)
+        code = self.linked(image)
         cache.put(self.name, image)
         return code
 
-    def _link(self, image: bytes) -> NativeCode:
+    def linked(self, image: bytes) -> NativeCode:
+        """The object that was made, linked."""
         library = _half_conversions(self.target).name if half.needed(self.target) else None
         found = objects.load(image, self.exports) if library is None else None
         code = _loaded[self] = NativeCode(found or _link(image, self.exports, library))

@@ -160,7 +160,7 @@ class _Unroller:
         grid = self.grids.get(value)
         if grid is None:
             return [value.type]
-        return [VectorType((grid.width(at),), element_of(value.type)) for at in grid.points()]
+        return [VectorType((grid.width(at),), element_of(value.type)) for at in grid.points]
 
     def _spelt(self, values: Sequence[Value]) -> list[Value]:
         """Each value as often as it has pieces."""
@@ -170,7 +170,7 @@ class _Unroller:
         found: list[Value] = []
         for v in values:
             grid = self.grids.get(v)
-            found += [self._piece(v, at) for at in grid.points()] if grid else [self.mapping[v]]
+            found += [self._piece(v, at) for at in grid.points] if grid else [self.mapping[v]]
         return found
 
     def _take(self, old: Sequence[Value], new: Sequence[Value]) -> None:
@@ -181,7 +181,7 @@ class _Unroller:
             if grid is None:
                 self.mapping[v] = next(following)
             else:
-                self.pieces.update(((v, at), next(following)) for at in grid.points())
+                self.pieces.update(((v, at), next(following)) for at in grid.points)
 
     # Computation ------------------------------------------------------------------------------------
 
@@ -190,7 +190,7 @@ class _Unroller:
         several pieces in turn."""
         if not run:
             return
-        points = self.grids[run[0].result].points()
+        points = self.grids[run[0].result].points
         used = {v for op in run for v in op.operands}
         reads = [op.result for op in self.scope.reads if op.result in used]
         abreast = cost.ABREAST if any(map(is_function, run)) else 1
@@ -214,12 +214,12 @@ class _Unroller:
         """A constant or a broadcast: one vector of each length serves all pieces."""
         self.scope.builder.location = op.location
         if isinstance(op, arith.Constant):
-            for at in grid.points():
+            for at in grid.points:
                 piece = arith.Constant(value=_part(op.attributes["value"], grid, at))
                 self.pieces[op.result, at] = self.constants.intern(piece, op.result.name)
             return
         source = self.mapping[op.operands[0]]
-        for at in grid.points():
+        for at in grid.points:
             self.pieces[op.result, at] = self._broadcast(source, grid.width(at), op.result.name)
 
     def _broadcast(self, source: Value, width: int, name: str | None) -> Value:
@@ -244,7 +244,7 @@ class _Unroller:
     def _load_all(self) -> None:
         """What was read and not used yet, in front of what may write, or of a loop."""
         for read in self.scope.reads:
-            for at in self.grids[read.result].points():
+            for at in self.grids[read.result].points:
                 self._piece(read.result, at)
         self.scope.reads.clear()
 
@@ -273,7 +273,7 @@ class _Unroller:
 
     def _store(self, op: Op) -> None:
         grid = self.grids[op.operands[0]]
-        for at in grid.points():
+        for at in grid.points:
             piece = self._piece(op.operands[0], at)
             memory, where, along = self._place(op, at)
             assert along is not None

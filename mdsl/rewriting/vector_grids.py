@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 
 from mdsl.dialects import arith, scf, vector
@@ -24,6 +25,7 @@ class Grid:
     shape: tuple[int, ...]
     lanes: int
 
+    @cached_property
     def points(self) -> list[At]:
         """The pieces' places, in the order in which they are computed."""
         steps = [*[1] * (len(self.shape) - 1), self.lanes]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import sys
+from pathlib import Path
 
 import ml_dtypes
 import numpy as np
@@ -443,3 +444,19 @@ def test_neighbouring_functions_are_computed_abreast(second: str, abreast: bool)
     expected = np.exp(values if abreast else np.stack([values[0], np.exp(values[0])]))
     run(f"%x: {x}", body, values)
     np.testing.assert_allclose(values, expected, rtol=3e-7)
+
+
+def test_a_kernel_is_one_entry_of_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its proof and its object, which is taken again; a damaged one is made anew."""
+    monkeypatch.setenv("MDSL_CACHE_DIR", str(tmp_path))
+    text = matmul_text(2, 6, 16, "k")
+    signatures = load_kernels({"k": text}).signatures
+    (entry,) = tmp_path.glob("*/*")
+    made = entry.read_bytes()
+    with monkeypatch.context() as patch:
+        for function in ("mdsl.codegen.kernels.to_object", "mdsl.codegen.bounds.prove"):
+            patch.setattr(function, lambda *_: pytest.fail("done again"))
+        assert load_kernels({"k": text}).signatures == signatures
+    entry.write_bytes(made[:-1])
+    assert load_kernels({"k": text}).signatures == signatures
+    assert entry.read_bytes() == made

@@ -37,6 +37,7 @@ from mdsl.bytecode.module import (
 )
 from mdsl.codegen.kernels import Kernels
 from mdsl.runtime.loading import ready
+from mdsl.support import cache
 from mdsl.vm import layout, prepared
 from mdsl.vm.program import Program
 
@@ -118,6 +119,7 @@ def test_a_damaged_entry_is_made_anew(
 
     prepare = prepared._prepare
     monkeypatch.setattr(prepared, "_prepare", count)
+    cache.put(cache.key("another"), b"another")
     entries = sorted(own_cache.glob("*/*"))
     for entry, data in zip(entries, DAMAGES[damage]([e.read_bytes() for e in entries]), strict=True):
         entry.write_bytes(data)

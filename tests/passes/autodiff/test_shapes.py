@@ -277,3 +277,49 @@ def test_resize(mode: str, old: tuple[int, int], new: tuple[int, int], transform
         {"mode": mode, "coordinate_transformation_mode": transform},
         {"roi": np.zeros(0), "scales": np.zeros(0, np.float32), "sizes": sizes},
     )
+
+
+@FEW
+@given(
+    cuts=st.lists(st.tuples(st.integers(0, 5), st.integers(1, 4)), min_size=1, max_size=4),
+    axis=st.integers(0, 1),
+    seed=SEED,
+)
+def test_slices(cuts: list[tuple[int, int]], axis: int, seed: int) -> None:
+    """Side by side, apart or overlapping, along one dimension, and a value that is read as a whole as well."""
+    shape = [3, 3]
+    shape[axis] = 9
+    lines = [f"  %s0 = nn.mul %x, %x : ({typed(shape)}, {typed(shape)}) -> {typed(shape)}"]
+    lines.append(
+        f'  %t0 = nn.reduce %s0 {{kind = "sum", keepdims = false}} : ({typed(shape)}) -> tensor<f64>'
+    )
+    for i, (start, size) in enumerate(cuts, 1):
+        part = list(shape)
+        part[axis] = size
+        kind = "sin" if i % 2 else "exp"
+        lines += [
+            f"  %p{i} = nn.slice %x {{starts = [{start}], ends = [{start + size}], axes = [{axis}]}} : ({typed(shape)}) -> {typed(part)}",
+            f"  %s{i} = nn.{kind} %p{i} : ({typed(part)}) -> {typed(part)}",
+            f'  %r{i} = nn.reduce %s{i} {{kind = "sum", keepdims = false}} : ({typed(part)}) -> tensor<f64>',
+            f"  %t{i} = nn.add %t{i - 1}, %r{i} : (tensor<f64>, tensor<f64>) -> tensor<f64>",
+        ]
+    body = "\n".join(lines)
+    text = f"func.func @main(%x: {typed(shape)}) -> tensor<f64> {{\n{body}\n  return %t{len(cuts)} : tensor<f64>\n}}"
+    check(text, normal(seed, shape))
+
+
+def test_slices_side_by_side_are_joined() -> None:
+    """Neither padded nor added: each gradient is copied once."""
+    text = """
+func.func @main(%x: tensor<2x6xf64>, %t: tensor<2x2xf64>) -> tensor<f64> {
+  %a = nn.slice %x {starts = [4], ends = [6], axes = [1]} : (tensor<2x6xf64>) -> tensor<2x2xf64>
+  %b = nn.slice %x {starts = [0], ends = [2], axes = [1]} : (tensor<2x6xf64>) -> tensor<2x2xf64>
+  %c = nn.slice %x {starts = [2], ends = [4], axes = [1]} : (tensor<2x6xf64>) -> tensor<2x2xf64>
+  %ab = nn.mul %a, %b : (tensor<2x2xf64>, tensor<2x2xf64>) -> tensor<2x2xf64>
+  %y = nn.mul %ab, %c : (tensor<2x2xf64>, tensor<2x2xf64>) -> tensor<2x2xf64>
+  %loss = nn.mse %y, %t : (tensor<2x2xf64>, tensor<2x2xf64>) -> tensor<f64>
+  return %loss : tensor<f64>
+}"""
+    names = [op.name for op in mdsl.opt(text, "autodiff{wrt=[x]}").walk()]
+    assert names.count("nn.concat") == 1 and "nn.pad" not in names
+    check(text, normal(0, [2, 6], [2, 2]))

@@ -14,6 +14,7 @@ from mdsl.ir.naming import name_wished
 from mdsl.ir.typed import tensor_of
 from mdsl.ir.types import TensorType, is_float
 from mdsl.passes.nn.autodiff.build import VJPS, Adjoint, Constants, Whole
+from mdsl.passes.nn.autodiff.joining import joined
 from mdsl.rewriting import remarks
 
 SWEEPS: dict[str, Callable[[Sweep, Any], None]] = {}
@@ -82,7 +83,8 @@ class Sweep:
                 if partial.name == wanted:
                     partial.name = f"{wanted}_of_{_name(op)}"
             adjoint = self.adjoint(found[-1][1])
-            for partial, _ in found[1:]:
+            total, *others = joined(adjoint, [partial for partial, _ in found])
+            for partial in others:
                 total = adjoint.add(total, partial)
             self.call(total, value)
             self.partials[value] = [(total, found[-1][1])]

@@ -38,7 +38,10 @@ def train(
         ),
     ] = "cross_entropy",
     optimizer: Annotated[
-        str, typer.Option(help="sgd, adam or adamw, with the pass's options: 'sgd{momentum=0.9}'.")
+        str,
+        typer.Option(
+            help="sgd, adam or adamw, with the pass's options: 'sgd{momentum=0.9}'; gradients are clipped by 'clip-gradients{norm=1},adam'."
+        ),
     ] = "adam",
     lr: Annotated[float, typer.Option(help="The learning rate.")] = 1e-3,
     schedule: Annotated[str, typer.Option(help="constant, linear, cosine, or step.")] = "constant",

@@ -26,6 +26,7 @@ PASSES = {
     "autodiff": "nn",
     "recompute": "nn",
     "loss-scale": "nn",
+    "clip-gradients": "nn",
     "sgd": "nn",
     "adam": "nn",
     "adamw": "nn",

@@ -275,12 +275,14 @@ class Programs:
             return None
         layout = {"layout": "nhwc"} if last else {}
         settings: dict[str, Any] = {"strides": strides, "pads": pads, "dilations": dilations, **layout}
+        counts = nn.AvgPool2d(x, kernel=kernel, count_include_pad=False, **settings).window_counts()
         match r.randrange(5):
-            case 0 if self.bends and all(p < k for p, k in zip(pads, [*kernel, *kernel], strict=True)):
+            case 0 if self.bends and counts.all():  # else the largest of nothing is -infinity, the mean NaN
                 return self.build(nn.MaxPool2d(x, kernel=kernel, **settings))
-            case 1 if all(p < k for p, k in zip(pads, [*kernel, *kernel], strict=True)):
-                op = nn.AvgPool2d(x, kernel=kernel, count_include_pad=r.random() < 0.5, **settings)
-                return self.build(op) if op.window_counts().all() else None  # the mean of nothing is NaN
+            case 1 if counts.all():
+                return self.build(
+                    nn.AvgPool2d(x, kernel=kernel, count_include_pad=r.random() < 0.5, **settings)
+                )
             case 2:
                 return self.build(nn.GlobalAvgPool(x, **layout))
             case _:

@@ -34,7 +34,7 @@ def train(
     loss: Annotated[
         str,
         typer.Option(
-            help="cross_entropy, mse or bce, as pass loss takes it: 'cross_entropy{smoothing=0.1}'."
+            help="cross_entropy, mse, bce, or own where the network computes it; as pass loss takes it: 'cross_entropy{smoothing=0.1}'."
         ),
     ] = "cross_entropy",
     optimizer: Annotated[

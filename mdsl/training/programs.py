@@ -40,7 +40,7 @@ GIVEN = ("lr", "step", "key")
 @dataclass(frozen=True)
 class Programs:
     """`step` does one step, or, where there is an `update`, ends at the gradients, and that one does the rest; `judge` gives the loss of each sample or element and the answers as inference computes them; `weights` are the numbers that
-    the network has, by the arguments' names; `inputs` the names of its own inputs, `target` that of the right answers, `axis` that of a
+    the network has, by the arguments' names; `inputs` the names of its own inputs, `target` that of the right answers (none of a network with a loss of its own), `axis` that of a
     classifier's answers along which the classes lie; `first` the numbers that states begin with, of those that do not begin with 0; `roles` as what layers read the weights. Weights whose data the network lacks are not in
     `weights`."""
 
@@ -78,12 +78,14 @@ def programs_of(
     run_passes(network, parse_pipeline(f"inline,rebatch{{size={batch}}}", "training"))
     function = _function(network)
     inputs = tuple(str(a.name) for a in function.args)
-    clash = {*inputs} & {*TARGETS, *GIVEN}
+    losses = parse_pipeline(_loss(loss), "loss")
+    own = any(isinstance(step, Loss) and step.kind == "own" for step in losses)
+    clash = {*inputs} & {*GIVEN, *(() if own else TARGETS)}
     if clash:
         raise MdslError(f"error: the network's input '{min(clash)}' is called as one of training's own")
     weights = lift(function, master=True)
     roles = {str(a.name): roles_of(a) for a in function.body.args[len(inputs) :]}
-    losses, judge = parse_pipeline(_loss(loss), "loss"), network.clone()
+    judge = network.clone()
     run_passes(network, losses)
     run_passes(judge, [replace(p, reduction="none") if isinstance(p, Loss) else p for p in losses])
     modes = [
@@ -104,7 +106,7 @@ def programs_of(
     run_passes(network if update is None else update, [*scaling, *updating])
     if update is not None:
         _name_gradients(update, trained)
-    target = next(str(a.name) for a in function.args if a.name in TARGETS)
+    target = "" if own else next(str(a.name) for a in function.args if a.name in TARGETS)
     compared = [op for op in judge.walk() if isinstance(op, CrossEntropy)]
     axis = int(compared[0].attr("axis")) if compared else -1
     classes = tensor_of(compared[0].logits).shape[axis] if compared else 0
@@ -169,7 +171,7 @@ def _loss(text: str) -> str:
     """`cross_entropy{smoothing=0.1}` as a pass: `loss{kind=cross_entropy,smoothing=0.1}`."""
     found = re.fullmatch(r"\s*([\w-]+)\s*(?:\{(.*)\})?\s*", text)
     if found is None:
-        raise MdslError(f"error: '{text}' is not a loss: cross_entropy, mse or bce")
+        raise MdslError(f"error: '{text}' is not a loss: cross_entropy, mse, bce or own")
     return f"loss{{kind={found[1]}{f',{found[2]}' if found[2] else ''}}}"
 
 

@@ -47,7 +47,7 @@ class Trainer:
     `program` is a network without a loss, on the graph level: what layers read as constant weights is trained, but for `frozen`
     names. `data` has an array for each input and for what should be answered (`labels`, integers, for "cross_entropy"; `target` for "mse" and
     "bce"), samples along the first dimension. `loss` and `optimizer` are passes: "cross_entropy{smoothing=0.1}", "sgd{momentum=0.9}". `lr` is a
-    number or gives the rate for the number of a step, counted from 0. `transform` alters a batch. Weights that the network has are kept, or
+    number or gives the rate for the number of a step, counted from 0. `transform` alters a batch. With the loss "own" the network's first result is its loss. Weights that the network has are kept, or
     with `init="random"` made anew, as is a matrix that is written as one number, `dense<0.0>`: normal numbers of variance 2 / fan-in (He et al.: Delving Deep into
     Rectifiers, 2015), 1 for scales and variances, else 0.
     All that is random follows from `seed`, so that two runs give the same bits, on one engine and number of
@@ -110,7 +110,7 @@ class Trainer:
         self._engine, self._threads = engine, threads
         self.specs = self._steps.specs()
         self.data = self._fitted(data)
-        self.batches = Batches(len(self.data[self.programs.target]), batch, seed)
+        self.batches = Batches(len(next(iter(self.data.values()))), batch, seed)
         self.arrays: Arrays = {name: np.zeros(s.shape, DTYPES[s.dtype]) for name, s in self.specs.items()}
         known = {} if init == "random" else self.programs.weights
         for name in self.programs.roles:
@@ -135,16 +135,17 @@ class Trainer:
 
     def _where_classes_lie(self) -> str:
         """What to say of labels that do not fit."""
-        rank, axis = len(self.specs[self.programs.target].shape) + 1, self.programs.axis
         if not self.classifies:
             return ""
+        rank, axis = len(self.specs[self.programs.target].shape) + 1, self.programs.axis
         if rank < 3:
             return "; labels are numbers of classes"
         other = 1 if axis != 1 else rank - 1
         return f"; classes lie along dimension {axis} of the result: 'cross_entropy{{axis={other}}}' takes another"
 
     def _data_specs(self) -> list[TensorSpec]:
-        return [self.specs[name] for name in (*self.programs.inputs, self.programs.target)]
+        target = [self.programs.target] if self.programs.target else []
+        return [self.specs[name] for name in (*self.programs.inputs, *target)]
 
     def _initial(self, name: str) -> np.ndarray | float:
         roles, shape = self.programs.roles[name], self.specs[name].shape
@@ -274,12 +275,12 @@ class Trainer:
     def evaluate(self, data: Mapping[str, np.ndarray]) -> Score:
         """Loss and accuracy on data like those of training, of any number of samples but 0."""
         found = self._fitted(data)
-        wanted = found[self.programs.target]
-        if not len(wanted):
+        if not len(next(iter(found.values()))):
             raise MdslError("error: the data to judge by have no samples")
         losses, answers = (np.concatenate(parts) for parts in zip(*self._judged(found), strict=True))
         if not self.classifies:
             return Score(float(losses.mean(dtype=np.float64)), None)
+        wanted = found[self.programs.target]
         counted = wanted != self.programs.ignored
         if not counted.any():
             raise MdslError("error: all labels of the data to judge by are ignored")
@@ -289,6 +290,10 @@ class Trainer:
     def _judged(self, data: Arrays) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Losses and answers of all samples, batch by batch; zeros stand where there is no right answer, and fill up the last one."""
         count, own = len(next(iter(data.values()))), self._data_specs()
+        if not self._judge.outputs[0].shape:  # a loss of its own, of a whole batch
+            count -= count % self.share
+            if not count:
+                raise MdslError(f"error: the data to judge by do not fill a batch of {self.share}")
         blank = {spec.name: np.zeros(spec.shape, DTYPES[spec.dtype]) for spec in own}
         for start in range(0, count, self.share):
             left = min(self.share, count - start)
@@ -296,7 +301,7 @@ class Trainer:
                 blank[name][:left] = array[start : start + left]
             given = self.arrays | blank
             losses, answers, *_ = self._judge(*(given[str(spec.name)] for spec in self._judge.inputs))
-            yield losses[:left], answers[:left]
+            yield np.atleast_1d(losses)[:left], np.atleast_1d(answers)[:left]
 
     # Files ----------------------------------------------------------------------------------------------------
 

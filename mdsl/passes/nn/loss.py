@@ -12,11 +12,11 @@ from mdsl.dialects.func import FuncOp
 from mdsl.errors import nearest
 from mdsl.ir.core import Builder, Op, Value
 from mdsl.ir.typed import tensor_of
-from mdsl.ir.types import TensorType, i64, wide
+from mdsl.ir.types import TensorType, i64, is_float, wide
 from mdsl.passes.base import Context, Pass, functions, option
 from mdsl.rewriting import remarks
 
-LOSSES = ("cross_entropy", "mse", "bce")
+LOSSES = ("cross_entropy", "mse", "bce", "own")
 
 REDUCTIONS = ("mean", "sum", "none")
 
@@ -48,7 +48,8 @@ class Loss(Pass):
 
     What should be answered is a new argument: the numbers of classes, `labels`, of "cross_entropy", along `axis`; a `target` like the result of
     "mse" and "bce". A network that ends in softmax (or, for "bce", sigmoid) is compared before it, where no digits
-    are lost. The loss of 16-bit answers is computed in f32.
+    are lost. The loss of 16-bit answers is computed in f32. A network that computes its loss itself, of answers that are its inputs, has
+    "own": the mean of its result.
     """
 
     name: ClassVar[str] = "loss"
@@ -56,7 +57,7 @@ class Loss(Pass):
     renews = True
     subject = "function"
 
-    kind: str = option("cross_entropy", "cross_entropy, mse or bce")
+    kind: str = option("cross_entropy", "cross_entropy, mse, bce, or own: the result is the loss")
     result: int = option(0, "which result is compared", least=0)
     smoothing: float = option(
         0.0, "share of a label's weight that all classes get, of cross_entropy", least=0, most=1
@@ -102,8 +103,21 @@ class Loss(Pass):
         remarks.applied(op, f"is the loss of {remarks.value_name(compared)}")
         function.insert_result(0, loss)
 
+    def _own(self, compared: Value) -> Op:
+        """The mean or the sum of what the network computes; without reduction that of each sample."""
+        rank = tensor_of(compared).rank
+        axes = list(range(1 if self.reduction == "none" else 0, rank))
+        if not axes:
+            return nn.Reshape(compared, results=[tensor_of(compared)])
+        kind = "sum" if self.reduction == "sum" else "mean"
+        return nn.Reduce(compared, kind=kind, axes=axes, keepdims=False)
+
     def _compare(self, function: FuncOp, compared: Value, axis: int) -> Op:
         type = tensor_of(compared)
+        if self.kind == "own":
+            if not is_float(type):
+                raise function.error(f"@{function.symbol}: its loss is {type}, and must be floats")
+            return self._own(compared)
         if self.kind != "cross_entropy":
             target = function.add_argument(type, "target")
             kind = nn.Mse if self.kind == "mse" else nn.Bce

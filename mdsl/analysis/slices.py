@@ -41,11 +41,11 @@ def same_index(left: Index, right: Index) -> bool:
 
 def same_slice(left: SliceLike, right: SliceLike) -> bool:
     """True if two slices take the same part of what they are taken from."""
-    return all(
-        len(left.mixed(which)) == len(right.mixed(which))
-        and all(same_index(a, b) for a, b in zip(left.mixed(which), right.mixed(which), strict=True))
-        for which in ("offsets", "sizes", "strides")
-    )
+    for which in ("offsets", "sizes", "strides"):
+        one, other = left.mixed(which), right.mixed(which)
+        if len(one) != len(other) or not all(map(same_index, one, other)):
+            return False
+    return True
 
 
 def is_whole(op: SliceLike, shape: Sequence[int]) -> bool:

@@ -64,6 +64,8 @@ class _Unroller:
         self.constants = Constants(self.new.body)
         self.pieces: dict[tuple[Value, At], Value] = {}
         self.scopes: list[_Scope] = []
+        self.places: dict[Op, list[tuple[Value | None, int]]] = {}
+        """The indices of an access, where its vector begins."""
         self.depth: dict[Value, int] = {}
 
     def run(self) -> UkernelFunc:
@@ -295,8 +297,11 @@ class _Unroller:
         for place, offset in zip(places, at, strict=True):
             if place is not None:
                 offsets[place] = offset
-        indices = op.operands[first + 1 : first + 1 + rank]
-        where = tuple(_shifted(self.mapping[i], offset) for i, offset in zip(indices, offsets, strict=True))
+        if op not in self.places:
+            indices = op.operands[first + 1 : first + 1 + rank]
+            self.places[op] = [_shifted(self.mapping[i], 0) for i in indices]
+        begin = self.places[op]
+        where = tuple([(base, n + offset) for (base, n), offset in zip(begin, offsets, strict=True)])
         return self.mapping[memory], where, places[-1]
 
     def _index(self, base: Value | None, offset: int) -> Value:

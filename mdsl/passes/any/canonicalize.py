@@ -47,8 +47,11 @@ class Canonicalize(Pass):
 
 def fold_all(root: Op) -> bool:
     """Folds every op under `root` once; True if one folded."""
-    changed = _fold_idle(root)
+    changed = False
     for op in root.walk():
+        if isinstance(op, LinalgOp) and _is_idle(op):
+            op.replace_by(*(op.outputs if op.results else ()))
+            changed = True
         if op.block is None or not op.has("pure") or isinstance(op, Constant) or op is root:
             continue
         folded = op.fold() or fold_constants(op)
@@ -61,15 +64,8 @@ def fold_all(root: Op) -> bool:
     return changed
 
 
-def _fold_idle(root: Op) -> bool:
-    """Structured ops, one of whose loops has no iteration, leave their destinations as they are."""
-    idle = [op for op in root.walk() if isinstance(op, LinalgOp) and _is_idle(op)]
-    for op in idle:
-        op.replace_by(*(op.outputs if op.results else ()))
-    return bool(idle)
-
-
 def _is_idle(op: LinalgOp) -> bool:
+    """True if one of its loops has no iteration: it leaves its destinations as they are."""
     return any(0 in shape_of(v) for v in op.operands) and 0 in op.loop_sizes()
 
 

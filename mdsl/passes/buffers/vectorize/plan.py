@@ -271,7 +271,9 @@ def _block_reduction(nest: Nest, chosen: Plan, group: Group, target: Target) -> 
     """The block with the lowest estimated cycles over the whole tile, among those that fit the registers."""
     counts = {a: vectors(a, chosen.lanes) if a is chosen.vector else a.extent for a in group.axes}
     options = list(_fitting(list(counts.items()), nest, chosen, target.isa.free, {}))
-    return min(options, key=lambda block: _cycles(block, counts, nest, chosen, target))
+    apart = cost.STRIDED * chosen.lanes
+    loads = [(a, apart if a.along(chosen.vector) == "strided" else 1) for a in nest.inputs if a in nest.reads]
+    return min(options, key=lambda block: _cycles(block, counts, nest, loads, target))
 
 
 def _split(nest: Nest, points: int, target: Target) -> int:
@@ -327,16 +329,20 @@ def _loads(access: Access, block: Mapping[Axis, int]) -> int:
 
 
 def _cycles(
-    block: Mapping[Axis, int], counts: Mapping[Axis, int], nest: Nest, chosen: Plan, target: Target
+    block: Mapping[Axis, int],
+    counts: Mapping[Axis, int],
+    nest: Nest,
+    loads: Sequence[tuple[Access, float]],
+    target: Target,
 ) -> float:
-    """Estimated cycles of one step of the reduction over all blocks, those at the edge included."""
+    """Estimated cycles of one step of the reduction over all blocks, those at the edge included; `loads` are what it reads, and
+    how many loads each is."""
     total, kinds = 0.0, 0
+    arithmetic = len(nest.outputs) * max(1.0, nest.arithmetic / 2)
     for sizes, times in cost.blocks(counts, block):
-        points = prod(sizes.values()) * len(nest.outputs) * max(1.0, nest.arithmetic / 2)
-        loads = 0.0
-        for access in (a for a in nest.inputs if a in nest.reads):
-            strided = access.along(chosen.vector) == "strided"
-            loads += _loads(access, sizes) * (cost.STRIDED * chosen.lanes if strided else 1)
-        total += times * cost.step(points, loads, target)
+        loaded = 0.0
+        for access, each in loads:
+            loaded += _loads(access, sizes) * each
+        total += times * cost.step(prod(sizes.values()) * arithmetic, loaded, target)
         kinds += 1
     return total * (1 + 0.01 * kinds)

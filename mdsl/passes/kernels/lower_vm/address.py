@@ -30,6 +30,8 @@ class Affine:
     def __add__(self, other: Affine | int) -> Affine:
         if isinstance(other, int):
             other = Affine(other)
+        if not other.terms:
+            return Affine(low_bits(self.constant + other.constant), self.terms)
         factors: dict[Value, int] = dict(self.terms)
         for leaf, factor in other.terms:
             factors[leaf] = low_bits(factors.get(leaf, 0) + factor)
@@ -40,6 +42,8 @@ class Affine:
     __radd__ = __add__
 
     def __mul__(self, factor: int) -> Affine:
+        if factor == 1:
+            return self
         scaled = [(leaf, low_bits(own * factor)) for leaf, own in self.terms]
         return Affine(low_bits(self.constant * factor), tuple((v, f) for v, f in scaled if f))
 

@@ -40,6 +40,8 @@ def _key(value: Value, map: AffineMap, number: int | None) -> object:
 
 
 def _window(maps: Sequence[AffineMap]) -> Window:
+    if len(maps) == 1:
+        return Window(maps[0].results, (0,) * len(maps[0].results))
     columns = list(zip(*(m.results for m in maps), strict=True))
     constants = [[linear(e)[1] for e in column] for column in columns]
     lowest = tuple(column[c.index(min(c))] for column, c in zip(columns, constants, strict=True))

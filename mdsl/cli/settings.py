@@ -26,6 +26,14 @@ BindOption = Annotated[
     ),
 ]
 
+Winograd = Annotated[
+    bool,
+    typer.Option(
+        "--winograd/--no-winograd",
+        help="3x3 convolutions with fewer multiplications, rounded differently; NaN, infinity and inputs above 1e36 spread over a tile.",
+    ),
+]
+
 
 def takes_settings(command: Callable[..., None]) -> Callable[..., None]:
     """The command with an option for each setting in place of its parameter `settings`, whose errors name options
@@ -77,13 +85,7 @@ def _settings(
     unroll_dispatch: Annotated[
         int | None, typer.Option(help="Micro-kernels that one instruction issues.", metavar="N")
     ] = None,
-    winograd: Annotated[
-        bool,
-        typer.Option(
-            "--winograd/--no-winograd",
-            help="3x3 convolutions with fewer multiplications, rounded differently; NaN, infinity and inputs above 1e36 spread over a tile.",
-        ),
-    ] = True,
+    winograd: Winograd = True,
     tune: Annotated[
         bool,
         typer.Option(

@@ -16,6 +16,7 @@ from mdsl.cli.files import check_output, is_passed_on, note, read_numpy, read_pr
 from mdsl.cli.load import Engine, Threads, default_output
 from mdsl.cli.mpi import agreeing, together
 from mdsl.cli.progress import progress
+from mdsl.cli.settings import Winograd
 
 if TYPE_CHECKING:
     import numpy as np
@@ -92,6 +93,7 @@ def train(
     seed: Annotated[int, typer.Option(help="Decides all that is random.", metavar="N")] = 0,
     engine: Engine = "vm",
     threads: Threads = 1,
+    winograd: Winograd = True,
     mpi: Annotated[
         bool,
         typer.Option("--mpi", help="Share each batch among the processes that mpiexec has started."),
@@ -126,7 +128,8 @@ def train(
             with progress(f"compiling {program}"):
                 trainer = Trainer(
                     network, arrays, loss=loss, optimizer=optimizer, lr=rate, batch=batch, seed=seed, init=init,
-                    frozen=freeze or (), engine=engine, threads=threads, comm=processes.comm,
+                    frozen=freeze or (), engine=engine, threads=threads, winograd=winograd,
+                    comm=processes.comm,
                     loss_scale=loss_scale, recompute=recompute, local_statistics=local_statistics,
                 )  # fmt: skip
             if resume and checkpoint.exists():

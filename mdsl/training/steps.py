@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 
 import numpy as np
 
-from mdsl.api import compile
 from mdsl.bytecode.module import TensorSpec
 from mdsl.compiler.entry import closed
+from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.func import GRADIENT
 from mdsl.errors import MdslError
 from mdsl.runtime.executable import Executable
@@ -23,12 +24,12 @@ class Steps:
     """One step after the other. With several processes the gradients are averaged between the two programs of a step, and so are
     the loss and what normalisations observe."""
 
-    def __init__(self, programs: Programs, processes: Processes, engine: str, threads: int) -> None:
+    def __init__(
+        self, programs: Programs, processes: Processes, compile: Callable[[ModuleOp], Executable]
+    ) -> None:
         self.programs, self.processes = programs, processes
-        self._step = compile(programs.step, engine=engine, threads=threads)
-        self._update = (
-            None if programs.update is None else compile(programs.update, engine=engine, threads=threads)
-        )
+        self._step = compile(programs.step)
+        self._update = None if programs.update is None else compile(programs.update)
         self._gradients: Arrays = {}
 
     def specs(self) -> dict[str, TensorSpec]:

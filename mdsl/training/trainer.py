@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +54,7 @@ class Trainer:
     threads, and so does one that was stopped and resumed. With `comm`, a communicator of mpi4py, processes train together: each takes
     its share of `batch`, and all have the same weights, those that one process would have; with `local_statistics` batch normalisation
     uses those of each share. `loss_scale`, a number or "dynamic", is for networks of 16 bits, whose weights
-    are kept in f32 while they are trained. `recompute` is a budget for what is kept for the gradients: bytes, or a share. Raises MdslError.
+    are kept in f32 while they are trained. Without `winograd` 3x3 convolutions are summed up plainly. `recompute` is a budget for what is kept for the gradients: bytes, or a share. Raises MdslError.
     """
 
     def __init__(
@@ -73,6 +73,7 @@ class Trainer:
         train_mode: str = "train-mode",
         engine: str = "vm",
         threads: int = 1,
+        winograd: bool = True,
         comm: Any = None,
         local_statistics: bool = False,
         loss_scale: str | float = "",
@@ -106,8 +107,8 @@ class Trainer:
             self.network = sized
         self.lr, self.batch, self.seed, self.transform = lr, batch, seed, transform
         self.classifies = self.programs.target == "labels"
-        self._steps = Steps(self.programs, self.processes, engine, threads)
-        self._engine, self._threads = engine, threads
+        self._compile = partial(compile, engine=engine, threads=threads, winograd=winograd)
+        self._steps = Steps(self.programs, self.processes, self._compile)
         self.specs = self._steps.specs()
         self.data = self._fitted(data)
         self.batches = Batches(len(next(iter(self.data.values()))), batch, seed)
@@ -264,7 +265,7 @@ class Trainer:
     @cached_property
     def _judge(self) -> Executable:
         """What judges, compiled when it is asked for first."""
-        return compile(self.programs.judge, engine=self._engine, threads=self._threads)
+        return self._compile(self.programs.judge)
 
     def answer(self, **inputs: np.ndarray) -> np.ndarray:
         """What the network answers, as it is now, to any number of samples."""

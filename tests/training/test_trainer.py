@@ -383,3 +383,26 @@ def test_classes_along_another_dimension_and_a_label_that_counts_nothing() -> No
     answers = trainer.answer(x=data["x"])[:, :, [0, 2]]
     assert score.accuracy == np.mean(answers.argmax(axis=1) == data["labels"][:, [0, 2]])
     np.testing.assert_allclose(score.loss, trainer.advance())
+
+
+def test_convolutions_summed_up_plainly() -> None:
+    """The first step is the same but for rounding, and the next ones learn as well."""
+    text = """func.func @main(%x: tensor<1x16x12x12xf32>) -> tensor<1x5xf32> {
+  %conv_weight = arith.constant dense<0.0> : tensor<32x16x3x3xf32>
+  %fc_weight = arith.constant dense<0.0> : tensor<5x32xf32>
+  %c = nn.conv2d %x, %conv_weight {pads = [1, 1, 1, 1]} : (tensor<1x16x12x12xf32>, tensor<32x16x3x3xf32>) -> tensor<1x32x12x12xf32>
+  %p = nn.reduce %c {kind = "mean", axes = [2, 3], keepdims = false} : (tensor<1x32x12x12xf32>) -> tensor<1x32xf32>
+  %y = nn.linear %p, %fc_weight : (tensor<1x32xf32>, tensor<5x32xf32>) -> tensor<1x5xf32>
+  return %y : tensor<1x5xf32>
+}"""
+    random = np.random.default_rng(0)
+    data = {
+        "x": random.standard_normal((64, 16, 12, 12)).astype(np.float32),
+        "labels": random.integers(0, 5, 64),
+    }
+    losses = {
+        winograd: mdsl.Trainer(text, data, init="random", batch=32, lr=0.05, winograd=winograd).train(6)
+        for winograd in (True, False)
+    }
+    np.testing.assert_allclose(losses[True], losses[False], rtol=1e-4)
+    assert losses[True] != losses[False]

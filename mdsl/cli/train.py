@@ -132,6 +132,8 @@ def train(
                     comm=processes.comm,
                     loss_scale=loss_scale, recompute=recompute, local_statistics=local_statistics,
                 )  # fmt: skip
+            if not processes.rank:
+                note(f"trains {trainer.trains}")
             if resume and checkpoint.exists():
                 trainer.resume(checkpoint)
                 note(f"goes on after step {trainer.step} of {checkpoint}")

@@ -57,6 +57,8 @@ class Programs:
     """How many classes a classifier has, else 0."""
     ignored: int | None
     """The label that its loss ignores."""
+    trained: tuple[str, ...]
+    """The names of the weights that are trained."""
 
 
 def programs_of(
@@ -112,7 +114,9 @@ def programs_of(
     classes = tensor_of(compared[0].logits).shape[axis] if compared else 0
     ignored = compared[0].attr("ignore_index") if compared else None
     first = _first_states(update or network)
-    return Programs(network, update, judge, weights, inputs, target, axis, first, roles, classes, ignored)
+    return Programs(
+        network, update, judge, weights, inputs, target, axis, first, roles, classes, ignored, tuple(trained)
+    )
 
 
 def _update_of(function: FuncOp, trained: Sequence[str]) -> ModuleOp:

@@ -164,6 +164,14 @@ class Trainer:
         return {name: self.arrays[name] for name in self.programs.roles}
 
     @property
+    def trains(self) -> str:
+        """How much is trained: `24 parameters, 188 numbers; 2 more are observed or frozen`."""
+        sizes = [self.arrays[name].size for name in self.programs.trained]
+        others = len(self.programs.roles) - len(sizes)
+        rest = f"; {others} more are observed or frozen" if others else ""
+        return f"{len(sizes)} parameter{'s' * (len(sizes) != 1)}, {sum(sizes):,} numbers{rest}"
+
+    @property
     def _remembered(self) -> list[str]:
         """The arrays that a step hands on to the next."""
         mine = {*self.programs.inputs, self.programs.target, "lr", "step", "key"}

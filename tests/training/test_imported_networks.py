@@ -169,3 +169,13 @@ def test_a_weight_that_several_nodes_move_is_one() -> None:
     losses = trainer.train(40)
     assert np.mean(losses[-5:]) < np.mean(losses[:5])
     assert len(mdsl.Trainer(proto, data, batch=10).train(1)) == 1  # another number than it was exported for
+
+
+def test_how_much_classes_count_is_not_learnt() -> None:
+    weights = {"w": np.eye(3, dtype=np.float32), "counts": np.float32([1, 2, 0.5])}
+    nodes = [node("MatMul", "x w", "z"), node("SoftmaxCrossEntropyLoss", "z labels counts", reduction="mean")]
+    proto = model(nodes, [("x", F32, ["n", 3]), ("labels", I64, ["n"])], [("y", F32, [])], weights, 17)
+    data = {"x": np.eye(3, dtype=np.float32)[np.arange(30) % 3], "labels": np.arange(30) % 3}
+    trainer = mdsl.Trainer(proto, data, loss="own", batch=6)
+    assert {*trainer.parameters} == {"w"} and trainer.trains == "1 parameter, 9 numbers"
+    assert trainer.train(20)[-1] < trainer.losses[0]

@@ -33,8 +33,10 @@ def negative_log_likelihood_loss(node: Node) -> Value | None:
 
 def _cross_entropy(node: Node, scores: Value) -> Value | None:
     """None where classes have weights, or sizes are open."""
-    labels = node.operand(1)
-    if node.input(2) is not None or DYNAMIC in (*tensor_of(scores).shape, *tensor_of(labels).shape):
+    labels, shares = node.operand(1), node.input(2)
+    if shares is not None and node.graph.folder.weights is not None:
+        node.graph.folder.weights.discard(shares)  # how much classes count is not learnt
+    if shares is not None or DYNAMIC in (*tensor_of(scores).shape, *tensor_of(labels).shape):
         return None
     ignored, reduction = node.attr("ignore_index", None), node.attr("reduction", "mean")
     return node.build(

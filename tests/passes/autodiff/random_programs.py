@@ -275,11 +275,15 @@ class Programs:
             return None
         layout = {"layout": "nhwc"} if last else {}
         settings: dict[str, Any] = {"strides": strides, "pads": pads, "dilations": dilations, **layout}
-        counts = nn.AvgPool2d(x, kernel=kernel, count_include_pad=False, **settings).window_counts()
+        seen = all(p < k for p, k in zip(pads, [*kernel, *kernel], strict=True))
+        if seen:  # else the largest of nothing is -infinity, the mean NaN
+            op = nn.AvgPool2d(x, kernel=kernel, count_include_pad=False, **settings)
+            seen = bool(op.window_counts().all())
+            op.operands = []
         match r.randrange(5):
-            case 0 if self.bends and counts.all():  # else the largest of nothing is -infinity, the mean NaN
+            case 0 if self.bends and seen:
                 return self.build(nn.MaxPool2d(x, kernel=kernel, **settings))
-            case 1 if counts.all():
+            case 1 if seen:
                 return self.build(
                     nn.AvgPool2d(x, kernel=kernel, count_include_pad=r.random() < 0.5, **settings)
                 )

@@ -141,14 +141,32 @@ def _weight_gradient(a: Adjoint, op: nn.Conv2d, g: Value) -> Value:
 
 @vjp("nn.avg_pool2d")
 def avg_pool2d(a: Adjoint, op: nn.AvgPool2d, g: Value) -> Partials:
-    """The sum of the shares that a place gets, which is an average of them times the size of the window."""
-    kernel, dilations = op.attr("kernel"), op.attr("dilations")
+    """The sum of the shares that a place gets, which is an average of them times the size of the window. Of windows that lie side by side
+    each place gets one share."""
+    kernel, dilations = list(op.attr("kernel")), op.attr("dilations")
     counts = op.window_counts()
     shape = (*counts.shape, 1) if op.channels_last else counts.shape
-    factors = (prod(kernel) / np.maximum(counts, 1)).reshape(shape)  # a window may see nothing but padding
+    side_by_side = kernel == list(op.attr("strides")) and list(dilations) == [1, 1]
+    whole = 1 if side_by_side else prod(kernel)
+    factors = (whole / np.maximum(counts, 1)).reshape(shape)  # a window may see nothing but padding
     shares = a.mul(g, a.constant(factors, tensor_of(g).element, "shares"))
+    if side_by_side:
+        return [_repeated(a, op, shares, kernel)]
     around = _seen_around(a, op, shares, kernel)
     return [a(nn.AvgPool2d(around, kernel=list(kernel), dilations=list(dilations), layout=op.attr("layout")))]
+
+
+def _repeated(a: Adjoint, op: nn.AvgPool2d, shares: Value, kernel: Sequence[int]) -> Value:
+    """Each share at all places of its window, cut off to the image."""
+    first, shape = 1 if op.channels_last else 2, tensor_of(shares).shape
+    rows, columns = shape[first : first + 2]
+    apart = (*shape[:first], rows, 1, columns, 1, *shape[first + 2 :])
+    spread = (*shape[:first], rows, kernel[0], columns, kernel[1], *shape[first + 2 :])
+    joined = (*shape[:first], rows * kernel[0], columns * kernel[1], *shape[first + 2 :])
+    windows = a.reshape(a.broadcast(a.reshape(shares, apart, "apart"), spread), joined, "windows")
+    size, pads = op.image()[2:], op.attr("pads")
+    high = [size[d] + pads[d] - joined[first + d] for d in range(2)]
+    return a.pad(windows, op.arrange(0, 0, *(-p for p in pads[:2])), op.arrange(0, 0, *high), "around")
 
 
 @vjp("nn.max_pool2d")

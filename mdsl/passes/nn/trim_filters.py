@@ -94,8 +94,8 @@ def _trimmed(op: nn.Conv2d, taken: list[range], builder: Builder) -> Value:
     name = f"{weight.name}_trimmed" if weight.name else None
     if data is None:
         parts = [(d, taps) for d, taps in enumerate(taken, 2) if len(taps) < tensor_of(weight).shape[d]]
-        cut = {"starts": [t.start for _, t in parts], "ends": [t.stop for _, t in parts]}
-        return builder.value(nn.Slice(weight, **cut, axes=[d for d, _ in parts]), name)
+        axes, starts, ends = zip(*((d, taps.start, taps.stop) for d, taps in parts), strict=True)
+        return builder.value(nn.Slice(weight, starts=starts, ends=ends, axes=axes), name)
     rows, columns = (slice(taps.start, taps.stop) for taps in taken)
     kept = np.ascontiguousarray(data[:, :, rows, columns])
     type = TensorType(kept.shape, tensor_of(weight).element)

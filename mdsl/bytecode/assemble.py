@@ -18,6 +18,7 @@ from mdsl.bytecode.module import (
     Function,
     Instruction,
     Kernel,
+    Layout,
     Module,
     Operand,
     RegisterArgument,
@@ -97,6 +98,9 @@ class _Assembler:
             for v, name in zip(outputs, called, strict=True)
         ]
         self.donations = tuple((inputs.index(v), k) for k, v in enumerate(outputs) if v in inputs)
+        self.layouts = tuple(
+            Layout(inputs.index(v), tuple(map(tuple, groups))) for v, groups in func.layouts().items()
+        )
         # The memory of a donated input is reached as the output.
         self.buffers.update({v: number for number, v in enumerate((*inputs, *outputs))})
 
@@ -111,6 +115,7 @@ class _Assembler:
             self.code,
             tuple(self.locations),
             donations=self.donations,
+            layouts=self.layouts,
         )
 
     # Registers ----------------------------------------------------------------------------------------------

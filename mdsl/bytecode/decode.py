@@ -40,6 +40,7 @@ from mdsl.bytecode.module import (
     Constant,
     Function,
     Kernel,
+    Layout,
     Module,
     TensorSpec,
 )
@@ -237,6 +238,7 @@ class _Signature(NamedTuple):
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     donations: tuple[tuple[int, int], ...]
+    layouts: tuple[Layout, ...]
 
 
 def _signature(reader: Reader) -> list[_Signature]:
@@ -250,9 +252,20 @@ def _signature(reader: Reader) -> list[_Signature]:
             (reader.uint(len(inputs), "input"), reader.uint(len(outputs), "output"))
             for _ in range(reader.count("donations"))
         )
-        signatures.append(_Signature(name, inputs, outputs, donations))
+        layouts = tuple(_layout(reader, inputs) for _ in range(reader.count("layouts")))
+        signatures.append(_Signature(name, inputs, outputs, donations, layouts))
     reader.finish("signature")
     return signatures
+
+
+def _layout(reader: Reader, inputs: tuple[TensorSpec, ...]) -> Layout:
+    number = reader.uint(len(inputs), "input")
+    rank = len(inputs[number].shape)
+    groups = range(reader.count("dimensions"))
+    dims = tuple(
+        tuple(reader.uint(rank, "dimension") for _ in range(reader.count("dimensions"))) for _ in groups
+    )
+    return Layout(number, dims)
 
 
 def _functions(reader: Reader, signatures: list[_Signature]) -> list[Function]:
@@ -278,6 +291,7 @@ def _functions(reader: Reader, signatures: list[_Signature]) -> list[Function]:
                 arena,
                 [],
                 donations=signature.donations,
+                layouts=signature.layouts,
             )
         )
     reader.finish("functions")

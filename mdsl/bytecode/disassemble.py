@@ -38,6 +38,10 @@ def _function(module: Module, function: Function) -> Iterator[str]:
     yield f"function @{function.name}({inputs}) -> ({outputs}) {{"
     for given, made in function.donations:
         yield f"  '{function.outputs[made].name}' lies in the memory of '{function.inputs[given].name}'"
+    for layout in function.layouts:
+        spec = function.inputs[layout.input]
+        plain = "x".join(map(str, layout.plain_shape(spec.shape)))
+        yield f"  '{spec.name}' lies in blocks: {[*map(list, layout.dims)]} of {plain}"
     buffers = module.buffers(function)
     for index, buffer in enumerate(buffers):
         yield f"  buffer {index} {buffer.kind} '{buffer.name}' {buffer.nbytes} bytes"

@@ -187,6 +187,14 @@ def _signature(module: Module) -> bytes:
         for pair in function.donations:
             for number in pair:
                 writer.uint(number)
+        writer.uint(len(function.layouts))
+        for layout in function.layouts:
+            writer.uint(layout.input)
+            writer.uint(len(layout.dims))
+            for group in layout.dims:
+                writer.uint(len(group))
+                for dim in group:
+                    writer.uint(dim)
     return bytes(writer.data)
 
 

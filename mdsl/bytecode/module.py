@@ -20,7 +20,7 @@ from mdsl.analysis.intervals import INTEGER_BITS
 if TYPE_CHECKING:
     from mdsl.dialects.ukernel import UkernelFunc
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 
 MAX_DIMENSIONS = 32
 
@@ -101,6 +101,31 @@ class TensorSpec(NamedTuple):
         return f"{self.name}: tensor<{'x'.join([*map(str, self.shape), self.dtype])}>"
 
 
+class Layout(NamedTuple):
+    """How an input lies in blocks: for each dimension of the plain array those of the input that it is cut into, outermost first."""
+
+    input: int
+    dims: tuple[tuple[int, ...], ...]
+
+    @property
+    def order(self) -> list[int]:
+        """The input's dimensions in the order of the plain array's elements."""
+        return [d for group in self.dims for d in group]
+
+    def plain_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """The shape of the plain array of an input of this `shape`."""
+        return tuple(prod(shape[d] for d in group) for group in self.dims)
+
+    def plain(self, array: np.ndarray) -> np.ndarray:
+        """What lies in blocks as a new plain array."""
+        return np.ascontiguousarray(array.transpose(self.order)).reshape(self.plain_shape(array.shape))
+
+    def blocked(self, array: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+        """A plain array as a new one in blocks, of the input's `shape`."""
+        parts = array.reshape([shape[d] for d in self.order])
+        return np.ascontiguousarray(parts.transpose(np.argsort(self.order)))
+
+
 class Constant(NamedTuple):
     """A read-only tensor that lies in the file, aligned to 64 bytes, and is mapped when it is loaded."""
 
@@ -158,7 +183,8 @@ class Function:
 
     `registers` has a type a register, `arena` is the size of the arena in bytes. `locations` is empty or
     names the source of each instruction; `offsets` is empty or has the byte at which each one was decoded. `donations`
-    are pairs of an input and an output that lie in one memory: the output's holds the input first.
+    are pairs of an input and an output that lie in one memory: the output's holds the input first. `layouts` tell of inputs in
+    blocks; an output in the memory of such an input lies as it does.
     """
 
     name: str
@@ -170,6 +196,7 @@ class Function:
     locations: tuple[str, ...] = field(default_factory=tuple)  # no default in the class; see `decode`
     offsets: tuple[int, ...] = field(default_factory=tuple, compare=False)
     donations: tuple[tuple[int, int], ...] = ()
+    layouts: tuple[Layout, ...] = ()
 
 
 @dataclass

@@ -72,6 +72,7 @@ def _check_signature(module: Module, function: Function) -> None:
     for spec in (*function.inputs, *function.outputs):
         _check_spec(where, spec)
     _check_donations(where, function)
+    _check_layouts(where, function)
     if not 0 <= function.arena <= MAX_BYTES:
         raise BytecodeError(f"{where}: an arena of {function.arena} bytes")
 
@@ -87,6 +88,16 @@ def _check_donations(where: str, function: Function) -> None:
         given, made = function.inputs[number], function.outputs[output]
         if (given.dtype, given.shape) != (made.dtype, made.shape):
             raise BytecodeError(f"{where}: '{given.name}' cannot be donated to '{made.name}'")
+
+
+def _check_layouts(where: str, function: Function) -> None:
+    numbers = [layout.input for layout in function.layouts]
+    if len(set(numbers)) < len(numbers) or any(not 0 <= n < len(function.inputs) for n in numbers):
+        raise BytecodeError(f"{where}: its layouts name an input twice, or one that is not there")
+    for layout in function.layouts:
+        spec = function.inputs[layout.input]
+        if not all(layout.dims) or sorted(layout.order) != list(range(len(spec.shape))):
+            raise BytecodeError(f"{where}: the layout of '{spec.name}' does not name each dimension once")
 
 
 def _check_spec(where: str, spec: TensorSpec) -> None:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
+from mdsl.dialects.reassociation import groups_of
 from mdsl.dialects.terminator import Terminator
 from mdsl.ir.attributes import (
     ArrayAttr,
@@ -57,6 +58,10 @@ PARAMETER = "mdsl.parameter"
 
 STATE = "mdsl.state"
 """The attribute of an argument that a training step keeps, of an optimiser: at first the number that it holds, else 0."""
+
+LAYOUT = "mdsl.layout"
+"""The attribute of an argument that lies otherwise than its caller knows it, in blocks: for each dimension of the plain tensor
+those of the argument that it is cut into, outermost first."""
 
 FINITE = "mdsl.finite"
 """The attribute of a result that says whether the gradients are finite: else a step is to alter nothing."""
@@ -168,6 +173,11 @@ class FunctionLike(Op):
         kept[argument] = DictAttr(tuple(own.items()))
         self.attributes["arg_attrs"] = ArrayAttr(tuple(kept))
 
+    def layouts(self) -> dict[Value, list[list[int]]]:
+        """The arguments that lie in blocks, and for each dimension of the plain tensor those of the argument."""
+        pairs = zip(self.body.args, self.arg_attributes(), strict=True)
+        return {arg: groups_of(attributes[LAYOUT]) for arg, attributes in pairs if LAYOUT in attributes}
+
     def return_renewed(self, argument: BlockArgument, value: Value) -> None:
         """Returns `value` too, behind the others: what comes of the argument, in whose memory it may lie."""
         place = len(self.body.terminator.operands)
@@ -257,6 +267,10 @@ class FunctionLike(Op):
         if results != self.type.results:
             raise end.error(f"returns ({', '.join(map(str, results))}), the function declares {self.type}")
         self._verify_donations()
+        for argument, groups in self.layouts().items():
+            rank = argument.type.rank if isinstance(argument.type, ShapedType) else 0
+            if not all(groups) or sorted(d for group in groups for d in group) != list(range(rank)):
+                raise self.error(f"{LAYOUT} of %{argument.name} must name each of its {rank} dimensions once")
 
     def _verify_donations(self) -> None:
         taken: set[int] = set()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from math import prod
 
-from mdsl.ir.attributes import ArrayAttr, IntegerAttr
+from mdsl.ir.attributes import ArrayAttr, Attribute, IntegerAttr
 from mdsl.ir.core import Op
 from mdsl.ir.types import DYNAMIC
 
@@ -20,13 +20,7 @@ class Reassociation(Op):
     @property
     def groups(self) -> list[list[int]]:
         """For each dimension of the smaller rank, those of the larger that it stands for."""
-        found = self.attributes["reassociation"]
-        assert isinstance(found, ArrayAttr)
-        return [
-            [v.value for v in g.values if isinstance(v, IntegerAttr)]
-            for g in found
-            if isinstance(g, ArrayAttr)
-        ]
+        return groups_of(self.attributes["reassociation"])
 
     def verify_groups(self, small: Sequence[int], large: Sequence[int]) -> None:
         if not small and not self.groups and all(d == 1 for d in large):
@@ -59,6 +53,14 @@ def reassociation(groups: Sequence[Sequence[int]]) -> ArrayAttr:
 @lru_cache(maxsize=1024)
 def _attribute(groups: tuple[tuple[int, ...], ...]) -> ArrayAttr:
     return ArrayAttr(tuple(ArrayAttr(tuple(IntegerAttr(d) for d in g)) for g in groups))
+
+
+def groups_of(attribute: Attribute) -> list[list[int]]:
+    """The numbers in a list of lists; whatever else is in it is left out."""
+    lists = attribute.values if isinstance(attribute, ArrayAttr) else ()
+    return [
+        [v.value for v in g.values if isinstance(v, IntegerAttr)] for g in lists if isinstance(g, ArrayAttr)
+    ]
 
 
 def merged_dims(rank: int, at: int) -> list[list[int]]:

@@ -38,6 +38,7 @@ PASSES = {
     "fold-shapes": "linalg",
     "fuse-attention": "linalg",
     "fuse-rows": "linalg",
+    "keep-layouts": "linalg",
     "pack": "linalg",
     "flatten-conv": "linalg",
     "fuse": "linalg",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mdsl.bytecode.module import BytecodeError, Module, TensorSpec
+from mdsl.bytecode.module import BytecodeError, Layout, Module, TensorSpec
 from mdsl.compiler.entry import Spec, describe, open_dims, signature
 from mdsl.compiler.settings import OpenDimsError
 from mdsl.errors import MdslError
@@ -44,6 +44,11 @@ class Executable:
     @property
     def outputs(self) -> tuple[Spec, ...]:
         raise AssertionError
+
+    @property
+    def layouts(self) -> Mapping[str, Layout]:
+        """How inputs lie that the program keeps in blocks (pass `keep-layouts`), by name; so do the outputs in their memory."""
+        return {}
 
     def __call__(self, *arrays: object, **named: object) -> Outputs:
         results = self._run(arrange(self.inputs, arrays, named))
@@ -116,6 +121,10 @@ class VmExecutable(Executable):
     @property
     def outputs(self) -> tuple[TensorSpec, ...]:
         return self.program.outputs
+
+    @property
+    def layouts(self) -> Mapping[str, Layout]:
+        return {self.inputs[layout.input].name: layout for layout in self.program.function.layouts}
 
     def __call__(self, *arrays: Any, **named: object) -> Outputs:
         from mdsl.vm.program import CallError

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from mdsl.dialects import linalg, tensor
 from mdsl.ir.affine import AffineMap, Dim
 from mdsl.ir.core import Op, Value
+from mdsl.passes.linalg.pack.blocks import moves_argument
 from mdsl.passes.linalg.pack.move import unpacked
 from mdsl.rewriting import remarks
 from mdsl.rewriting.pack_layout import Tiles, pack_op
@@ -64,7 +65,9 @@ def _tiles(op: linalg.LinalgOp, pack: linalg.Pack) -> Tiles:
     ):
         return {}
     large = [v for v, m in zip(op.inputs, op.maps, strict=False) if m.dims() == {*op.parallel_dims}]
-    if len(large) > 1 or any(isinstance(v.owner, linalg.LinalgOp) or unpacked(v) for v in large):
+    if len(large) > 1 or any(
+        isinstance(v.owner, linalg.LinalgOp) or (unpacked(v) and not moves_argument(op)) for v in large
+    ):
         return {}
     loops = op.maps[-1].dim_positions()
     tiles = {loops[d]: tile for d, tile in pack.tiles.items()} if loops else {}

@@ -2,57 +2,70 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Callable
 from contextlib import suppress
 
 import numpy as np
 
-from mdsl.bytecode.module import TensorSpec
+from mdsl.bytecode.module import DTYPES, TensorSpec
 from mdsl.compiler.entry import closed
-from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.func import GRADIENT
 from mdsl.errors import MdslError
 from mdsl.runtime.executable import Executable
 from mdsl.support import across
 from mdsl.training.data import Arrays
 from mdsl.training.faults import fault
+from mdsl.training.held import Held
 from mdsl.training.processes import Processes
 from mdsl.training.programs import Programs
 
 
 class Steps:
-    """One step after the other. With several processes the gradients are averaged between the two programs of a step, and so are
-    the loss and what normalisations observe."""
+    """One step after the other, in a program that keeps what a step hands on to the next in blocks of its own. With several processes
+    the gradients are averaged between the two programs of a step, and so are the loss and what normalisations observe."""
 
     def __init__(
-        self, programs: Programs, processes: Processes, compile: Callable[[ModuleOp], Executable]
+        self, programs: Programs, processes: Processes, compile: Callable[..., Executable], keeps: bool = True
     ) -> None:
+        """`compile` makes an executable of a module; without `keeps` all arrays stay plain."""
         self.programs, self.processes = programs, processes
-        self._step = compile(programs.step)
+        self._step = compile(programs.step, pipeline="keep-layouts" if keeps else None)
         self._update = None if programs.update is None else compile(programs.update)
         self._gradients: Arrays = {}
 
     def specs(self) -> dict[str, TensorSpec]:
-        """Of what a step is given."""
+        """Of what a step is given, as plain arrays."""
         programs = [self._step] if self._update is None else [self._step, self._update]
         found = {spec.name: spec for p in programs for spec in closed(p.inputs)}
+        for name, layout in self._step.layouts.items():
+            found[name] = found[name]._replace(shape=layout.plain_shape(found[name].shape))
         return {n: s for n, s in found.items() if self._update is None or not n.startswith(GRADIENT)}
 
-    def __call__(self, arrays: Arrays) -> tuple[float, np.ndarray]:
+    def arrays(self) -> Held:
+        """Zeros for what a step is given."""
+        found = Held(self._step.layouts, {spec.name: spec.shape for spec in closed(self._step.inputs)})
+        found.update((name, np.zeros(s.shape, DTYPES[s.dtype])) for name, s in self.specs().items())
+        return found
+
+    def __call__(self, arrays: Held) -> tuple[float, np.ndarray]:
         """Does a step: the loss over all processes, and what the network answered here. What the step hands on is in `arrays`."""
         with across.among(self.processes.count, self.processes.total):
-            found = _called(self._step, arrays)
+            found = _called(self._step, arrays.take)
         loss, answers = (found.pop(spec.name) for spec in self._step.outputs[:2])
         if self._update is not None:
             mean = np.array(loss, np.float64)
             self.processes.average([mean, *found.values()])
             loss = mean
             self._gradients = {n: found.pop(n) for n in list(found) if n.startswith(GRADIENT)}
-            found |= _called(self._update, arrays | self._gradients)
-        arrays |= {n.removesuffix("_new"): a for n, a in found.items() if n.endswith("_new")}
+            given = ChainMap(self._gradients, arrays)
+            found |= _called(self._update, given.__getitem__)
+        for name, array in found.items():
+            if name.endswith("_new"):
+                arrays.put(name.removesuffix("_new"), array)
         return float(loss), answers
 
-    def fault(self, arrays: Arrays, number: int) -> MdslError | None:
+    def fault(self, arrays: Held, number: int) -> MdslError | None:
         """What went wrong in step `number`, which was called with `arrays` last, in this process, or None. The others do not wait for one
         that has found something."""
         found = None
@@ -60,7 +73,7 @@ class Steps:
             found = fault(self.programs.step, arrays, number)
             self.processes.gather(False)
         if found is None and self.programs.update is not None:
-            found = fault(self.programs.update, arrays | self._gradients, number)
+            found = fault(self.programs.update, ChainMap(self._gradients, arrays), number)
         return found
 
     def _total_of_all(self, array: np.ndarray) -> None:
@@ -74,8 +87,8 @@ class _Left(Exception):
     """A process has ended what others are in the midst of."""
 
 
-def _called(program: Executable, arrays: Arrays) -> Arrays:
+def _called(program: Executable, given: Callable[[str], np.ndarray]) -> Arrays:
     """The results by name."""
-    results = program(*(arrays[str(spec.name)] for spec in program.inputs))
+    results = program(*(given(str(spec.name)) for spec in program.inputs))
     names = [str(spec.name) for spec in program.outputs]
     return dict(zip(names, results if isinstance(results, tuple) else (results,), strict=True))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -108,11 +109,11 @@ class Trainer:
         self.lr, self.batch, self.seed, self.transform = lr, batch, seed, transform
         self.classifies = self.programs.target == "labels"
         self._compile = partial(compile, engine=engine, threads=threads, winograd=winograd)
-        self._steps = Steps(self.programs, self.processes, self._compile)
+        self._steps = Steps(self.programs, self.processes, self._compile, engine != "reference")
         self.specs = self._steps.specs()
         self.data = self._fitted(data)
         self.batches = Batches(len(next(iter(self.data.values()))), batch, seed)
-        self.arrays: Arrays = {name: np.zeros(s.shape, DTYPES[s.dtype]) for name, s in self.specs.items()}
+        self.arrays = self._steps.arrays()
         known = {} if init == "random" else self.programs.weights
         for name in self.programs.roles:
             self.arrays[name][...] = known[name] if name in known else self._initial(name)
@@ -228,7 +229,7 @@ class Trainer:
             loss = self._run()
             finite = np.isfinite(loss) and all_finite([self.arrays[n] for n in self._remembered])
             if not finite or self._scale_is_lost():
-                self.arrays |= before
+                self.arrays.update(before)
                 self._fill(step)
                 found = self._steps.fault(self.arrays, step + 1)
                 why = f"error: step {step + 1}: the loss or a parameter is not finite, by the rounding of micro-kernels"
@@ -308,7 +309,7 @@ class Trainer:
             left = min(self.share, count - start)
             for name, array in data.items():
                 blank[name][:left] = array[start : start + left]
-            given = self.arrays | blank
+            given = ChainMap(blank, self.arrays)
             losses, answers, *_ = self._judge(*(given[str(spec.name)] for spec in self._judge.inputs))
             yield np.atleast_1d(losses)[:left], np.atleast_1d(answers)[:left]
 

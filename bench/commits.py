@@ -1,5 +1,5 @@
-"""This checkout beside an earlier commit: `python -m bench.commits REV [NETWORK ...]` tells how much slower each network
-has become (1.02: by 2 %).
+"""This checkout beside an earlier commit: `python -m bench.commits REV [NETWORK ...]` tells how much slower each network, or
+training step, has become (1.02: by 2 %).
 
 Each checkout has a process of its own; they run in turn, round after round, so that a change of the machine's speed
 meets both alike.
@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.table import NETWORKS
+from bench.training import STEPS
 
 ROOT = Path(__file__).parents[1]
 
@@ -30,51 +31,65 @@ _WORKER = """
 import json, sys, time
 import numpy as np
 import mdsl
-run = None
+
+def network(file, threads, settings):
+    run = mdsl.compile(file, threads=threads, **settings)
+    generator = np.random.default_rng(0)
+    inputs = [
+        generator.integers(0, 10, s.shape) if s.dtype == "i64"
+        else generator.standard_normal(s.shape).astype(np.float16 if s.dtype == "f16" else np.float32)
+        for s in run.inputs
+    ]
+    return lambda: run(*inputs)
+
+def step(file, threads, settings):
+    from bench.steps.mdsl import prepare
+    from bench.training import batch_of
+    return prepare(file, batch_of(file), threads, settings).call
+
+call = None
 for line in sys.stdin:
     task = json.loads(line)
     if "file" in task:
         start = time.perf_counter()
-        run = mdsl.compile(task["file"], threads=task["threads"], **task["settings"])
+        call = {"network": network, "step": step}[task["kind"]](task["file"], task["threads"], task["settings"])
         seconds = time.perf_counter() - start
-        generator = np.random.default_rng(0)
-        inputs = [
-            generator.integers(0, 10, s.shape) if s.dtype == "i64"
-            else generator.standard_normal(s.shape).astype(np.float16 if s.dtype == "f16" else np.float32)
-            for s in run.inputs
-        ]
-        run(*inputs)
+        call()
     else:
-        run(*inputs)
+        call()
         times = []
         end = time.perf_counter() + task["seconds"]
         while not times or time.perf_counter() < end:
             start = time.perf_counter()
-            run(*inputs)
+            call()
             times.append(time.perf_counter() - start)
         seconds = sorted(times)[len(times) // 2]
     print(json.dumps(seconds), flush=True)
 """
 
 
+_KNOWN = {**dict.fromkeys(NETWORKS, "network"), **{f"training-{name}": "step" for name in STEPS}}
+"""What can be measured: networks, and steps as `bench.training` takes them."""
+
+
 def main(
     revision: Annotated[str, typer.Argument(help="The commit to compare with.")],
     networks: Annotated[
-        list[str] | None, typer.Argument(help=f"Some of: {', '.join(NETWORKS)}. Default: all.")
+        list[str] | None,
+        typer.Argument(help=f"Some of: {', '.join(_KNOWN)}. Default: all networks, without training steps."),
     ] = None,
     threads: Annotated[int, typer.Option(help="Threads of a call.")] = 1,
     rounds: Annotated[int, typer.Option(help="How often each checkout has its turn.")] = 25,
 ) -> None:
     """How the time of networks has changed since REVISION. Nothing else should run on the machine meanwhile."""
-    unknown = [name for name in networks or () if name not in NETWORKS]
+    unknown = [name for name in networks or () if name not in _KNOWN]
     if unknown:
-        raise typer.BadParameter(f"unknown network '{unknown[0]}' (networks: {', '.join(NETWORKS)})")
+        raise typer.BadParameter(f"unknown network '{unknown[0]}' (networks: {', '.join(_KNOWN)})")
     table = Table("network", "before", "now", "ratio", "quartiles", "compiled", "before")
     with _checkout(revision) as before, _worker(before) as old, _worker(ROOT) as new:
         for name in networks or NETWORKS:
-            network = NETWORKS[name]
             try:
-                task = {"file": network.file(), "threads": threads, "settings": network.settings}
+                task = _task(name, threads)
             except ModuleNotFoundError as error:
                 table.add_row(name, str(error))
                 continue
@@ -89,6 +104,19 @@ def main(
                 *(f"{seconds:.2f} s" for seconds in reversed(compiled)),
             )
     Console().print(table)
+
+
+def _task(name: str, threads: int) -> dict[str, Any]:
+    """What a worker is to prepare. Raises ModuleNotFoundError."""
+    if _KNOWN[name] == "step":
+        return {
+            "kind": "step",
+            "file": STEPS[name.removeprefix("training-")].file(),
+            "threads": threads,
+            "settings": {},
+        }
+    network = NETWORKS[name]
+    return {"kind": "network", "file": network.file(), "threads": threads, "settings": network.settings}
 
 
 @contextmanager

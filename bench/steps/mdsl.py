@@ -1,4 +1,4 @@
-"""mdsl: the passes that `mdsl train` runs, on the imported graph."""
+"""mdsl: the passes that `mdsl train` runs, on the imported graph, in a program that keeps parameters in blocks as it does."""
 
 from __future__ import annotations
 
@@ -16,19 +16,24 @@ PASSES = f"parameters,train-mode,trim-filters,autodiff,sgd{{momentum={MOMENTUM}}
 def prepare(model: str, inputs: dict[str, np.ndarray], threads: int, settings: Mapping[str, Any]) -> Prepared:
     import mdsl
     from mdsl.benchmarking.measure import buffers
-    from mdsl.bytecode.module import DTYPES
+    from mdsl.bytecode.module import DTYPES, TensorSpec
     from mdsl.compiler.entry import closed, entry
     from mdsl.passes.nn.parameters import lift
     from mdsl.runtime.executable import VmExecutable
 
     weights = lift(entry(mdsl.parse(model)))
-    executable = mdsl.compile(mdsl.opt(model, PASSES), threads=threads, **settings)
+    pipeline = ",".join(filter(None, ("keep-layouts", settings.get("pipeline"))))
+    executable = mdsl.compile(mdsl.opt(model, PASSES), threads=threads, **{**settings, "pipeline": pipeline})
     assert isinstance(executable, VmExecutable)
     given = {**weights, **inputs, "lr": np.float32(RATE)}
-    arrays = [
-        np.array(given[s.name]) if s.name in given else np.zeros(s.shape, DTYPES[s.dtype])
-        for s in closed(executable.inputs)
-    ]
+
+    def array(spec: TensorSpec) -> np.ndarray:
+        if spec.name not in given:
+            return np.zeros(spec.shape, DTYPES[spec.dtype])
+        layout = executable.layouts.get(spec.name)
+        return np.array(given[spec.name]) if layout is None else layout.blocked(given[spec.name], spec.shape)
+
+    arrays = [array(spec) for spec in closed(executable.inputs)]
     arrays, outputs = buffers(executable, arrays)
 
     def call() -> list[np.ndarray]:

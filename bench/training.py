@@ -103,7 +103,7 @@ def _taken(name: str, file: str, cache: str) -> tuple[float, int] | None:
 def unrolling() -> Iterator[Figure]:
     """Four micro-kernels in an instruction against one, where the paper found training no faster: with the tiles that the cost model
     chooses, and with small ones, as the paper has them: four rows of a vector, too few accumulators to keep multiply-adds busy."""
-    small = f"fuse,tile{{sizes=[4,{Target.host().vector_bytes // 4}]}}"
+    small = f"pack,fuse,tile{{sizes=[4,{Target.host().vector_bytes // 4}]}}"
     for step, tiles, limit in ((RESNET, None, 1.0), (STEPS["mlp"], small, 1 / 1.5)):
         file = step.file()
         single, unrolled = (

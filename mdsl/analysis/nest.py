@@ -165,10 +165,17 @@ class Nest:
         """Operations of one iteration, at least 1."""
         return max(1, sum(op.has("elementwise") for op in self.body.ops))
 
-    def elements(self) -> set[str]:
-        """Names of the element types of operands and of intermediate values."""
+    def elements(self, vector: Axis | None = None) -> set[str]:
+        """Names of the element types of operands and of intermediate values; with vectors along `vector` not of those that all lanes
+        have in common, as what is computed of other axes' counters."""
         values = [access.memory for access in (*self.reads, *self.outputs)]
-        values += [result for op in self.body.ops for result in op.results if op.name != "arith.constant"]
+        common: set[Value] = set()
+        for op in self.body.ops:
+            counts = isinstance(op, linalg.IndexOp) and vector not in (None, self.axes[op.attr("dim")])
+            if op.name == "arith.constant" or counts or (op.operands and common.issuperset(op.operands)):
+                common.update(op.results)
+            else:
+                values += op.results
         return {str(element_of(value.type)) for value in values}
 
     def indexes(self) -> set[Axis]:

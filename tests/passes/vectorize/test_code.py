@@ -237,3 +237,23 @@ def test_few_channels_stay_vectors(target: str) -> None:
     }"""
     kernels = mdsl.opt(text, "vectorize", target=target)
     assert not any(op.name == "vector.reduction" for op in kernels.walk())
+
+
+@pytest.mark.parametrize("along_columns", [False, True])
+def test_a_counter_of_64_bits_that_all_lanes_share_narrows_no_vector(along_columns):
+    """Where a maximum stands, as i32: rows are reduced, so that a vector's columns have one counter; or the columns, whose counters differ."""
+    source, kept = memref([8, 32]), "mn"[not along_columns]
+    size = 8 if along_columns else 32
+    body = (
+        f"%i = linalg.index {int(along_columns)} : index\n%w = arith.index_cast %i : index to i32\n"
+        "%g = arith.cmpf ogt, %x0, %y0 : f32\n%b = arith.select %g, %x0, %y0 : f32\n"
+        "%s = arith.select %g, %w, %y1 : i32\nlinalg.yield %b, %s : f32, i32"
+    )
+    best, where = memref([size]), memref([size], "i32")
+    outs = [("%best", best, kept), ("%where", where, kept)]
+    op = generic([("%in", source, "m, n")], outs, "pr" if along_columns else "rp", body, "mn")
+    text = kernel({"in": source, "best": best, "where": where}, op)
+    module = check(text, target="avx512", native=False)
+    if not along_columns:
+        types = {str(op.results[0].type) for op in kernel_of(module).walk() if op.name == "arith.cmpf"}
+        assert types == {"vector<16xi1>"}

@@ -91,12 +91,12 @@ def _pieces(extent: int, block: int, unit: int) -> list[tuple[int, int]]:
 
 def plan(group: Group, target: Target, aliases: AliasAnalysis) -> Plan:
     """The cheapest vector axis, then the block that keeps the FMA units busiest within the registers."""
-    lanes = min(target.lanes(element) for nest in group.nests for element in nest.elements())
     order = _by_output(group)
+    lanes = {axis: _lanes(group, axis, target) for axis in (*reversed(order), None)}
     choices = [
-        _choice(group, Plan(axis, lanes, across=across, runs=runs))
-        for axis in (*reversed(order), None)
-        for across, runs in _transpositions(group, axis, lanes, target)
+        _choice(group, Plan(axis, count, across=across, runs=runs))
+        for axis, count in lanes.items()
+        for across, runs in _transpositions(group, axis, count, target)
     ]
     _, chosen = min(choices, key=lambda choice: choice[0])
     heavy = [nest for nest in group.nests if nest.reduction]
@@ -114,6 +114,11 @@ def plan(group: Group, target: Target, aliases: AliasAnalysis) -> Plan:
         chosen.block = _block_elementwise(chosen, order, budget)
         chosen.late = frozenset() if chosen.runs else late_arguments(group.nests, target, aliases)
     return chosen
+
+
+def _lanes(group: Group, vector: Axis | None, target: Target) -> int:
+    """How many elements vectors along `vector` have: those of the widest fill a register."""
+    return min(target.lanes(element) for nest in group.nests for element in nest.elements(vector))
 
 
 def _by_output(group: Group) -> list[Axis]:

@@ -93,17 +93,17 @@ def test_each_pass_leaves_a_file_that_runs(mdsl: Callable[..., Any], tmp_path: P
     assert mdsl("opt", "--compile-to=tiled", "--dump-ir-dir=steps", CNN, "-o", "tiled.mir").code == 0
     names = sorted(p.name for p in (tmp_path / "steps").iterdir())
     assert names[:3] == ["00.input.mir", "00.input.safetensors", "01.inline.diff"]
-    assert (tmp_path / "steps" / "06.widen.safetensors").is_symlink()
-    assert not (tmp_path / "steps" / "04.fold-batchnorm.safetensors").is_symlink()
-    assert (tmp_path / "steps" / "06.widen.diff").read_text() == ""
-    folded = (tmp_path / "steps" / "04.fold-batchnorm.diff").read_text()
+    assert (tmp_path / "steps" / "07.widen.safetensors").is_symlink()
+    assert not (tmp_path / "steps" / "05.fold-batchnorm.safetensors").is_symlink()
+    assert (tmp_path / "steps" / "07.widen.diff").read_text() == ""
+    folded = (tmp_path / "steps" / "05.fold-batchnorm.diff").read_text()
     assert (
         folded.startswith("=== fold-batchnorm: ") and "\n@@ 2 x 6 arith.constant + nn.batch_norm " in folded
     )
     assert "\n- %norm1 = nn.batch_norm %conv1" in folded
     (tile,) = [n for n in names if n.endswith("tile.mir")]
     assert (tmp_path / "steps" / tile).read_text() == (tmp_path / "tiled.mir").read_text()
-    for name in ("06.widen.mir", tile):
+    for name in ("07.widen.mir", tile):
         assert mdsl("run", f"steps/{name}", *INPUT).stdout == wanted
 
 

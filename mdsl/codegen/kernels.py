@@ -246,7 +246,7 @@ class _Kept(NamedTuple):
     def under(name: str) -> _Kept | None:
         data = cache.get(name) or b""
         start = 8 + int.from_bytes(data[:8], "little")
-        with suppress(ValueError):
+        with suppress(ValueError, TypeError):
             return _Kept(tuple(_from_json(*row) for row in json.loads(data[8:start])), data[start:])
 
     def keep(self, name: str) -> None:

@@ -17,6 +17,7 @@ from mdsl.codegen.native import to_assembly
 from mdsl.dialects.ukernel import UkernelFunc
 from mdsl.ir.core import VerifyError
 from mdsl.ir.verifier import verify
+from mdsl.support import cache
 from mdsl.syntax.parser import parse
 from mdsl.target.target import Target
 from mdsl.vm.memory import guarded
@@ -446,17 +447,39 @@ def test_neighbouring_functions_are_computed_abreast(second: str, abreast: bool)
     np.testing.assert_allclose(values, expected, rtol=3e-7)
 
 
+def _kept_in(folder: Path) -> Path:
+    """The only entry with a proof; there may be one of the interpreter's instructions, which a process keeps once."""
+    (entry,) = (path for path in folder.glob("*/*") if b'"read"' in path.read_bytes())
+    return entry
+
+
 def test_a_kernel_is_one_entry_of_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its proof and its object, which is taken again; a damaged one is made anew."""
-    monkeypatch.setenv("MDSL_CACHE_DIR", str(tmp_path))
     text = matmul_text(2, 6, 16, "k")
+    monkeypatch.setenv("MDSL_CACHE_DIR", str(tmp_path))
     signatures = load_kernels({"k": text}).signatures
-    (entry,) = tmp_path.glob("*/*")
+    entry = _kept_in(tmp_path)
     made = entry.read_bytes()
     with monkeypatch.context() as patch:
         for function in ("mdsl.codegen.kernels.to_object", "mdsl.codegen.bounds.prove"):
             patch.setattr(function, lambda *_: pytest.fail("done again"))
         assert load_kernels({"k": text}).signatures == signatures
     entry.write_bytes(made[:-1])
+    assert load_kernels({"k": text}).signatures == signatures
+    assert entry.read_bytes() == made
+
+
+@pytest.mark.parametrize("proof", [b"", b"null", b"[1]", b"[[]]", b'[["read", 4, 0, 4]]', b"\xff", b"{"])
+def test_a_sound_entry_without_a_proof_is_made_anew(
+    proof: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = matmul_text(2, 6, 16, "k")
+    monkeypatch.setenv("MDSL_CACHE_DIR", str(tmp_path))
+    signatures = load_kernels({"k": text}).signatures
+    entry = _kept_in(tmp_path)
+    made = entry.read_bytes()
+    key = entry.parent.name + entry.name
+    cache.put(key, len(proof).to_bytes(8, "little") + proof)
+    assert entry.read_bytes() != made
     assert load_kernels({"k": text}).signatures == signatures
     assert entry.read_bytes() == made

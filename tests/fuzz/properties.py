@@ -15,6 +15,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from _pytest.mark import ParameterSet
 from hypothesis import HealthCheck, Phase, settings
 
 SUFFIX = "json"
@@ -57,7 +58,10 @@ def _parameters(test: Any) -> Iterator[tuple[str, dict[str, Any]]]:
             if isinstance(mark.args[0], str)
             else mark.args[0]
         )
-        rows = [row if len(names) > 1 else (row,) for row in mark.args[1]]
+        rows = [
+            row.values if isinstance(row, ParameterSet) else row if len(names) > 1 else (row,)
+            for row in mark.args[1]
+        ]
         choices.append([dict(zip(names, row, strict=True)) for row in rows])
     for number, chosen in enumerate(product(*choices)):
         values = {name: value for row in chosen for name, value in row.items()}

@@ -150,8 +150,13 @@ def press(browser: Any, keys: str) -> None:
 
 
 def test_it_is_painted_within_a_second(browser: Any) -> None:
-    script = "return performance.getEntriesByName('first-contentful-paint')[0].startTime"
-    assert browser.execute_script(script) < 1000
+    # The entry is made when a frame has been shown, which may be after the page says that it is ready.
+    script = """
+        const done = arguments[arguments.length - 1];
+        const tell = (list) => list.getEntriesByName('first-contentful-paint').forEach((paint) => done(paint.startTime));
+        new PerformanceObserver(tell).observe({type: 'paint', buffered: true});"""
+    browser.set_script_timeout(30)
+    assert browser.execute_async_script(script) < 1000
 
 
 def test_keys_go_through_passes_and_views(browser: Any) -> None:

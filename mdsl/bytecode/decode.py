@@ -259,13 +259,16 @@ def _signature(reader: Reader) -> list[_Signature]:
 
 
 def _layout(reader: Reader, inputs: tuple[TensorSpec, ...]) -> Layout:
-    number = reader.uint(len(inputs), "input")
-    rank = len(inputs[number].shape)
-    groups = range(reader.count("dimensions"))
+    spec = inputs[number := reader.uint(len(inputs), "input")]
+    start = reader.position
     dims = tuple(
-        tuple(reader.uint(rank, "dimension") for _ in range(reader.count("dimensions"))) for _ in groups
+        tuple(reader.uint(len(spec.shape), "dimension") for _ in range(reader.count("dimensions")))
+        for _ in range(reader.count("dimensions"))
     )
-    return Layout(number, dims)
+    layout = Layout(number, dims)
+    if not layout.suits(spec):
+        raise reader.fail(f"the layout of '{spec.name}' does not name each dimension once", start)
+    return layout
 
 
 def _functions(reader: Reader, signatures: list[_Signature]) -> list[Function]:

@@ -107,6 +107,10 @@ class Layout(NamedTuple):
     input: int
     dims: tuple[tuple[int, ...], ...]
 
+    def suits(self, spec: TensorSpec) -> bool:
+        """True if it names each dimension of the input once, and of the plain array none that is made of none."""
+        return all(self.dims) and sorted(self.order) == list(range(len(spec.shape)))
+
     @property
     def order(self) -> list[int]:
         """The input's dimensions in the order of the plain array's elements."""
@@ -118,12 +122,12 @@ class Layout(NamedTuple):
 
     def plain(self, array: np.ndarray) -> np.ndarray:
         """What lies in blocks as a new plain array."""
-        return np.ascontiguousarray(array.transpose(self.order)).reshape(self.plain_shape(array.shape))
+        return np.array(array.transpose(self.order), order="C").reshape(self.plain_shape(array.shape))
 
     def blocked(self, array: np.ndarray, shape: Sequence[int]) -> np.ndarray:
         """A plain array as a new one in blocks, of the input's `shape`."""
         parts = array.reshape([shape[d] for d in self.order])
-        return np.ascontiguousarray(parts.transpose(np.argsort(self.order)))
+        return np.array(parts.transpose(np.argsort(self.order)), order="C")
 
 
 class Constant(NamedTuple):

@@ -96,7 +96,7 @@ def _check_layouts(where: str, function: Function) -> None:
         raise BytecodeError(f"{where}: its layouts name an input twice, or one that is not there")
     for layout in function.layouts:
         spec = function.inputs[layout.input]
-        if not all(layout.dims) or sorted(layout.order) != list(range(len(spec.shape))):
+        if not layout.suits(spec):
             raise BytecodeError(f"{where}: the layout of '{spec.name}' does not name each dimension once")
 
 

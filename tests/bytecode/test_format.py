@@ -22,6 +22,7 @@ from mdsl.bytecode.module import (
     Function,
     Instruction,
     Kernel,
+    Layout,
     Module,
     Operand,
     RegisterArgument,
@@ -62,6 +63,7 @@ def example() -> Module:
         64,
         code,
         tuple(f"net.mir:{line}:3" for line in range(len(code))),
+        layouts=(Layout(0, ((0,),)),),
     )
     constants = [
         Constant("weight", np.arange(6, dtype=np.float32).reshape(2, 3)),
@@ -229,6 +231,21 @@ def test_shapes_that_no_array_has(shape: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize(
+    "dims", [((0,),), ((0, 0), (1,)), ((0,), (1,), ()), ((0, 1, 2),), ((0,) * 20_000,), ((0,),) * 20_000],
+    ids=["fewer", "twice", "none", "more", "long", "many"],
+)  # fmt: skip
+def test_layouts_that_no_input_has(dims: tuple[tuple[int, ...], ...]) -> None:
+    """Whoever reads a file without proving it, to show it, can rely on them: a product of so many sizes has more digits than Python writes."""
+    spec = TensorSpec("x", "f32", (7, 5))
+    function = Function("main", (spec,), (), (), 0, [Instruction("ret")], layouts=(Layout(0, dims),))
+    with pytest.raises(BytecodeError) as caught:
+        decode(encode(Module([function])))
+    assert caught.value.offset is not None
+    with pytest.raises(BytecodeError, match="the layout of 'x' does not name each dimension once"):
+        verify(Module([function]))
+
+
+@pytest.mark.parametrize(
     ("data", "end", "read", "message"),
     [
         (b"\x05", 1, lambda reader: reader.uint(5), "number 5, which must be less than 5"),
@@ -327,6 +344,7 @@ def test_disassembly() -> None:
     assert lines[0] == "" and "; version: 0.1" in text
     assert "constant 0 weight: tensor<2x3xf32>" in lines
     assert "function @main(x: tensor<9xf32>) -> (y: tensor<3x3xf32>) {" in lines
+    assert "  'x' lies in blocks: [[0]] of 9" in lines
     code = [line[10:] for line in lines if line.startswith("  0x")]
     assert code[4:8] == [
         "        parallel_begin r2, r0, r1, 4, exit L7",

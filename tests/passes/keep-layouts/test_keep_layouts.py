@@ -225,6 +225,14 @@ def test_a_layout_there_and_back() -> None:
     np.testing.assert_array_equal(layout.plain(blocked), plain)
 
 
+def test_what_lies_in_blocks_is_written_to_without_the_plain_array() -> None:
+    """Also where both are in one order: arrays in blocks are donated."""
+    layout, plain = Layout(0, ((0, 1), (2,))), np.zeros((4, 3))
+    blocked = layout.blocked(plain, (1, 4, 3))
+    assert not np.shares_memory(blocked, plain)
+    assert not np.shares_memory(layout.plain(blocked), blocked)
+
+
 def test_a_file_says_how_inputs_lie(tmp_path: Path) -> None:
     step = mdsl.opt(PRODUCTS, "autodiff,sgd")
     kept = mdsl.compile(step, pipeline="keep-layouts{block=8}")

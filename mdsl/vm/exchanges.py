@@ -39,17 +39,15 @@ def exchanges(
 def _check_order(module: Module, function: Function, names: Container[str]) -> None:
     """Processes must meet equally often and in one order: no exchange is in a loop whose trips workers take as they come, and none in a
     loop or a branch whose bounds or condition follow from data, which may differ between them."""
-    from mdsl.bytecode.structure import registers_read, resolve  # few programs have exchanges
+    from mdsl.bytecode.structure import resolve  # few programs have exchanges
 
     steps = resolve(function)
-    data = _registers_of_data(steps)
+    of_data = _blocks_of_data(steps)
     around: list[str] = []
-    for step in steps:
+    for index, step in enumerate(steps):
         if step.opcode.role == "open":
             shared = "that workers share " if step.opcode.block == "parallel" else ""
-            found = shared or (
-                "whose run depends on data " if data.intersection(registers_read(step)) else ""
-            )
+            found = shared or ("whose run depends on data " if index in of_data else "")
             around.append(f"a {'branch' if step.opcode.block == 'if' else 'loop'} {found}" if found else "")
         elif step.opcode.role == "close":
             around.pop()
@@ -60,24 +58,35 @@ def _check_order(module: Module, function: Function, names: Container[str]) -> N
                 raise BytecodeError(f"{where}calls kernel '{name}', in which processes meet ({ACROSS})")
 
 
-def _registers_of_data(steps: Sequence[Step]) -> set[int]:
-    """The registers that may hold what is read from memory, or computed from that, or set only where a condition on it holds."""
+def _blocks_of_data(steps: Sequence[Step]) -> set[int]:
+    """The loops and branches, by the instructions that open them, whose run depends on what is read from memory: on a register with that,
+    with what is computed of that, or with what is set only in such a block.
+
+    Each instruction tells once what follows from what; then data goes where it leads. Code may be long and hostile, and in loops a
+    register may follow from one that is set further down."""
     from mdsl.bytecode.structure import registers_read, registers_set
 
-    data: set[int] = set()
-    while True:
-        before = len(data)
-        inside: list[bool] = []
-        for step in steps:
-            known = (inside or [False])[-1] or not data.isdisjoint(registers_read(step))
-            if known or any(operand.kind == "buffer" for operand, _ in step.operands.values()):
-                data.update(registers_set(step))
-            if step.opcode.role == "open":
-                inside.append(known)
-            elif step.opcode.role == "close":
-                inside.pop()
-        if len(data) == before:
-            return data
+    follows: dict[int, list[int]] = {}
+    """Of registers, by their numbers, and of blocks, by the complements of their instructions'."""
+    waiting: list[int] = []
+    inside: list[int] = []
+    for index, step in enumerate(steps):
+        opens = [~index] if step.opcode.role == "open" else []
+        made = [*registers_set(step), *opens]
+        for cause in (*registers_read(step), *inside[-1:]):
+            follows.setdefault(cause, []).extend(made)
+        if any(operand.kind == "buffer" for operand, _ in step.operands.values()):
+            waiting += made
+        inside += opens
+        if step.opcode.role == "close":
+            inside.pop()
+    reached: set[int] = set()
+    while waiting:
+        one = waiting.pop()
+        if one not in reached:
+            reached.add(one)
+            waiting += follows.get(one, ())
+    return {~one for one in reached if one < 0}
 
 
 def address_of(function: Callable[..., None]) -> int:

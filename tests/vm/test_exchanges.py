@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 
 import mdsl
+from mdsl.bytecode.module import (
+    BufferArgument,
+    BytecodeError,
+    Function,
+    Instruction,
+    Kernel,
+    Module,
+    TensorSpec,
+)
 from mdsl.compiler.driver import lower_to
 from mdsl.passes.base import LEVELS
 from mdsl.reference import run
 from mdsl.support import across
 from mdsl.syntax.parser import parse
+from mdsl.vm.program import with_kernels
 
 PROGRAM = """
 func.func @main(%x: tensor<6x4xf32>) -> (tensor<6x4xf32>, tensor<4xf32>) {
@@ -210,6 +222,26 @@ def test_processes_meet_equally_often(opening: str, refused: str) -> None:
         return
     with pytest.raises(mdsl.MdslError, match=f"{refused} calls kernel 'k', in which processes meet"):
         mdsl.compile(text)
+
+
+def test_time_grows_with_the_code() -> None:
+    """Where each register of a loop follows from one that is set further down."""
+    count = 20_000
+    kernel = Kernel("k", KERNEL[KERNEL.index("ukernel.func") :].replace("BODY", HALVES))
+    zero, one, counter = count, count + 1, count + 2
+    code = [Instruction("const.i64", (register, 0)) for register in range(count + 2)]
+    code += [Instruction("loop_begin", (counter, zero, one, 1))]
+    code += [Instruction("addi.i64", (r, r - 1, zero)) for r in range(count - 1, 0, -1)]
+    code += [Instruction("load.i64", (0, 0, zero)), Instruction("loop_end")]
+    code += [Instruction("loop_begin", (counter, zero, count - 1, 1))]
+    code += [Instruction("dispatch", (0, ((BufferArgument(0, None, 0, 0), BufferArgument(1, None, 0, 0)),)))]
+    code += [Instruction("loop_end"), Instruction("ret")]
+    x, y = (TensorSpec(name, "i64", (4,)) for name in "xy")
+    module = Module([Function("main", (x,), (y,), ("i64",) * (count + 3), 0, code)], [kernel])
+    start = time.process_time()
+    with pytest.raises(BytecodeError, match="a loop whose run depends on data calls kernel 'k'"):
+        with_kernels(module)
+    assert time.process_time() - start < 10
 
 
 KERNEL = """

@@ -45,11 +45,17 @@ def adamw(parameters: Any, lr: float) -> Any:
     return torch.optim.AdamW(parameters, lr, weight_decay=0.01)
 
 
+def amsgrad(parameters: Any, lr: float) -> Any:
+    return torch.optim.AdamW(parameters, lr, betas=(0.9, 0.6), weight_decay=0.01, amsgrad=True)
+
+
+AMSGRAD = "adamw{weight_decay=0.01,beta2=0.6,amsgrad=true}"
 NESTEROV, ADAMW = "sgd{momentum=0.9,nesterov=true}", "adamw{weight_decay=0.01}"
 
 RUNS = {
     "MLP": Run(mlp, NESTEROV, 0.01, sgd),
     "MLP, Adam": Run(mlp, "adam", 1e-4, adam),
+    "MLP, AMSGrad": Run(mlp, AMSGRAD, 1e-4, amsgrad),
     "CNN": Run(cnn, NESTEROV, 1e-3, sgd),
     "CNN, AdamW": Run(cnn, ADAMW, 1e-4, adamw),
     "transformer": Run(Transformer, NESTEROV, 0.02, sgd),

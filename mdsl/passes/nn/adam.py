@@ -32,8 +32,9 @@ class Adam(Optimizer):
 
     mean = beta1 * mean + (1 - beta1) * g, square = beta2 * square + (1 - beta2) * g^2, and
     w - lr * (mean / (1 - beta1^step)) / (sqrt(square / (1 - beta2^step)) + epsilon), with g = gradient + weight_decay * w. The
-    argument `step` counts from 1; means and squares are arguments and results, which may lie in one memory.
-    Kingma, Ba: Adam: A Method for Stochastic Optimization (2015).
+    argument `step` counts from 1; means and squares are arguments and results, which may lie in one memory. With `amsgrad` the root is that
+    of the largest `square` there has been, of each element: one state more.
+    Kingma, Ba: Adam: A Method for Stochastic Optimization (2015). Reddi, Kale, Kumar: On the Convergence of Adam and Beyond (2018).
     """
 
     name: ClassVar[str] = "adam"
@@ -42,17 +43,22 @@ class Adam(Optimizer):
     beta2: float = option(0.999, "share of the mean of squares that stays", least=0, below=1)
     epsilon: float = option(1e-8, "added to the root", least=0)
     weight_decay: float = option(0.0, "share of the parameter that is added to its gradient", least=0)
+    amsgrad: bool = option(False, "divide by the root of the largest mean of squares so far")
 
     def update(self, step: Update, weight: Term, gradient: Term) -> Term:
         if self.weight_decay:
             gradient = gradient + weight * self.weight_decay
-        return weight - adam_move(step, gradient, (self.beta1, self.beta2), self.epsilon)
+        return weight - adam_move(step, gradient, (self.beta1, self.beta2), self.epsilon, self.amsgrad)
 
 
-def adam_move(step: Update, gradient: Term, betas: tuple[float, float], epsilon: float) -> Term:
-    """What a step takes away from a parameter, by the means of its gradients and of their squares."""
+def adam_move(
+    step: Update, gradient: Term, betas: tuple[float, float], epsilon: float, amsgrad: bool
+) -> Term:
+    """What a step takes away from a parameter, by the means of its gradients and of their squares, with `amsgrad` by the largest of these."""
     mean = step.keep(step.state("mean") * betas[0] + gradient * (1 - betas[0]))
     square = step.keep(step.state("square") * betas[1] + gradient * gradient * (1 - betas[1]))
+    if amsgrad:
+        square = step.keep(step.state("largest").of(nn.Maximum, square))
     near = _unbiased(step, mean, betas[0], "mean_bias")
     root = _unbiased(step, square, betas[1], "square_bias").of(nn.Sqrt)
     return near / (root + epsilon) * step.rate

@@ -27,7 +27,7 @@ class Adamw(Optimizer):
           ...
           return %loss, %w_new, %w_mean_new, %w_square_new : ...
 
-    As adam, but a step begins with w - lr * weight_decay * w, which the means do not see.
+    As adam, but a step begins with w - lr * weight_decay * w, which the means do not see. `amsgrad` is as there.
     Loshchilov, Hutter: Decoupled Weight Decay Regularization (2019).
     """
 
@@ -37,7 +37,8 @@ class Adamw(Optimizer):
     beta2: float = option(0.999, "share of the mean of squares that stays", least=0, below=1)
     epsilon: float = option(1e-8, "added to the root", least=0)
     weight_decay: float = option(0.01, "share of the parameter that a step of rate 1 takes away", least=0)
+    amsgrad: bool = option(False, "divide by the root of the largest mean of squares so far")
 
     def update(self, step: Update, weight: Term, gradient: Term) -> Term:
         decayed = weight * (1.0 - step.rate * self.weight_decay) if self.weight_decay else weight
-        return decayed - adam_move(step, gradient, (self.beta1, self.beta2), self.epsilon)
+        return decayed - adam_move(step, gradient, (self.beta1, self.beta2), self.epsilon, self.amsgrad)

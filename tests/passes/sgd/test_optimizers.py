@@ -33,9 +33,12 @@ class Sgd:
 
 class Adam:
     def __init__(
-        self, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8, l2: float = 0, decay: float = 0
-    ) -> None:
+        self, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8, l2: float = 0, decay: float = 0,
+        amsgrad: bool = False,
+    ) -> None:  # fmt: skip
         self.beta1, self.beta2, self.epsilon, self.l2, self.decay = beta1, beta2, epsilon, l2, decay
+        self.amsgrad = amsgrad
+        self.largest: np.ndarray | float = 0.0
         self.mean: np.ndarray | float = 0.0
         self.square: np.ndarray | float = 0.0
         self.count = 0
@@ -46,7 +49,9 @@ class Adam:
         self.mean = self.beta1 * self.mean + (1 - self.beta1) * g
         self.square = self.beta2 * self.square + (1 - self.beta2) * g * g
         near = self.mean / (1 - self.beta1**self.count)
-        root = np.sqrt(self.square / (1 - self.beta2**self.count))
+        self.largest = np.maximum(self.largest, self.square)
+        square = self.largest if self.amsgrad else self.square
+        root = np.sqrt(square / (1 - self.beta2**self.count))
         return w - lr * self.decay * w - lr * near / (root + self.epsilon)
 
 
@@ -61,6 +66,8 @@ class Adam:
         ("adam{beta1=0.8,beta2=0.95,epsilon=0.01,weight_decay=0.1}", lambda: Adam(0.8, 0.95, 0.01, l2=0.1)),
         ("adam{beta1=0,beta2=0.9999}", lambda: Adam(0, 0.9999)),
         ("adamw{weight_decay=0.2}", lambda: Adam(decay=0.2)),
+        ("adam{beta2=0.5,amsgrad=true}", lambda: Adam(beta2=0.5, amsgrad=True)),
+        ("adamw{weight_decay=0.2,beta2=0.5,amsgrad=true}", lambda: Adam(beta2=0.5, decay=0.2, amsgrad=True)),
     ],
 )
 def test_many_steps(engine: str, pipeline: str, wanted: type[Sgd]) -> None:

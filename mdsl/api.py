@@ -75,13 +75,13 @@ def build(program: Program, settings: Settings, engine: str = "vm", threads: int
 
 @collector_paused()
 def parse(program: Program, name: str = "<text>") -> ModuleOp:
-    """The verified module of a text, a `.mir` or an `.onnx` file or model; of a module, a copy. Raises MdslError."""
+    """The verified module of a text, a `.mir` or an `.onnx` file or model, its parameters marked; of a module, a copy. Raises MdslError."""
     from mdsl.compiler.reading import module_of
     from mdsl.dialects.builtin import ModuleOp
 
     if isinstance(program, ModuleOp):
         return program.clone()
-    return module_of(source_of(program, name), {})[0]
+    return module_of(source_of(program, name), {}, weights=True)[0]
 
 
 def source_of(program: Program, name: str = "<text>") -> ModuleOp | Source:

@@ -24,13 +24,16 @@ if TYPE_CHECKING:
 
 
 def read_program(path: str) -> ModuleOp:
-    """The module in the `.mir` or `.onnx` file `path`; `-` is stdin, .mir with its weights in the text.
-    Raises MdslError, OSError."""
-    return read_bound(path, {})[0]
+    """The module in the `.mir` or `.onnx` file `path`, to be read and altered: the parameters of a model are marked; `-` is stdin, .mir with
+    its weights in the text. Raises MdslError, OSError."""
+    from mdsl.compiler.reading import module_of
+
+    return module_of(read_source(path), {}, weights=True)[0]
 
 
 def read_bound(path: str, bind: Mapping[str, Any]) -> tuple[ModuleOp, Mapping[str, int]]:
-    """The same with what `bind` has of it, and the sizes in that which are yet to be bound. Raises MdslError, OSError."""
+    """The module in such a file as it is run, with what `bind` has of it, and the sizes in that which are yet to be bound. Raises MdslError,
+    OSError."""
     from mdsl.compiler.reading import module_of
 
     return module_of(read_source(path), bind)

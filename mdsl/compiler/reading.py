@@ -27,11 +27,14 @@ def read(path: Path) -> ModuleOp | Source:
     return parse_file(path)
 
 
-def module_of(source: ModuleOp | Source, bind: Mapping[str, Any]) -> tuple[ModuleOp, Mapping[str, int]]:
+def module_of(
+    source: ModuleOp | Source, bind: Mapping[str, Any], weights: bool = False
+) -> tuple[ModuleOp, Mapping[str, int]]:
     """The module of what was read, which it may be itself, with the values of inputs that `bind` has, and those sizes in
-    `bind` that are yet to be bound. Raises MdslError."""
+    `bind` that are yet to be bound. With `weights` the parameters of a model of another format are marked and stay apart, else they are
+    folded as far as can be, as in what is run. Raises MdslError."""
     if not isinstance(source, ModuleOp):
-        return source.module(bind), {}
+        return source.module(bind, weights), {}
     from mdsl.frontends.values import fix_inputs
 
     return source, fix_inputs(source, bind)

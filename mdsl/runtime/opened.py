@@ -105,13 +105,13 @@ def opened(source: ModuleOp | Source, bind: Mapping[str, Any]) -> Opened:
 
 
 def for_training(source: ModuleOp | Source, count: int) -> tuple[ModuleOp, ModuleOp]:
-    """The modules of what was read: as it is, and for `count` samples where a model of another format leaves the sizes of its inputs' first
-    dimensions open; with these known the import knows other sizes too. They are one where it cannot be imported without. Raises
-    MdslError."""
-    if isinstance(source, ModuleOp):
-        return source.clone(), source.clone()
+    """The modules of what was read: as it is, and for `count` samples where it leaves the sizes of its inputs' first dimensions open; with
+    these known the import of a model knows other sizes too. They are one where it cannot be imported without. Raises MdslError."""
     first = [spec.shape[0] for spec in opened(source, {}).inputs if spec.shape]
-    sized = source.module({size: count for size in first if isinstance(size, str)}, weights=True)
+    sizes = {size: count for size in first if isinstance(size, str)}
+    if isinstance(source, ModuleOp):
+        return source.clone(), bind_dims(source.clone(), sizes)
+    sized = source.module(sizes, weights=True)
     try:
         return source.module({}, weights=True), sized
     except MdslError:

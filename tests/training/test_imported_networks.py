@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 
 import mdsl
+from mdsl.cli import command
 
 onnx = pytest.importorskip("onnx")
 from models_of_nodes import F32, I64, model, node  # noqa: E402
@@ -179,3 +184,75 @@ def test_how_much_classes_count_is_not_learnt() -> None:
     trainer = mdsl.Trainer(proto, data, loss="own", batch=6)
     assert {*trainer.parameters} == {"w"} and trainer.trains == "1 parameter, 9 numbers"
     assert trainer.train(20)[-1] < trainer.losses[0]
+
+
+def _recurrent() -> tuple[list[onnx.NodeProto], dict[str, np.ndarray]]:
+    """A layer of which the import has to know the sizes; a zero bias, which an import that is only run would write in the text."""
+    random = np.random.default_rng(1)
+    weights = {
+        "w": random.normal(size=(1, 12, 4)).astype(np.float32),
+        "r": random.normal(size=(1, 12, 4)).astype(np.float32),
+        "f": random.normal(size=(4, 5)).astype(np.float32),
+        "b": np.zeros(5, np.float32),
+        "mask": np.full((1, 5), 0.5, np.float32),
+        "axes": np.int64([0]),
+    }
+    nodes = [
+        node("Constant", "", "scale", value_floats=[1.0, 2.0, 3.0, 4.0]),
+        node("Mul", "x scale", "wide"),
+        node("Transpose", "wide", "by_time", perm=[1, 0, 2]),
+        node("GRU", "by_time w r", "all last", hidden_size=4),
+        node("Squeeze", "last axes", "state"),
+        node("MatMul", "state f", "z"),
+        node("Add", "z b", "moved"),
+        node("Greater", "moved mask", "seen"),
+        node("Where", "seen moved b"),
+    ]
+    return nodes, weights
+
+
+def _shared() -> tuple[list[onnx.NodeProto], dict[str, np.ndarray]]:
+    """A scale that is the sum of two weights, and a weight in two layers."""
+    weights = {
+        "first": np.zeros((4, 1), np.float32),
+        "second": np.ones((4, 1), np.float32),
+        "w": np.eye(4, dtype=np.float32),
+        "f": np.linspace(-1, 1, 20, dtype=np.float32).reshape(4, 5),
+    }
+    nodes = [
+        node("Add", "first second", "column"),
+        node("Transpose", "column", "row", perm=[1, 0]),
+        node("ReduceMean", "x", "mean", axes=[1], keepdims=0),
+        node("Mul", "mean row", "scaled"),
+        node("MatMul", "scaled w", "a"),
+        node("Transpose", "w", "turned", perm=[1, 0]),
+        node("Tanh", "a", "b"),
+        node("MatMul", "b turned", "c"),
+        node("MatMul", "c f"),
+    ]
+    return nodes, weights
+
+
+@pytest.mark.parametrize("batch", [1, "n"])
+@pytest.mark.parametrize("make", [_recurrent, _shared])
+def test_a_model_that_was_imported_before_trains_to_the_bit_as_the_model_does(
+    make: Callable[[], tuple[list[onnx.NodeProto], dict[str, np.ndarray]]], batch: int | str, tmp_path: Path
+) -> None:
+    nodes, weights = make()
+    proto = model(nodes, [("x", F32, [batch, 6, 4])], [("y", F32, [batch, 5])], weights, 17)
+    onnx.save(proto, tmp_path / "net.onnx")
+    random = np.random.default_rng(0)
+    data = {"x": random.normal(size=(60, 6, 4)).astype(np.float32), "labels": random.integers(0, 5, 60)}
+    assert command(["import", str(tmp_path / "net.onnx"), "-o", str(tmp_path / "net.mir")]) == 0
+    assert command(["opt", str(tmp_path / "net.mir"), "--generic", "-o", str(tmp_path / "generic.mir")]) == 0
+    assert command(["opt", str(tmp_path / "net.onnx"), "-o", str(tmp_path / "opt.mir")]) == 0
+    runs: dict[str, list[Any]] = {}
+    for program in (tmp_path / "net.onnx", *sorted(tmp_path.glob("*.mir")), proto):
+        for init in ("keep", "random"):
+            trainer = mdsl.Trainer(program, data, batch=10, lr=0.01, init=init)
+            losses = trainer.train(8)
+            runs.setdefault(init, []).append(
+                (losses, [(n, a.tobytes()) for n, a in trainer.parameters.items()])
+            )
+    for found in runs.values():
+        assert len(found) == 5 and all(run == found[0] for run in found)

@@ -95,23 +95,28 @@ class Source:
         return Imported(module, conversion.arguments(), conversion.outputs(), conversion.wanted())
 
     def module(self, bind: Mapping[str, Any], weights: bool = False) -> ModuleOp:
-        """The module of the model. With `weights` what the framework that it is from would train is marked `mdsl.parameter`
-        (`weights.py` says how it is told), and is a resource however small it is, and whatever numbers it holds. Raises MdslError also where more must be bound for one."""
+        """The module of the model. With `weights`, as a program is that will be read, altered or trained, what the framework that it is from
+        would train is marked `mdsl.parameter` (`weights.py` says how it is told), is a resource however small it is, and whatever numbers it
+        holds, and what is computed of it is not folded; but where that is needed for a shape nothing is marked. Raises MdslError also where
+        more must be bound for one."""
         with _named(self._model):
             conversion = _Conversion(self._model, bind, weights)
+        if conversion.graph.problems and weights:
+            return self.module(bind)
         if conversion.graph.problems:
             raise conversion.error()
         return conversion.module()
 
 
 def import_onnx(path: str | os.PathLike[str], bind: Mapping[str, Any] | None = None) -> ModuleOp:
-    """The module of an `.onnx` file. `bind` gives sizes of named dimensions and values of inputs. Raises MdslError, OSError."""
-    return Source.of(path).module(bind or {})
+    """The module of an `.onnx` file, its parameters marked. `bind` gives sizes of named dimensions and values of inputs. Raises MdslError,
+    OSError."""
+    return Source.of(path).module(bind or {}, weights=True)
 
 
 def import_model(proto: ModelProto, bind: Mapping[str, Any] | None = None, name: str = "<model>") -> ModuleOp:
-    """The module of a model in memory. Raises MdslError."""
-    return Source.of(proto, name).module(bind or {})
+    """The same of a model in memory. Raises MdslError."""
+    return Source.of(proto, name).module(bind or {}, weights=True)
 
 
 def check(path: str | os.PathLike[str], bind: Mapping[str, Any] | None = None) -> Report:

@@ -46,7 +46,7 @@ class Parameters(Pass):
           %y = nn.linear %x, %w : (tensor<4x8xf32>, tensor<2x8xf32>) -> tensor<4x2xf32>
 
     Those are constant tensors of floats in resources, and whatever a layer reads as its weight, bias, scale or shift; where constants are
-    marked `mdsl.parameter` (as in a model that is imported to be trained), those alone. None is what reaches the results only through ops
+    marked `mdsl.parameter` (as in an imported model), those alone. None is what reaches the results only through ops
     without slope, such as a comparison: a mask. The mean and the variance of a normalisation become arguments too, but are not marked: they are observed, not trained.
     With `master` 16-bit weights are arguments of f32, which are rounded where they are read: steps that are too
     small for 16 bits add up in these (master weights). An argument is called as its resource. What the numbers are, the program no longer says: who calls it does.

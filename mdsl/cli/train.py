@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -134,6 +134,8 @@ def train(
                 )  # fmt: skip
             if not processes.rank:
                 note(f"trains {trainer.trains}")
+                if trainer.left_out:
+                    note(_left_out(trainer.left_out))
             if resume and checkpoint.exists():
                 trainer.resume(checkpoint)
                 note(f"goes on after step {trainer.step} of {checkpoint}")
@@ -149,6 +151,15 @@ def train(
             raise typer.Exit(130)
         if place is not None and not processes.rank:
             write_program(trainer.trained(), place, program)
+
+
+def _left_out(names: Sequence[str]) -> str:
+    """What to say of parameters that PyTorch's exporter has not written."""
+    shown = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
+    return (
+        f"PyTorch's exporter has not written {len(names)} of the network's parameters ({shown}), being 0 or merged into others, so these are "
+        "not trained: torch.onnx.export(..., optimize=False) writes all"
+    )
 
 
 def _places(program: str, output: Path | None) -> tuple[Path | None, Path]:

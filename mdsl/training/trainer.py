@@ -15,6 +15,7 @@ import numpy as np
 
 from mdsl.api import Program, compile, source_of
 from mdsl.bytecode.module import DTYPES, TensorSpec
+from mdsl.dialects.builtin import ModuleOp
 from mdsl.errors import MdslError
 from mdsl.passes.nn.loss_scale import SCALE, SKIPPED
 from mdsl.runtime.opened import for_training
@@ -28,7 +29,6 @@ from mdsl.training.schedules import Schedule, check_rate
 from mdsl.training.steps import Steps
 
 if TYPE_CHECKING:
-    from mdsl.dialects.builtin import ModuleOp
     from mdsl.runtime.executable import Executable
 
 Rate = float | Callable[[int], float]
@@ -90,7 +90,8 @@ class Trainer:
         if batch % self.processes.count:
             raise MdslError(f"error: {self.processes.count} processes cannot share a batch of {batch} evenly")
         self.share = batch // self.processes.count
-        self.network, sized = for_training(source_of(program), self.share)
+        source = source_of(program)
+        self.network, sized = for_training(source, self.share)
         self.programs: Programs = programs_of(
             sized.clone(),
             loss,
@@ -106,6 +107,8 @@ class Trainer:
         )
         if weights_of(self.network) != {*self.programs.roles}:
             self.network = sized
+        self.left_out = () if isinstance(source, ModuleOp) else tuple(source.left_out())
+        """Parameters that the network had where it is from, and that the exporter has merged into others or left out."""
         self.lr, self.batch, self.seed, self.transform = lr, batch, seed, transform
         self.classifies = self.programs.target == "labels"
         self._compile = partial(compile, engine=engine, threads=threads, winograd=winograd)

@@ -256,3 +256,95 @@ def test_a_model_that_was_imported_before_trains_to_the_bit_as_the_model_does(
             )
     for found in runs.values():
         assert len(found) == 5 and all(run == found[0] for run in found)
+
+
+def _tell(proto: onnx.ModelProto, parameters: str, folded: dict[str, str], nodes: dict[int, str]) -> None:
+    """Writes the metadata of PyTorch's newer exporter: its parameters, of what initializers were computed, what nodes read."""
+    names = parameters.split()
+    lines = [f"p_{name.replace('.', '_')}: PARAMETER target='{name}'" for name in names]
+    text = "\n# inputs\n" + "\n".join(
+        [*lines, "b_mask: BUFFER target='mask' persistent=True", "x: USER_INPUT"]
+    )
+    proto.graph.metadata_props.add(key="pkg.torch.export.ExportedProgram.graph_signature", value=text)
+    for name, sources in folded.items():
+        info = proto.graph.value_info.add(name=name)
+        info.metadata_props.add(key="pkg.onnxscript.optimizer.folded_from", value=str(sources.split()))
+    for number, read in nodes.items():
+        arguments = ", ".join(f"%p_{name.replace('.', '_')}" for name in read.split())
+        value = (
+            f"%y : [num_users=1] = call_function[target=aten.linear](args = (%x, {arguments}), kwargs = {{}})"
+        )
+        proto.graph.node[number].metadata_props.add(key="pkg.torch.onnx.fx_node", value=value)
+
+
+def test_what_torch_s_newer_exporter_has_computed_merged_and_left_out() -> None:
+    """It folds transposes (so that a tied weight is there twice), and writes tensors of equal numbers once, whether they are one weight or not."""
+    random = np.random.default_rng(0)
+    table, inner = (random.normal(size=size).astype(np.float32) for size in ((6, 4), (4, 4)))
+    zeros, mask = np.zeros(4, np.float32), np.float32([1, 0.5, 1, 1])
+    folded = {"table.weight": table, "val_1": inner.T, "a.bias": zeros, "val_2": table.T, "val_3": mask}
+    nodes = [
+        node("Gather", "table.weight x", "seen"),
+        node("Mul", "seen val_3", "masked"),
+        node("MatMul", "masked val_1", "first"),
+        node("Add", "first a.bias", "a"),
+        node("MatMul", "a val_1", "second"),
+        node("Add", "second a.bias", "b"),
+        node("MatMul", "b val_2"),
+    ]
+    inputs, outputs = [("x", I64, ["n"])], [("y", F32, ["n", 6])]
+    proto = model(nodes, inputs, outputs, folded)
+    proto.producer_name = "pytorch"
+    reads = {
+        0: "table.weight",
+        2: "a.weight a.bias",
+        3: "a.weight a.bias",
+        4: "a.weight b.bias",
+        5: "a.weight b.bias",
+    }
+    _tell(
+        proto, "table.weight head.weight a.weight a.bias b.bias head.bias",
+        {"val_1": "a.weight", "val_2": "table.weight", "val_3": "mask val_0"},
+        {**reads, 6: "table.weight head.bias"},
+    )  # fmt: skip
+
+    plain = {"table": table, "inner": inner, "a_bias": zeros, "b_bias": zeros}
+    nodes = [
+        node("Constant", "", "mask", value=onnx.numpy_helper.from_array(mask)),
+        node("Gather", "table x", "seen"),
+        node("Mul", "seen mask", "masked"),
+        node("Transpose", "inner", "turned", perm=[1, 0]),
+        node("Transpose", "table", "head", perm=[1, 0]),
+        node("MatMul", "masked turned", "first"),
+        node("Add", "first a_bias", "a"),
+        node("MatMul", "a turned", "second"),
+        node("Add", "second b_bias", "b"),
+        node("MatMul", "b head"),
+    ]
+    data = {"x": random.integers(0, 6, 60), "labels": random.integers(0, 6, 60)}
+    trainers = [mdsl.Trainer(p, data, batch=12) for p in (proto, model(nodes, inputs, outputs, plain))]
+    assert {n: a.shape for n, a in trainers[0].parameters.items()} == {
+        "table.weight": (6, 4), "val_1": (4, 4), "a.bias": (4,), "b.bias": (4,)
+    }  # fmt: skip
+    assert trainers[0].left_out == ("head.bias",) and trainers[1].left_out == ()
+    losses = [trainer.train(20) for trainer in trainers]
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+
+
+def test_metadata_of_an_exporter_may_say_anything() -> None:
+    """A tensor that is not what it is said to be computed of is a weight of its own; names that there are not, nonsense."""
+    w = np.eye(4, dtype=np.float32)
+    weights = {"w": w, "v": 2 * w, "u": np.arange(2, 10, dtype=np.float32), "z": np.zeros(4, np.float32)}
+    nodes = [
+        node("MatMul", "x w", "a"),
+        node("MatMul", "a v", "b"),
+        node("Add", "b z", "c"),
+        node("Add", "c z"),
+    ]
+    proto = model(nodes, [("x", F32, ["n", 4])], [("y", F32, ["n", 4])], weights)
+    _tell(proto, "w z q", {"v": "w", "u": "w", "q": "no"}, {0: "q", 1: "w q", 2: "w q q %", 3: "v"})
+    proto.graph.metadata_props.add(
+        key="pkg.torch.export.ExportedProgram.graph_signature", value="p_: PARAMETER target="
+    )
+    data = {"x": np.ones((20, 4), np.float32), "labels": np.arange(20) % 4}
+    assert {*mdsl.Trainer(proto, data, batch=10).parameters} == {"w", "v", "z"}

@@ -14,11 +14,13 @@ from math import prod
 
 import numpy as np
 
+from mdsl.dialects import nn
 from mdsl.dialects.arith import Constant
 from mdsl.dialects.func import PARAMETER
 from mdsl.errors import MdslError
 from mdsl.frontends.onnx.partial import evaluate_partial, seeds
 from mdsl.frontends.onnx.registry import Unsupported
+from mdsl.frontends.onnx.weights import moved_from
 from mdsl.ir.attributes import (
     Attribute,
     DenseAttr,
@@ -109,6 +111,16 @@ class Folder:
         copy = self.constant_value(self._data[value], name)
         self.weights.add(copy)
         return copy
+
+    def moved(self, base: Value, value: Value) -> Value:
+        """`value`, or the weight `base` with its dimensions permuted or others, if that is what it is: one weight."""
+        order = moved_from(self._data[base], self._data[value])
+        if order is None or self.weights is None:
+            return value
+        self.shared.add(base)
+        self.weights.discard(value)
+        move = nn.Transpose(base, perm=list(order)) if order else nn.Reshape(base, results=[value.type])
+        return self.build(move, [str(value.name)])[0]
 
     def build(self, op: Op, names: Sequence[str]) -> list[Value]:
         """The op's results: constants if it can be computed now, else it is inserted. Raises VerifyError,

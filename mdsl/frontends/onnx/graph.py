@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from mdsl.errors import MdslError
@@ -21,6 +22,7 @@ from mdsl.frontends.onnx.order import in_order, reads
 from mdsl.frontends.onnx.registry import Incomplete, Malformed, Node, Unsupported, rule_for
 from mdsl.frontends.onnx.schema import attributes_of, check_node
 from mdsl.frontends.onnx.scope import ABSENT, MAX_DEPTH, Missing, Scope
+from mdsl.frontends.onnx.signature import Signature
 from mdsl.frontends.onnx.tensors import plain_attribute
 from mdsl.frontends.onnx.weights import Weights
 from mdsl.ir.core import Block, BlockArgument, Value, VerifyError
@@ -108,6 +110,8 @@ class Graph:
         self.functions = functions.local_functions(self.model.proto)
         self._expanded = 0
         self.conditions: list[Value] = []
+        self._copies: dict[str, Value] = {}
+        """Weights of which the model has only the numbers, as another one."""
         self.reads: Counter[str] = Counter()
         """How often each name is read; in a body twice, for it may run several times."""
 
@@ -117,7 +121,6 @@ class Graph:
         """Converts the initializers and nodes of a graph into `scope`."""
         if scope.depth > MAX_DEPTH:
             raise MdslError(f"error: graphs are nested more than {MAX_DEPTH} deep")
-        weights = Weights(self.model.proto)
         for tensor in graph.initializer:
             check_text(tensor.name)
             where = f"initializer '{tensor.name}'"
@@ -130,14 +133,42 @@ class Graph:
             except Unsupported as error:
                 self.problem(Problem(tensor.name, "initializer", "", {}, str(error)))
                 value = Missing(tensor.name)
-            if self.folder.weights is not None and isinstance(value, Value):
-                data = self.folder.constant(value)
-                if data is not None and (tensor.name, data) in weights:
-                    self.folder.weights.add(value)
             scope.define(tensor.name, value, where)
+        if self.folder.weights is not None:
+            self._tell_weights([tensor.name for tensor in graph.initializer], scope)
         if graph.sparse_initializer:
             raise MdslError("error: sparse initializers are not supported")
         self.run(graph.node, scope)
+
+    def _tell_weights(self, names: Sequence[str], scope: Scope) -> None:
+        """Which of the initializers are parameters; one that is another one moved becomes that."""
+        assert self.folder.weights is not None
+        weights = Weights(self.model.proto, self.signature)
+        found: dict[str, Value] = {}
+        for name in names:
+            value = scope.values[name]
+            data = self.folder.constant(value) if isinstance(value, Value) else None
+            if isinstance(value, Value) and data is not None and (name, data) in weights:
+                found[name] = value
+        self.folder.weights.update(found.values())
+        for name, value in found.items():
+            base = found.get(self.signature.origin(name), value)
+            if base is not value:
+                scope.values[name] = self.folder.moved(base, value)
+
+    @cached_property
+    def signature(self) -> Signature:
+        return Signature(self.model.proto)
+
+    def _weight(self, node: NodeProto, name: str, value: Value | Missing) -> Value | Missing:
+        """What the node reads as the initializer `name`: that, or a weight of its own that began with the same numbers."""
+        if self.folder.weights is None or value not in self.folder.weights or not isinstance(value, Value):
+            return value
+        meant = self.signature.meant(node, name)
+        if meant != name and meant not in self._copies:
+            check_text(meant)
+            self._copies[meant] = self.folder.weight_of_its_own(value, meant)
+        return self._copies.get(meant, value) if meant != name else value
 
     def run(self, nodes: Sequence[NodeProto], scope: Scope) -> None:
         """Converts nodes, which may stand in any order."""
@@ -181,7 +212,7 @@ class Graph:
         domain = normal_domain(proto.domain)
         name = proto.name or next((o for o in proto.output if o), proto.op_type)
         where = f"node '{name}' ({proto.op_type})"
-        found = [self.lookup(i, scope, where) if i else None for i in proto.input]
+        found = [self._weight(proto, i, self.lookup(i, scope, where)) if i else None for i in proto.input]
         self.folder.shared.update(
             v for i, v in zip(proto.input, found, strict=True) if isinstance(v, Value) and self.reads[i] > 1
         )

@@ -20,6 +20,7 @@ from mdsl.frontends.onnx.arguments import Arguments
 from mdsl.frontends.onnx.graph import Graph, Missing, Problem, Scope
 from mdsl.frontends.onnx.model import Model, check_text, load, model_of
 from mdsl.frontends.onnx.registry import Unsupported
+from mdsl.frontends.onnx.signature import Signature
 from mdsl.frontends.onnx.tensors import element_type, tensor_type
 from mdsl.ir.attributes import ArrayAttr, Attribute, StringAttr
 from mdsl.ir.core import Block, Op, Region, Value, VerifyError
@@ -83,6 +84,10 @@ class Source:
     def files(self) -> list[Path]:
         """The files of external data that imports have read."""
         return self._model.tensors.files()
+
+    def left_out(self) -> list[str]:
+        """The parameters of the network that its exporter has not written, as far as it says so."""
+        return Signature(self._model.proto).left_out()
 
     def imported(self, bind: Mapping[str, Any]) -> Imported:
         """The import with these sizes of dimensions and values of inputs, by name."""

@@ -187,6 +187,11 @@ def _read_ints(text: str) -> tuple[int, ...]:
     return tuple(int(n) for n in re.split(r"\s*[x,]\s*|\s+", numbers)) if numbers else ()
 
 
+def _read_numbers(text: str) -> tuple[float, ...]:
+    """`[1,0.5]`; a single number needs no brackets. Raises ValueError."""
+    return tuple(map(float, _read_names(text)))
+
+
 def _read_names(text: str) -> tuple[str, ...]:
     """`[x,weight]`; a single name needs no brackets. Raises ValueError."""
     names = text[1:-1] if text.startswith("[") else text
@@ -211,6 +216,7 @@ _READERS: dict[Any, tuple[Callable[[str], Any], str]] = {
     str: (str, "a word"),
     tuple[tuple[str, int], ...]: (read_sizes, "each name once with a number (batch=8,seq=128)"),
     tuple[str, ...]: (_read_names, "names ([x,weight])"),
+    tuple[float, ...]: (_read_numbers, "numbers ([1,0.5])"),
     tuple[int, ...]: (_read_ints, "integers ([8,32] or 8x32)"),
 }
 """How a value of each option type is read, and what it is called in a message."""

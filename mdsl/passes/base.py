@@ -21,7 +21,7 @@ def option(
 ) -> Any:
     """A pass's option: a dataclass field with its documentation and, for numbers, the smallest and the largest one allowed, or
     the one that they stay below. Numbers are finite.
-    Types: int, float, bool, str, tuple[int, ...], tuple[str, ...], tuple[tuple[str, int], ...]
+    Types: int, float, bool, str, tuple[int, ...], tuple[float, ...], tuple[str, ...], tuple[tuple[str, int], ...]
     (numbers by name)."""
     return field(default=default, metadata={"help": help, "least": least, "most": most, "below": below})
 

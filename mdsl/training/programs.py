@@ -59,6 +59,8 @@ class Programs:
     """The label that its loss ignores."""
     trained: tuple[str, ...]
     """The names of the weights that are trained."""
+    shares: tuple[float, ...]
+    """How much each class counts in its loss; nothing where all count alike."""
 
 
 def programs_of(
@@ -113,10 +115,11 @@ def programs_of(
     axis = int(compared[0].attr("axis")) if compared else -1
     classes = tensor_of(compared[0].logits).shape[axis] if compared else 0
     ignored = compared[0].attr("ignore_index") if compared else None
+    shares = tuple(compared[0].attr("weights") or ()) if compared else ()
     first = _first_states(update or network)
     return Programs(
-        network, update, judge, weights, inputs, target, axis, first, roles, classes, ignored, tuple(trained)
-    )
+        network, update, judge, weights, inputs, target, axis, first, roles, classes, ignored, tuple(trained), shares
+    )  # fmt: skip
 
 
 def _update_of(function: FuncOp, trained: Sequence[str]) -> ModuleOp:

@@ -298,7 +298,11 @@ class Trainer:
         if not counted.any():
             raise MdslError("error: all labels of the data to judge by are ignored")
         right = np.mean((self._chosen(answers) == wanted)[counted])
-        return Score(float(losses[counted].mean(dtype=np.float64)), float(right))
+        shares = np.array(self.programs.shares)[wanted[counted]] if self.programs.shares else None
+        if shares is not None and not shares.any():
+            raise MdslError("error: all classes in the data to judge by have the weight 0")
+        total = counted.sum() if shares is None else shares.sum()
+        return Score(float(losses[counted].sum(dtype=np.float64) / total), float(right))
 
     def _judged(self, data: Arrays) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Losses and answers of all samples, batch by batch; zeros stand where there is no right answer, and fill up the last one."""

@@ -77,6 +77,12 @@ def test_cross_entropy() -> None:
     (smooth,) = compute(
         'nn.cross_entropy {smoothing = 0.3, reduction = "sum"}', types, "tensor<f32>", logits, labels
     )
+    (weighed,) = compute("nn.cross_entropy {weights = [1.0, 4, 0.5]}", types, "tensor<f32>", logits, labels)
+    np.testing.assert_allclose(weighed, np.sum(losses * [0.5, 4, 1]) / 5.5, rtol=1e-6)
+    (weighed,) = compute(
+        "nn.cross_entropy {weights = [1.0, 4, 0.5], ignore_index = 1}", types, "tensor<f32>", logits, labels
+    )
+    np.testing.assert_allclose(weighed, (0.5 * losses[0] + losses[2]) / 1.5, rtol=1e-6)
     spread = -(
         logits
         - logits.max(1, keepdims=True)
@@ -118,6 +124,8 @@ def test_batch_norm_in_training() -> None:
     [
         ("nn.cross_entropy", "tensor<4x3xf32>, tensor<3xi64>", "tensor<f32>", "labels must have the shape 4, got tensor<3xi64>"),
         ("nn.cross_entropy {smoothing = 2.0}", "tensor<4x3xf32>, tensor<4xi64>", "tensor<f32>", "smoothing must be 0 to 1, got 2.0"),
+        ("nn.cross_entropy {weights = [1.0, 2.0]}", "tensor<4x3xf32>, tensor<4xi64>", "tensor<f32>", "2 weights do not fit the classes in dimension 1 of tensor<4x3xf32>"),
+        ("nn.cross_entropy {weights = [1, 2, -1]}", "tensor<4x3xf32>, tensor<4xi64>", "tensor<f32>", "weights must be finite numbers from 0 on, got [1, 2, -1]"),
         ("nn.cross_entropy {axis = 2}", "tensor<4x3xf32>, tensor<4xi64>", "tensor<f32>", "axis 2 is out of range for 2 dimensions"),
         ("nn.mse", "tensor<4xf32>, tensor<3xf32>", "tensor<f32>", "x and target must have one shape, got tensor<4xf32> and tensor<3xf32>"),
         ("nn.mse", "tensor<4xf32>, tensor<4xf32>", "tensor<4xf32>", "the result is a tensor<f32>, not a tensor<4xf32>"),

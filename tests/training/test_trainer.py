@@ -212,7 +212,9 @@ def test_regression_by_mse() -> None:
     assert score.accuracy is None and score.loss < 0.05 * losses[0]
 
 
-@pytest.mark.parametrize("loss", ["mse", "bce", "cross_entropy{smoothing=0.1}"])
+@pytest.mark.parametrize(
+    "loss", ["mse", "bce", "cross_entropy{smoothing=0.1}", "cross_entropy{weights=[1,0.5,2,3,1]}"]
+)
 def test_every_sample_is_judged(loss: str) -> None:
     """Those too that fill no batch."""
 
@@ -231,7 +233,11 @@ def test_every_sample_is_judged(loss: str) -> None:
             losses = np.log1p(np.exp(z)) - z * wanted
         else:
             logs = z - np.log(np.exp(z).sum(1, keepdims=True))
-            losses = -0.9 * logs[np.arange(count), data["labels"]] - 0.1 * logs.mean(1)
+            picked = logs[np.arange(count), data["labels"]]
+            losses = -0.9 * picked - 0.1 * logs.mean(1)
+            if "weights" in loss:  # PyTorch's mean, over the weights
+                shares = np.array([1, 0.5, 2, 3, 1])[data["labels"]]
+                losses = -picked * shares / shares.mean()
         np.testing.assert_allclose(trainer.evaluate(data).loss, losses.mean(), rtol=1e-5)
 
 
@@ -273,6 +279,12 @@ def test_data_that_is_no_number_is_named() -> None:
         ({"loss": "mse"}, "the data has no array for 'target'"),
         ({"optimizer": "adem"}, "unknown optimizer 'adem'"),
         ({"optimizer": ""}, r"optimizer:1:1: error: expected one optimizer \(optimizers: sgd, adam, adamw\)"),
+        ({"loss": "cross_entropy{weights=[1,2]}"}, r"is tensor<.*>: 2 weights do not fit its 5 classes"),
+        (
+            {"loss": "cross_entropy{weights=[1,-2]}"},
+            r"option 'weights' must be at least 0, got \[1\.0,-2\.0\]",
+        ),
+        ({"loss": "cross_entropy{weights=[1,x]}"}, r"takes numbers \(\[1,0\.5\]\), got"),
         ({"optimizer": "adam,sgd"}, r"optimizer:1:1: error: expected one optimizer"),
         ({"optimizer": "canonicalize"}, r"optimizer:1:1: error: expected one optimizer"),
         (

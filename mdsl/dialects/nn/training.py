@@ -6,6 +6,7 @@ All but the sums and the random numbers are formulas of other nn ops, which pass
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isfinite
 
 from mdsl.dialects.nn.base import (
     INDEX_TENSOR,
@@ -25,6 +26,7 @@ from mdsl.ir.declare import (
     INT,
     POSITIVE,
     Constraint,
+    array_of,
     attr,
     one_of,
     operand,
@@ -64,7 +66,8 @@ class CrossEntropy(Loss):
     logits have the classes along `axis`, labels the shape of logits without it. Where a label is `ignore_index` the
     loss is 0, and the mean does not count it; a label that is no class gives 0, too. `smoothing` s takes the share s
     of the weight of each label and spreads it evenly over all classes (Szegedy et al.: Rethinking the Inception
-    Architecture, 2016).
+    Architecture, 2016). With `weights`, one a class, each class's term counts as much, and the mean is over the weights of the
+    labels that count (PyTorch's `weight`).
     """
 
     name = "nn.cross_entropy"
@@ -73,6 +76,7 @@ class CrossEntropy(Loss):
     axis = attr(INT, default=-1)
     ignore_index = attr(INT, optional=True)
     smoothing = attr(FLOAT, default=0.0)
+    weights = attr(array_of(FLOAT, "numbers"), optional=True, doc="how much each class counts")
     y = result(FLOAT_TENSOR)
 
     def infer(self) -> Sequence[Type]:
@@ -83,6 +87,11 @@ class CrossEntropy(Loss):
             raise self.error(f"labels must have the shape {dims(wanted)}, got {labels}")
         if not 0 <= self.attr("smoothing") <= 1:
             raise self.error(f"smoothing must be 0 to 1, got {self.attr('smoothing')}")
+        weights = self.attr("weights")
+        if weights is not None and len(weights) != logits.shape[axis]:
+            raise self.error(f"{len(weights)} weights do not fit the classes in dimension {axis} of {logits}")
+        if weights is not None and not all(isfinite(w) and w >= 0 for w in weights):
+            raise self.error(f"weights must be finite numbers from 0 on, got {list(weights)}")
         return self.reduced(TensorType(labels.shape, logits.element))
 
 

@@ -66,6 +66,7 @@ class Loss(Pass):
         -1, "the dimension of the classes, of cross_entropy; that of a softmax at the end, if there is one"
     )
     ignore_index: str = option("", "a label that counts nothing, of cross_entropy (PyTorch's is -100)")
+    weights: tuple[float, ...] = option((), "how much each class counts, of cross_entropy", least=0)
     reduction: str = option("mean", "mean, sum, or none for the loss of each sample or element")
 
     def __post_init__(self) -> None:
@@ -128,6 +129,10 @@ class Loss(Pass):
             raise function.error(
                 f"@{function.symbol}: {remarks.value_name(compared)} is {type}: it has no dimension {axis} with classes"
             )
+        if self.weights and len(self.weights) != type.shape[axis]:
+            raise function.error(
+                f"@{function.symbol}: {remarks.value_name(compared)} is {type}: {len(self.weights)} weights do not fit its {type.shape[axis]} classes"
+            )
         rest = type.shape[: axis % type.rank] + type.shape[axis % type.rank + 1 :]
         labels = function.add_argument(TensorType(rest, i64), "labels")
         return nn.CrossEntropy(
@@ -136,6 +141,7 @@ class Loss(Pass):
             axis=axis % type.rank,
             ignore_index=int(self.ignore_index) if self.ignore_index else None,
             smoothing=self.smoothing or None,
+            weights=list(self.weights) or None,
             reduction=self.reduction,
         )
 

@@ -30,13 +30,12 @@ def cross_entropy(op: nn.CrossEntropy, logits: Array, labels: Array) -> Array:
     is_class = (labels >= 0) & (labels < logarithms.shape[-1])
     places = np.where(is_class, labels, 0).astype(np.int64)
     picked = np.take_along_axis(logarithms, places[..., None], -1)[..., 0]
-    losses = -np.where(is_class, picked, 0) * (1 - smoothing)
-    losses = losses - smoothing * logarithms.mean(axis=-1)
-    ignored = op.attr("ignore_index")
-    if ignored is None:
-        return _reduced(op, losses, losses.size)
-    counts = labels != ignored
-    return _reduced(op, np.where(counts, losses, 0), counts.sum())
+    weights = np.array(op.attr("weights") or np.ones(logarithms.shape[-1]), picked.dtype)
+    shares = np.where(is_class, weights[places], 0) if op.attr("weights") else np.ones_like(picked)
+    losses = -np.where(is_class, picked * shares, 0) * (1 - smoothing)
+    losses = losses - smoothing * (weights * logarithms).mean(axis=-1)
+    counts = labels != op.attr("ignore_index")
+    return _reduced(op, np.where(counts, losses, 0), np.where(counts, shares, 0).sum())
 
 
 @semantics("nn.mse")

@@ -140,7 +140,11 @@ def test_cross_entropy(shape: list[int], reduction: str, data: st.DataObject) ->
     ignored = data.draw(st.sampled_from(["", ", ignore_index = -1"]))
     if ignored and not (labels != -1).any():
         labels = np.zeros(rest, np.int64)
-    attributes = f'{{axis = {axis}, smoothing = {smoothing}, reduction = "{reduction}"{ignored}}}'
+    weights = [1 + k / 2 for k in range(shape[axis])]
+    weighed = data.draw(st.sampled_from(["", f", weights = {weights}"]))
+    if weighed and not ((labels >= 0) & (labels < shape[axis])).any():
+        labels = np.zeros(rest, np.int64)
+    attributes = f'{{axis = {axis}, smoothing = {smoothing}, reduction = "{reduction}"{ignored}{weighed}}}'
     result = rest if reduction == "none" else []
     text = function("nn.cross_entropy", [(shape, "f64"), (rest, "i64")], attributes, [result])
     check(str(mdsl.opt(text, "decompose")), [*normal(seed, shape), labels])

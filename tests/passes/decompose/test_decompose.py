@@ -71,6 +71,8 @@ def test_losses(element: str, reduction: str) -> None:
         "axis = 1",
         "axis = -2, ignore_index = 2",
         "axis = 1, smoothing = 0.1, ignore_index = -1",
+        "axis = 1, weights = [1, 0.5, 3]",
+        "axis = 1, smoothing = 0.1, ignore_index = 2, weights = [1, 0.5, 3]",
     ):
         check(program("nn.cross_entropy", logits, result, f'{attributes}, reduction = "{reduction}"'))
     for op in ("nn.mse", "nn.bce"):

@@ -68,17 +68,25 @@ def cross_entropy(t: Terms, op: nn.CrossEntropy) -> Term:
     column = labels.reshape((*shape[:axis], 1, *shape[axis + 1 :]))
     classes = np.arange(shape[axis]).reshape([-1, *[1] * (len(shape) - axis - 1)])
     is_label = column.is_("eq", t.constant(classes, labels.type.element, "classes"))
+    weights = op.attr("weights")
+    shares = None
+    if weights is not None:
+        column = t.constant(np.reshape(weights, classes.shape), logarithms.type.element, "weights")
+        shares = (is_label.cast(logarithms.type.element) * column).reduce("sum", [axis], keepdims=False)
+        logarithms = logarithms * column
     losses = -logarithms.where(is_label, 0).reduce("sum", [axis], keepdims=False)
     smoothing = op.attr("smoothing")
     if smoothing:
         spread = -logarithms.reduce("mean", [axis], keepdims=False)
         losses = losses * (1 - smoothing) + spread * smoothing
     ignored = op.attr("ignore_index")
-    if ignored is None:
+    if ignored is not None:
+        counts = labels.is_("ne", ignored)
+        losses = losses.where(counts, 0)
+        shares = counts.cast(logits.type.element) if shares is None else shares.where(counts, 0)
+    if shares is None:
         return finished(op, losses)
-    counts = labels.is_("ne", ignored)
-    count = counts.cast(logits.type.element).reduce("sum", range(labels.type.rank), keepdims=False)
-    return finished(op, losses.where(counts, 0), count)
+    return finished(op, losses, shares.reduce("sum", range(labels.type.rank), keepdims=False))
 
 
 @composed("nn.mse")

@@ -85,6 +85,12 @@ def train(
             metavar="BUDGET",
         ),
     ] = "",
+    accumulate: Annotated[
+        int,
+        typer.Option(
+            help="Compute each batch in so many parts, one after the other: less memory.", metavar="N"
+        ),
+    ] = 1,
     init: Annotated[str, typer.Option(help="keep: the network's weights; random: new ones.")] = "keep",
     freeze: Annotated[
         list[str] | None,
@@ -130,7 +136,7 @@ def train(
                     network, arrays, loss=loss, optimizer=optimizer, lr=rate, batch=batch, seed=seed, init=init,
                     frozen=freeze or (), engine=engine, threads=threads, winograd=winograd,
                     comm=processes.comm,
-                    loss_scale=loss_scale, recompute=recompute, local_statistics=local_statistics,
+                    loss_scale=loss_scale, recompute=recompute, accumulate=accumulate, local_statistics=local_statistics,
                 )  # fmt: skip
             if not processes.rank:
                 note(f"trains {trainer.trains}")

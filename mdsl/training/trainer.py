@@ -55,7 +55,9 @@ class Trainer:
     threads, and so does one that was stopped and resumed. With `comm`, a communicator of mpi4py, processes train together: each takes
     its share of `batch`, and all have the same weights, those that one process would have; with `local_statistics` batch normalisation
     uses those of each share. `loss_scale`, a number or "dynamic", is for networks of 16 bits, whose weights
-    are kept in f32 while they are trained. Without `winograd` 3x3 convolutions are summed up plainly. `recompute` is a budget for what is kept for the gradients: bytes, or a share. Raises MdslError.
+    are kept in f32 while they are trained. Without `winograd` 3x3 convolutions are summed up plainly. `recompute` is a budget for what is kept for the gradients: bytes, or a share. With `accumulate`
+    a batch is computed in so many equal parts, one after the other, and the step is that of the mean of their gradients: less memory,
+    and batch normalisation uses the statistics of each part. Raises MdslError.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class Trainer:
         local_statistics: bool = False,
         loss_scale: str | float = "",
         recompute: str | float = "",
+        accumulate: int = 1,
     ) -> None:
         if init not in ("keep", "random"):
             raise MdslError(f"error: init must be 'keep' or 'random', got '{init}'")
@@ -89,7 +92,11 @@ class Trainer:
         self.processes = Processes(comm)
         if batch % self.processes.count:
             raise MdslError(f"error: {self.processes.count} processes cannot share a batch of {batch} evenly")
-        self.share = batch // self.processes.count
+        if accumulate < 1 or batch // self.processes.count % accumulate:
+            raise MdslError(
+                f"error: {batch // self.processes.count} samples cannot be computed in {accumulate} equal parts"
+            )
+        self.accumulate, self.share = accumulate, batch // self.processes.count // accumulate
         source = source_of(program)
         self.network, sized = for_training(source, self.share)
         self.programs: Programs = programs_of(
@@ -99,11 +106,11 @@ class Trainer:
             self.share,
             frozen,
             train_mode,
-            comm is not None,
+            comm is not None or accumulate > 1,
             str(loss_scale),
             str(recompute),
-            self.processes.count,
-            local_statistics,
+            self.processes.count * accumulate,
+            local_statistics or accumulate > 1,
         )
         if weights_of(self.network) != {*self.programs.roles}:
             self.network = sized
@@ -125,7 +132,7 @@ class Trainer:
         self.step = 0
         """How many steps there have been."""
         self.losses: list[float] = []
-        self.answers = np.empty(0)
+        self.answers = self._wanted = np.empty(0)
         """What the network has answered in the last step, to the share of this process."""
         self._kept: tuple[int, Arrays] = (0, self._copy())
 
@@ -188,33 +195,41 @@ class Trainer:
 
     def advance(self) -> float:
         """One step; returns the loss before it. Raises MdslError where it is not finite, naming the op that made it so."""
-        self._fill(self.step)
-        loss = self._run()
+        loss = self._run(self.step)
         self.step += 1
         if not np.isfinite(loss) or self._scale_is_lost():
             raise self._blame()
         self.losses.append(loss)
         return loss
 
-    def _fill(self, step: int) -> None:
-        """Puts into the arrays what step number `step` is given."""
+    def _parts(self, step: int) -> list[Arrays]:
+        """What step number `step` is given, for each part of the batch; what is the same for all is put into the arrays."""
         chosen = self.batches(step)
         batch = {name: array[chosen] for name, array in self.data.items()}
         if self.transform is not None:
             batch = self.transform(batch, np.random.default_rng([self.seed, step, 1]))
-        for name, array in batch.items():
-            np.copyto(self.arrays[name], self.processes.share(array), casting="unsafe")
+        mine = {name: self.processes.share(array) for name, array in batch.items()}
+        self._wanted = mine.get(self.programs.target, np.empty(0))
         given: dict[str, Any] = {
             "lr": self.lr(step) if callable(self.lr) else self.lr,
             "step": step + 1 - int(self.arrays.get(SKIPPED, 0)),
-            "key": (_word(self.seed), step + 1, self.processes.rank),
         }
         for name, value in given.items():
             if name in self.arrays:
-                self.arrays[name][...] = np.resize(value, self.arrays[name].shape)
+                self.arrays[name][...] = value
+        return [self._part(mine, step, number) for number in range(self.accumulate)]
 
-    def _run(self) -> float:
-        loss, self.answers = self._steps(self.arrays)
+    def _part(self, mine: Arrays, step: int, number: int) -> Arrays:
+        """Of the samples of this process those of a part, and the key of what is random there."""
+        start = number * self.share
+        found = {name: array[start : start + self.share] for name, array in mine.items()}
+        if "key" in self.arrays:
+            key = (_word(self.seed), step + 1, self.processes.rank * self.accumulate + number)
+            found["key"] = np.resize(key, self.arrays["key"].shape)
+        return found
+
+    def _run(self, step: int) -> float:
+        loss, self.answers = self._steps(self.arrays, self._parts(step))
         return loss
 
     def _scale_is_lost(self) -> bool:
@@ -228,13 +243,11 @@ class Trainer:
             self.arrays[name] = array.copy()
         for step in range(start, self.step):
             before = self._copy()
-            self._fill(step)
-            loss = self._run()
+            loss = self._run(step)
             finite = np.isfinite(loss) and all_finite([self.arrays[n] for n in self._remembered])
             if not finite or self._scale_is_lost():
                 self.arrays.update(before)
-                self._fill(step)
-                found = self._steps.fault(self.arrays, step + 1)
+                found = self._steps.fault(self.arrays, self._parts(step), step + 1)
                 why = f"error: step {step + 1}: the loss or a parameter is not finite, by the rounding of micro-kernels"
                 messages = self.processes.gather(str(found or ""))
                 return Fault(*next(filter(None, messages), why).split("\n"))
@@ -245,7 +258,7 @@ class Trainer:
         """The share of right answers in the last step's batch, of this process; None of what is no classifier."""
         if not self.classifies or not self.answers.size:
             return None
-        labels = self.arrays[self.programs.target]
+        labels = self._wanted
         right = (self._chosen(self.answers) == labels)[labels != self.programs.ignored]
         return float(np.mean(right)) if right.size else None
 

@@ -241,6 +241,37 @@ def test_every_sample_is_judged(loss: str) -> None:
         np.testing.assert_allclose(trainer.evaluate(data).loss, losses.mean(), rtol=1e-5)
 
 
+@pytest.mark.parametrize(("network", "count"), [(MLP, 2), (DROPOUT, 4)])
+def test_a_batch_in_parts_is_the_batch(network: str, count: int, tmp_path: Path) -> None:
+    """Dropout takes the same elements away; a run that was resumed goes on with the same bits."""
+    data = samples(network)
+    settings: dict[str, Any] = {"batch": 32, "lr": 1e-2, "optimizer": "clip-gradients{norm=1},adam"}
+    whole = mdsl.Trainer(network, data, **settings)
+    parts = mdsl.Trainer(network, data, accumulate=count, **settings)
+    np.testing.assert_allclose(parts.train(12), whole.train(12), rtol=1e-5)
+    assert whole.accuracy is not None and parts.accuracy == whole.accuracy
+    parts.save(tmp_path / "run.safetensors")
+    resumed = mdsl.Trainer(network, data, accumulate=count, **settings)
+    resumed.resume(tmp_path / "run.safetensors")
+    assert resumed.train(20) == parts.train(20)
+    with pytest.raises(MdslError, match="another network, loss or optimiser"):
+        whole.resume(tmp_path / "run.safetensors")
+
+
+def test_parts_of_a_batch_are_normalised_by_themselves() -> None:
+    """As PyTorch does: what is observed moves with each part."""
+    data = samples(CNN)
+    trainer = mdsl.Trainer(CNN, data, batch=16, accumulate=2, optimizer="sgd", lr=0.0)
+    half = mdsl.Trainer(CNN, data, batch=8, optimizer="sgd", lr=0.0)
+    chosen = trainer.batches(0)
+    half.batches = lambda step: chosen[8 * step : 8 * step + 8]  # type: ignore[assignment]
+    np.testing.assert_allclose(trainer.train(1), np.mean(half.train(2)), rtol=1e-6)
+    for name, array in half.parameters.items():
+        np.testing.assert_array_equal(trainer.parameters[name], array)
+    with pytest.raises(MdslError, match="16 samples cannot be computed in 3 equal parts"):
+        mdsl.Trainer(CNN, data, batch=16, accumulate=3)
+
+
 def test_no_samples_to_judge_by() -> None:
     with pytest.raises(MdslError, match="the data to judge by have no samples"):
         mdsl.Trainer(MLP, samples(MLP), batch=16).evaluate({k: a[:0] for k, a in samples(MLP).items()})
@@ -257,9 +288,11 @@ EXPLODING = """func.func @main(%x: tensor<1x20xf32>) -> tensor<1x5xf32> {
 
 def test_the_op_that_made_infinity_is_named() -> None:
     trainer = mdsl.Trainer(EXPLODING, samples(MLP), optimizer="sgd", lr=100.0, batch=16)
-    with pytest.raises(MdslError, match=r"step \d+: %big is infinity, of finite numbers") as error:
-        trainer.train(200, every=4)
-    assert "%big = nn.exp %z" in str(error.value)
+    parts = mdsl.Trainer(EXPLODING, samples(MLP), optimizer="sgd", lr=100.0, batch=16, accumulate=2)
+    for run in (trainer, parts):
+        with pytest.raises(MdslError, match=r"step \d+: %big is infinity, of finite numbers") as error:
+            run.train(200, every=4)
+        assert "%big = nn.exp %z" in str(error.value)
 
 
 def test_data_that_is_no_number_is_named() -> None:

@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 import numpy as np
 
 from mdsl.compiler.entry import entry
-from mdsl.compiler.pipeline import parse_pipeline, run_passes
+from mdsl.compiler.pipeline import PassFailure, parse_pipeline, run_passes
 from mdsl.dialects.arith import Constant
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.func import GRADIENT, NAME, PARAMETER, STATE, FuncOp, Return
@@ -19,7 +19,7 @@ from mdsl.errors import MdslError, Source, SyntaxError_, nearest
 from mdsl.ir.attributes import Attribute, DenseResourceAttr, FloatAttr, Resource, StringAttr, UnitAttr
 from mdsl.ir.core import Builder, Region
 from mdsl.ir.typed import tensor_of
-from mdsl.ir.types import dtype_of
+from mdsl.ir.types import TensorType, dtype_of
 from mdsl.passes import pass_named, pass_names
 from mdsl.passes.base import Pass
 from mdsl.passes.nn.autodiff import Autodiff
@@ -79,7 +79,7 @@ def programs_of(
     """The programs for a network, which is altered; with `apart` gradients and update are two. A batch is shared by `processes`, each
     of which normalises its share by itself where `local_statistics` are asked for. Raises MdslError."""
     updating = _optimizer(optimizer)
-    run_passes(network, parse_pipeline(f"inline,rebatch{{size={batch}}}", "training"))
+    _rebatch(network, batch)
     function = _function(network)
     inputs = tuple(str(a.name) for a in function.args)
     losses = parse_pipeline(_loss(loss), "loss")
@@ -120,6 +120,27 @@ def programs_of(
     return Programs(
         network, update, judge, weights, inputs, target, axis, first, roles, classes, ignored, tuple(trained), shares
     )  # fmt: skip
+
+
+def _rebatch(network: ModuleOp, batch: int) -> None:
+    """Makes the network one for `batch` samples. Raises MdslError, which says what else can be done."""
+    given = {tensor_of(a).shape[:1] for a in entry(network).args if isinstance(a.type, TensorType)}
+    try:
+        run_passes(network, parse_pipeline(f"inline,rebatch{{size={batch}}}", "training"))
+    except PassFailure as error:
+        open_sizes = (
+            "export it with their number left open (dynamic_shapes or dynamic_axes of torch.onnx.export)"
+        )
+        (old,) = given.pop() if len(given) == 1 else (0,)
+        if old < 1:
+            raise MdslError(
+                *str(error).split("\n"), f"note: of a network for samples {open_sizes}"
+            ) from error
+        parts = f", or compute each batch in parts of {old} (--accumulate)" if batch % old == 0 else ""
+        samples = f"{old} sample{'s' * (old != 1)}"
+        raise MdslError(
+            *str(error).split("\n"), f"note: the network is for {samples}: {open_sizes}{parts}"
+        ) from error
 
 
 def _update_of(function: FuncOp, trained: Sequence[str]) -> ModuleOp:

@@ -272,6 +272,25 @@ def test_parts_of_a_batch_are_normalised_by_themselves() -> None:
         mdsl.Trainer(CNN, data, batch=16, accumulate=3)
 
 
+def test_a_network_that_cannot_be_given_more_samples_is_trained_in_parts() -> None:
+    """The mean over what may be samples, or not."""
+    network = """func.func @main(%x: tensor<1x20xf32>) -> tensor<1x5xf32> {
+  %w = arith.constant dense<0.0> : tensor<5x20xf32>
+  %a = nn.reshape %x : (tensor<1x20xf32>) -> tensor<1x1x20xf32>
+  %b = nn.softmax %a {axis = 0} : (tensor<1x1x20xf32>) -> tensor<1x1x20xf32>
+  %c = nn.reshape %b : (tensor<1x1x20xf32>) -> tensor<1x20xf32>
+  %y = nn.linear %c, %w : (tensor<1x20xf32>, tensor<5x20xf32>) -> tensor<1x5xf32>
+  return %y : tensor<1x5xf32>
+}"""
+    with pytest.raises(MdslError) as error:
+        mdsl.Trainer(network, samples(MLP), batch=8)
+    assert str(error.value).endswith(
+        "note: the network is for 1 sample: export it with their number left open (dynamic_shapes or dynamic_axes of "
+        "torch.onnx.export), or compute each batch in parts of 1 (--accumulate)"
+    )
+    assert len(mdsl.Trainer(network, samples(MLP), batch=8, accumulate=8).train(2)) == 2
+
+
 def test_no_samples_to_judge_by() -> None:
     with pytest.raises(MdslError, match="the data to judge by have no samples"):
         mdsl.Trainer(MLP, samples(MLP), batch=16).evaluate({k: a[:0] for k, a in samples(MLP).items()})

@@ -10,6 +10,7 @@ from lowering import check, identity, lowered, program
 
 import mdsl
 from mdsl.dialects.arith import Constant
+from mdsl.dialects.linalg import LinalgOp
 from mdsl.ir.types import SCALARS, dtype_of
 from mdsl.reference import run
 from mdsl.rewriting.constants import constant_data
@@ -29,6 +30,31 @@ def test_argmax_takes_the_first_maximum_and_nan() -> None:
         [[1, 5, 5, 2], [np.nan, 9, np.nan, 0], [-np.inf] * 4, [0, np.nan, np.inf, np.nan]], np.float32
     )
     assert outcome(program("nn.argmax", "4x4xf32", "4x1xi64"), rows).ravel().tolist() == [1, 0, 0, 1]
+
+
+def test_a_pooling_and_its_places_are_found_at_once() -> None:
+    """As a network and its gradient want them; a pooling with other windows stands alone."""
+    same = "{kernel = [2, 2], strides = [2, 2]}"
+    types = "(tensor<1x2x4x6xf32>) -> tensor<1x2x2x3x"
+    text = f"""
+func.func @main(%x: tensor<1x2x4x6xf32>) -> (tensor<1x2x2x3xf32>, tensor<1x2x2x3xi32>, tensor<1x2x3x5xi32>) {{
+  %y = nn.max_pool2d %x {same} : {types}f32>
+  %p = nn.argmax_pool2d %x {same} : {types}i32>
+  %q = nn.argmax_pool2d %x {{kernel = [2, 2], strides = [1, 1]}} : (tensor<1x2x4x6xf32>) -> tensor<1x2x3x5xi32>
+  return %y, %p, %q : tensor<1x2x2x3xf32>, tensor<1x2x2x3xi32>, tensor<1x2x3x5xi32>
+}}
+"""
+    swapped = text.split("\n")
+    swapped[2], swapped[3] = swapped[3], swapped[2]
+    x = np.random.default_rng(0).integers(-2, 3, (1, 2, 4, 6)).astype(np.float32)
+    x[0, 0, 0, 0], x[0, 1, 2, 3], x[0, 1, 3, 3] = np.nan, np.inf, np.inf
+    for program_text in (text, "\n".join(swapped)):
+        wanted = run(parse(program_text, "test.mir"), [x])
+        module = lowered(program_text)
+        assert sum(isinstance(op, LinalgOp) and bool(op.reduction_dims) for op in module.walk()) == 2
+        for results in (run(module, [x]), mdsl.compile(program_text)(x)):
+            for found, exact in zip(results, wanted, strict=True):
+                np.testing.assert_array_equal(found, exact)
 
 
 def test_gather_wraps_and_clamps() -> None:

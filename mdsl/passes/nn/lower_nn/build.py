@@ -13,7 +13,7 @@ import numpy as np
 from mdsl.dialects import arith, linalg, tensor
 from mdsl.dialects.nn.base import NnOp, product
 from mdsl.ir.affine import AffineMap
-from mdsl.ir.attributes import DenseAttr
+from mdsl.ir.attributes import Attribute, DenseAttr
 from mdsl.ir.core import Block, Builder, Op, Value
 from mdsl.ir.typed import tensor_of
 from mdsl.ir.types import TensorType, Type, dtype_of, i1, index, is_float, wide
@@ -91,6 +91,10 @@ class Shared:
     """What products read instead of each constant: that itself, or one without its subnormal numbers."""
     kernels: dict[str, str] = field(default_factory=dict)
     """The names of the micro-kernels that rules have made, by what they do."""
+    largest: dict[tuple[Value, Block, frozenset[tuple[str, Attribute]]], tuple[Value, Value]] = field(
+        default_factory=dict
+    )
+    """The largest element of each window and its place, by the image and the pooling's attributes."""
 
 
 class Emitter:

@@ -10,8 +10,8 @@ from mdsl.dialects import arith, linalg, nn
 from mdsl.dialects.nn.base import Windowed
 from mdsl.dialects.nn.layers import Pool
 from mdsl.ir.affine import AffineExpr, AffineMap, Dim
-from mdsl.ir.attributes import DenseAttr, tensor_attribute
-from mdsl.ir.core import Value
+from mdsl.ir.attributes import Attribute, DenseAttr, tensor_attribute
+from mdsl.ir.core import Block, Value
 from mdsl.ir.typed import tensor_of
 from mdsl.ir.types import TensorType, dtype_of, i32, i64, wide
 from mdsl.passes.nn.lower_nn.build import Emitter, Read, Scalars, lowers, lowest
@@ -151,6 +151,8 @@ def _grouped(e: Emitter, op: nn.Conv2d, image: Value) -> Value:
 
 @lowers("nn.max_pool2d")
 def max_pool2d(e: Emitter, op: nn.MaxPool2d) -> Value:
+    if _key(e, op) in e.shared.largest or _is_wanted_both_ways(op):
+        return _largest(e, op)[0]
     result = tensor_of(op.result)
     start = lowest(result.element)
     image = _bordered(e, op, op.attr("kernel"), _extents(op), start)
@@ -160,7 +162,30 @@ def max_pool2d(e: Emitter, op: nn.MaxPool2d) -> Value:
 
 @lowers("nn.argmax_pool2d")
 def argmax_pool2d(e: Emitter, op: nn.ArgMaxPool2d) -> Value:
-    """One nest with two results: the largest element so far, and its number in the window."""
+    return _largest(e, op)[1]
+
+
+def _is_wanted_both_ways(op: Pool) -> bool:
+    """Whether both the largest elements of the windows and their places are wanted, as by a network and its gradient."""
+    alike = (
+        user
+        for user in op.x.users
+        if isinstance(user, nn.MaxPool2d | nn.ArgMaxPool2d) and user.block is op.block
+    )
+    return len({user.name for user in alike if user.attributes == op.attributes}) > 1
+
+
+def _key(e: Emitter, op: Pool) -> tuple[Value, Block, frozenset[tuple[str, Attribute]]]:
+    """What poolings have in common that look at the same windows."""
+    return op.x, e.block, frozenset(op.attributes.items())
+
+
+def _largest(e: Emitter, op: Pool) -> tuple[Value, Value]:
+    """One nest with two results, the largest element so far and its number in the window; of windows that are wanted both ways
+    there is one."""
+    key = _key(e, op)
+    if key in e.shared.largest:
+        return e.shared.largest[key]
     result, element = tensor_of(op.result), tensor_of(op.x).element
     kernel = op.attr("kernel")
     image = _bordered(e, op, kernel, _extents(op), lowest(element))
@@ -177,7 +202,9 @@ def argmax_pool2d(e: Emitter, op: nn.ArgMaxPool2d) -> Value:
 
     window = e.empty(kernel, element, "window")
     nest = e.nest([image, window], [best, first], [*maps, maps[-1]], iterators, body)
-    return e.builder.add(nest, f"{e.name}_best", None).results[1]
+    best, place = e.builder.add(nest, f"{e.name}_best", f"{e.name}_place").results
+    e.shared.largest[key] = best, place
+    return best, place
 
 
 def _pooling_letters(op: Windowed) -> tuple[str, str, str, str]:

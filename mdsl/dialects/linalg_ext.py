@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from mdsl.dialects.linalg import (
     element_type,
@@ -129,15 +129,12 @@ class WinogradTransform(Op):
             raise self.error(f"takes or makes {'x'.join(map(str, shape))} elements, got {value.type}")
 
 
-class WinogradInputTransform(WinogradTransform):
-    """Overlapping tiles of an image as factors of products: y = B' x B for each tile x of alpha x alpha pixels, alpha =
-    m + 2, that begin every m rows and columns. The output has alpha x alpha in front, and tiles where the image has
-    rows and columns."""
-
-    name = "linalg_ext.winograd_input_transform"
+class WinogradFactors(WinogradTransform):
+    """Base of the transforms whose results are factors of products: each of a tile of an image. The output has alpha x alpha
+    in front, and tiles where the image has rows and columns; tiles begin every m rows and columns."""
 
     @classmethod
-    def make(cls, image: Value, out: Value, m: int, dimensions: Sequence[int]) -> WinogradInputTransform:
+    def make(cls, image: Value, out: Value, m: int, dimensions: Sequence[int]) -> Self:
         return cls(
             [image],
             [out],
@@ -152,6 +149,11 @@ class WinogradInputTransform(WinogradTransform):
         block = Block([f32, f32], ["in", "out"])
         block.append(Yield([block.args[0]], results=[]))
         return Region(block)
+
+    @staticmethod
+    def tiles_along(pixels: int, m: int) -> int | None:
+        """How many tiles so many rows or columns of the image are; None if they are no tiles."""
+        raise AssertionError
 
     @property
     def tile_loops(self) -> int:
@@ -168,9 +170,6 @@ class WinogradInputTransform(WinogradTransform):
             AffineMap.select(rank + 4, [rank, rank + 1, *range(rank)]),
         ]
 
-    def loop_sizes(self) -> list[int]:
-        return [*shape_of(self.outputs[0])[2:], *[alpha(self.m)] * 4]
-
     def verify_op(self) -> None:
         if len(self.inputs) != 1 or len(self.outputs) != 1:
             raise self.error("takes 1 input and 1 output")
@@ -179,17 +178,14 @@ class WinogradInputTransform(WinogradTransform):
         if len(tiles) != len(shape) + 2:
             raise self.error("the output must have two dimensions more than the image")
         for d in self.image:
-            if shape[d] < alpha(self.m) or (shape[d] - TAPS + 1) % self.m:
+            found = self.tiles_along(shape[d], self.m)
+            if found is None:
                 raise self.error(f"{shape[d]} rows or columns are no tiles of {alpha(self.m)}")
-            shape[d] = (shape[d] - TAPS + 1) // self.m
+            shape[d] = found
         self._expect(self.outputs[0], [alpha(self.m), alpha(self.m), *shape])
         self._verify_types()
         if self.body.terminator.operands[0] is not self.body.args[0] or self.body.first is not self.body.last:
             raise self.error("the body must yield the factor as it is")
-
-    def flops(self, body: int) -> int:
-        pairs = len(PAIRS[self.m])
-        return prod(self.loop_sizes()[: self.tile_loops]) * 2 * alpha(self.m) * 4 * pairs * (pairs + 1)
 
     @classmethod
     def parse_custom(cls, cursor: Cursor) -> Op:
@@ -202,6 +198,52 @@ class WinogradInputTransform(WinogradTransform):
     def print_custom(self, printer: Printer) -> None:
         self._print_operands(printer)
         print_results(self, printer)
+
+
+class WinogradInputTransform(WinogradFactors):
+    """Overlapping tiles of an image as factors of products: y = B' x B for each tile x of alpha x alpha pixels, alpha =
+    m + 2, that begin every m rows and columns. The output has alpha x alpha in front, and tiles where the image has
+    rows and columns."""
+
+    name = "linalg_ext.winograd_input_transform"
+
+    @staticmethod
+    def tiles_along(pixels: int, m: int) -> int | None:
+        tiles, rest = divmod(pixels - TAPS + 1, m)
+        return tiles if tiles > 0 and not rest else None
+
+    def loop_sizes(self) -> list[int]:
+        return [*shape_of(self.outputs[0])[2:], *[alpha(self.m)] * 4]
+
+    def flops(self, body: int) -> int:
+        pairs = len(PAIRS[self.m])
+        return prod(self.loop_sizes()[: self.tile_loops]) * 2 * alpha(self.m) * 4 * pairs * (pairs + 1)
+
+
+class WinogradGradientTransform(WinogradFactors):
+    """Tiles of an output's gradient, side by side, as factors of products: y = A x A' for each tile x of m x m pixels, the
+    adjoint of the output transform. Pixels of the last tiles that lie beyond the image are zeros. The output has
+    alpha x alpha in front, alpha = m + 2, and tiles where the image has rows and columns."""
+
+    name = "linalg_ext.winograd_gradient_transform"
+
+    @staticmethod
+    def tiles_along(pixels: int, m: int) -> int | None:
+        return -(-pixels // m) or None
+
+    def pixels_along(self, loop: int) -> int:
+        return shape_of(self.inputs[0])[loop]
+
+    def inner_sizes(self, outputs: tuple[int, int]) -> list[int]:
+        return [*[alpha(self.m)] * 2, *outputs]
+
+    def loop_sizes(self) -> list[int]:
+        pixels = [min(self.m, self.pixels_along(d)) for d in self.image]
+        return [*shape_of(self.outputs[0])[2:], *[alpha(self.m)] * 2, *pixels]
+
+    def flops(self, body: int) -> int:
+        pairs = len(PAIRS[self.m])
+        return prod(self.loop_sizes()[: self.tile_loops]) * (self.m + alpha(self.m)) * 2 * pairs * self.m
 
 
 class WinogradOutputTransform(WinogradTransform):

@@ -4,6 +4,7 @@ F(m, 3) has alpha = m + 2 points: 0, +p, -p, +q, -q, ... and "infinity". With M(
 
     input   row of point t:  the coefficients of M(x) / (x - t);   row of infinity: those of M(x)
     output  row k:           the points' k-th powers;              the last row has infinity as well
+    gradient                 the output's, transposed
 
 Lavin, Gray: Fast Algorithms for Convolutional Neural Networks (2015).
 """
@@ -15,7 +16,13 @@ from typing import Any, cast
 import numpy as np
 
 from mdsl.dialects.linalg import LinalgOp
-from mdsl.dialects.linalg_ext import PAIRS, WinogradInputTransform, WinogradOutputTransform, alpha
+from mdsl.dialects.linalg_ext import (
+    PAIRS,
+    WinogradGradientTransform,
+    WinogradInputTransform,
+    WinogradOutputTransform,
+    alpha,
+)
 from mdsl.ir.core import Op
 from mdsl.ir.types import TensorType
 from mdsl.reference.evaluator import Scope
@@ -47,6 +54,18 @@ def winograd_input_transform(scope: Scope, op: WinogradInputTransform, image: An
     matrix = _input_matrix(op.m)
     with np.errstate(all="ignore"):
         found = np.einsum("ik,jl,...kl->ij...", matrix, matrix, windows[tuple(steps)], optimize=True)
+    return _stored(op, out, found)
+
+
+@structured("linalg_ext.winograd_gradient_transform")
+def winograd_gradient_transform(scope: Scope, op: WinogradGradientTransform, image: Any, out: Any) -> Any:
+    m, (h, w), matrix = op.m, op.image, _output_matrix(op.m)
+    around = [(0, -size % m if d in (h, w) else 0) for d, size in enumerate(image.shape)]
+    whole = np.pad(image.astype(np.float64), around)
+    windows = np.lib.stride_tricks.sliding_window_view(whole, (m, m), (h, w))
+    steps = [slice(None, None, m if d in (h, w) else None) for d in range(image.ndim)]
+    with np.errstate(all="ignore"):
+        found = np.einsum("ki,lj,...kl->ij...", matrix, matrix, windows[tuple(steps)], optimize=True)
     return _stored(op, out, found)
 
 

@@ -5,6 +5,7 @@ polynomial M(x) = x (x^2 - p^2) (x^2 - q^2) ... over the points 0, +p, -p, +q, -
 
     input   row of point t:  the coefficients of M(x) / (x - t);   row of infinity: those of M(x)
     output  row k:           the points' k-th powers;              the last row has infinity as well
+    gradient                 the output's, transposed
 
 Points come in pairs, so that the even and the odd powers of a pair's two rows are computed once, and added
 and subtracted. In two dimensions the transforms run over columns, then over rows: all columns as far as one pair,
@@ -15,7 +16,7 @@ Lavin, Gray: Fast Algorithms for Convolutional Neural Networks (2015).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -25,6 +26,7 @@ from mdsl.dialects import arith, linalg, memref
 from mdsl.dialects import math as functions
 from mdsl.dialects.linalg_ext import (
     PAIRS,
+    WinogradFactors,
     WinogradInputTransform,
     WinogradOutputTransform,
     WinogradTransform,
@@ -44,36 +46,44 @@ def expand_transforms(root: Op) -> None:
 
 def expand_transform(op: WinogradTransform) -> None:
     """Replaces a transform, which works on memory, by nests."""
-    if isinstance(op, WinogradInputTransform):
-        _input_nest(op, Builder.before(op))
-    elif isinstance(op, WinogradOutputTransform):
-        for rows, columns in product(*(image_parts(op.pixel_sizes()[d], op.m) for d in op.image)):
-            _OutputNest(op, rows, columns, Builder.before(op)).build()
+    builder = Builder.before(op)
+    for rows, columns in product(*(image_parts(op.pixels_along(d), op.m) for d in op.image)):
+        if isinstance(op, WinogradFactors):
+            _factors_nest(op, rows, columns, builder)
+        elif isinstance(op, WinogradOutputTransform):
+            _OutputNest(op, rows, columns, builder).build()
     op.erase()
 
 
-def _input_nest(op: WinogradInputTransform, builder: Builder) -> None:
+def _factors_nest(op: WinogradFactors, rows: ImagePart, columns: ImagePart, builder: Builder) -> None:
+    """Builds the nest of some tiles: an input for each pixel of a tile, an output for each factor."""
     image, whole = op.operands
     (h, w), side, rank = op.image, range(alpha(op.m)), op.tile_loops
-    shape = op.loop_sizes()[:rank]
+    first, extents = [0] * rank, op.loop_sizes()[:rank]
+    for d, part in ((h, rows), (w, columns)):
+        first[d], extents[d] = part.first, part.count
 
     def factor(i: int, j: int) -> Value:
-        part = memref.SubView.of(whole, [i, j, *[0] * rank], [1, 1, *shape], shape=shape)
+        part = memref.SubView.of(whole, [i, j, *first], [1, 1, *extents], shape=extents)
         return builder.value(part, f"{whole.name}_{i}_{j}" if whole.name else None)
 
     def shifted(i: int, j: int) -> AffineMap:
         moved: list[AffineExpr] = [Dim(d) for d in range(rank)]
-        moved[h], moved[w] = Dim(h) * op.m + i, Dim(w) * op.m + j
+        moved[h] = Dim(h) * op.m + (rows.first * op.m + i)
+        moved[w] = Dim(w) * op.m + (columns.first * op.m + j)
         return AffineMap(rank, 0, tuple(moved))
 
+    high, wide = op.inner_sizes((rows.outputs, columns.outputs))[2:]
+    pixels = list(product(range(high), range(wide)))
     outs = [factor(i, j) for i in side for j in side]
-    maps = [*(shifted(i, j) for i in side for j in side), *[AffineMap.identity(rank)] * len(outs)]
-    nest = linalg.Generic.make([image] * len(outs), outs, maps, [linalg.PARALLEL] * rank)
-    body = Builder(nest.body)
-    data = [[nest.body.args[i * len(side) + j] for j in side] for i in side]
-    for i, j in product(side, side):
+    maps = [*(shifted(i, j) for i, j in pixels), *[AffineMap.identity(rank)] * len(outs)]
+    nest = linalg.Generic.make([image] * len(pixels), outs, maps, [linalg.PARALLEL] * rank)
+    data = [nest.body.args[i * wide : (i + 1) * wide] for i in range(high)]
+    for i, j in pixels:
         data[i][j].name = f"x_{i}_{j}"
-    nest.body.append(linalg.Yield(Transform(body, op.m).input(data), results=[]))
+    transform = Transform(Builder(nest.body), op.m)
+    made = transform.input(data) if isinstance(op, WinogradInputTransform) else transform.gradient(data)
+    nest.body.append(linalg.Yield(made, results=[]))
     builder.add(nest)
 
 
@@ -186,9 +196,18 @@ class Transform:
 
     def input(self, data: Sequence[Sequence[Value]]) -> list[Value]:
         """alpha x alpha inputs as alpha^2 factors of the products, row by row."""
-        columns = [self._input_1d(column, "t") for column in zip(*data, strict=True)]
+        return self._factors(data, self._input_1d)
+
+    def gradient(self, data: Sequence[Sequence[Value]]) -> list[Value]:
+        """The gradients of a tile's first outputs, m x m at most, as alpha^2 factors of the products, row by row."""
+        return self._factors(data, self._gradient_1d)
+
+    def _factors(
+        self, data: Sequence[Sequence[Value]], along: Callable[[Sequence[Value], str], Iterator[list[Value]]]
+    ) -> list[Value]:
+        columns = [along(column, "t") for column in zip(*data, strict=True)]
         rows = (row for some in zip(*columns, strict=True) for row in zip(*some, strict=True))
-        return [v for row in rows for some in self._input_1d(row, "v") for v in some]
+        return [v for row in rows for some in along(row, "v") for v in some]
 
     def output(
         self, products: Sequence[Sequence[Value]], rows: int, columns: int
@@ -214,6 +233,21 @@ class Transform:
                 self._scaled_add(even, -p, odd, f"{name}_minus"),
             ]
         yield [self._sum(whole, v[1::2], f"{name}_inf")]
+
+    def _gradient_1d(self, v: Sequence[Value], name: str) -> Iterator[list[Value]]:
+        """The factors of 0, each pair of points, and infinity, which has what the last output has, if it is there."""
+        yield [v[0]]
+        for p in self.pairs:
+            even, odd = (
+                self._combination([(p ** (k - first), v[k]) for k in range(first, len(v), 2)], word)
+                if first < len(v)
+                else None
+                for first, word in ((0, "even"), (1, "odd"))
+            )
+            assert even is not None, "a tile has a pixel"
+            signs = ((p, f"{name}_plus"), (-p, f"{name}_minus"))
+            yield [self._scaled_add(even, f, odd, word) if odd is not None else even for f, word in signs]
+        yield [v[-1] if len(v) == self.m else self._constant(0.0, v[0])]
 
     def _output_1d(self, y: Sequence[Value], outputs: int, name: str) -> Iterator[dict[int, Value]]:
         """The even outputs, which are made of the pairs' sums, then the odd ones, of their differences."""

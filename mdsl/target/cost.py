@@ -229,6 +229,15 @@ def products_cycles(multiplications: float, weights: float, target: Target) -> f
     return max(computing + 4 * weights / _WEIGHTS, 4 * weights / target.core.memory_rate)
 
 
+def passing_cycles(elements: float, target: Target) -> float:
+    """Cycles that so many f32 numbers take on their way out and in again where one kernel makes them and the next reads them. A line
+    that the caches do not keep comes from memory before it is written."""
+    nbytes, core = 4 * elements, target.core
+    if 2 * nbytes <= core.l3_bytes:
+        return 2 * nbytes / core.rate_of(nbytes)
+    return 3 * nbytes / core.memory_rate
+
+
 def transform_cycles(vectors: float) -> float:
     """Cycles of a transform that moves so many vectors to or from the products."""
     return _TRANSFORM * vectors

@@ -87,3 +87,52 @@ def test_what_is_refused(old: str, new: str, message: str) -> None:
     assert old in text
     with pytest.raises(mdsl.MdslError, match=re.escape(message)):
         mdsl.parse(text.replace(old, new))
+
+
+def gradient(m: int, height: int, width: int) -> str:
+    a, rows, columns = m + 2, -(-height // m), -(-width // m)
+    image, tiles = f"tensor<{height}x{width}x3xf32>", f"tensor<{a}x{a}x{rows}x{columns}x3xf32>"
+    return f"""
+func.func @main(%x: {image}) -> {tiles} {{
+  %room = tensor.empty() : {tiles}
+  %v = linalg_ext.winograd_gradient_transform {{fmr = "F_{m}_3", image_dimensions = array<i64: 0, 1>}} ins(%x : {image}) outs(%room : {tiles}) -> {tiles}
+  return %v : {tiles}
+}}
+"""
+
+
+@pytest.mark.parametrize(("m", "height", "width"), [(2, 4, 7), (4, 8, 8), (4, 11, 2), (2, 1, 1), (4, 5, 13)])
+def test_the_transform_of_a_gradient_is_the_output_transforms_adjoint(
+    m: int, height: int, width: int
+) -> None:
+    """(A' p A) . x = p . (A x A') for each tile; the output transform drops what lies beyond the image."""
+    x = np.random.default_rng(8).standard_normal((height, width, 3)).astype(np.float32)
+    points = [0.0, 1.0, -1.0] if m == 2 else [0.0, 0.75, -0.75, 1.5, -1.5]
+    matrix = np.array([*([t**k for k in range(m)] for t in points), [0.0] * (m - 1) + [1.0]])
+    whole = np.pad(x.astype(np.float64), ((0, -height % m), (0, -width % m), (0, 0)))
+    tiles = whole.reshape(whole.shape[0] // m, m, whole.shape[1] // m, m, 3)
+    wanted = np.einsum("ik,jl,hkwlc->ijhwc", matrix, matrix, tiles)
+    text = gradient(m, height, width)
+    np.testing.assert_allclose(run(mdsl.parse(text), [x])[0], wanted, atol=1e-5)
+    for ukernels in (True, False):
+        np.testing.assert_allclose(mdsl.compile(text, ukernels=ukernels)(x), wanted, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("6x6x2x2x3x", "6x6x2x3x3x", "takes or makes 6x6x2x2x3 elements"),
+        ("8x8x3x", "0x8x3x", "0 rows or columns are no tiles of 6"),
+        (
+            "ins(%x : tensor<8x8x3xf32>)",
+            "ins(%x, %x : tensor<8x8x3xf32>, tensor<8x8x3xf32>)",
+            "takes 1 input",
+        ),
+        ("array<i64: 0, 1>", "array<i64: 0, 3>", "image_dimensions must be two of the 3 dimensions"),
+    ],
+)
+def test_what_is_refused_of_a_gradient(old: str, new: str, message: str) -> None:
+    text = gradient(4, 8, 8)
+    assert old in text
+    with pytest.raises(mdsl.MdslError, match=re.escape(message)):
+        mdsl.parse(text.replace(old, new))

@@ -14,7 +14,8 @@ from mdsl.compiler.pipeline import run_passes
 from mdsl.ir.core import Op
 from mdsl.passes.linalg.fuse import Fuse
 from mdsl.passes.linalg.winograd import Winograd
-from mdsl.passes.linalg.winograd.cost import tilings
+from mdsl.passes.linalg.winograd.cost import gradient_tilings, tilings
+from mdsl.passes.linalg.winograd.gradient import filter_gradient_of
 from mdsl.passes.linalg.winograd.match import conv_of
 from mdsl.reference import run
 from mdsl.target.target import Target
@@ -133,30 +134,128 @@ def test_weights_that_are_no_constants(
     assert relative_error(mdsl.compile(module, threads=2)(*given), wanted) < ERROR[tile]
 
 
+def squared_error(
+    shape: tuple[int, int, int, int], outputs: int, pads: tuple[int, int, int, int], groups: int = 1
+) -> tuple[str, list[np.ndarray]]:
+    """A convolution of `%x` with `%w`, compared with `%wanted`; and something for all three."""
+    n, c, h, w = shape
+    filters = (outputs, c // groups, 3, 3)
+    made = (n, outputs, h - 2 + pads[0] + pads[2], w - 2 + pads[1] + pads[3])
+    x_type, w_type, y_type = map(_text, (shape, filters, made))
+    text = f"""
+func.func @main(%x: {x_type}, %w: {w_type}, %wanted: {y_type}) -> tensor<f32> {{
+  %c = nn.conv2d %x, %w {{pads = {list(pads)}, groups = {groups}}} : ({x_type}, {w_type}) -> {y_type}
+  %loss = nn.mse %c, %wanted : ({y_type}, {y_type}) -> tensor<f32>
+  return %loss : tensor<f32>
+}}
+"""
+    return text, [inputs_of(size) for size in (shape, filters, made)]
+
+
+def count(module: Op, kind: str) -> int:
+    return sum(op.name == f"linalg_ext.winograd_{kind}_transform" for op in module.walk())
+
+
 @pytest.mark.parametrize("tile", [2, 4])
 @pytest.mark.parametrize(("channels", "outputs", "pads"), [(16, 32, (1, 1, 1, 1)), (20, 3, (0, 2, 1, 0))])
 def test_the_gradient_of_an_image(
     tile: int, channels: int, outputs: int, pads: tuple[int, int, int, int]
 ) -> None:
     """A convolution with the filters from last to first."""
-    shape, filters = (2, channels, 9, 14), (outputs, channels, 3, 3)
-    made = (2, outputs, 7 + pads[0] + pads[2], 12 + pads[1] + pads[3])
-    x, w, y = map(_text, (shape, filters, made))
+    text, given = squared_error((2, channels, 9, 14), outputs, pads)
+    forward = mdsl.opt(text, "autodiff{wrt=[x]}")
+    wanted = run(forward, given)
+    module = mdsl.opt(forward, f"winograd{{tile={tile},all=true}}")
+    assert count(module, "input") == 2
+    for found, exact in zip(mdsl.compile(module)(*given), wanted, strict=True):
+        assert relative_error(found, exact) < 3 * ERROR[tile]
+
+
+GRADIENTS = [
+    ((2, 16, 9, 14), 32, (1, 1, 1, 1), 1),
+    ((1, 20, 8, 8), 3, (0, 2, 1, 0), 1),
+    ((16, 16, 14, 14), 16, (1, 1, 1, 1), 1),  # images are numbered in blocks, and sums are cut
+    ((2, 32, 7, 7), 32, (1, 1, 1, 1), 2),
+    ((3, 8, 3, 3), 8, (0, 0, 0, 0), 1),
+    ((1, 64, 34, 18), 16, (0, 0, 0, 0), 1),  # a multiple of 4096 bytes lies between the factors
+]
+
+
+@pytest.mark.parametrize("tile", [2, 4])
+@pytest.mark.parametrize(("shape", "outputs", "pads", "groups"), GRADIENTS)
+def test_the_gradient_of_filters(
+    tile: int,
+    shape: tuple[int, int, int, int],
+    outputs: int,
+    pads: tuple[int, int, int, int],
+    groups: int,
+) -> None:
+    text, given = squared_error(shape, outputs, pads, groups)
+    forward = mdsl.opt(text, "autodiff{wrt=[w]}")
+    wanted = run(forward, given)
+    module = mdsl.opt(forward, f"winograd{{tile={tile},all=true}}")
+    assert count(module, "gradient") == 1
+    engines = [mdsl.compile(module), mdsl.compile(module, threads=2), mdsl.compile(module, engine="jit")]
+    for outputs_of in [lambda *given: run(module, given), *engines]:
+        for found, exact in zip(outputs_of(*given), wanted, strict=True):
+            assert relative_error(found, exact) < ERROR[tile]
+
+
+def test_the_gradient_of_filters_reads_what_the_convolution_reads() -> None:
+    """The image with its border, and no copy in another order of dimensions; the update is behind the same sum."""
+    text, _ = squared_error((32, 16, 14, 14), 32, (1, 1, 1, 1))
+    image = _text((32, 16, 14, 14))
+    before = f"""
+  %v = arith.constant dense<0.1> : tensor<16x16x1x1xf32>
+  %made = nn.conv2d %x, %v : ({image}, tensor<16x16x1x1xf32>) -> {image}
+  %c = nn.conv2d %made,"""
+    step = mdsl.opt(text.replace("\n  %c = nn.conv2d %x,", before), "autodiff{wrt=[w]},sgd")
+    module = mdsl.opt(step, "winograd{tile=4,all=true}")
+    first, second = (op for op in module.walk() if op.name == "linalg_ext.winograd_input_transform")
+    assert first.operands[0] is second.operands[0]
+    assert not any(op.name == "linalg.transpose" for op in module.walk())
+    plain = mdsl.opt(step, "bufferize")
+    copies = [
+        sum(op.name == "memref.copy" for op in m.walk()) for m in (mdsl.opt(module, "bufferize"), plain)
+    ]
+    assert copies[0] <= copies[1]
+
+
+@pytest.mark.parametrize("settings", [{"strides": [2, 2]}, {"dilations": [2, 2]}, {"groups": 16}], ids=str)
+def test_gradients_that_it_leaves_alone(settings: dict[str, object]) -> None:
+    weight = _text((16, 16 // (16 if "groups" in settings else 1), 3, 3))
+    options = ", ".join(f"{name} = {value}" for name, value in settings.items())
+    size = {"strides": 6, "dilations": 10}.get(*settings, 12)  # type: ignore[call-overload]
+    x, y = _text((2, 16, 12, 12)), _text((2, 16, size, size))
     text = f"""
-func.func @main(%x: {x}, %w: {w}, %wanted: {y}) -> tensor<f32> {{
-  %c = nn.conv2d %x, %w {{pads = {list(pads)}}} : ({x}, {w}) -> {y}
+func.func @main(%x: {x}, %w: {weight}, %wanted: {y}) -> tensor<f32> {{
+  %c = nn.conv2d %x, %w {{pads = [1, 1, 1, 1], {options}}} : ({x}, {weight}) -> {y}
   %loss = nn.mse %c, %wanted : ({y}, {y}) -> tensor<f32>
   return %loss : tensor<f32>
 }}
 """
-    forward = mdsl.opt(text, "autodiff{wrt=[x]}")
-    given = [inputs_of(size) for size in (shape, filters, made)]
-    wanted = run(forward, given)
-    module = mdsl.opt(forward, f"winograd{{tile={tile},all=true}}")
-    transforms = [op for op in module.walk() if op.name == "linalg_ext.winograd_input_transform"]
-    assert len(transforms) == 2
-    for found, exact in zip(mdsl.compile(module)(*given), wanted, strict=True):
-        assert relative_error(found, exact) < 3 * ERROR[tile]
+    assert not count(mdsl.opt(text, "autodiff{wrt=[w]},winograd{all=true}"), "gradient")
+
+
+@pytest.mark.parametrize(
+    ("shape", "outputs", "chosen"),
+    [
+        ((64, 16, 14, 14), 32, 4),
+        ((4, 256, 14, 14), 256, 4),
+        ((4, 512, 7, 7), 512, None),
+        ((1, 64, 7, 7), 64, None),
+    ],
+    ids=str,
+)
+def test_the_cost_model_of_gradients(
+    shape: tuple[int, int, int, int], outputs: int, chosen: int | None
+) -> None:
+    """36 sums for each filter must be worth their way to memory and back."""
+    text, _ = squared_error(shape, outputs, (1, 1, 1, 1))
+    module = mdsl.opt(text, "autodiff{wrt=[w]},fuse", target="znver4")
+    (gradient,) = [g for g in map(filter_gradient_of, module.walk()) if g]
+    choice = gradient_tilings(gradient, 0, False, Target.parse("znver4"))
+    assert choice.best == chosen and {c.what for c in choice.candidates} == {None, 2, 4}
 
 
 def test_what_follows_is_fused() -> None:

@@ -9,7 +9,12 @@ products(n, w) is the time of n multiply-adds whose w weights come from memory, 
 in the caches from call to call (`target/cost.py`). A transform takes about 4 cycles for each vector of L elements that
 it moves to or from the products.
 
-A weight that is no constant is transformed by products(9 a^2 C K, a^2 C K) more.
+A weight that is no constant is transformed by products(9 a^2 C K, 0) more, and its way is passing(a^2 C K): it is written,
+and read again, wherever there is room for it. So are the sums of products for the gradient of filters, and come back from a^2
+places at once, at half the rate:
+
+    direct       products(9 N OH OW C K, 0)
+    F(m, 3)      PRICE (products(a^2 N T C K, 0) + products(9 a^2 C K, 0) + 2 passing(a^2 C K) + 4 a^2 N T (C + K) / L)
 
 So a transformed weight, 16/9 to 4 times as large, may cost more than it saves where the image is small (7 x 7 pixels
 and 128 channels), unless there is a batch. `PRICE` is for what the model leaves out: the larger constants, dispatches
@@ -22,9 +27,10 @@ from math import prod
 
 from mdsl.dialects.linalg_ext import PAIRS, TAPS, alpha
 from mdsl.ir.typed import shaped_of
+from mdsl.passes.linalg.winograd.gradient import FilterGradient
 from mdsl.passes.linalg.winograd.match import Conv
 from mdsl.rewriting.constants import constant_data
-from mdsl.target.cost import Choice, products_cycles, transform_cycles
+from mdsl.target.cost import Choice, passing_cycles, products_cycles, transform_cycles
 from mdsl.target.target import Target
 
 PRICE = 1.25
@@ -52,10 +58,44 @@ def cycles(conv: Conv, m: int | None, target: Target) -> float:
         return products_cycles(TAPS**2 * pixels * channels, TAPS**2 * weight, target)
     count, points = -(-rows // m) * -(-columns // m), alpha(m) ** 2
     moved = sum(_vectors(v, area, lanes) for v, area in _images(conv))
-    products = products_cycles(points * count * channels, points * weight, target)
+    products = points * count * channels
     if constant_data(conv.weight) is None:
-        products += products_cycles(points * TAPS**2 * weight, points * weight, target)
-    return PRICE * (products + transform_cycles(points * count * moved))
+        computing = _with_filters(products, points * weight, target) + passing_cycles(points * weight, target)
+    else:
+        computing = products_cycles(products, points * weight, target)
+    return PRICE * (computing + transform_cycles(points * count * moved))
+
+
+def gradient_tilings(found: FilterGradient, tile: int, force: bool, target: Target) -> Choice[int | None]:
+    """The same for the gradient of filters."""
+    choices: list[int | None] = [tile] if tile else list(PAIRS)
+    wanted = (*choices, *([] if force else [None]))
+    return Choice.of((m, gradient_cycles(found, m, target)) for m in wanted)
+
+
+def gradient_cycles(found: FilterGradient, m: int | None, target: Target) -> float:
+    """Estimated cycles of the gradient of filters by F(m, 3), or as it stands (`m` None)."""
+    rows, columns = found.size
+    pixels = rows * columns
+    channels = prod(found.op.loop_sizes()) / (pixels * TAPS**2)
+    filters = prod(shaped_of(found.op.outputs[0]).shape) / TAPS**2
+    if m is None:
+        return products_cycles(TAPS**2 * pixels * channels, 0, target)
+    count, points = -(-rows // m) * -(-columns // m), alpha(m) ** 2
+    moved = 0.0
+    for image in (found.image, found.gradient):
+        shape = shaped_of(image.value).shape
+        row = image.row(found.pixel_loops[0])
+        area = prod(shape[row : row + 2])
+        moved += _vectors(shape, area, target.lanes("f32"))
+    computing = _with_filters(points * count * channels, points * filters, target)
+    computing += 2 * passing_cycles(points * filters, target)
+    return PRICE * (computing + transform_cycles(points * count * moved))
+
+
+def _with_filters(products: float, points: float, target: Target) -> float:
+    """Cycles of products with, or to, so many numbers that are made of filters in the same call, or that filters are made of."""
+    return products_cycles(products + TAPS**2 * points, 0, target)
 
 
 def _images(conv: Conv) -> list[tuple[tuple[int, ...], int]]:

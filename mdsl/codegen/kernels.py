@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache as memoize
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mdsl.analysis.footprints import KernelArgument
 from mdsl.analysis.intervals import Interval
@@ -209,7 +209,10 @@ class _Together:
             code = self.wanted.found()
         if known is None or code is None:
             return None
-        signatures = {name: tuple(_from_json(*row) for row in known[name]) for name in self.names}
+        try:
+            signatures = {name: _from_json(known[name]) for name in self.names}
+        except _NO_PROOF:
+            return None
         addresses = {name: code.address(name) for name in self.names}
         return Kernels(addresses, signatures, dict.fromkeys(self.names, code))
 
@@ -246,13 +249,24 @@ class _Kept(NamedTuple):
     def under(name: str) -> _Kept | None:
         data = cache.get(name) or b""
         start = 8 + int.from_bytes(data[:8], "little")
-        with suppress(ValueError, TypeError):
-            return _Kept(tuple(_from_json(*row) for row in json.loads(data[8:start])), data[start:])
+        with suppress(*_NO_PROOF):
+            return _Kept(_from_json(json.loads(data[8:start])), data[start:])
 
     def keep(self, name: str) -> None:
         head = json.dumps(self.signature).encode()
         cache.put(name, len(head).to_bytes(8, "little") + head + self.image)
 
 
-def _from_json(kind: str, span: int, interval: list[int], alignment: int) -> KernelArgument:
-    return KernelArgument(kind, span, Interval(*interval), alignment)  # type: ignore[arg-type]
+_NO_PROOF = (ValueError, TypeError, LookupError, RecursionError)
+"""What reading a proof raises of an entry that holds something else."""
+
+
+def _from_json(rows: Any) -> Signature:
+    """The proof that JSON made lists of. Raises one of `_NO_PROOF` for anything else: its numbers are calculated with."""
+    found = tuple(KernelArgument(kind, span, Interval(*ends), unit) for kind, span, ends, unit in rows)
+    numbers = [n for a in found for n in (a.span, *a.interval, a.alignment)]
+    if any(type(n) is not int for n in numbers) or any(a.span < 0 or a.alignment < 1 for a in found):
+        raise ValueError("no proof")
+    if any(a.kind not in ("read", "write", "index") for a in found):
+        raise ValueError("no proof")
+    return found

@@ -83,7 +83,7 @@ def put(name: str, payload: bytes) -> None:
 
 def get_json(name: str) -> Any:
     """What `put_json` stored under key `name`, or None when absent, damaged or unreadable."""
-    with suppress(ValueError):
+    with suppress(ValueError, RecursionError):
         return json.loads(get(name) or b"null")
 
 

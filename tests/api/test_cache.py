@@ -184,8 +184,9 @@ def test_nothing_is_unpickled(folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_what_is_no_json_is_absent() -> None:
-    cache.put(KEY, b"\x80pickle")
-    assert cache.get_json(KEY) is None
+    for payload in (b"\x80pickle", b"[" * 100_000):
+        cache.put(KEY, payload)
+        assert cache.get_json(KEY) is None
     cache.put_json(KEY, [1, "a"])
     assert cache.get_json(KEY) == json.loads('[1, "a"]')
 

@@ -469,7 +469,26 @@ def test_a_kernel_is_one_entry_of_the_cache(tmp_path: Path, monkeypatch: pytest.
     assert entry.read_bytes() == made
 
 
-@pytest.mark.parametrize("proof", [b"", b"null", b"[1]", b"[[]]", b'[["read", 4, 0, 4]]', b"\xff", b"{"])
+NO_PROOFS = [b"", b"null", b"1", b"[1]", b"{}", b"[[]]", b'[["read", 4, 0, 4]]', b"\xff", b"{", b"[" * 100_000,
+             b'[["read", "4", [0, 1], 4]]', b'[["read", 4, ["a", 1], 4]]', b'[["read", 4, [0, 1], 0]]', b'[["own", 4, [0, 1], 4]]']  # fmt: skip
+
+
+@pytest.mark.parametrize("proof", NO_PROOFS)
+@pytest.mark.parametrize("within", ["", '{"k0":'])
+def test_proofs_of_a_program_s_kernels_that_are_none_are_made_anew(
+    proof: bytes, within: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = {f"k{n}": matmul_text(1, n + 1, 16, f"k{n}") for n in range(8)}
+    monkeypatch.setenv("MDSL_CACHE_DIR", str(tmp_path))
+    signatures = load_kernels(texts).signatures
+    (entry,) = (path for path in tmp_path.glob("*/*") if path.read_bytes()[64:].startswith(b'{"k0":'))
+    made = entry.read_bytes()
+    cache.put(entry.parent.name + entry.name, within.encode() + proof + b"}" * bool(within))
+    assert load_kernels(texts).signatures == signatures
+    assert entry.read_bytes() == made
+
+
+@pytest.mark.parametrize("proof", NO_PROOFS)
 def test_a_sound_entry_without_a_proof_is_made_anew(
     proof: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

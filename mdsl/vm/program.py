@@ -226,7 +226,8 @@ def begin(engine: str = "vm", fuel: int | None = None) -> None:
             if engine == "vm":
                 interpreter.entry_address(Variant(fuelled=fuel is not None))
 
-    threading.Thread(target=load, name="mdsl-engine").start()
+    with suppress(RuntimeError):  # where no thread can be had, who needs it compiles it
+        threading.Thread(target=load, name="mdsl-engine").start()
 
 
 @collector_paused()

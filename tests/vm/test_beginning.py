@@ -71,3 +71,17 @@ def test_what_fails_there_fails_for_who_needs_it(
     assert not recwarn.list
     with pytest.raises(RuntimeError, match="no memory"):
         interpreter.entry_address()
+
+
+def test_without_another_thread_who_needs_it_loads_it(
+    loaded: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        program.begin()
+    assert not loaded
+    interpreter.entry_address()
+    assert loaded == [threading.current_thread().name]

@@ -324,11 +324,12 @@ def test_what_torch_s_newer_exporter_has_computed_merged_and_left_out() -> None:
     data = {"x": random.integers(0, 6, 60), "labels": random.integers(0, 6, 60)}
     trainers = [mdsl.Trainer(p, data, batch=12) for p in (proto, model(nodes, inputs, outputs, plain))]
     assert {n: a.shape for n, a in trainers[0].parameters.items()} == {
-        "table.weight": (6, 4), "val_1": (4, 4), "a.bias": (4,), "b.bias": (4,)
+        "table.weight": (6, 4), "a.weight_folded": (4, 4), "a.bias": (4,), "b.bias": (4,)
     }  # fmt: skip
     assert trainers[0].left_out == ("head.bias",) and trainers[1].left_out == ()
     losses = [trainer.train(20) for trainer in trainers]
     np.testing.assert_allclose(*losses, rtol=1e-5)
+    assert mdsl.Trainer(proto, data, batch=12, frozen=["a.*"]).programs.trained == ("table.weight", "b.bias")
 
 
 def test_metadata_of_an_exporter_may_say_anything() -> None:
@@ -347,4 +348,4 @@ def test_metadata_of_an_exporter_may_say_anything() -> None:
         key="pkg.torch.export.ExportedProgram.graph_signature", value="p_: PARAMETER target="
     )
     data = {"x": np.ones((20, 4), np.float32), "labels": np.arange(20) % 4}
-    assert {*mdsl.Trainer(proto, data, batch=10).parameters} == {"w", "v", "z"}
+    assert {*mdsl.Trainer(proto, data, batch=10).parameters} == {"w", "w_folded", "z"}

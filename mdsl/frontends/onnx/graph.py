@@ -152,6 +152,7 @@ class Graph:
                 found[name] = value
         self.folder.weights.update(found.values())
         for name, value in found.items():
+            value.name = scope.prefix + self.signature.title(name)
             base = found.get(self.signature.origin(name), value)
             if base is not value:
                 scope.values[name] = self.folder.moved(base, value)

@@ -65,6 +65,11 @@ class Signature:
         made_of = self._made_of.get(name, set[str]())
         return min(made_of) if len(made_of) == 1 else name
 
+    def title(self, name: str) -> str:
+        """What to call the initializer: after the parameters that it was computed of, so that patterns of names find it."""
+        made_of = self._made_of.get(name)
+        return f"{min(made_of)}_folded" if made_of else name
+
     @cached_property
     def _written(self) -> set[str]:
         """The parameters that have an initializer, or that one was computed of."""

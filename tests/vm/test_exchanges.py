@@ -17,11 +17,13 @@ from mdsl.bytecode.module import (
     Module,
     TensorSpec,
 )
+from mdsl.bytecode.structure import resolve
 from mdsl.compiler.driver import lower_to
 from mdsl.passes.base import LEVELS
 from mdsl.reference import run
 from mdsl.support import across
 from mdsl.syntax.parser import parse
+from mdsl.vm.exchanges import _blocks_of_data
 from mdsl.vm.program import with_kernels
 
 PROGRAM = """
@@ -224,6 +226,27 @@ def test_processes_meet_equally_often(opening: str, refused: str) -> None:
         mdsl.compile(text)
 
 
+def test_what_is_set_where_data_says_depends_on_data() -> None:
+    code = [
+        Instruction("const.i64", (0, 0)),
+        Instruction("const.i64", (1, 4)),
+        Instruction("load.i1", (2, 0, 0)),
+        Instruction("if_begin", (2,)),
+        Instruction("const.i64", (1, 5)),
+        Instruction("if_end"),
+        Instruction("loop_begin", (3, 0, 1, 1)),
+        Instruction("loop_begin", (4, 0, 3, 1)),
+        Instruction("loop_end"),
+        Instruction("loop_end"),
+        Instruction("loop_begin", (3, 0, 0, 1)),
+        Instruction("loop_end"),
+        Instruction("ret"),
+    ]
+    x = TensorSpec("x", "i1", (1,))
+    function = Function("main", (x,), (), ("i64", "i64", "i1", "i64", "i64"), 0, code)
+    assert _blocks_of_data(resolve(function)) == {3, 6, 7}
+
+
 def test_time_grows_with_the_code() -> None:
     """Where each register of a loop follows from one that is set further down."""
     count = 20_000
@@ -270,6 +293,7 @@ HALVES = """scf.for %i = %c0 to %c4 step %c2 {
         ("%x[%i]", "%x[%c0]"),
         ("vector.store %b", "%d = arith.addf %b, %b : vector<4xf32>\n  vector.store %d"),
         ("to %c4 step", "to %c2 step"),
+        ("scf.for %i = %c0 to %c4 step %c2", "%c8 = arith.constant 8 : index\n  %c3 = arith.constant 3 : index\n  scf.for %i = %c0 to %c8 step %c3"),
         ("vector.store %b, %y[%c4] : memref<8xf32>, vector<4xf32>", "vector.store %b, %y[%c0] : memref<8xf32>, vector<4xf32>"),
         ("%x[%i] :", "%y[%i] :"),
     ],

@@ -31,6 +31,8 @@ class Reassociation(Op):
                 f"reassociation {self.groups} does not map {len(large)} dimensions to {len(small)}"
             )
         for size, group in zip(small, self.groups, strict=True):
+            if not group:
+                raise self.error(f"reassociation {self.groups} has a dimension that stands for none")
             parts = [large[d] for d in group]
             if (DYNAMIC in parts) != (size == DYNAMIC) or (size != DYNAMIC and prod(parts) != size):
                 raise self.error(f"dimensions {_shown(parts)} do not make {_shown([size])}")
@@ -79,7 +81,7 @@ def groups_between(small: Sequence[int], large: Sequence[int]) -> list[list[int]
             product *= large[at]
             group.append(at)
             at += 1
-        if product != size:
+        if product != size or not group:
             return None
         groups.append(group)
     if at < len(large):

@@ -186,6 +186,11 @@ def test_a_nest_must_be_one_that_can_be_lowered(old: str, new: str, message: str
             "output_shape [4, 1] is not [2, 2]",
         ),
         (
+            "%u = tensor.expand_shape %t [[0, 1]] output_shape [4, 1] : tensor<4xf32> into tensor<4x1xf32>\n"
+            "%r = tensor.expand_shape %u [[0, 1], []] output_shape [1, 4] : tensor<4x1xf32> into tensor<1x4xf32>",
+            "reassociation [[0, 1], []] has a dimension that stands for none",
+        ),
+        (
             "%r = tensor.pad %t low[1] high[0] {\n^bb0(%i: index):\ntensor.yield %i : index\n}"
             " : tensor<4xf32> to tensor<5xf32>",
             "the body must end in 'tensor.yield' with a f32",

@@ -126,6 +126,8 @@ CASES: list[tuple[str, str, str, str]] = [
     ("nn.reshape", "2x3x4xf32", "2x3x2x2xf32", ""),
     ("nn.reshape", "2x3x4xf32", "4x6xf32", ""),
     ("nn.reshape", "2x6x1xf32", "1x4x1x3xf32", ""),
+    ("nn.reshape", "3x1xf32", "1x1x3xf32", ""),
+    ("nn.reshape", "1x1x3xf32", "3x1xf32", ""),
     ("nn.reshape", "1x1xf32", "f32", ""),
     ("nn.reshape", "f32", "1x1xf32", ""),
     ("nn.reshape", "2x3xf32", "2x3xf32", ""),

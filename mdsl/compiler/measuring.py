@@ -39,8 +39,8 @@ def measurer(lower: Callable[[ModuleOp, str], Module], target: Target) -> Measur
         from mdsl.compiler.fingerprint import made_by
 
         key = cache.key("seconds", print_module(program), *pipelines, *made_by(target))
-        known = cache.get_json(key)
-        if known is not None:
+        known = cache.get_json(key, lambda found: [float(seconds) for seconds in found])
+        if known is not None and len(known) == len(pipelines):
             return known
         check_executable(target, "be timed")
         calls = _calls([lower(program.clone(), pipeline) for pipeline in pipelines], target)

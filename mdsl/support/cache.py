@@ -81,10 +81,13 @@ def put(name: str, payload: bytes) -> None:
     store(name, [payload], len(payload))
 
 
-def get_json(name: str) -> Any:
-    """What `put_json` stored under key `name`, or None when absent, damaged or unreadable."""
-    with suppress(ValueError, RecursionError):
-        return json.loads(get(name) or b"null")
+def get_json(name: str, read: Callable[[Any], T] = lambda value: value) -> T | None:
+    """What `read` makes of what `put_json` stored under key `name`, or None when that is absent, damaged, unreadable, or nothing
+    that `read` can make something of."""
+    with suppress(ValueError, RecursionError, TypeError, LookupError, AttributeError):
+        value = json.loads(get(name) or b"null")
+        return None if value is None else read(value)
+    return None
 
 
 def put_json(name: str, value: Any) -> None:

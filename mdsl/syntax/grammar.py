@@ -57,10 +57,15 @@ def lark() -> Lark:
     """
     text = files("mdsl").joinpath("grammar.lark").read_text(encoding="utf-8")
     key = disk.key("grammar", text, lark_version, sys.version)
-    tables = disk.get_json(key)
-    if tables is None:
+    parser = disk.get_json(key, _loaded)
+    if parser is None:
         tables = _tables(text)
         disk.put_json(key, tables)
+        parser = _loaded(tables)
+    return parser
+
+
+def _loaded(tables: Any) -> Lark:
     return Lark.load(_numbered(tables))
 
 

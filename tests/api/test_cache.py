@@ -191,6 +191,14 @@ def test_what_is_no_json_is_absent() -> None:
     assert cache.get_json(KEY) == json.loads('[1, "a"]')
 
 
+@pytest.mark.parametrize("kept", [[], {}, 5, "x", {"data": {}, "memo": {}}, {"data": 1, "memo": []}], ids=str)
+def test_a_grammar_that_is_none_is_made_anew(kept: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An entry that is whole, and JSON, but not what anybody put there."""
+    monkeypatch.setattr(cache, "get", lambda _: json.dumps(kept).encode())
+    grammar.lark.cache_clear()
+    assert grammar.parse_tree(Source("text", TEXT.format("exp")))
+
+
 def test_the_kept_grammar_is_the_grammar() -> None:
     grammar.lark.cache_clear()
     made, source = grammar.lark(), Source("text", TEXT.format("exp"))

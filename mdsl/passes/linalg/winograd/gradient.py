@@ -131,9 +131,9 @@ def _filter_gradient(root: ukernel.RegionOp, op: linalg.LinalgOp) -> FilterGradi
         linear = expr.coefficients()
         if linear is None or linear[1] or any(factor != 1 for factor in linear[0].values()):
             return None
-        pixel, *taps = sorted(linear[0], key=lambda d: op.iterators[d] == linalg.PARALLEL)
-        if len(taps) > 1:
+        if len(linear[0]) not in (1, 2):
             return None
+        pixel, *taps = sorted(linear[0], key=lambda d: op.iterators[d] == linalg.PARALLEL)
         windows += [(pixel, tap) for tap in taps]
         read.append(pixel)
     if len(windows) != 2:
@@ -141,10 +141,17 @@ def _filter_gradient(root: ukernel.RegionOp, op: linalg.LinalgOp) -> FilterGradi
     (row, tap_row), (column, tap_column) = windows
     sizes = op.loop_sizes()
     pixels, taps = {row, column}, {tap_row, tap_column}
-    if any(sizes[d] != TAPS for d in taps) or len(pixels | taps) != 4 or not taps <= set(made.dims()):
+    if (
+        0 in sizes
+        or any(sizes[d] != TAPS for d in taps)
+        or len(pixels | taps) != 4
+        or not taps <= set(made.dims())
+    ):
         return None
-    if any(op.iterators[d] != linalg.REDUCTION for d in pixels):
-        return None
+    if any(op.iterators[d] != linalg.REDUCTION for d in pixels) or not pixels.isdisjoint(made.dims()):
+        return None  # a sum over one pixel may keep its dimension
+    if len(set(read)) != len(read) or not taps.isdisjoint(read):
+        return None  # a diagonal of the image
     if not pixels <= set(factors[1 - seen].dims()) or not taps.isdisjoint(factors[1 - seen].dims()):
         return None
     images = (
@@ -157,6 +164,10 @@ def _filter_gradient(root: ukernel.RegionOp, op: linalg.LinalgOp) -> FilterGradi
     image, gradient = (part.find(row, column) for part in images)
     if image is None or gradient is None:
         return None
+    if any(
+        isinstance(part.value.owner, Op) and part.value.owner.parent is root for part in (image, gradient)
+    ):
+        return None  # the factors are made before the region
     loops = [{loop for atoms in part.dims for loop, size in atoms if size > 1} for part in (image, gradient)]
     alone = (loops[0] - loops[1], loops[1] - loops[0])
     if not all(any(op.iterators[d] == linalg.PARALLEL for d in dims) for dims in alone):

@@ -91,7 +91,7 @@ def conv_of(root: Op) -> Conv | None:
         return None
     if op.outputs != [fill.result] or arith.constant_of(fill.inputs[0]) != 0:
         return None
-    if not op.is_contraction or not op.sums_products:
+    if not op.is_contraction or not op.sums_products or 0 in op.loop_sizes():
         return None
     if all(m.is_projected_permutation for m in op.maps):
         return None  # a product without a window

@@ -76,11 +76,16 @@ class Steps:
         return [list(range(lead)), list(range(lead, len(shape)))]
 
     def _covering(self, image: Value, row: int, tiles: tuple[int, int], name: str) -> Value:
-        """The image, with zeros behind it where the last tiles reach farther."""
+        """What the tiles are of: the image, with zeros behind it where the last tiles reach farther, or without what none of them reaches."""
         shape = shaped_of(image).shape
-        high = [0] * len(shape)
-        for d, count in zip((row, row + 1), tiles, strict=True):
-            high[d] = max(0, count * self.m + TAPS - 1 - shape[d])
+        wanted = list(shape)
+        wanted[row : row + 2] = [count * self.m + TAPS - 1 for count in tiles]
+        if any(size < had for size, had in zip(wanted, shape, strict=True)):
+            kept = list(map(min, wanted, shape))
+            image = self.builder.value(
+                tensor.ExtractSlice.of(image, [0] * len(shape), kept), f"{name}_reached"
+            )
+        high = [size - had for size, had in zip(wanted, shaped_of(image).shape, strict=True)]
         if not any(high):
             return image
         low = [0] * len(shape)

@@ -125,10 +125,12 @@ class Loss(Pass):
             return kind(compared, target, reduction=self.reduction)
         if not type.rank:
             raise function.error(f"@{function.symbol}: a result without dimensions has no classes")
-        if not -type.rank <= axis < type.rank:
-            raise function.error(
-                f"@{function.symbol}: {remarks.value_name(compared)} is {type}: it has no dimension {axis} with classes"
-            )
+        # That of the option, too, where a softmax has the last word: it is a mistake all the same.
+        for number in (self.axis, axis):
+            if not -type.rank <= number < type.rank:
+                raise function.error(
+                    f"@{function.symbol}: {remarks.value_name(compared)} is {type}: it has no dimension {number} with classes"
+                )
         if self.weights and len(self.weights) != type.shape[axis]:
             raise function.error(
                 f"@{function.symbol}: {remarks.value_name(compared)} is {type}: {len(self.weights)} weights do not fit its {type.shape[axis]} classes"

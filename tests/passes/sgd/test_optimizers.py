@@ -122,6 +122,16 @@ def test_what_is_refused() -> None:
         mdsl.opt(GRADIENT, "loss{kind=cross_entrop}")
     with pytest.raises(MdslError, match="@main has no result 2 to compare"):
         mdsl.opt(GRADIENT, "loss{kind=mse,result=2}")
+    softmax = """
+func.func @main(%x: tensor<4x3xf32>) -> tensor<4x3xf32> {
+  %y = nn.softmax %x : (tensor<4x3xf32>) -> tensor<4x3xf32>
+  return %y : tensor<4x3xf32>
+}"""
+    for axis in (2, 7, -3):
+        with pytest.raises(
+            MdslError, match=f"%x is tensor<4x3xf32>: it has no dimension {axis} with classes"
+        ):
+            mdsl.opt(softmax, f"loss{{axis={axis}}}")
     two = GRADIENT.replace("%x: tensor<33x7", "%x: tensor<32x7")
     with pytest.raises(MdslError):
         mdsl.opt(two, "rebatch{size=2}")

@@ -79,9 +79,10 @@ def parse(program: Program, name: str = "<text>") -> ModuleOp:
     from mdsl.compiler.reading import module_of
     from mdsl.dialects.builtin import ModuleOp
 
-    if isinstance(program, ModuleOp):
-        return program.clone()
-    return module_of(source_of(program, name), {}, weights=True)[0]
+    source = source_of(program, name)
+    if isinstance(source, ModuleOp) and source is program:
+        return source.clone()
+    return module_of(source, {}, weights=True)[0]
 
 
 def source_of(program: Program, name: str = "<text>") -> ModuleOp | Source:
@@ -89,8 +90,10 @@ def source_of(program: Program, name: str = "<text>") -> ModuleOp | Source:
     from mdsl.compiler.reading import read
     from mdsl.dialects.builtin import ModuleOp
     from mdsl.syntax.parser import parse as parse_text
+    from mdsl.syntax.resources import check_names
 
     if isinstance(program, ModuleOp):
+        check_names(program)
         return program
     path = _path(program)
     if path is not None:

@@ -118,6 +118,28 @@ def used(root: Op) -> dict[str, Resource]:
     return found
 
 
+def check_names(root: Op) -> None:
+    """Raises MdslError where ops under `root`, of a module that was built and not read, refer by one name to different data: passes and
+    texts tell resources by their names."""
+    found: dict[str, Resource] = {}
+    for op in root.walk():
+        for attr in op.attributes.values():
+            if not isinstance(attr, DenseResourceAttr) or attr.data is None:
+                continue
+            known = found.setdefault(attr.name, attr.data)
+            if known is not attr.data and not _is_same(known.array, attr.data.array):
+                raise MdslError(
+                    f"error: '{op.name}': dense_resource<{name_of_key(attr.name)}> is the name of other data, too"
+                )
+
+
+def _is_same(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether shape, type and all bits are the same."""
+    if (one.shape, one.dtype) != (other.shape, other.dtype):
+        return False
+    return one is other or np.ascontiguousarray(one).tobytes() == np.ascontiguousarray(other).tobytes()
+
+
 def print_section(resources: dict[str, Resource]) -> str:
     """The `{-# dialect_resources #-}` section that holds `resources`; empty for none."""
     return "".join(section_parts(resources))

@@ -91,13 +91,13 @@ def _chosen(function: FuncOp, block: int, target: Target) -> dict[int, Tiles]:
     return found
 
 
-def _read(function: FuncOp, value: Value, block: int, target: Target) -> Iterator[Tiles]:
-    """The blocks that contractions read of a tensor, or of what is made of it element by element, where these are a layout
-    of its own."""
-    shape = shaped_of(value).shape
-    if any(user.block is not function.body for user in value.users):
-        return  # a loop would read it as it was
-    for user in value.users:
+def _read(function: FuncOp, argument: Value, block: int, target: Target) -> Iterator[Tiles]:
+    """The blocks that contractions read of an argument, or of what is made of it element by element, where these are a layout
+    of its own; those of the first reader first."""
+    shape = shaped_of(argument).shape
+    seen, left = {argument}, _users(function, argument)
+    while left:
+        user, value = left.pop()
         if not isinstance(user, linalg.LinalgOp) or not user.results:
             continue
         if user.is_contraction and user.operands[1] is value:
@@ -107,8 +107,16 @@ def _read(function: FuncOp, value: Value, block: int, target: Target) -> Iterato
             tiles = {places.index(Dim(d)): size for d, size in loops if Dim(d) in places}
             if moves_data(shape, tiles) and not any(shape[d] % size for d, size in tiles.items()):
                 yield tiles
-        elif user.is_elementwise and user.result in _beside(user, value):
-            yield from _read(function, user.result, block, target)
+        elif user.is_elementwise and user.result in _beside(user, value) and user.result not in seen:
+            seen.add(user.result)
+            left += _users(function, user.result)
+
+
+def _users(function: FuncOp, value: Value) -> list[tuple[Op, Value]]:
+    """What reads a value, and that, the first reader last; nothing where a loop would read it as it was."""
+    if any(user.block is not function.body for user in value.users):
+        return []
+    return [(user, value) for user in reversed(list(value.users))]
 
 
 def _alike(argument: Value) -> set[Value]:

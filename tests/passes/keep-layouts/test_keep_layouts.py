@@ -270,3 +270,20 @@ def test_wrong_attributes(attribute: str) -> None:
 }}"""
     with pytest.raises(MdslError, match="mdsl.layout of %a must name each of its 2 dimensions once"):
         mdsl.compile(text)
+
+
+def test_what_is_made_of_an_argument_in_many_ways_is_looked_at_once() -> None:
+    """A chain of `x * tanh(x)` leads from the argument to its end in 2^40 ways."""
+    type, count = "tensor<16x64xf32>", 40
+    lines = [
+        f"  %t{k} = nn.tanh %v{k} : ({type}) -> {type}\n  %v{k + 1} = nn.mul %t{k}, %v{k} : ({type}, {type}) -> {type}"
+        for k in range(count)
+    ]
+    text = "\n".join(
+        (
+            f"func.func @main(%v0: {type} {{tf.aliasing_output = 0 : i32}}) -> {type} {{",
+            *lines,
+            f"  return %v{count} : {type}\n}}",
+        )
+    )
+    assert not layouts_of(mdsl.opt(text, "keep-layouts", target="avx512"))

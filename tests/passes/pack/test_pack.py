@@ -432,3 +432,13 @@ func.func @main(%x: {image}, %v: {small}, %w: {large}) -> {made} {{
     verify(packed)
     for got, wanted in zip(run(packed, inputs), run(gradient, inputs), strict=True):
         np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_what_is_returned_in_many_ways_is_looked_at_once() -> None:
+    """A chain of `x * tanh(x)` behind a convolution leads to its end in 2^40 ways."""
+    t = Network(1, 16, 6, 6)
+    y = t.conv("x", 16, 3)
+    for _ in range(40):
+        y = t.same("mul", t.same("tanh", y), y)
+    module = mdsl.opt(t.text(y), BEFORE)
+    assert mdsl.opt(module, "pack", target="avx512")

@@ -7,7 +7,7 @@ from math import prod
 
 from mdsl.dialects import linalg
 from mdsl.ir.affine import Dim
-from mdsl.ir.core import BlockArgument, Builder
+from mdsl.ir.core import BlockArgument, Builder, Op
 from mdsl.ir.typed import shaped_of
 from mdsl.passes.linalg.pack.move import unpacked
 from mdsl.rewriting import remarks
@@ -173,12 +173,15 @@ def moves_data(shape: Sequence[int], tiles: Tiles) -> bool:
 
 def _is_read_plain(op: linalg.LinalgOp) -> bool:
     """True if the op's result, and what elementwise ops make of it, is only returned."""
-    return all(
-        user.has("terminator")
-        or (isinstance(user, linalg.LinalgOp) and user.is_elementwise and _is_read_plain(user))
-        for result in op.results
-        for user in result.users
-    )
+    seen: set[Op] = {op}
+    left: list[Op] = [op]
+    while left:
+        users = {user for result in left.pop().results for user in result.users if not user.has("terminator")}
+        if not all(isinstance(user, linalg.LinalgOp) and user.is_elementwise for user in users):
+            return False
+        left += users - seen
+        seen |= users
+    return True
 
 
 def _plain_everywhere(dim: int, op: linalg.LinalgOp) -> bool:

@@ -93,14 +93,17 @@ def pack_value(
         low, high = [*pad.attr("static_low"), *extra], [*pad.attr("static_high"), *extra]
         padded = tensor.Pad.of(inside, low, high, pad.padding_value)
         return builder.value(padded, f"{value.name}_packed" if value.name else None)
-    for user in value.users:
-        if (
-            isinstance(user, linalg.Pack)
-            and user.block is builder.block
-            and user.layout == (tuple(positions), tuple(sizes), tuple(order))
-            and pads_with_zeros(user)
-        ):
-            return user.result  # made for an op in front of this one
+    alike = [
+        user
+        for user in value.users
+        if isinstance(user, linalg.Pack)
+        and user.block is builder.block
+        and user.layout == (tuple(positions), tuple(sizes), tuple(order))
+        and pads_with_zeros(user)
+    ]
+    for pack in alike:
+        if _is_in_front(pack, builder):
+            return pack.result
     type = shaped_of(value)
     padding = None
     if any(type.shape[p] % s for p, s in zip(positions, sizes, strict=True)):
@@ -111,7 +114,18 @@ def pack_value(
         f"{value.name}_packed_init" if value.name else None,
     )
     pack = linalg.Pack.make(value, dest, positions, sizes, order, padding)
-    return builder.value(pack, f"{value.name}_packed" if value.name else None)
+    made = builder.value(pack, f"{value.name}_packed" if value.name else None)
+    for behind in alike:
+        behind.replace_by(made)
+    return made
+
+
+def _is_in_front(op: Op, builder: Builder) -> bool:
+    """True if `op`, of the builder's block, lies in front of where that inserts."""
+    after = op.next
+    while after is not None and after is not builder.point:
+        after = after.next
+    return after is builder.point
 
 
 def unpack_value(

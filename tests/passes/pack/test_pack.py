@@ -442,3 +442,23 @@ def test_what_is_returned_in_many_ways_is_looked_at_once() -> None:
         y = t.same("mul", t.same("tanh", y), y)
     module = mdsl.opt(t.text(y), BEFORE)
     assert mdsl.opt(module, "pack", target="avx512")
+
+
+def test_a_pack_that_stands_behind_serves_what_is_in_front_of_it_too() -> None:
+    """The weight is packed for its contraction, and what packs it further down in the same way reads that."""
+    module = mdsl.parse(
+        """func.func @main(%x: tensor<33x64xf32>, %w: tensor<64x48xf32>) -> (tensor<33x48xf32>, tensor<3x64x16xf32>) {
+      %zero = arith.constant 0.0 : f32
+      %e = tensor.empty() : tensor<33x48xf32>
+      %z = linalg.fill ins(%zero : f32) outs(%e : tensor<33x48xf32>) -> tensor<33x48xf32>
+      %y = linalg.matmul ins(%x, %w : tensor<33x64xf32>, tensor<64x48xf32>) outs(%z : tensor<33x48xf32>) -> tensor<33x48xf32>
+      %d = tensor.empty() : tensor<3x64x16xf32>
+      %p = linalg.pack %w outer_dims_perm = [1, 0] inner_dims_pos = [1] inner_tiles = [16] into %d : tensor<64x48xf32> -> tensor<3x64x16xf32>
+      return %y, %p : tensor<33x48xf32>, tensor<3x64x16xf32>
+    }"""
+    )
+    arrays = [np.random.default_rng(0).standard_normal(s).astype(np.float32) for s in ((33, 64), (64, 48))]
+    packed = mdsl.opt(module, "pack", target="avx512")
+    assert [op.operands[0].name for op in packed.walk() if isinstance(op, linalg.Pack)].count("w") == 1
+    for wanted, found in zip(run(module, arrays), run(packed, arrays), strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)

@@ -9,7 +9,7 @@ from mdsl.dialects import nn
 from mdsl.dialects.builtin import ModuleOp
 from mdsl.dialects.func import GRADIENT, FuncOp
 from mdsl.ir.core import Builder, Op
-from mdsl.ir.types import wide
+from mdsl.ir.types import Type, dtype_of, wide
 from mdsl.passes.base import Context, Pass, functions, option
 from mdsl.rewriting import remarks
 from mdsl.rewriting.terms import Term, Terms
@@ -37,7 +37,8 @@ class ClipGradients(Pass):
           return %loss, %grad_w : tensor<f32>, tensor<8xf32>
 
     With `norm` all gradients together, as one vector, are multiplied by min(1, norm / (their length + 1e-6)), as PyTorch's
-    `clip_grad_norm_` does; its length is summed up in f32 at least. With `value` each element is kept between -value and value, before that. It stands in front of an
+    `clip_grad_norm_` does. Their length is summed up in the widest of their types, f32 at least, and each is rounded once, after it is
+    multiplied. With `value` each element is kept between -value and value, before that. It stands in front of an
     optimiser: `mdsl train --optimizer 'clip-gradients{norm=1},adam'`.
     Pascanu, Mikolov, Bengio: On the difficulty of training recurrent neural networks (2013).
     """
@@ -71,7 +72,7 @@ class ClipGradients(Pass):
             found = {k: g.of(nn.Clip, min=-self.value, max=self.value) for k, g in found.items()}
         if self.norm:
             share = self._share([*found.values()])
-            found = {k: g * share.cast(g.type.element) for k, g in found.items()}
+            found = {k: _scaled(g, share) for k, g in found.items()}
         for place, name in places.items():
             old, new = end.operands[place], found[place].value
             new.name = name
@@ -83,7 +84,7 @@ class ClipGradients(Pass):
 
     def _share(self, gradients: list[Term]) -> Term:
         """What all are multiplied by."""
-        element = wide(gradients[0].type.element)
+        element = max((wide(g.type.element) for g in gradients), key=_bits)
         total, *rest = [_sum(g * g) for g in (g.cast(element) for g in gradients)]
         for square in rest:
             total = total + square
@@ -93,6 +94,16 @@ class ClipGradients(Pass):
         share = share.of(nn.Minimum, 1.0)
         share.value.name = "share"
         return share
+
+
+def _bits(element: Type) -> int:
+    return dtype_of(element).itemsize * 8
+
+
+def _scaled(gradient: Term, share: Term) -> Term:
+    """The product in 32 bits at least: of a long gradient the share may be too small for 16."""
+    element = gradient.type.element
+    return (gradient.cast(wide(element)) * share.cast(wide(element))).cast(element)
 
 
 def _sum(x: Term) -> Term:

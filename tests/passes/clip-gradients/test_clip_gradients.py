@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import mdsl
+from mdsl.ir.types import dtype_of, scalar
 from mdsl.reference import run
 
 TEXT = """
@@ -50,3 +51,31 @@ def test_what_is_not_asked_for() -> None:
             "func.func @main(%x: tensor<f32>) -> tensor<f32> {\n  return %x : tensor<f32>\n}",
             "clip-gradients{norm=1}",
         )
+
+
+@pytest.mark.parametrize("elements", [("f32", "f64"), ("f64", "f32")])
+def test_the_widest_type_decides_whatever_comes_first(elements: tuple[str, str]) -> None:
+    """The square of the f64 gradient is beyond f32."""
+    types = [f"tensor<2x{element}>" for element in elements]
+    text = f"""
+func.func @main(%a: {types[0]}, %b: {types[1]}) -> ({types[0]} {{mdsl.name = "grad_a"}}, {types[1]} {{mdsl.name = "grad_b"}}) {{
+  return %a, %b : {types[0]}, {types[1]}
+}}"""
+    small, large = np.array([3.0, -4.0], np.float32), np.array([3e25, -4e25])
+    given = [large if element == "f64" else small for element in elements]
+    found = run(mdsl.opt(text, "clip-gradients{norm=1}"), given)
+    for array, gradient in zip(found, given, strict=True):
+        np.testing.assert_allclose(array, gradient / 5e25, rtol=1e-6)
+
+
+@pytest.mark.parametrize("element", ["f16", "bf16"])
+def test_the_share_of_a_long_gradient_is_not_rounded_to_16_bits(element: str) -> None:
+    """In f16 it would be 0."""
+    type, count = f"tensor<1048576x{element}>", 1 << 20
+    text = f"""
+func.func @main(%g: {type}) -> ({type} {{mdsl.name = "grad_g"}}) {{
+  return %g : {type}
+}}"""
+    gradient = np.full(count, 60000, dtype_of(scalar(element)))
+    (found,) = run(mdsl.opt(text, "clip-gradients{norm=100}"), [gradient])
+    np.testing.assert_allclose(found.astype(np.float64), 100 / 2**10, rtol=2**-8)

@@ -37,7 +37,7 @@ def save(path: Path, arrays: dict[str, np.ndarray], losses: np.ndarray, run: Run
     """Writes the file, which appears whole or not at all. Raises OSError."""
     from safetensors.numpy import save as encoded
 
-    tensors = {name: np.ascontiguousarray(a) for name, a in arrays.items()} | {LOSSES: losses}
+    tensors = {name: np.array(a, order="C") for name, a in arrays.items()} | {LOSSES: losses}
     said = json.dumps(asdict(run), sort_keys=True)
     content = encoded(tensors, {_KEY: said, _DIGEST: _digest(tensors, said)})
     with replacing(path) as file:
@@ -56,8 +56,10 @@ def load(path: Path) -> tuple[dict[str, np.ndarray], np.ndarray, Run]:
             arrays: dict[str, np.ndarray] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if given[_DIGEST] != _digest(arrays, given[_KEY]):
             raise ValueError("its numbers are not those that were written")
-        run = Run(**json.loads(given[_KEY]))
-        return arrays, arrays.pop(LOSSES), run
+        run, losses = Run(**json.loads(given[_KEY])), arrays.pop(LOSSES)
+        if type(run.step) is not int or run.step < 0 or losses.ndim != 1 or losses.dtype != np.float32:
+            raise ValueError("it does not say how far the run is, or what its losses were")
+        return arrays, losses, run
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise MdslError(f"{path}: error: not a checkpoint of a training: {error}") from None
 
@@ -69,6 +71,16 @@ def _digest(arrays: Mapping[str, np.ndarray], said: str) -> str:
         found.update(f"{name} {array.dtype} {array.shape}".encode())
         found.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return found.hexdigest()
+
+
+def check_arrays(path: Path, found: Mapping[str, np.ndarray], wanted: Mapping[str, np.ndarray]) -> None:
+    """Raises MdslError unless each array that is wanted is there, with this shape and type: a digest is no signature."""
+    for name, array in wanted.items():
+        if name not in found:
+            raise MdslError(f"{path}: error: the checkpoint lacks '{name}'")
+        if (found[name].shape, found[name].dtype) != (array.shape, array.dtype):
+            given, own = (f"{a.dtype} of shape {a.shape}" for a in (found[name], array))
+            raise MdslError(f"{path}: error: the checkpoint has '{name}' as {given}, the run as {own}")
 
 
 def check_same(path: Path, found: Run, wanted: Run) -> None:

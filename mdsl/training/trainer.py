@@ -20,7 +20,7 @@ from mdsl.errors import MdslError
 from mdsl.passes.nn.loss_scale import SCALE, SKIPPED
 from mdsl.runtime.opened import for_training
 from mdsl.syntax.printer import print_module
-from mdsl.training.checkpoints import Run, check_same, load, save
+from mdsl.training.checkpoints import Run, check_arrays, check_same, load, save
 from mdsl.training.data import Arrays, Batches, Transform, check_labels, fitted
 from mdsl.training.faults import all_finite
 from mdsl.training.processes import Fault, Processes
@@ -361,8 +361,9 @@ class Trainer:
         MdslError for one of another run, OSError."""
         arrays, losses, run = load(Path(path))
         check_same(Path(path), run, self._run_now())
+        check_arrays(Path(path), arrays, {name: self.arrays[name] for name in self._remembered})
         for name in self._remembered:
-            self.arrays[name] = np.array(arrays[name]).reshape(self.arrays[name].shape)
+            self.arrays[name] = np.array(arrays[name])
         self.step, self.losses = run.step, [float(loss) for loss in losses]
         self._kept = self.step, self._copy()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from numpy_layers import (
 
 import mdsl
 from mdsl.errors import MdslError
+from mdsl.training.checkpoints import Run, load, save
 from mdsl.training.schedules import Schedule
 
 MLP = """func.func @main(%x: tensor<1x20xf32>) -> tensor<1x5xf32> {
@@ -391,6 +393,40 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
         trainer_of().resume(path)
     path.write_bytes(b"0" * 100)
     with pytest.raises(MdslError, match="not a checkpoint of a training"):
+        trainer_of().resume(path)
+
+
+Forgery = Callable[[dict[str, np.ndarray], np.ndarray, Run], tuple[dict[str, np.ndarray], np.ndarray, Run]]
+
+
+@pytest.mark.parametrize(
+    ("forge", "what"),
+    [
+        (
+            lambda a, losses, run: ({k: v for k, v in a.items() if k != "fc1_weight"}, losses, run),
+            "lacks 'fc1_weight'",
+        ),
+        (
+            lambda a, losses, run: ({**a, "fc1_weight": a["fc1_weight"].T}, losses, run),
+            "has 'fc1_weight' as float32 of shape",
+        ),
+        (
+            lambda a, losses, run: ({**a, "fc1_weight": a["fc1_weight"].astype(np.float64)}, losses, run),
+            "'fc1_weight' as float64",
+        ),
+        (lambda a, losses, run: (a, losses[None], run), "does not say how far"),
+        (lambda a, losses, run: (a, losses.astype(np.float64), run), "does not say how far"),
+        (lambda a, losses, run: (a, losses, replace(run, step=-1)), "does not say how far"),
+        (lambda a, losses, run: (a, losses, replace(run, step=1.5)), "does not say how far"),
+        (lambda a, losses, run: (a, losses, replace(run, step=True)), "does not say how far"),
+    ],
+)
+def test_a_checkpoint_that_was_made_by_somebody_else(forge: Forgery, what: str, tmp_path: Path) -> None:
+    """Its digest is right, for whoever wrote it has taken it."""
+    path = tmp_path / "c.safetensors"
+    trainer_of().train(2, checkpoint=path)
+    save(path, *forge(*load(path)))
+    with pytest.raises(MdslError, match=what):
         trainer_of().resume(path)
 
 

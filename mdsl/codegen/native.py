@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterable
@@ -31,8 +32,29 @@ _jit: LLJIT | None = None
 _own = threading.local()
 """What a thread has for itself: `machines`, by target."""
 
-if hasattr(os, "register_at_fork"):  # a child must not wait for a thread that it does not have
-    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
+_of_llvm: list[AbstractContextManager[object]] = []
+"""The lock of llvmlite, while a fork holds it."""
+
+
+def _before_fork() -> None:
+    """A child must not wait for a thread that it does not have. Whoever drops what LLVM has made calls LLVM without being `alone`, as a
+    thread does that ends, for its machines: so llvmlite's lock is taken, too."""
+    _lock.acquire()
+    found: Any = sys.modules.get("llvmlite.binding.ffi")
+    lock = getattr(getattr(found, "lib", None), "_lock", None)
+    if lock is not None:
+        lock.__enter__()
+        _of_llvm.append(lock)
+
+
+def _after_fork() -> None:
+    if _of_llvm:
+        _of_llvm.pop().__exit__(None, None, None)
+    _lock.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
 
 
 class NativeCode:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import ctypes
 import multiprocessing
 import os
+import signal
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -222,3 +225,30 @@ def test_concurrent_processes(folder: Path) -> None:
 
 def test_optimised_ir_is_readable() -> None:
     assert "mul i64 %x, %x" in to_llvm(SQUARE, Target.host())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_fork_while_another_thread_gives_back_what_llvm_made() -> None:
+    """A thread that ends drops its machines, and holds llvmlite's lock meanwhile, which nobody would give back in the child."""
+    from llvmlite.binding import ffi, get_process_triple
+
+    get_process_triple()
+    held = threading.Event()
+
+    def drop() -> None:
+        with ffi.lib._lock:
+            held.set()
+            time.sleep(0.3)
+
+    thread = threading.Thread(target=drop)
+    thread.start()
+    held.wait()
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        get_process_triple()
+        os._exit(0)
+    thread.join()
+    assert os.waitpid(child, 0)[1] == 0
+    get_process_triple()

@@ -97,3 +97,19 @@ func.func @main(%x: tensor<1x4xf64>) -> tensor<1x4xf64> {
 }"""
     with pytest.raises(mdsl.MdslError, match="its types do not tell where the samples lie"):
         mdsl.opt(text, "rebatch{size=6}")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "%y = nn.reshape %x : (tensor<0x8xf32>) -> tensor<0x8xf32>",
+        """%c = arith.constant dense<0.0> : tensor<0x8xf32>
+  %z = nn.concat %x, %c {axis = 1 : i64} : (tensor<0x8xf32>, tensor<0x8xf32>) -> tensor<0x16xf32>
+  %y = nn.slice %z {starts = [0], ends = [8], axes = [1]} : (tensor<0x16xf32>) -> tensor<0x8xf32>""",
+        "%y = nn.relu %x : (tensor<0x8xf32>) -> tensor<0x8xf32>",
+    ],
+)
+def test_no_samples_tell_nothing(body: str) -> None:
+    text = f"func.func @main(%x: tensor<0x8xf32>) -> tensor<0x8xf32> {{\n  {body}\n  return %y : tensor<0x8xf32>\n}}"
+    with pytest.raises(mdsl.MdslError, match="of 0 samples its types do not tell where they lie"):
+        mdsl.opt(text, "rebatch{size=4}")

@@ -91,7 +91,10 @@ def _rebatch(function: FuncOp, size: int, outward: bool) -> _Rebatching | None:
     if len(olds) > 1:
         found = ", ".join("?" if n == DYNAMIC else str(n) for n in sorted(olds))
         raise function.error(f"@{function.symbol}: its arguments have different numbers of samples ({found})")
-    made = _Rebatching(olds.pop(), size, changed, outward)
+    old = olds.pop()
+    if old == 0:
+        raise function.error(f"@{function.symbol}: of 0 samples its types do not tell where they lie")
+    made = _Rebatching(old, size, changed, outward)
     made.block(function.body)
     function.update_type()
     return made

@@ -27,9 +27,10 @@ from mdsl.support.source_digest import source_digest
 from mdsl.target.target import Target
 
 if TYPE_CHECKING:  # threads are there when there is something to compile
-    from concurrent.futures import Future, ThreadPoolExecutor
+    from concurrent.futures import ThreadPoolExecutor
 
     from mdsl.dialects.ukernel import UkernelFunc
+    from mdsl.ir.location import Location
 
 _SYMBOL = "kernel"
 
@@ -37,7 +38,7 @@ Signature = tuple[KernelArgument, ...]
 """What a kernel does with its arguments."""
 
 _MANY = 8
-"""Kernels from which on the cache has those of a program together, too: one file to read in place of two a kernel."""
+"""Kernels from which on the cache has those of a program together, too: one image to read and to place in memory instead of one a kernel."""
 
 _SWITCH = 2e-4
 """Seconds after which Python lets another thread have the interpreter, while LLVM compiles beside it. A kernel takes a score of calls
@@ -113,6 +114,16 @@ def parse_kernel(name: str, source: str) -> UkernelFunc:
     return ops[0]
 
 
+class _Waiting(NamedTuple):
+    """A kernel that is being compiled; with its text and its place, should LLVM refuse it."""
+
+    name: str
+    source: str
+    location: Location | None
+    wanted: Wanted
+    signature: Signature
+
+
 class _Loading:
     """Loads kernels one after another, and all that the cache lacks at the end of the block: until then they are compiled."""
 
@@ -121,8 +132,9 @@ class _Loading:
         self.target, self.fuelled = target, fuelled
         self.images: dict[str, bytes] = {}
         """The objects, but of those that the process had before."""
-        self._compiling: dict[Wanted, Future[bytes]] = {}
-        self._waiting: list[tuple[str, Wanted, UkernelFunc, Signature]] = []
+        self._compiling: dict[Wanted, Callable[[], bytes]] = {}
+        """What gives the objects once they are compiled."""
+        self._waiting: list[_Waiting] = []
         self._threads: ThreadPoolExecutor | None = None
         self._alone = alone()
 
@@ -159,9 +171,9 @@ class _Loading:
         signature = _proved(func)
         if wanted not in self._compiling:
             self._compiling[wanted] = self._compile(func)
-        self._waiting.append((name, wanted, func, signature))
+        self._waiting.append(_Waiting(name, source, func.location, wanted, signature))
 
-    def _compile(self, func: UkernelFunc) -> Future[bytes]:
+    def _compile(self, func: UkernelFunc) -> Callable[[], bytes]:
         from concurrent.futures import ThreadPoolExecutor
 
         from mdsl.codegen.kernel import to_llvm_ir
@@ -169,16 +181,21 @@ class _Loading:
         if self._threads is None:
             target_machine(self.target)  # sets up LLVM, once
             self._threads = ThreadPoolExecutor(processors())
-        return self._threads.submit(
-            to_object, to_llvm_ir(func, _SYMBOL, self.fuelled, self.target), self.target
-        )
+        text = to_llvm_ir(func, _SYMBOL, self.fuelled, self.target)
+        try:
+            return self._threads.submit(to_object, text, self.target).result
+        except RuntimeError:  # no thread can be had
+            return memoize(lambda: to_object(text, self.target))
 
     def _link(self) -> None:
-        for name, wanted, func, signature in self._waiting:
+        for name, source, location, wanted, signature in self._waiting:
             try:
-                image = self._compiling[wanted].result()
+                image = self._compiling[wanted]()
             except RuntimeError as error:  # only a hostile kernel comes so far
-                raise func.error(f"has no machine code: {str(error).strip().splitlines()[0]}") from None
+                func = parse_kernel(name, source)  # what was compiled may be taken apart
+                func.location = location
+                reason = next(iter(str(error).strip().splitlines()), "LLVM says nothing of why")
+                raise func.error(f"has no machine code: {reason}") from None
             code = wanted.loaded()
             if code is None:
                 code = wanted.linked(image)

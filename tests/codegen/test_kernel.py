@@ -5,12 +5,14 @@ from __future__ import annotations
 import ctypes
 import mmap
 import sys
+import threading
 from pathlib import Path
 
 import ml_dtypes
 import numpy as np
 import pytest
 
+import mdsl
 from mdsl.codegen.kernel import to_llvm_ir
 from mdsl.codegen.kernels import Kernels, compile_kernels, load_kernels
 from mdsl.codegen.native import to_assembly
@@ -418,6 +420,41 @@ def test_what_llvm_refuses_is_an_error_at_the_kernel(monkeypatch: pytest.MonkeyP
         with pytest.raises(VerifyError, match="has no machine code: no register left$"):
             load_kernels({"k": matmul_text(2, 7, 16, "k")})
     assert load_kernels({"k": matmul_text(2, 7, 16, "k")}).addresses["k"]
+
+
+@pytest.mark.parametrize(
+    ("said", "size"), [("no register left\nin a function", 331), ("", 347), (" \n", 349)]
+)
+def test_what_llvm_refuses_of_a_program_is_an_error_at_its_place(
+    said: str, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kernels that a compilation has just made are taken apart by then. Of each size, for the process keeps those that it has compiled."""
+
+    def refuse(llvm_ir: str, target: Target) -> bytes:
+        raise RuntimeError(said)
+
+    monkeypatch.setenv("MDSL_CACHE_DIR", "off")
+    of = f"tensor<{size}xf32>"
+    text = f"func.func @main(%x: {of}) -> {of} {{\n  %y = nn.relu %x : ({of}) -> {of}\n  return %y : {of}\n}}"
+    with monkeypatch.context() as patch:
+        patch.setattr("mdsl.codegen.kernels.to_object", refuse)
+        with pytest.raises(mdsl.MdslError) as caught:
+            mdsl.compile(text)
+    first, shown = str(caught.value).split("\n")
+    assert first.startswith("<text>:2:") and "has no machine code: " in first
+    assert first.endswith("no register left" if said.strip() else "LLVM says nothing of why")
+    assert "ukernel.func @" in shown
+    mdsl.compile(text)
+
+
+def test_kernels_are_compiled_where_no_thread_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setenv("MDSL_CACHE_DIR", "off")
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    kernels = load_kernels({name: matmul_text(3, 7, 16, name) for name in ("first", "second")})
+    assert kernels.addresses["first"] == kernels.addresses["second"]
 
 
 def test_unlowered_kernel_is_an_error() -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
 import mdsl
+from mdsl.compiler.settings import Settings
+from mdsl.runtime import building
+from mdsl.runtime.opened import opened
 from mdsl.vm import interpreter, program
 from mdsl.vm.variant import Variant
 
@@ -42,6 +46,30 @@ def test_the_interpreter_is_loaded_on_a_thread_of_its_own(loaded: list[str]) -> 
     assert loaded == ["mdsl-engine"]
     interpreter.entry_address()
     assert len(loaded) == 1
+
+
+def test_who_needs_it_meanwhile_waits_for_it(loaded: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    load, loading = interpreter._load, threading.Event()
+
+    def slow(group: str, variant: Variant) -> Sequence[int]:
+        loading.set()
+        time.sleep(0.2)
+        return load(group, variant)
+
+    monkeypatch.setattr(interpreter, "_load", slow)
+    program.begin()
+    assert loading.wait(60)
+    interpreter.entry_address()
+    assert loaded == ["mdsl-engine"]
+    _ended()
+
+
+def test_what_is_loaded_is_what_the_program_takes(loaded: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Handlers that count steps are others."""
+    monkeypatch.setenv("MDSL_CACHE_DIR", "off")
+    building.compiled(opened(mdsl.parse(TEXT), {}), Settings(), "vm", 1, fuel=1000)
+    _ended()
+    assert len(loaded) == 1 and {variant.fuelled for _, variant in interpreter._tables} == {True}
 
 
 def test_the_jit_needs_no_interpreter(loaded: list[str]) -> None:

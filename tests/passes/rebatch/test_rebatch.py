@@ -86,6 +86,18 @@ def test_each_sample_is_computed_as_alone(text: str, old: int) -> None:
         np.testing.assert_allclose(together[sample : sample + 1], alone)
 
 
+@pytest.mark.parametrize("kind", ["mean", "sum"])
+def test_a_loss_tells_where_the_samples_lie(kind: str) -> None:
+    """What types leave open a trial decides: also where all that a network gives is its loss, over all samples."""
+    loss = f'%loss = nn.reduce %y {{kind = "{kind}", keepdims = false}} : (tensor<Nx5x6xf64>) -> tensor<f64>\n  return %loss : tensor<f64>'
+    text = TOKEN.replace("-> tensor<Nx5x6xf64> {", "-> tensor<f64> {", 1)
+    text = text.replace("return %y : tensor<Nx5x6xf64>", loss)
+    x = np.random.default_rng(0).normal(size=(6, 4, 6))
+    (together,) = run(mdsl.opt(of(text, 1), "rebatch{size=6}"), [x])
+    alone = [run(mdsl.parse(of(text, 1)), [x[sample : sample + 1]])[0] for sample in range(6)]
+    np.testing.assert_allclose(together, np.mean(alone) if kind == "mean" else np.sum(alone))
+
+
 def test_what_types_do_not_tell_is_refused() -> None:
     """The mean over a dimension that is the samples', or another of size one, of whose order nothing says anything."""
     text = """

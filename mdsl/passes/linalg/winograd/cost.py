@@ -42,8 +42,7 @@ def tilings(conv: Conv, tile: int, force: bool, target: Target) -> Choice[int | 
 
     `tile` (0: any) restricts the choice; with `force` the convolution is never left as it is.
     """
-    choices: list[int | None] = [tile] if tile else list(PAIRS)
-    return Choice.of((m, cycles(conv, m, target)) for m in (*choices, *([] if force else [None])))
+    return Choice.of((m, cycles(conv, m, target)) for m in _candidates(tile, force))
 
 
 def cycles(conv: Conv, m: int | None, target: Target) -> float:
@@ -60,7 +59,7 @@ def cycles(conv: Conv, m: int | None, target: Target) -> float:
     moved = sum(_vectors(v, area, lanes) for v, area in _images(conv))
     products = points * count * channels
     if constant_data(conv.weight) is None:
-        computing = _with_filters(products, points * weight, target) + passing_cycles(points * weight, target)
+        computing = _with_filters(products, points * weight, 1, target)
     else:
         computing = products_cycles(products, points * weight, target)
     return PRICE * (computing + transform_cycles(points * count * moved))
@@ -68,9 +67,12 @@ def cycles(conv: Conv, m: int | None, target: Target) -> float:
 
 def gradient_tilings(found: FilterGradient, tile: int, force: bool, target: Target) -> Choice[int | None]:
     """The same for the gradient of filters."""
-    choices: list[int | None] = [tile] if tile else list(PAIRS)
-    wanted = (*choices, *([] if force else [None]))
-    return Choice.of((m, gradient_cycles(found, m, target)) for m in wanted)
+    return Choice.of((m, gradient_cycles(found, m, target)) for m in _candidates(tile, force))
+
+
+def _candidates(tile: int, force: bool) -> list[int | None]:
+    sizes = [tile] if tile else list(PAIRS)
+    return [*sizes] if force else [*sizes, None]
 
 
 def gradient_cycles(found: FilterGradient, m: int | None, target: Target) -> float:
@@ -88,14 +90,14 @@ def gradient_cycles(found: FilterGradient, m: int | None, target: Target) -> flo
         row = image.row(found.pixel_loops[0])
         area = prod(shape[row : row + 2])
         moved += _vectors(shape, area, target.lanes("f32"))
-    computing = _with_filters(points * count * channels, points * filters, target)
-    computing += 2 * passing_cycles(points * filters, target)
+    computing = _with_filters(points * count * channels, points * filters, 2, target)
     return PRICE * (computing + transform_cycles(points * count * moved))
 
 
-def _with_filters(products: float, points: float, target: Target) -> float:
-    """Cycles of products with, or to, so many numbers that are made of filters in the same call, or that filters are made of."""
-    return products_cycles(products + TAPS**2 * points, 0, target)
+def _with_filters(products: float, points: float, price: float, target: Target) -> float:
+    """Cycles of products with, or to, `points` numbers that are made of filters in the same call, or that filters are made of; `price` is
+    what their way to memory and back costs, as a factor."""
+    return products_cycles(products + TAPS**2 * points, 0, target) + price * passing_cycles(points, target)
 
 
 def _images(conv: Conv) -> list[tuple[tuple[int, ...], int]]:

@@ -57,12 +57,11 @@ class Image:
         """What the value was made of, if that only changed dimensions."""
         op, dims = self.value.owner, self.dims
         if isinstance(op, tensor.ExpandShape):
-            groups = op.attr("reassociation")
-            return Image(op.operands[0], tuple(sum((dims[d] for d in group), ()) for group in groups))
+            return Image(op.operands[0], tuple(sum((dims[d] for d in group), ()) for group in op.groups))
         if isinstance(op, tensor.CollapseShape):
             shape = shaped_of(op.operands[0]).shape
             parts: list[tuple[Atom, ...] | None] = []
-            for atoms, group in zip(dims, op.attr("reassociation"), strict=True):
+            for atoms, group in zip(dims, op.groups, strict=True):
                 parts += _split(atoms, [shape[d] for d in group])
             return None if None in parts else Image(op.operands[0], tuple(p for p in parts if p is not None))
         if not isinstance(op, linalg.LinalgOp) or len(op.operands) != 2 or not op.is_elementwise:
